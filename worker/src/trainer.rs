@@ -1,0 +1,80 @@
+//! The one trait a training program in Rust implements.
+
+use std::error::Error;
+
+use serde::de::DeserializeOwned;
+use whimbrel_state::{TensorMut, TensorSpec};
+
+/// What a trainer may fail with.
+pub type TrainerError = Box<dyn Error + Send + Sync>;
+
+/// What a program knows of its run when it builds its trainer.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The run's seed. The initial state must be a function of it and of the settings alone: every worker makes its
+    /// own, and all must be equal.
+    pub seed: u64,
+    /// Samples per step.
+    pub global_batch: u32,
+    /// Shards per step; each holds `global_batch / shards` samples.
+    pub shards: u32,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// The run spec's `[train.settings]`, as JSON.
+    pub settings: serde_json::Value,
+}
+
+impl Context {
+    /// The run spec's `[train.settings]` as the program's own type. The error names the key that does not fit.
+    pub fn settings<S: DeserializeOwned>(&self) -> Result<S, TrainerError> {
+        serde_json::from_value(self.settings.clone())
+            .map_err(|error| format!("[train.settings]: {error}").into())
+    }
+}
+
+/// A shard of a step: a fixed run of samples, the unit of work.
+#[derive(Clone, Copy, Debug)]
+pub struct Shard<'a> {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// The shard's number within the step.
+    pub index: u32,
+    /// Its samples, each an index into the data set, below [`Trainer::samples`].
+    pub samples: &'a [u64],
+}
+
+/// A model being trained: its state, and the arithmetic of a shard and of an update.
+///
+/// The library calls [`shard`](Self::shard) for each shard that falls to this worker, sums the gradients over all
+/// workers and hands the sum to [`apply`](Self::apply), the same bits on every worker. The promise of equal bits rests
+/// on the trainer being deterministic: the same state and the same shard give the same gradient, on any worker,
+/// whatever was computed before.
+pub trait Trainer {
+    /// The number of samples in the data set; not zero.
+    fn samples(&self) -> u64;
+
+    /// The tensors that the flat gradient buffer holds one after another, all of them `f32`. The names appear in
+    /// errors (which tensor has the NaN); usually they are those of the parameters.
+    fn gradients(&self) -> Vec<TensorSpec>;
+
+    /// Everything that must survive for training to go on as if nothing had happened: parameters, optimizer moments,
+    /// generator seeds. The step is kept by the library. Same names, dtypes and shapes at every call.
+    fn state(&mut self) -> Vec<TensorMut<'_>>;
+
+    /// Forward and backward of one shard.
+    ///
+    /// Returns the shard's part of the step's mean loss: the sum of its samples' losses divided by
+    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: what it holds on
+    /// entry is left over from other shards.
+    fn shard(&mut self, shard: &Shard<'_>, gradient: &mut [f32]) -> Result<f64, TrainerError>;
+
+    /// Applies the update of step `step`, counted from 0, given the gradient of the step's mean loss.
+    fn apply(&mut self, step: u64, gradient: &[f32]) -> Result<(), TrainerError>;
+
+    /// Evaluates part `part` of `parts` of the validation data, and returns the part's contribution to the mean
+    /// validation loss: parts are added up. `None` where there is nothing to evaluate, which is the default.
+    fn evaluate(&mut self, part: u32, parts: u32) -> Result<Option<f64>, TrainerError> {
+        let _ = (part, parts);
+        Ok(None)
+    }
+}
