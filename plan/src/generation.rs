@@ -12,7 +12,7 @@ pub struct Generation {
     pub run: RunId,
     /// The epoch of the coordinator that decided it.
     pub epoch: u64,
-    /// Its number within the run, from 1.
+    /// Its number within the epoch, from 1.
     pub number: u64,
     /// The number of shards of every step.
     pub shards: u32,

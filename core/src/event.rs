@@ -1,0 +1,264 @@
+//! What can happen.
+
+use std::net::SocketAddr;
+
+use whimbrel_plan::{NodeId, RunId, WorkerId};
+
+use crate::facts::{RunFacts, Start};
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// This coordinator holds the run's office now; the run is to go on from `start`.
+    RunOpened {
+        /// The run.
+        run: RunId,
+        /// What matters of its spec.
+        facts: RunFacts,
+        /// The epoch under which this coordinator decides.
+        epoch: u64,
+        /// Where the state is.
+        start: Start,
+    },
+    /// A node offers slots for workers.
+    NodeJoined {
+        /// The node, by a name never used before.
+        node: NodeId,
+        /// How many workers it offers to run.
+        slots: u32,
+    },
+    /// A node is alive.
+    NodeHeard {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node is gone, its workers with it.
+    NodeLost {
+        /// The node.
+        node: NodeId,
+        /// Why it is thought to be gone.
+        reason: String,
+    },
+    /// Something happened to a run.
+    OfRun {
+        /// The run.
+        run: RunId,
+        /// What happened.
+        event: RunEvent,
+    },
+}
+
+/// Something happened to a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RunEvent {
+    /// `setup` succeeded on a node.
+    Prepared {
+        /// The node.
+        node: NodeId,
+    },
+    /// `setup` failed on a node.
+    PrepareFailed {
+        /// The node.
+        node: NodeId,
+        /// How.
+        reason: String,
+        /// The last lines it printed.
+        tail: Vec<String>,
+    },
+    /// The worker's process exists.
+    WorkerStarted {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process id on its node.
+        pid: u32,
+    },
+    /// The worker can be a member of a generation.
+    WorkerReady {
+        /// The worker.
+        worker: WorkerId,
+        /// Where its peers reach it.
+        address: SocketAddr,
+    },
+    /// The worker is alive.
+    WorkerHeard {
+        /// The worker.
+        worker: WorkerId,
+        /// Steps applied to its state.
+        step: u64,
+    },
+    /// The worker can no longer be reached, or must not be used.
+    WorkerLost {
+        /// The worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// The worker's trainer failed; the process is about to end.
+    TrainerFailed {
+        /// The worker.
+        worker: WorkerId,
+        /// How.
+        reason: String,
+    },
+    /// The worker's process has ended.
+    WorkerExited {
+        /// The worker.
+        worker: WorkerId,
+        /// How.
+        exit: Exit,
+        /// The last lines it printed.
+        tail: Vec<String>,
+    },
+    /// A generation applied a step.
+    StepApplied {
+        /// The worker that says so.
+        worker: WorkerId,
+        /// The generation.
+        generation: u64,
+        /// Steps applied, this one included.
+        step: u64,
+        /// Mean loss over the global batch.
+        loss: f64,
+    },
+    /// The validation loss is known.
+    Evaluated {
+        /// Steps applied.
+        step: u64,
+        /// The loss.
+        val_loss: f64,
+    },
+    /// A worker has left a generation and holds its state.
+    Halted {
+        /// The worker.
+        worker: WorkerId,
+        /// The generation it left.
+        generation: u64,
+        /// Steps applied to the state it holds, if it holds one.
+        step: Option<u64>,
+        /// Why.
+        cause: Cause,
+    },
+    /// A worker's slice of a checkpoint is in the store.
+    SliceSaved {
+        /// The worker.
+        worker: WorkerId,
+        /// The generation that staged it.
+        generation: u64,
+        /// Steps applied to the state staged.
+        step: u64,
+    },
+    /// A worker's slice of a checkpoint could not be stored.
+    SliceFailed {
+        /// The worker.
+        worker: WorkerId,
+        /// The generation that staged it.
+        generation: u64,
+        /// Steps applied to the state staged.
+        step: u64,
+        /// How it failed.
+        reason: String,
+    },
+    /// A checkpoint is committed.
+    Committed {
+        /// Steps applied to it.
+        step: u64,
+        /// Its manifest's name.
+        manifest: String,
+    },
+    /// A checkpoint could not be committed.
+    CommitFailed {
+        /// Steps applied to it.
+        step: u64,
+        /// How it failed.
+        reason: String,
+    },
+    /// A worker has applied every step.
+    Completed {
+        /// The worker.
+        worker: WorkerId,
+        /// The generation.
+        generation: u64,
+        /// BLAKE3 of its state.
+        state: [u8; 32],
+        /// Mean loss of the last step, if it took part in it.
+        loss: Option<f64>,
+        /// The validation loss.
+        val_loss: Option<f64>,
+    },
+    /// A worker could not read the checkpoint that its generation starts from; it has left the generation.
+    RestoreFailed {
+        /// The worker.
+        worker: WorkerId,
+        /// The generation.
+        generation: u64,
+        /// The checkpoint's manifest.
+        manifest: String,
+        /// Bytes are damaged or missing, rather than the store out of reach.
+        damaged: bool,
+        /// How it failed.
+        reason: String,
+    },
+    /// A checkpoint is quarantined; the run is to go on from another one.
+    Quarantined {
+        /// Where.
+        start: Start,
+    },
+    /// What was to be recorded of the run's end is in the log.
+    EndRecorded,
+    /// Another coordinator has taken office, or the log cannot be written: nothing may be decided here any more.
+    OfficeLost {
+        /// Who, or what.
+        reason: String,
+    },
+    /// A person wants a checkpoint and the run stopped.
+    StopRequested {
+        /// Whether the run's log says so afterwards; otherwise another coordinator may go on with it unasked.
+        record: bool,
+    },
+    /// A person wants the run ended.
+    CancelRequested,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It could not be started.
+    Unstarted(String),
+    /// Its node is gone.
+    NodeLost(String),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(6) => f.write_str("SIGABRT"),
+            Self::Signal(9) => f.write_str("SIGKILL"),
+            Self::Signal(11) => f.write_str("SIGSEGV"),
+            Self::Signal(15) => f.write_str("SIGTERM"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Unstarted(reason) => write!(f, "could not be started: {reason}"),
+            Self::NodeLost(reason) => write!(f, "its node is gone: {reason}"),
+        }
+    }
+}
+
+/// Why a worker left a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// All members agreed to, at a step boundary.
+    Agreed,
+    /// An operation among the members failed.
+    Broken {
+        /// How.
+        reason: String,
+        /// Who seems to be at fault.
+        suspect: Option<WorkerId>,
+    },
+}

@@ -1,0 +1,90 @@
+//! What the core must know of a run, and its own patience.
+
+use std::time::Duration;
+
+/// The part of a run spec that decisions depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFacts {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Shards of each step.
+    pub shards: u32,
+    /// Below this many workers the run waits.
+    pub workers_min: u32,
+    /// More than this many are not started; at most `shards`.
+    pub workers_max: u32,
+    /// How many times in a row a worker's place may fail without getting further.
+    pub tries: u32,
+    /// The longest a worker may take to come to a step boundary.
+    pub step_timeout: Duration,
+    /// When checkpoints are due.
+    pub checkpoint: CheckpointEvery,
+    /// Whether nodes must run a `setup` before the first worker.
+    pub has_setup: bool,
+}
+
+/// When checkpoints are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointEvery {
+    /// After so many steps: the workers see to it themselves, alike, without being asked.
+    Steps(u64),
+    /// After so much time: the core asks.
+    Time(Duration),
+}
+
+/// Where a run's state is when nobody holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It has not begun: made from the seed.
+    Initial,
+    /// In a checkpoint.
+    Checkpoint {
+        /// Steps applied to it.
+        step: u64,
+        /// Its manifest's name.
+        manifest: String,
+    },
+}
+
+impl Start {
+    /// Steps applied to the state.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Initial => 0,
+            Self::Checkpoint { step, .. } => *step,
+        }
+    }
+}
+
+/// How long the core waits for what. Every wait has a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A worker or node unheard of for this long is lost.
+    pub silence: Duration,
+    /// A worker must be ready this long after it was told to start.
+    pub start: Duration,
+    /// With enough workers ready, the others that are starting are waited for this long.
+    pub gather: Duration,
+    /// A run told to stop has this long to save its checkpoint.
+    pub stop: Duration,
+    /// A worker told to leave has this long to end.
+    pub leave: Duration,
+    /// The second start of a failing worker waits this long, each further one twice as long; the first does not wait.
+    pub restart: Duration,
+    /// A checkpoint that failed is tried again after this long.
+    pub save_again: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(5),
+            start: Duration::from_secs(600),
+            gather: Duration::from_secs(3),
+            stop: Duration::from_secs(120),
+            leave: Duration::from_secs(10),
+            restart: Duration::from_secs(1),
+            save_again: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! Generations formed, broken, halted and replaced.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use whimbrel_plan::{Member, Origin, WorkerId, equal_shares};
+
+use crate::{
+    command::{Command, Formation, Notice},
+    event::Cause,
+    facts::Start,
+    run::{Run, Worker, WorkerState},
+};
+
+/// A generation from its forming until each member has left it or is lost.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) number: u64,
+    pub(crate) members: Vec<WorkerId>,
+    /// Members that have neither left nor been lost.
+    pub(crate) present: BTreeSet<WorkerId>,
+    /// Shards of each step, by rank.
+    pub(crate) shares: Vec<u32>,
+    /// When it last got further.
+    progress: Duration,
+    /// Since when it is known to be beyond repair; the members still in it are told to leave.
+    broken: Option<Duration>,
+    /// The members have been told to leave.
+    interrupted: bool,
+    /// A halt has been asked for, and when.
+    pub(crate) halt_asked: Option<Duration>,
+    /// A checkpoint has been asked for that no slice has come of yet.
+    pub(crate) checkpoint_asked: bool,
+    /// Members that have applied the run's last step, with the BLAKE3 of their state.
+    pub(crate) completed: BTreeMap<WorkerId, [u8; 32]>,
+}
+
+impl Live {
+    pub(crate) fn is_complete(&self) -> bool {
+        self.completed.len() == self.members.len()
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+}
+
+impl Run {
+    /// Takes note that a worker is gone, if it was a member.
+    pub(crate) fn miss_member(&mut self, now: Duration, worker: WorkerId) {
+        if let Some(live) = &mut self.live
+            && live.present.remove(&worker)
+            && live.broken.is_none()
+        {
+            live.broken = Some(now);
+            self.gap_since = now;
+        }
+    }
+
+    /// Takes note that the run has got to `step`.
+    pub(crate) fn advance(&mut self, now: Duration, step: u64) {
+        if step > self.high {
+            self.high = step;
+            self.restore_failures = 0;
+            if let Some(live) = &mut self.live {
+                live.progress = now;
+            }
+        }
+    }
+
+    pub(crate) fn step_applied(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        generation: u64,
+        step: u64,
+        loss: f64,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        if live.number != generation {
+            return;
+        }
+        live.progress = now;
+        let workers = live.members.len() as u32;
+        for member in &live.members {
+            if let Some(member) = self.workers.get_mut(member) {
+                // Nobody applies a step that the others have not at least got the sum of.
+                member.reached = member.reached.max(step.saturating_sub(1));
+            }
+        }
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.reached = worker.reached.max(step);
+            worker.heard = now;
+        }
+        self.loss = Some(loss);
+        self.advance(now, step);
+        self.announce(Notice::Step { step, generation, workers, loss }, out);
+    }
+
+    pub(crate) fn halted(
+        &mut self,
+        now: Duration,
+        id: WorkerId,
+        generation: u64,
+        step: Option<u64>,
+        cause: Cause,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        if live.number != generation || !live.present.remove(&id) {
+            return;
+        }
+        live.completed.remove(&id);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.state = WorkerState::Ready { holds: step, since: now };
+            worker.heard = now;
+            worker.reached = worker.reached.max(step.unwrap_or(0));
+        }
+        let agreed = cause == Cause::Agreed;
+        if let Cause::Broken { reason, suspect } = cause
+            && live.broken.is_none()
+        {
+            live.broken = Some(now);
+            self.gap_since = now;
+            let suspected = suspect.map(|suspect| format!(" (it suspects {suspect})")).unwrap_or_default();
+            self.warn(
+                format!("worker {id} left generation {generation}: {reason}{suspected}"),
+                Vec::new(),
+                out,
+            );
+        }
+        if let Some(step) = step {
+            self.advance(now, step);
+            // Agreed with a stop under way, the boundary is where the last checkpoint is staged.
+            if agreed && self.is_stopping() {
+                self.expect_save(now, (generation, step), out);
+            }
+        }
+    }
+
+    pub(crate) fn completed(
+        &mut self,
+        id: WorkerId,
+        generation: u64,
+        state: [u8; 32],
+        loss: Option<f64>,
+        val_loss: Option<f64>,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        if live.number == generation && live.present.contains(&id) {
+            live.completed.insert(id, state);
+            self.loss = loss.or(self.loss);
+            self.val_loss = val_loss.or(self.val_loss);
+            self.high = self.facts.steps;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    pub(crate) fn restore_failed(
+        &mut self,
+        now: Duration,
+        id: WorkerId,
+        generation: u64,
+        manifest: &str,
+        damaged: bool,
+        reason: &str,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        if live.number != generation {
+            return;
+        }
+        if live.present.remove(&id)
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            worker.state = WorkerState::Ready { holds: None, since: now };
+            worker.heard = now;
+        }
+        if live.broken.is_some() {
+            return;
+        }
+        live.broken = Some(now);
+        self.gap_since = now;
+        if damaged {
+            self.warn(format!("checkpoint {manifest} is damaged and put aside: {reason}"), Vec::new(), out);
+            self.start = None;
+            let (run, manifest, reason) = (self.id.clone(), manifest.to_owned(), reason.to_owned());
+            out.push(Command::Quarantine { run, manifest, reason });
+            return;
+        }
+        self.restore_failures += 1;
+        let text = format!("checkpoint {manifest} could not be read: {reason}");
+        if self.restore_failures < self.facts.tries {
+            self.warn(format!("{text}; trying again"), Vec::new(), out);
+        } else {
+            self.fail(now, format!("{text}, {} times in a row", self.restore_failures), Vec::new(), out);
+        }
+    }
+
+    pub(crate) fn quarantined(&mut self, start: Start) {
+        // Steps beyond it are computed again, and are progress then.
+        self.high = start.step();
+        self.saves.committed = match &start {
+            Start::Initial => None,
+            Start::Checkpoint { step, .. } => Some(*step),
+        };
+        self.start = Some(start);
+    }
+
+    /// Sees to the live generation if there is one, and forms the next if there is none.
+    pub(crate) fn tend_generation(&mut self, now: Duration, out: &mut Vec<Command>) {
+        self.lose_the_stuck(now, out);
+        let admit = self.newcomers_wait(now);
+        let halt = admit || self.is_stopping();
+        let checkpoint = self.is_stopping();
+        let Some(live) = &mut self.live else {
+            self.form(now, out);
+            return;
+        };
+        if live.broken.is_some() && !live.interrupted {
+            live.interrupted = true;
+            for &worker in &live.present {
+                out.push(Command::Interrupt { run: self.id.clone(), worker, generation: live.number });
+            }
+        }
+        if live.present.is_empty() {
+            self.live = None;
+            self.form(now, out);
+            return;
+        }
+        // A generation that has applied the last step halts for nobody, and ends by itself.
+        if halt && live.broken.is_none() && live.halt_asked.is_none() && live.completed.is_empty() {
+            live.halt_asked = Some(now);
+            self.gap_since = now;
+            for &worker in &live.present {
+                let (run, generation) = (self.id.clone(), live.number);
+                out.push(Command::Ask { run, worker, generation, checkpoint, halt });
+            }
+        }
+    }
+
+    /// Members that have not come to a step boundary in time are lost.
+    fn lose_the_stuck(&mut self, now: Duration, out: &mut Vec<Command>) {
+        let Some(live) = &self.live else { return };
+        let patience = self.facts.step_timeout;
+        let (since, what) = match live.broken {
+            Some(since) => (since, "did not leave its generation"),
+            // Twice: when members wait for one of them, they must have had the time to say which.
+            None if live.completed.is_empty() => (live.progress + patience, "applied no step"),
+            None => return,
+        };
+        if now.saturating_sub(since) <= patience {
+            return;
+        }
+        let stuck: Vec<WorkerId> =
+            live.present.iter().filter(|worker| !live.completed.contains_key(worker)).copied().collect();
+        for worker in stuck {
+            self.lose(now, worker, &format!("{what} within {} s", patience.as_secs_f32()), out);
+        }
+    }
+
+    /// Whether ready workers stand outside the live generation and should not wait longer.
+    fn newcomers_wait(&self, now: Duration) -> bool {
+        let Some(live) = &self.live else { return false };
+        let full = live.members.len() >= self.facts.workers_max.min(self.facts.shards) as usize;
+        !full && self.gathered(now)
+    }
+
+    /// Whether there are ready workers, and the others that are starting have come or have had their time.
+    fn gathered(&self, now: Duration) -> bool {
+        let ready = |worker: &Worker| match worker.state {
+            WorkerState::Ready { since, .. } => Some(since),
+            _ => None,
+        };
+        let starting = |worker: &Worker| matches!(worker.state, WorkerState::Starting { .. });
+        let Some(first) = self.workers.values().filter_map(ready).min() else { return false };
+        !self.workers.values().any(starting) || now.saturating_sub(first) >= self.timing.gather
+    }
+
+    /// Forms the next generation from the ready workers, if they are enough.
+    fn form(&mut self, now: Duration, out: &mut Vec<Command>) {
+        if !self.may_form() {
+            return;
+        }
+        let ready = |(&id, worker): (&WorkerId, &Worker)| match (worker.state, worker.address) {
+            (WorkerState::Ready { holds, .. }, Some(address)) => Some((worker.rank, id, holds, address)),
+            _ => None,
+        };
+        let mut ready: Vec<_> = self.workers.iter().filter_map(ready).collect();
+        let held = ready.iter().filter_map(|&(_, _, holds, _)| holds).max();
+        let needed = if self.is_stopping() { 1 } else { self.facts.workers_min.max(1) };
+        if ready.len() < needed as usize {
+            return;
+        }
+        // Who holds the state goes on at once; a beginning waits for those that are on their way.
+        if held.is_none() && !self.gathered(now) {
+            return;
+        }
+        let origin = match (held, &self.start) {
+            (Some(step), _) => Origin::Members { step },
+            (None, Some(Start::Initial)) => Origin::Initial,
+            (None, Some(Start::Checkpoint { step, manifest })) => {
+                Origin::Checkpoint { step: *step, manifest: manifest.clone() }
+            }
+            // A damaged checkpoint is being put aside.
+            (None, None) => return,
+        };
+        ready.sort_unstable_by_key(|&(rank, ..)| rank);
+        // Where there is no room for all, who holds the state comes first.
+        ready.sort_by_key(|&(_, _, holds, _)| holds != held);
+        ready.truncate(self.facts.workers_max.min(self.facts.shards) as usize);
+        ready.sort_unstable_by_key(|&(rank, ..)| rank);
+        let shares = equal_shares(self.facts.shards, ready.len());
+        let member = |(&(_, worker, holds, address), &share): (&(u32, WorkerId, Option<u64>, _), &u32)| {
+            Member { worker, address, share, holds }
+        };
+        let members: Vec<Member> = ready.iter().zip(&shares).map(member).collect();
+        self.begin(now, origin, members, shares, out);
+    }
+
+    fn begin(
+        &mut self,
+        now: Duration,
+        origin: Origin,
+        members: Vec<Member>,
+        shares: Vec<u32>,
+        out: &mut Vec<Command>,
+    ) {
+        self.last_generation += 1;
+        let number = self.last_generation;
+        let ids: Vec<WorkerId> = members.iter().map(|member| member.worker).collect();
+        for id in &ids {
+            if let Some(worker) = self.workers.get_mut(id) {
+                worker.state = WorkerState::Member;
+                worker.heard = now;
+            }
+        }
+        let step = match &origin {
+            Origin::Initial => 0,
+            Origin::Checkpoint { step, .. } | Origin::Members { step } => *step,
+        };
+        self.saves.generation_formed(number, ids.clone());
+        let notice = Notice::Formed {
+            generation: number,
+            step,
+            workers: ids.len() as u32,
+            origin: origin.clone(),
+            gap: now.saturating_sub(self.gap_since),
+        };
+        self.live = Some(Live {
+            number,
+            present: ids.iter().copied().collect(),
+            members: ids,
+            shares,
+            progress: now,
+            broken: None,
+            interrupted: false,
+            halt_asked: None,
+            checkpoint_asked: false,
+            completed: BTreeMap::new(),
+        });
+        out.push(Command::Form { run: self.id.clone(), formation: Formation { number, origin, members } });
+        self.announce(notice, out);
+    }
+}
