@@ -1,1 +1,81 @@
-fn main() {}
+//! The `whimbrel` command.
+//!
+//! - [`args`]: the commands and their flags; [`config`]: the settings files below them.
+//! - [`run`]: `whimbrel run`, a whole run on this machine: coordinator and agent in this process, workers beside it.
+//! - [`coordinator`], [`agent`]: the two servers. [`token`]: what callers from beyond loopback show.
+//! - [`submit`], [`runs`], [`logs`], [`watch`]: what is asked of a coordinator, over [`client`].
+//! - [`checkpoint`]: a run's checkpoints, straight from its store. [`store_errors`]: what its errors come to.
+//! - [`screen`]: what is seen of a run: a bar, lines, or JSON. [`print`]: the only way to stdout and stderr.
+//! - [`exit`]: exit codes, and how a failure is reported.
+
+mod address;
+mod agent;
+mod args;
+mod checkpoint;
+mod client;
+mod config;
+mod coordinator;
+mod exit;
+mod log;
+mod logs;
+mod paths;
+mod print;
+mod run;
+mod runs;
+mod screen;
+mod signals;
+mod spec_file;
+mod store_errors;
+mod submit;
+mod token;
+mod watch;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+use indicatif::MultiProgress;
+use tokio::runtime::Runtime;
+
+use crate::{
+    args::{Args, Command},
+    config::Config,
+    exit::{Code, Failure},
+};
+
+/// For what still runs on blocking threads at the end, such as a read from a slow disk.
+const LINGER: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let bars = MultiProgress::new();
+    log::start(&args.command, args.verbose, bars.clone());
+    match start(args, &bars) {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start(args: Args, bars: &MultiProgress) -> Result<Code, Failure> {
+    let config = Config::load(args.config.as_deref()).map_err(Failure::bad_input)?;
+    let runtime = Runtime::new().map_err(Failure::unexpected)?;
+    let ended = runtime.block_on(execute(args.command, config, bars));
+    runtime.shutdown_timeout(LINGER);
+    ended
+}
+
+async fn execute(command: Command, config: Config, bars: &MultiProgress) -> Result<Code, Failure> {
+    let client = &config.client;
+    match command {
+        Command::Run(args) => Box::pin(run::run(args, client, bars)).await,
+        Command::Coordinator(args) => Box::pin(coordinator::serve(args, config.coordinator)).await,
+        Command::Agent(args) => Box::pin(agent::attend(args, config.agent)).await,
+        Command::Submit(args) => submit::submit(args, client, bars).await,
+        Command::Runs(args) => runs::list(args, client).await,
+        Command::Status(args) => runs::status(args, client).await,
+        Command::Logs(args) => logs::logs(args, client).await,
+        Command::Watch(args) => watch::watch(args, client, bars).await,
+        Command::Stop(args) => runs::stop(args, client).await,
+        Command::Cancel(args) => runs::cancel(args, client).await,
+        Command::Checkpoint(command) => checkpoint::checkpoint(command, client, bars).await,
+    }
+}

@@ -1,1 +1,36 @@
-//! (being written)
+//! The gRPC coordinator: the server that decides, and keeps nothing that matters outside the store.
+//!
+//! ```text
+//!   clients ──┐                         ┌── recorder (one a run): the run's log and checkpoints, in order
+//!   agents  ──┼─ services ─► driver ────┤
+//!   workers ──┘   (gRPC)     │   ▲      └── scribe (one a run): what its workers print
+//!                            ▼   │
+//!                     whimbrel_core::Core: events in, commands out
+//! ```
+//!
+//! - [`Coordinator`] (`server`) binds, serves and stops;
+//! - `services` turns calls and messages into `Input`s, and refuses what makes no sense at the border;
+//! - `driver` is the one task that owns the core: it feeds it, and executes what it commands;
+//! - `desk` is what the driver keeps of a run beside the core: its links, its slices, its watchers;
+//! - `opening` submits, resumes and adopts runs;
+//! - `recorder` is the one task that holds a run's office, and so writes its log;
+//! - `scribe` keeps what workers print;
+//! - `wire` says to watchers what the core has to say;
+//! - [`Token`] is what callers from beyond loopback must show.
+
+mod attendance;
+mod causes;
+mod desk;
+mod driver;
+mod input;
+mod opening;
+mod recorder;
+mod scribe;
+mod server;
+mod services;
+mod token;
+mod wire;
+
+pub use opening::SubmitError;
+pub use server::{Coordinator, ServeError, Settings, StartError};
+pub use token::{Token, TokenError};

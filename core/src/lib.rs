@@ -88,6 +88,11 @@ impl Core {
         self.runs.get(run).is_some_and(|run| run.expects(worker))
     }
 
+    /// Whether a node that calls in has joined and is not given up. One that is not must join anew, its workers ended.
+    pub fn has_node(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
     /// How a run stands.
     pub fn view(&self, run: &RunId) -> Option<RunView> {
         self.runs.get(run).map(Run::view)

@@ -1,1 +1,73 @@
-//! (being written)
+//! The *run spec*: what a user writes to describe a run, in TOML.
+//!
+//! ```text
+//!  run.toml ──▶ tree ◀── --set KEY=VALUE        every value with its place
+//!                │
+//!                ▼
+//!             reader ──▶ every mistake, each with its place, its key and what to write instead
+//!                │
+//!                ▼
+//!             RunSpec ──▶ to_toml ──▶ the run's directory
+//! ```
+//!
+//! A spec goes in as text and overrides. Out comes a [`RunSpec`] that cannot be wrong in itself, or [`Mistakes`]: all
+//! of them, so that a user corrects a file once and not once per mistake.
+//!
+//! ```
+//! use whimbrel_spec::{Override, RunSpec};
+//!
+//! let text = r#"
+//! name = "char-lm"
+//! command = ["target/release/char-lm"]
+//!
+//! [train]
+//! steps = 2000
+//! global_batch = 48
+//! shards = 16
+//! "#;
+//! let shorter: Override = "train.steps=40".parse()?;
+//! let spec = RunSpec::parse("run.toml", text, &[shorter])?;
+//! assert_eq!(spec.train.steps, 40);
+//! assert_eq!(spec.checkpoint.every.to_string(), "5m");
+//! assert_eq!(RunSpec::parse("stored", &spec.to_toml(), &[])?, spec);
+//!
+//! let text = text.replace("shards = 16", "shards = 5");
+//! let mistakes = RunSpec::parse("run.toml", &text, &[]).unwrap_err();
+//! assert_eq!(
+//!     mistakes.to_string(),
+//!     "run.toml:8: train.shards: 5 does not divide global_batch (48); use 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48",
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Start reading at [`spec`], which says what a spec holds; then `parse.rs`, which reads it section by section.
+//!
+//! - [`spec`]: the types, with the default and the bounds of every key;
+//! - [`every`]: how often something is done, in steps or in time;
+//! - [`overrides`]: `KEY=VALUE` from the command line;
+//! - [`mistake`]: what can be wrong, and the words for it; [`place`]: where it was written;
+//! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: how TOML
+//!   writes strings and keys; `time`: how durations are written, and how long they may be.
+//!
+//! Nothing here does I/O.
+
+pub mod every;
+mod keys;
+pub mod mistake;
+pub mod overrides;
+mod parse;
+pub mod place;
+mod quote;
+mod reader;
+mod settings;
+pub mod spec;
+mod time;
+mod tree;
+mod write;
+
+pub use every::{Every, InvalidEvery};
+pub use mistake::{Mistake, Mistakes, Problem};
+pub use overrides::{InvalidOverride, Override};
+pub use place::Place;
+pub use spec::{Checkpoint, Evaluate, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers};
+pub use time::InvalidTime;

@@ -1,1 +1,57 @@
-//! (being written)
+//! Runs in object stores: a run is a directory, and everything that matters about it is in there.
+//!
+//! ```text
+//! <store>/<run-id>/
+//!   log/00000000000000000000.json        the run log: numbered entries, each created once and never changed
+//!   manifests/<step>-<blake3>.json       what makes a set of packs a checkpoint
+//!   packs/<hh>/<blake3>.safetensors      the tensors, about 64 MiB each, named by their hash
+//!   output/<worker>/<sequence>.txt       what the workers printed
+//! ```
+//!
+//! # The protocol, in four sentences
+//! The log is the truth, and it needs nothing of a store but puts that refuse to overwrite. A coordinator takes office
+//! by creating the next entry with a higher *epoch*, and every append of a lower epoch finds that entry in its way:
+//! it is fenced. A checkpoint exists once an entry names its manifest, and not before, so a save that dies half-way
+//! leaves only packs that nobody refers to. Every byte read back is compared with a BLAKE3 hash before it is used.
+//!
+//! # Where to start reading
+//! - [`store`]: a place for runs, by URI; [`run_dir`]: one run's directory in it; [`probe`]: whether a store will do.
+//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
+//! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
+//! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
+//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`restore`], [`verify`]: reading it back.
+//! - [`quarantine`], [`collect`]: what happens to checkpoints that are damaged, or no longer wanted.
+//! - [`output`]: the workers' printed lines.
+
+pub mod checkpoint;
+pub mod collect;
+pub mod entry;
+pub mod fetch;
+pub mod folder;
+pub mod history;
+pub mod office;
+pub mod output;
+pub mod pack;
+pub mod probe;
+pub mod quarantine;
+pub mod restore;
+pub mod run_dir;
+pub mod save;
+pub mod store;
+pub mod verify;
+
+pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
+pub use collect::{CollectError, Collected, Retention, collect};
+pub use entry::{Ended, Entry, EntryError, Mode, Outcome, Record, Stopped};
+pub use fetch::BadPack;
+pub use folder::{Patience, StoreError};
+pub use history::{CheckpointInfo, History, LogError};
+pub use office::{AppendError, CreateError, Office, OfficeError};
+pub use output::OutputChunk;
+pub use probe::ProbeError;
+pub use quarantine::{QuarantineError, quarantine};
+pub use restore::{RestoreError, RestoreReport, restore, restore_some};
+pub use run_dir::{RunDir, open_run};
+pub use save::{Limits, SaveError, save_slice};
+pub use store::{OpenError, Store};
+pub use verify::{Verified, VerifyError, verify};

@@ -1,6 +1,58 @@
 //! What a training program links to be a Whimbrel worker.
+//!
+//! A program in Rust implements [`Trainer`] and calls [`train`]; that is all. Programs that keep their loop to
+//! themselves drive a [`Session`] step by step, which is what `train` does, too. Programs that only read what a run has
+//! saved open a [`Checkpoint`].
+//!
+//! ```text
+//!   main thread                                              control link (its own threads)
+//!   Trainer ◄── train ◄── Session ◄─────── Orders ────────── commands ◄──┐
+//!                            │ ▲                             heartbeats ─┤ gRPC, coordinator
+//!             gradients,     │ └── interrupts ────────────── messages ───┘
+//!             notes, state   ▼
+//!                     collective::Group ◄── TCP ──► other workers        Saver ──► the run's directory
+//! ```
+//!
+//! Where to start reading:
+//!
+//! - `trainer.rs`: what a program is asked to do; `train.rs`: the loop that asks it;
+//! - `connect.rs`, `environment.rs`, `terms.rs`: from the environment variables to a worker that is ready;
+//! - `session.rs`: the loop that finds out what is to be done next, and `member.rs`: the phases it goes through;
+//! - `entering.rs`, `steps.rs`, `boundary.rs`: becoming a member, a step, and what comes between two steps;
+//! - `note.rs`: what members agree on without asking anybody;
+//! - `link.rs` and `orders.rs`: the coordinator's side of it; `saver.rs`: checkpoints behind the steps;
+//! - `checkpoint.rs`: reading one.
 
+mod boundary;
+mod checkpoint;
+mod connect;
+mod entering;
+mod environment;
+mod gradients;
+mod link;
+mod logging;
+mod member;
+mod note;
+mod numerics;
+mod orders;
+mod reason;
+mod saver;
+mod session;
+mod steps;
+mod terms;
+mod train;
 mod trainer;
+mod work;
 
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use connect::{ConnectError, Newcomer, Program, ReadyError};
+pub use environment::{ADVERTISE, COORDINATOR, Environment, EnvironmentError, RUN, TOKEN, WORKER};
+pub use gradients::GradientsError;
+pub use link::LinkError;
+pub use logging::LOG;
+pub use session::{Session, SessionError, State};
+pub use train::train;
 pub use trainer::{Context, Shard, Trainer, TrainerError};
+pub use whimbrel_plan::{RunId, WorkerId};
 pub use whimbrel_state::{Dtype, TensorMut, TensorSpec};
+pub use work::{Evaluation, Part, Step, Update, Work};

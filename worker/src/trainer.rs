@@ -77,4 +77,10 @@ pub trait Trainer {
         let _ = (part, parts);
         Ok(None)
     }
+
+    /// Tokens in a sample, where the program counts in tokens; then the run's speed is also told in tokens per second.
+    /// `None` is the default.
+    fn tokens_per_sample(&self) -> Option<u64> {
+        None
+    }
 }

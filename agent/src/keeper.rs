@@ -1,0 +1,237 @@
+//! Processes started and ended, each in a process group of its own.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use futures::future::join;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    process::{Child, Command},
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use whimbrel_proto::v1::{self, agent_message::Message};
+
+use crate::output::{Tail, read};
+
+/// A process that has ended may have left its output open in other hands: its last lines are waited for this long.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// The processes of a node.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// What there is to tell the coordinator.
+    messages: mpsc::UnboundedSender<Message>,
+    processes: BTreeMap<(String, u64), Handle>,
+    tasks: JoinSet<(String, u64)>,
+}
+
+/// The way to end a process.
+#[derive(Debug)]
+struct Handle {
+    /// SIGTERM first.
+    terminate: CancellationToken,
+    kill: CancellationToken,
+}
+
+impl Keeper {
+    pub(crate) fn new(messages: mpsc::UnboundedSender<Message>) -> Self {
+        Self { messages, processes: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Runs a run's `setup` in a shell, and tells how it went.
+    pub(crate) fn prepare(&mut self, prepare: v1::Prepare, workdir: &Path) {
+        let v1::Prepare { run, setup, environment } = prepare;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(&setup).envs(environment).current_dir(workdir);
+        let begun = Instant::now();
+        self.keep(run.clone(), 0, command, move |ended, tail| match ended {
+            Ok(status) if status.success() => {
+                Message::Prepared(v1::Prepared { run, seconds: begun.elapsed().as_secs_f64() })
+            }
+            Ok(status) => {
+                let reason = format!("`{setup}` ended with {status}");
+                Message::PrepareFailed(v1::PrepareFailed { run, reason, tail })
+            }
+            Err(error) => {
+                let reason = format!("`{setup}` could not be run in a shell: {error}");
+                Message::PrepareFailed(v1::PrepareFailed { run, reason, tail })
+            }
+        });
+    }
+
+    /// Starts a worker, and tells that it has, and in the end how it ended.
+    pub(crate) fn start(
+        &mut self,
+        start: v1::StartWorker,
+        workdir: &Path,
+        environment: BTreeMap<String, String>,
+    ) {
+        let v1::StartWorker { run, worker, command: argv, environment: of_run } = start;
+        let Some((program, arguments)) = argv.split_first() else {
+            let how = Some(v1::worker_exited::How::Unstarted("the run's command is empty".into()));
+            let exited = v1::WorkerExited { run, worker, how, tail: Vec::new() };
+            // The session that reads this outlives the keeper.
+            self.messages.send(Message::WorkerExited(exited)).ok();
+            return;
+        };
+        // A path is meant from the working directory; a bare name is looked for in PATH.
+        let path = if program.contains('/') { workdir.join(program) } else { program.into() };
+        let mut command = Command::new(path);
+        command.args(arguments).envs(of_run).envs(environment).current_dir(workdir);
+        let (program, id) = (program.clone(), run.clone());
+        self.keep(run, worker, command, move |ended, tail| {
+            use v1::worker_exited::How;
+            let how = match ended {
+                Ok(status) => match (status.code(), status.signal()) {
+                    (Some(code), _) => How::Code(code),
+                    (None, Some(signal)) => How::Signal(signal),
+                    (None, None) => How::Unstarted(format!("it ended in an unknown way: {status}")),
+                },
+                Err(error) => How::Unstarted(format!("{program:?}: {error}")),
+            };
+            Message::WorkerExited(v1::WorkerExited { run: id, worker, how: Some(how), tail })
+        });
+    }
+
+    fn keep(
+        &mut self,
+        run: String,
+        worker: u64,
+        mut command: Command,
+        report: impl FnOnce(io::Result<ExitStatus>, Vec<String>) -> Message + Send + 'static,
+    ) {
+        let (terminate, kill) = (CancellationToken::new(), CancellationToken::new());
+        let handle = Handle { terminate: terminate.clone(), kill: kill.clone() };
+        self.processes.insert((run.clone(), worker), handle);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Its own group: a Ctrl-C at the terminal is for us to pass on, and whatever it starts ends with it.
+        command.process_group(0).kill_on_drop(true);
+        let messages = self.messages.clone();
+        self.tasks.spawn(async move {
+            let tail = Tail::default();
+            let ended = match command.spawn() {
+                Ok(child) => {
+                    if let Some(pid) = child.id().filter(|_| worker != 0) {
+                        let started = v1::WorkerStarted { run: run.clone(), worker, pid };
+                        messages.send(Message::WorkerStarted(started)).ok();
+                    }
+                    let pass_on = |lines| {
+                        let output = v1::Output { run: run.clone(), worker, lines };
+                        messages.send(Message::Output(output)).ok();
+                    };
+                    see_out(child, &terminate, &kill, &tail, pass_on).await
+                }
+                Err(error) => Err(error),
+            };
+            // Whoever waits to kill it need not.
+            kill.cancel();
+            messages.send(report(ended, tail.lines())).ok();
+            (run, worker)
+        });
+    }
+
+    /// Ends a process: SIGKILL after a grace that begins with SIGTERM, or at once where there is no grace.
+    pub(crate) fn stop(&mut self, run: &str, worker: u64, grace: Duration) {
+        let Some(handle) = self.processes.get(&(run.to_owned(), worker)) else { return };
+        if grace.is_zero() {
+            handle.kill.cancel();
+            return;
+        }
+        handle.terminate.cancel();
+        let (kill, id) = (handle.kill.clone(), (run.to_owned(), worker));
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = kill.cancelled() => {}
+                () = tokio::time::sleep(grace) => kill.cancel(),
+            }
+            id
+        });
+    }
+
+    /// Takes note of processes that have ended; resolves when one has, and never when there is none.
+    pub(crate) async fn tidy(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok(id)) => {
+                if self.processes.get(&id).is_some_and(|handle| handle.kill.is_cancelled()) {
+                    self.processes.remove(&id);
+                }
+            }
+            Some(Err(error)) => tracing::error!(%error, "the keeping of a process came to grief"),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends all processes and waits until they have.
+    pub(crate) async fn end_all(&mut self, grace: Duration) {
+        for (run, worker) in self.processes.keys().cloned().collect::<Vec<_>>() {
+            self.stop(&run, worker, grace);
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the keeping of a process came to grief");
+            }
+        }
+        self.processes.clear();
+    }
+}
+
+/// Waits for a process's end, which may be brought about, and reads its output meanwhile.
+async fn see_out(
+    mut child: Child,
+    terminate: &CancellationToken,
+    kill: &CancellationToken,
+    tail: &Tail,
+    pass_on: impl Fn(Vec<String>),
+) -> io::Result<ExitStatus> {
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let signal = |signal| {
+        if let Some(group) = group {
+            // It may have ended this very moment.
+            kill_process_group(group, signal).ok();
+        }
+    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let read_both = join(
+        async {
+            if let Some(stream) = stdout {
+                read(stream, tail.clone(), &pass_on).await
+            }
+        },
+        async {
+            if let Some(stream) = stderr {
+                read(stream, tail.clone(), &pass_on).await
+            }
+        },
+    );
+    tokio::pin!(read_both);
+    let (mut reading, mut terminated, mut killed) = (true, false, false);
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            _ = &mut read_both, if reading => reading = false,
+            () = terminate.cancelled(), if !terminated => {
+                terminated = true;
+                signal(Signal::TERM);
+            }
+            () = kill.cancelled(), if !killed => {
+                killed = true;
+                signal(Signal::KILL);
+            }
+        }
+    };
+    // What it left behind of its own does not outlive it.
+    signal(Signal::KILL);
+    if reading && timeout(LAST_LINES, read_both).await.is_err() {
+        tracing::debug!("its output stayed open after its end");
+    }
+    status
+}

@@ -1,0 +1,139 @@
+//! The command line: its commands and flags, one file a family.
+//!
+//! Flags that are not given come from `WHIMBREL_*` variables, and then from the settings files; that is why most of
+//! them are optional here. What a setting is where nobody says so is decided where it is used.
+
+pub(crate) mod agent;
+pub(crate) mod checkpoint;
+pub(crate) mod client;
+pub(crate) mod coordinator;
+pub(crate) mod run;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::exit;
+
+/// Training runs that cross machines and clouds, and finish.
+///
+/// Flags come before WHIMBREL_* variables, and those before settings files: --config, or else whimbrel.toml in the
+/// working directory and below it config.toml in the user's configuration directory (~/.config/whimbrel), with the
+/// sections [coordinator], [agent] and [client] and the names of the flags as keys, with _ for -.
+#[derive(Debug, Parser)]
+#[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]
+pub(crate) struct Args {
+    /// The settings file, in place of those that are looked for.
+    #[arg(long, global = true, value_name = "PATH", env = "WHIMBREL_CONFIG", help_heading = "Everywhere")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Log more; twice, still more. WHIMBREL_LOG says it in detail, e.g. whimbrel_store=debug.
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Everywhere")]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(run::RunArgs),
+    Coordinator(coordinator::CoordinatorArgs),
+    Agent(agent::AgentArgs),
+    Submit(client::SubmitArgs),
+    Runs(client::RunsArgs),
+    Status(client::StatusArgs),
+    Logs(client::LogsArgs),
+    Watch(client::WatchArgs),
+    Stop(client::StopArgs),
+    Cancel(client::CancelArgs),
+    #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointCommand),
+}
+
+impl Command {
+    /// Whether it serves until it is told to end, and its log is what it has to say.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self, Self::Coordinator(_) | Self::Agent(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Args::try_parse_from(line.split_whitespace()).map(|args| args.command)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_shows_an_example() {
+        let mut command = Args::command();
+        command.clone().debug_assert();
+        command.build();
+        let mut commands: Vec<_> = command.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands());
+            if command.get_name() == "help" || command.has_subcommands() {
+                continue;
+            }
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn run_takes_what_the_user_story_says() {
+        let Ok(Command::Run(args)) = parse(
+            "whimbrel run run.toml --workers 4 --set train.steps=40 --set seed=1 --store s3://b/p --resume --json",
+        ) else {
+            panic!("not parsed")
+        };
+        assert_eq!((args.spec.to_str(), args.workers.map(u32::from)), (Some("run.toml"), Some(4)));
+        assert_eq!(
+            args.set.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["train.steps=40", "seed=1"]
+        );
+        assert_eq!((args.resume, args.json), (Some(None), true));
+
+        let Ok(Command::Run(args)) = parse("whimbrel run run.toml --resume char-lm-k3x9qa") else {
+            panic!("not parsed")
+        };
+        assert_eq!(args.resume, Some(Some("char-lm-k3x9qa".into())));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_the_flag_named() {
+        for (line, part) in [
+            ("whimbrel run run.toml --workers 0", "--workers"),
+            ("whimbrel run run.toml --set steps", "KEY=VALUE"),
+            ("whimbrel run run.toml --new --resume", "--resume"),
+            ("whimbrel run", "SPEC"),
+            ("whimbrel agent --join nowhere", "HOST:PORT"),
+            ("whimbrel agent --join a:1 --price-per-hour -1", "--price-per-hour"),
+            ("whimbrel agent --join a:1 --advertise here", "--advertise"),
+            ("whimbrel coordinator --store runs --listen 7070", "--listen"),
+            ("whimbrel submit", "SPEC"),
+            ("whimbrel submit run.toml --resume r", "--resume"),
+            ("whimbrel checkpoint show", "RUN"),
+            ("whimbrel stop", "RUN"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_switch_can_be_turned_off_again() {
+        for (line, spot) in [
+            ("whimbrel agent --join a:1", None),
+            ("whimbrel agent --join a:1 --spot", Some(true)),
+            ("whimbrel agent --join a:1 --spot=false", Some(false)),
+        ] {
+            let Ok(Command::Agent(args)) = parse(line) else { panic!("not parsed") };
+            assert_eq!(args.settings.spot, spot);
+        }
+    }
+}

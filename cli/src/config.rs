@@ -1,0 +1,175 @@
+//! Settings from files, for what neither a flag nor a variable says.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use toml::Table;
+
+use crate::{
+    address::HostPort,
+    args::{agent::NodeSettings, coordinator::ServerSettings},
+    paths,
+};
+
+/// The file looked for in the working directory.
+const LOCAL: &str = "whimbrel.toml";
+
+/// What the settings files say.
+///
+/// Either the one file given with `--config`; or `whimbrel.toml` in the working directory, and below it, for keys that
+/// it does not have, `config.toml` in the user's configuration directory.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// For `whimbrel coordinator`.
+    pub(crate) coordinator: ServerSettings,
+    /// For `whimbrel agent`.
+    pub(crate) agent: NodeSettings,
+    /// For all other commands.
+    pub(crate) client: ClientConfig,
+}
+
+/// The section `[client]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ClientConfig {
+    /// Where the coordinator listens.
+    pub(crate) coordinator: Option<HostPort>,
+    /// The file that holds its token.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The store of runs.
+    pub(crate) store: Option<String>,
+}
+
+/// Settings that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What it holds are not settings.
+    #[error("the settings file {} has a mistake: {}", path.display(), source.to_string().trim_end())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads the files. `chosen` is the one given with `--config`, which must exist.
+    pub(crate) fn load(chosen: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(chosen) = chosen else {
+            let personal = paths::config().map(|folder| folder.join("config.toml"));
+            let files: Vec<PathBuf> = personal.into_iter().chain([LOCAL.into()]).collect();
+            return Self::layered(&files);
+        };
+        match Self::read(chosen)? {
+            Some((_, config)) => Ok(config),
+            None => {
+                Err(ConfigError::Read { path: chosen.to_owned(), source: io::ErrorKind::NotFound.into() })
+            }
+        }
+    }
+
+    /// What those of `files` that exist say together; of two that set a key, the later counts.
+    fn layered(files: &[PathBuf]) -> Result<Self, ConfigError> {
+        let mut merged = Table::new();
+        let mut last = None;
+        for path in files {
+            if let Some((table, _)) = Self::read(path)? {
+                lay_over(&mut merged, table);
+                last = Some(path);
+            }
+        }
+        let Some(path) = last else { return Ok(Self::default()) };
+        merged.try_into().map_err(|source| content(path, source))
+    }
+
+    /// One file, checked by itself, so that a mistake is found with its file and its line.
+    fn read(path: &Path) -> Result<Option<(Table, Self)>, ConfigError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        let config = toml::from_str(&text).map_err(|source| content(path, source))?;
+        let table = toml::from_str(&text).map_err(|source| content(path, source))?;
+        Ok(Some((table, config)))
+    }
+}
+
+fn content(path: &Path, source: toml::de::Error) -> ConfigError {
+    ConfigError::Content { path: path.to_owned(), source: Box::new(source) }
+}
+
+fn lay_over(below: &mut Table, above: Table) {
+    for (key, value) in above {
+        match (below.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => lay_over(below, above),
+            (_, value) => {
+                below.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(texts: &[&str]) -> (tempfile::TempDir, Vec<PathBuf>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |index: usize| folder.path().join(format!("{index}.toml"));
+        for (index, text) in texts.iter().enumerate() {
+            fs::write(path(index), text).unwrap();
+        }
+        let paths = (0..texts.len()).map(path).collect();
+        (folder, paths)
+    }
+
+    #[test]
+    fn the_later_file_counts_key_by_key() {
+        let (_folder, paths) = files(&[
+            "[client]\ncoordinator = \"a:1\"\nstore = \"below\"\n[agent]\nslots = 2\nspot = true\n",
+            "[client]\ncoordinator = \"b:2\"\n[agent]\nspot = false\n",
+        ]);
+        let config = Config::layered(&paths).unwrap();
+        assert_eq!(config.client.coordinator.unwrap().to_string(), "b:2");
+        assert_eq!(config.client.store.as_deref(), Some("below"));
+        assert_eq!((config.agent.slots.map(u32::from), config.agent.spot), (Some(2), Some(false)));
+    }
+
+    #[test]
+    fn files_that_are_not_there_say_nothing_unless_they_were_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("absent.toml");
+        assert!(Config::layered(std::slice::from_ref(&absent)).unwrap().client.store.is_none());
+        let error = Config::load(Some(&absent)).unwrap_err().to_string();
+        assert!(error.contains("absent.toml"), "{error}");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_file_and_line() {
+        for (text, parts) in [
+            ("[client]\nstor = \"runs\"\n", ["0.toml", "line 2", "unknown field `stor`"]),
+            ("\n[cleint]\n", ["0.toml", "line 2", "unknown field `cleint`"]),
+            ("[agent]\nslots = 0\n", ["0.toml", "line 2", "slots"]),
+            ("[client]\ncoordinator = \"nowhere\"\n", ["0.toml", "line 2", "is not HOST:PORT"]),
+            ("[client\n", ["0.toml", "line 1", "[client"]),
+        ] {
+            let (_folder, paths) = files(&[text]);
+            let error = Config::load(Some(&paths[0])).unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+}

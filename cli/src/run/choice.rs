@@ -1,0 +1,260 @@
+//! A new run, or an unfinished one taken up?
+
+use std::io::{self, BufRead, IsTerminal};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use whimbrel_plan::RunId;
+use whimbrel_spec::RunSpec;
+use whimbrel_store::{History, LogError, Mode, Store, StoreError};
+
+use super::claim::Claim;
+use crate::{exit::Failure, print::Printer, screen};
+
+/// Logs read at a time.
+const AT_A_TIME: usize = 8;
+
+/// What the user says about unfinished runs.
+pub(super) enum Wish {
+    /// Nothing: the newest one of this spec is offered.
+    Any,
+    /// Leave them.
+    New,
+    /// Take up the newest one of this spec.
+    Newest,
+    /// Take up this one, under the spec it was submitted with.
+    Run(RunId),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    New,
+    Resume(RunId),
+}
+
+/// A run of the spec's name that has not ended.
+#[derive(Clone, Debug, PartialEq)]
+struct Unfinished {
+    id: RunId,
+    /// Steps applied in its newest checkpoint.
+    step: u64,
+    steps: u64,
+    /// It was stopped, rather than broken off.
+    stopped: bool,
+    /// It was submitted with a spec that trains the same.
+    same: bool,
+    /// Another process on this machine runs it.
+    busy: bool,
+    /// When its log was last written.
+    last: Timestamp,
+}
+
+/// There is nothing to resume.
+#[derive(Debug, thiserror::Error)]
+enum NothingToResume {
+    #[error("there is no unfinished run of {name} in {store}")]
+    None { name: String, store: String },
+    #[error("run {run} in {store} was submitted with another spec")]
+    Differs { run: RunId, store: String },
+}
+
+/// Decides; asks on a terminal if `may_ask`.
+pub(super) async fn choose(
+    store: &Store,
+    spec: &RunSpec,
+    wish: Wish,
+    may_ask: bool,
+) -> Result<Choice, Failure> {
+    match wish {
+        Wish::New => return Ok(Choice::New),
+        Wish::Run(run) => return Ok(Choice::Resume(run)),
+        Wish::Any | Wish::Newest => {}
+    }
+    let found = unfinished(store, spec).await?;
+    let mut say = Printer::stderr();
+    let offer = found.iter().find(|run| run.same && !run.busy);
+    let Some(run) = offer else {
+        let other = found.iter().find(|run| !run.same);
+        if let Wish::Newest = wish {
+            return Err(nothing(store, spec, other));
+        }
+        if let Some(run) = found.iter().find(|run| run.same) {
+            say.line(format!(
+                "run {} is being run by another whimbrel on this machine; starting a new one",
+                run.id
+            ));
+        } else if let Some(run) = other {
+            say.line(format!(
+                "{}, under another spec; starting a new run (--resume {} takes that one up)",
+                run.standing(),
+                run.id
+            ));
+        }
+        return Ok(Choice::New);
+    };
+    let ask = matches!(wish, Wish::Any) && may_ask && io::stdin().is_terminal() && screen::on_terminal();
+    if ask {
+        say.text(&format!("Run {}. Resume it? [Y/n] ", run.standing()));
+        // Nothing else goes on yet, and Ctrl-C still ends the program.
+        if !yes(&mut io::stdin().lock())? {
+            return Ok(Choice::New);
+        }
+    } else {
+        say.line(format!("run {}; resuming it (--new starts a new one)", run.standing()));
+    }
+    Ok(Choice::Resume(run.id.clone()))
+}
+
+fn nothing(store: &Store, spec: &RunSpec, other: Option<&Unfinished>) -> Failure {
+    let store = store.uri().to_owned();
+    match other {
+        None => Failure::bad_input(NothingToResume::None { name: spec.name.clone(), store })
+            .hint("leave --resume out to start one"),
+        Some(run) => Failure::bad_input(NothingToResume::Differs { run: run.id.clone(), store }).hint(
+            format!("--resume {} takes it up under its own spec; without --resume a new run starts", run.id),
+        ),
+    }
+}
+
+impl Unfinished {
+    /// `char-lm-k3x9qa stopped at step 840 of 2000`
+    fn standing(&self) -> String {
+        let how = if self.stopped { "stopped at" } else { "was broken off; its last checkpoint is at" };
+        format!("{} {how} step {} of {}", self.id, self.step, self.steps)
+    }
+}
+
+/// The unfinished runs of the spec's name, that last written to first. Runs that a coordinator service looks after are
+/// its own to take up, until they are stopped.
+async fn unfinished(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished>, StoreError> {
+    let prefix = format!("{}-", spec.name);
+    let ids = store.runs().await?.into_iter().filter(|id| id.as_str().starts_with(&prefix));
+    let read = |id: RunId| async move {
+        let dir = store.run(&id);
+        match dir.history().await {
+            Ok(history) => Ok(judge(id, dir.uri(), &history, spec)),
+            Err(LogError::Store(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(run = %id, %error, "its log cannot be used; it is not offered");
+                Ok(None)
+            }
+        }
+    };
+    let mut found: Vec<Unfinished> = stream::iter(ids.map(read))
+        .buffered(AT_A_TIME)
+        .try_filter_map(async |run| Ok(run))
+        .try_collect()
+        .await?;
+    found.sort_by(|a, b| b.last.cmp(&a.last));
+    Ok(found)
+}
+
+/// What a run's log makes of it; `None` if there is nothing to take up.
+fn judge(id: RunId, uri: &str, history: &History, spec: &RunSpec) -> Option<Unfinished> {
+    let stopped = history.stopped().is_some();
+    if history.ended().is_some() || (history.submitter() == Mode::Service && !stopped) {
+        return None;
+    }
+    let stored = RunSpec::parse("the stored spec", history.spec(), &[]).ok()?;
+    if stored.name != spec.name {
+        return None;
+    }
+    Some(Unfinished {
+        step: history.checkpoints().last().map_or(0, |checkpoint| checkpoint.step),
+        steps: stored.train.steps,
+        stopped,
+        same: same_training(&stored, spec),
+        busy: Claim::take(uri).is_none(),
+        last: history.entries().last().map_or(Timestamp::MIN, |entry| entry.time),
+        id,
+    })
+}
+
+/// Whether two specs differ in nothing but who works and where the checkpoints go.
+fn same_training(a: &RunSpec, b: &RunSpec) -> bool {
+    let mut b = b.clone();
+    b.workers.clone_from(&a.workers);
+    b.checkpoint.store.clone_from(&a.checkpoint.store);
+    *a == b
+}
+
+/// Reads an answer; yes is the default.
+fn yes(input: &mut impl BufRead) -> Result<bool, Failure> {
+    let mut say = Printer::stderr();
+    loop {
+        let mut line = String::new();
+        if input.read_line(&mut line).map_err(Failure::unexpected)? == 0 {
+            say.line("");
+            return Err(Failure::bad_input("there was no answer").hint("give --resume or --new"));
+        }
+        match line.trim().to_ascii_lowercase().as_str() {
+            "" | "y" | "yes" => return Ok(true),
+            "n" | "no" => return Ok(false),
+            _ => say.text("Please answer y or n: "),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_store::{Record, Stopped};
+
+    use super::*;
+
+    const SPEC: &str =
+        "name = \"r\"\ncommand = [\"true\"]\n[train]\nsteps = 40\nglobal_batch = 8\nshards = 4\n";
+
+    fn spec(changes: &[&str]) -> RunSpec {
+        let overrides: Vec<_> = changes.iter().map(|change| change.parse().unwrap()).collect();
+        RunSpec::parse("run.toml", SPEC, &overrides).unwrap()
+    }
+
+    async fn submit(store: &Store, id: &str, spec: &RunSpec, mode: Mode) -> whimbrel_store::Office {
+        let run = store.run(&id.parse().unwrap());
+        run.create(&spec.to_toml(), mode).await.unwrap();
+        run.take_office("a test").await.unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_yes_no_or_asked_for_again() {
+        let answer = |text: &str| yes(&mut text.as_bytes());
+        for (text, expected) in
+            [("\n", true), ("Y\n", true), ("yes\n", true), ("n\n", false), ("what\nno\n", false)]
+        {
+            assert_eq!(answer(text).unwrap(), expected, "{text:?}");
+        }
+        assert!(answer("").is_err());
+    }
+
+    #[tokio::test]
+    async fn the_newest_unfinished_run_of_the_same_training_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+        let stop = || Record::Stopped(Stopped { step: 0, reason: "stopped".into() });
+        let mut older = submit(&store, "r-older", &spec(&[]), Mode::Embedded).await;
+        older.append(stop()).await.unwrap();
+        // Broken off: its log just ends.
+        submit(&store, "r-newer", &spec(&["workers.min=2"]), Mode::Embedded).await;
+        submit(&store, "r-served", &spec(&[]), Mode::Service).await;
+        submit(&store, "r-differs", &spec(&["train.seed=9"]), Mode::Embedded).await;
+        submit(&store, "r-x-other", &spec(&["name=r-x"]), Mode::Embedded).await;
+
+        let found = unfinished(&store, &spec(&[])).await.unwrap();
+        let names: Vec<_> = found.iter().map(|run| (run.id.as_str(), run.same, run.stopped)).collect();
+        assert_eq!(names, [("r-differs", false, false), ("r-newer", true, false), ("r-older", true, true)]);
+
+        let given = spec(&["workers.local=3", "checkpoint.store=elsewhere"]);
+        let choice = async |spec: &RunSpec, wish| choose(&store, spec, wish, false).await.unwrap();
+        let newer = Choice::Resume("r-newer".parse().unwrap());
+        assert_eq!(choice(&given, Wish::Any).await, newer);
+        assert_eq!(choice(&given, Wish::Newest).await, newer);
+        assert_eq!(choice(&given, Wish::New).await, Choice::New);
+        assert_eq!(choice(&spec(&["train.steps=41"]), Wish::Any).await, Choice::New);
+        assert!(choose(&store, &spec(&["train.steps=41"]), Wish::Newest, false).await.is_err());
+        assert_eq!(
+            choice(&given, Wish::Run("r-older".parse().unwrap())).await,
+            Choice::Resume("r-older".parse().unwrap())
+        );
+    }
+}

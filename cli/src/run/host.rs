@@ -1,0 +1,99 @@
+//! The coordinator and the agent of a run on one machine, in this process.
+
+use std::{
+    env,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use whimbrel_agent::AgentError;
+use whimbrel_coordinator::{Coordinator, Settings};
+use whimbrel_core::Timing;
+use whimbrel_store::Store;
+
+use crate::{
+    address::{HostPort, InvalidHostPort},
+    agent,
+    exit::Failure,
+};
+
+/// For the agent to end its workers, and to end.
+const PARTING: Duration = Duration::from_secs(15);
+
+/// A coordinator on a free port of loopback, and an agent that has joined it.
+pub(super) struct Host {
+    coordinator: Coordinator,
+    agent: JoinSet<Result<(), AgentError>>,
+    stop_agent: CancellationToken,
+}
+
+/// The agent ended unasked.
+#[derive(Debug, thiserror::Error)]
+enum AgentEnded {
+    #[error("the agent of this machine cannot go on")]
+    Error(#[source] AgentError),
+    #[error("the agent of this machine came to grief")]
+    Task(#[source] tokio::task::JoinError),
+    #[error("the agent of this machine ended by itself")]
+    Unasked,
+}
+
+impl Host {
+    /// Starts both. The agent offers `slots` slots, and starts workers in the working directory.
+    pub(super) async fn start(store: Store, slots: u32) -> Result<Self, Failure> {
+        let workdir = env::current_dir().map_err(Failure::unexpected)?;
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let settings = Settings { store, listen, token: None, adopt: false, timing: Timing::default() };
+        let coordinator = Coordinator::start(settings).await.map_err(Failure::unexpected)?;
+        let stop_agent = CancellationToken::new();
+        let settings = agent::embedded(coordinator.address().to_string(), slots, &workdir);
+        let mut agent = JoinSet::new();
+        agent.spawn(whimbrel_agent::attend(settings, stop_agent.clone()));
+        Ok(Self { coordinator, agent, stop_agent })
+    }
+
+    /// Where the coordinator listens.
+    pub(super) fn address(&self) -> Result<HostPort, Failure> {
+        self.coordinator
+            .address()
+            .to_string()
+            .parse()
+            .map_err(|error: InvalidHostPort| Failure::unexpected(error))
+    }
+
+    /// Waits until one of the two can go on no more. Dropping the future loses nothing.
+    pub(super) async fn failed(&mut self) -> Failure {
+        tokio::select! {
+            error = self.coordinator.failed() => Failure::unexpected(error),
+            ended = self.agent.join_next() => Failure::unexpected(match ended {
+                Some(Ok(Err(error))) => AgentEnded::Error(error),
+                Some(Err(error)) => AgentEnded::Task(error),
+                Some(Ok(Ok(()))) | None => AgentEnded::Unasked,
+            }),
+        }
+    }
+
+    /// Ends both in good order, the run having ended.
+    pub(super) async fn leave(mut self) {
+        self.part().await;
+        self.coordinator.stop().await;
+    }
+
+    /// Ends the workers and both at once. The run's log says no more than it does now.
+    pub(super) async fn abandon(mut self) {
+        self.part().await;
+    }
+
+    /// No worker is left behind: the agent ends them before it ends.
+    async fn part(&mut self) {
+        self.stop_agent.cancel();
+        match timeout(PARTING, self.agent.join_next()).await {
+            Ok(Some(Ok(Err(error)))) => tracing::warn!(%error, "the agent did not end well"),
+            Ok(Some(Err(error))) => tracing::warn!(%error, "the agent came to grief"),
+            Ok(Some(Ok(Ok(()))) | None) => {}
+            Err(_) => tracing::warn!("the agent did not end its workers within {} s", PARTING.as_secs()),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Events and figures in English.
+
+use std::time::Duration;
+
+use indicatif::HumanBytes;
+use whimbrel_proto::v1::{Phase, run_event::Event};
+
+use super::progress::{Progress, Throughput};
+
+/// What to say of an event: a line, and lines quoted under it. Nothing of steps, which a screen says in its own way,
+/// and of phases that other events make plain.
+pub(crate) fn event(event: &Event) -> Option<(String, &[String])> {
+    let line = match event {
+        Event::Worker(worker) => format!(
+            "worker w{} (rank {}) started on {}, process {}",
+            worker.worker, worker.rank, worker.node, worker.pid
+        ),
+        Event::Exit(exit) => {
+            let line = format!(
+                "worker w{} (rank {}) on {} ended: {}",
+                exit.worker, exit.rank, exit.node, exit.reason
+            );
+            return Some((line, &exit.tail));
+        }
+        Event::Generation(generation) => {
+            let gap = match generation.seconds {
+                gap if gap > 0.0 => format!(", {gap:.2} s after the last"),
+                _ => String::new(),
+            };
+            format!(
+                "generation {} from step {} with {}, state from {}{gap}",
+                generation.generation,
+                generation.step,
+                workers(generation.workers),
+                origin(&generation.origin),
+            )
+        }
+        Event::Evaluation(evaluation) => {
+            format!(
+                "evaluation after step {}: validation loss {}",
+                evaluation.step,
+                loss(evaluation.val_loss)
+            )
+        }
+        Event::Checkpoint(checkpoint) => format!(
+            "checkpoint after step {}: {} in {:.2} s, training stood still for {:.3} s",
+            checkpoint.step,
+            HumanBytes(checkpoint.bytes),
+            checkpoint.seconds,
+            checkpoint.blocked_seconds,
+        ),
+        Event::Warning(warning) => return Some((format!("warning: {}", warning.text), &warning.tail)),
+        Event::Phase(event) => match event.phase() {
+            Phase::Waiting | Phase::Starting | Phase::Regrouping | Phase::Stopping
+                if !event.detail.is_empty() =>
+            {
+                format!("{}: {}", phase(event.phase()), event.detail)
+            }
+            _ => return None,
+        },
+        Event::Status(_) | Event::Step(_) | Event::Ended(_) => return None,
+    };
+    Some((line, &[]))
+}
+
+/// `loss 1.8123, validation loss 1.9001, 12.3k tokens/s, 2 workers, generation 1, checkpoint 800`, as far as known.
+pub(crate) fn figures(progress: &Progress) -> String {
+    let checkpoint = progress.checkpoint.map(|step| format!("checkpoint {step}"));
+    let known = [
+        progress.loss.map(|value| format!("loss {}", loss(value))),
+        progress.val_loss.map(|(_, value)| format!("validation loss {}", loss(value))),
+        progress.throughput().map(throughput),
+        (progress.workers > 0).then(|| workers(progress.workers)),
+        (progress.generation > 0).then(|| format!("generation {}", progress.generation)),
+        checkpoint,
+    ];
+    known.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A phase in one word, also in JSON.
+pub(crate) fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unspecified => "unknown",
+        Phase::Waiting => "waiting",
+        Phase::Starting => "starting",
+        Phase::Training => "training",
+        Phase::Regrouping => "regrouping",
+        Phase::Stopping => "stopping",
+        Phase::Stopped => "stopped",
+        Phase::Finished => "finished",
+        Phase::Failed => "failed",
+        Phase::Cancelled => "cancelled",
+    }
+}
+
+pub(crate) fn loss(value: f64) -> String {
+    format!("{value:.4}")
+}
+
+pub(crate) fn workers(count: u32) -> String {
+    if count == 1 { "1 worker".into() } else { format!("{count} workers") }
+}
+
+/// `3m 12s`, or `1.4s` where it is short.
+pub(crate) fn time(time: Duration) -> String {
+    if time < Duration::from_secs(10) {
+        format!("{:.1}s", time.as_secs_f64())
+    } else {
+        humantime::format_duration(Duration::from_secs(time.as_secs())).to_string()
+    }
+}
+
+fn throughput(throughput: Throughput) -> String {
+    let (rate, unit) = match throughput {
+        Throughput::Tokens(rate) => (rate, "tokens/s"),
+        Throughput::Samples(rate) => (rate, "samples/s"),
+    };
+    match rate {
+        rate if rate >= 1e6 => format!("{:.2}M {unit}", rate / 1e6),
+        rate if rate >= 1e4 => format!("{:.1}k {unit}", rate / 1e3),
+        rate if rate >= 10.0 => format!("{rate:.0} {unit}"),
+        rate => format!("{rate:.2} {unit}"),
+    }
+}
+
+fn origin(origin: &str) -> &str {
+    match origin {
+        "initial" => "the seed",
+        "checkpoint" => "a checkpoint",
+        "workers" => "its workers",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short_whatever_their_size() {
+        let rates = [0.5, 24.0, 12_345.0, 2_500_000.0].map(|rate| throughput(Throughput::Tokens(rate)));
+        assert_eq!(rates, ["0.50 tokens/s", "24 tokens/s", "12.3k tokens/s", "2.50M tokens/s"]);
+        let times = [1.44, 9.99, 192.7, 7200.0].map(|seconds| time(Duration::from_secs_f64(seconds)));
+        assert_eq!(times, ["1.4s", "10.0s", "3m 12s", "2h"]);
+    }
+}

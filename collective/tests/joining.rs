@@ -1,0 +1,117 @@
+//! Who gets into a group, and who does not.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod party;
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use party::{LIMITS, party, together};
+use whimbrel_collective::{Endpoint, Error, Limits};
+use whimbrel_plan::{Generation, WorkerId};
+
+const BRIEF: Limits = Limits { connect: Duration::from_millis(400), ..LIMITS };
+
+fn loopback() -> Endpoint {
+    Endpoint::bind(([127, 0, 0, 1], 0).into()).unwrap()
+}
+
+/// Joins as rank 0, while `stranger` does its worst and then the true rank 1 joins, too. Returns rank 0's endpoint.
+fn join_in_spite_of(stranger: impl FnOnce(&Generation) + Send) -> Endpoint {
+    let (mut endpoints, generation) = party(&[1, 1]);
+    let (first, second) = endpoints.split_at_mut(1);
+    let (first, second) = (&mut first[0], &mut second[0]);
+    thread::scope(|scope| {
+        let joining = scope.spawn(|| first.join(&generation, 0, LIMITS));
+        stranger(&generation);
+        let mut group = second.join(&generation, 1, LIMITS).unwrap();
+        let mut other = joining.join().unwrap().unwrap();
+        let exchanging = scope.spawn(move || other.exchange(0, b"zero"));
+        assert_eq!(group.exchange(0, b"one").unwrap(), [b"zero".to_vec(), b"one".to_vec()]);
+        exchanging.join().unwrap().unwrap();
+    });
+    endpoints.swap_remove(0)
+}
+
+/// Tries to join as rank 1 and fails because rank 0 does not let it in.
+fn is_kept_out(generation: &Generation) {
+    let error = loopback().join(generation, 1, BRIEF).unwrap_err();
+    assert!(matches!(&error, Error::Unreachable { peer, .. } if peer.rank == 0), "{error}");
+    assert_eq!(error.suspect(), Some(WorkerId(100)));
+}
+
+#[test]
+fn a_wrong_key_is_refused() {
+    let endpoint =
+        join_in_spite_of(|generation| is_kept_out(&Generation { key: [1; 32], ..generation.clone() }));
+    assert!(endpoint.refused() > 0);
+}
+
+#[test]
+fn another_generation_run_or_epoch_is_refused() {
+    let endpoint = join_in_spite_of(|generation| {
+        is_kept_out(&Generation { number: 4, ..generation.clone() });
+        is_kept_out(&Generation { epoch: 1, ..generation.clone() });
+        is_kept_out(&Generation { run: "other".parse().unwrap(), ..generation.clone() });
+    });
+    assert!(endpoint.refused() >= 3);
+}
+
+#[test]
+fn strangers_silent_or_loud_delay_nobody() {
+    let began = Instant::now();
+    let mut silent = Vec::new();
+    let endpoint = join_in_spite_of(|generation| {
+        let address = generation.members[0].address;
+        // More of them than may wait at a time, so that the first are sent away.
+        silent.extend((0..100).map(|_| TcpStream::connect(address).unwrap()));
+        let mut loud = TcpStream::connect(address).unwrap();
+        loud.write_all(b"GET / HTTP/1.1\r\n".repeat(10).as_slice()).unwrap();
+        loud.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Closed, with an answer of no byte.
+        assert!(matches!(loud.read(&mut [0; 64]), Ok(0) | Err(_)));
+    });
+    assert!(endpoint.refused() > 30, "{} refused", endpoint.refused());
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+}
+
+#[test]
+fn who_never_comes_is_named() {
+    let (mut endpoints, mut generation) = party(&[1, 1, 1]);
+    // Rank 1 would dial rank 0, whose port is closed now, and be dialled by rank 2.
+    drop(endpoints.remove(0));
+    let error = endpoints[0].join(&generation, 1, BRIEF).unwrap_err();
+    assert_eq!(error.suspect(), Some(WorkerId(100)));
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("refused"), "{source}");
+    // Rank 0 can only wait to be dialled.
+    generation.members[0].address = endpoints[0].local_address();
+    let error = endpoints[0].join(&generation, 0, BRIEF).unwrap_err();
+    assert_eq!(error.suspect(), Some(WorkerId(101)));
+}
+
+#[test]
+fn an_endpoint_goes_from_generation_to_generation() {
+    let (mut endpoints, mut generation) = party(&[2, 2, 2]);
+    for number in 5..25 {
+        generation.number = number;
+        generation.key = [number as u8; 32];
+        let notes = together(&mut endpoints, &generation, LIMITS, |mut group| {
+            group.exchange(number, &[group.rank() as u8]).unwrap()
+        });
+        assert_eq!(notes, vec![vec![vec![0], vec![1], vec![2]]; 3]);
+    }
+}
+
+#[test]
+fn a_rank_that_is_not_there_is_misuse() {
+    let (mut endpoints, mut generation) = party(&[1, 1]);
+    assert!(matches!(endpoints[0].join(&generation, 2, LIMITS), Err(Error::Misuse(_))));
+    generation.shards = 7;
+    assert!(matches!(endpoints[0].join(&generation, 0, LIMITS), Err(Error::Misuse(_))));
+}

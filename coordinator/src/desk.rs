@@ -1,0 +1,271 @@
+//! What the driver keeps of a run beside the core.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{broadcast, mpsc};
+use tonic::Status;
+use whimbrel_core::Formation;
+use whimbrel_plan::{Generation, RunId, WorkerId};
+use whimbrel_proto::{border::WireError, v1};
+use whimbrel_spec::{Every, Mode, OnNonfinite, RunSpec};
+use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
+use whimbrel_store::RunDir;
+
+use crate::{input::WorkerLink, recorder::Task, scribe::Scribe};
+
+/// Events that may wait for a watcher that reads slowly.
+const WATCH_BACKLOG: usize = 16_384;
+
+/// What the driver keeps of a run beside the core: its links, the slices of checkpoints on their way, its watchers.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) spec: RunSpec,
+    pub(crate) dir: RunDir,
+    pub(crate) epoch: u64,
+    pub(crate) opened: Instant,
+    pub(crate) links: BTreeMap<WorkerId, WorkerLink>,
+    pub(crate) scribe: Scribe,
+    /// Gone once the run has ended here: watchers' streams end with it.
+    events: Option<broadcast::Sender<v1::RunEvent>>,
+    /// The way to the recorder; dropping it ends that.
+    recorder: Option<mpsc::UnboundedSender<Task>>,
+    /// The state that the run trains, as its first worker described it.
+    layout: Option<Layout>,
+    tokens_per_sample: Option<u64>,
+    /// Slices by the generation that staged them and the steps applied.
+    slices: BTreeMap<(u64, u64), Slices>,
+    /// Members in rank order by generation, as far back as slices can still come.
+    members: BTreeMap<u64, Vec<WorkerId>>,
+    /// What rank 0 said of the step that the core is hearing of.
+    pub(crate) step: Option<v1::StepApplied>,
+    last_step: Option<Instant>,
+    /// The URI of the newest checkpoint, with its step.
+    pub(crate) checkpoint: Option<u64>,
+}
+
+/// The slices of a checkpoint that have come.
+#[derive(Debug)]
+struct Slices {
+    packs: BTreeMap<WorkerId, Vec<Pack>>,
+    begun: Instant,
+    blocked_seconds: f64,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        spec: RunSpec,
+        dir: RunDir,
+        epoch: u64,
+        scribe: Scribe,
+        recorder: mpsc::UnboundedSender<Task>,
+        checkpoint: Option<u64>,
+    ) -> Self {
+        Self {
+            spec,
+            dir,
+            epoch,
+            opened: Instant::now(),
+            links: BTreeMap::new(),
+            scribe,
+            events: Some(broadcast::channel(WATCH_BACKLOG).0),
+            recorder: Some(recorder),
+            layout: None,
+            tokens_per_sample: None,
+            slices: BTreeMap::new(),
+            members: BTreeMap::new(),
+            step: None,
+            last_step: None,
+            checkpoint,
+        }
+    }
+
+    /// Tells watchers.
+    pub(crate) fn tell(&self, event: v1::run_event::Event) {
+        if let Some(events) = &self.events {
+            // Nobody may be watching.
+            events.send(v1::RunEvent { event: Some(event) }).ok();
+        }
+    }
+
+    /// What happens from now on; at once at its end if the run has ended here.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<v1::RunEvent> {
+        match &self.events {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        }
+    }
+
+    /// Lets go of the run: watchers' streams end, and the recorder once it has done what it was told.
+    pub(crate) fn close(&mut self) {
+        self.scribe.flush();
+        self.events = None;
+        self.recorder = None;
+    }
+
+    pub(crate) fn order(&self, task: Task) {
+        if let Some(recorder) = &self.recorder
+            && recorder.send(task).is_err()
+        {
+            tracing::debug!(run = %self.dir.id(), "the recorder has ended; nothing is written any more");
+        }
+    }
+
+    /// Sends a command to a worker. One that does not take its commands is not waited for: its silence, or the end of
+    /// its attendance, tells the core.
+    pub(crate) fn send(&mut self, worker: WorkerId, command: v1::worker_command::Command) {
+        let Some(link) = self.links.get(&worker) else { return };
+        if link.try_send(v1::WorkerCommand { command: Some(command) }).is_err() {
+            tracing::warn!(run = %self.dir.id(), %worker, "it does not take its commands; its connection is dropped");
+            self.links.remove(&worker);
+        }
+    }
+
+    /// What a worker must know before it builds its trainer.
+    pub(crate) fn welcome(&self) -> Result<v1::Welcome, Status> {
+        let train = &self.spec.train;
+        let settings = serde_json::to_string(&train.settings)
+            .map_err(|error| Status::internal(format!("[train.settings] cannot be passed on: {error}")))?;
+        Ok(v1::Welcome {
+            epoch: self.epoch,
+            uri: self.dir.uri().to_owned(),
+            seed: train.seed,
+            steps: train.steps,
+            global_batch: train.global_batch,
+            shards: train.shards,
+            settings,
+            evaluate_every: self.spec.evaluate.every,
+            checkpoint_every: match self.spec.checkpoint.every {
+                Every::Steps(steps) => Some(steps),
+                Every::Time(_) => None,
+            },
+            reduction: match self.spec.reduction.mode {
+                Mode::Exact => v1::Reduction::Exact,
+                Mode::F32 => v1::Reduction::F32,
+            }
+            .into(),
+            on_nonfinite: match self.spec.reduction.on_nonfinite {
+                OnNonfinite::Stop => v1::OnNonfinite::Stop,
+                OnNonfinite::Skip => v1::OnNonfinite::Skip,
+            }
+            .into(),
+            step_timeout_ms: millis(self.spec.workers.step_timeout),
+        })
+    }
+
+    /// Takes note of what a worker that is ready trains. All must train the same.
+    pub(crate) fn describe(&mut self, ready: &v1::Ready) -> Result<(), DescribeError> {
+        let tensors: Vec<TensorSpec> =
+            ready.layout.iter().cloned().map(TensorSpec::try_from).collect::<Result<_, _>>()?;
+        let layout = Layout::new(tensors)?;
+        self.tokens_per_sample = ready.tokens_per_sample;
+        match &self.layout {
+            Some(known) => known.same_as(&layout)?,
+            None => self.layout = Some(layout),
+        }
+        Ok(())
+    }
+
+    /// Makes a generation of what the core formed: with the epoch, and a key that only its members get.
+    pub(crate) fn generation(&mut self, formation: Formation) -> Result<Generation, getrandom::Error> {
+        let Formation { number, origin, members } = formation;
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        self.members.insert(number, members.iter().map(|member| member.worker).collect());
+        let oldest_with_slices = self.slices.keys().next().map_or(number, |&(generation, _)| generation);
+        self.members.retain(|&generation, _| generation + 8 >= number || generation >= oldest_with_slices);
+        self.last_step = None;
+        let (run, epoch, shards) = (self.dir.id().clone(), self.epoch, self.spec.train.shards);
+        Ok(Generation { run, epoch, number, shards, origin, members, key })
+    }
+
+    /// Keeps a slice until all of its checkpoint's have come.
+    pub(crate) fn keep_slice(&mut self, worker: WorkerId, saved: v1::SliceSaved) -> Result<(), WireError> {
+        let packs = saved.packs.into_iter().map(Pack::try_from).collect::<Result<_, _>>()?;
+        let staged = Instant::now().checked_sub(seconds(saved.seconds)).unwrap_or_else(Instant::now);
+        let slices = self.slices.entry((saved.generation, saved.step)).or_insert_with(|| Slices {
+            packs: BTreeMap::new(),
+            begun: staged,
+            blocked_seconds: 0.0,
+        });
+        slices.begun = slices.begun.min(staged);
+        slices.blocked_seconds = slices.blocked_seconds.max(saved.blocked_seconds);
+        slices.packs.insert(worker, packs);
+        Ok(())
+    }
+
+    pub(crate) fn discard(&mut self, generation: u64, step: u64) {
+        self.slices.remove(&(generation, step));
+    }
+
+    /// The commit of a checkpoint all of whose slices have come.
+    pub(crate) fn commit(&mut self, generation: u64, step: u64) -> Result<Task, String> {
+        let mut slices = self.slices.remove(&(generation, step)).ok_or("no slice of it is known")?;
+        let members = self.members.get(&generation).ok_or("its generation is not known")?;
+        let layout = self.layout.clone().ok_or("no worker has described its state")?;
+        let packs =
+            members.iter().flat_map(|worker| slices.packs.remove(worker).unwrap_or_default()).collect();
+        let run = self.dir.id().to_string();
+        let manifest = Box::new(Manifest { format: FORMAT, run, step, generation, layout, packs });
+        manifest.check().map_err(|error| error.to_string())?;
+        Ok(Task::Commit { manifest, begun: slices.begun, blocked_seconds: slices.blocked_seconds })
+    }
+
+    /// A step as watchers want to hear of it.
+    pub(crate) fn step_event(
+        &mut self,
+        step: u64,
+        generation: u64,
+        workers: u32,
+        loss: f64,
+    ) -> v1::StepEvent {
+        let now = Instant::now();
+        let said = self.step.take();
+        let (compute_seconds, reduce_seconds) =
+            said.as_ref().map_or((0.0, 0.0), |said| (said.compute_seconds, said.reduce_seconds));
+        // The first step of a generation has none before it to be measured from.
+        let since_last = self.last_step.map(|last| now.duration_since(last).as_secs_f64());
+        self.last_step = Some(now);
+        let samples = u64::from(self.spec.train.global_batch);
+        v1::StepEvent {
+            step,
+            loss,
+            generation,
+            workers,
+            seconds: since_last.unwrap_or(compute_seconds + reduce_seconds),
+            compute_seconds,
+            reduce_seconds,
+            samples,
+            tokens: self.tokens_per_sample.map(|tokens| tokens * samples),
+        }
+    }
+
+    /// The URI of the newest checkpoint, or nothing.
+    pub(crate) fn checkpoint_uri(&self) -> String {
+        self.checkpoint.map(|step| format!("{}@{step}", self.dir.uri())).unwrap_or_default()
+    }
+
+    pub(crate) fn id(&self) -> &RunId {
+        self.dir.id()
+    }
+}
+
+/// What a worker says of its state makes no sense, or differs from what others said.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DescribeError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("its trainer's state is not that of the other workers, or makes no sense: {0}")]
+    Layout(#[from] LayoutError),
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A length of time that came over the wire; nonsense counts as none.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,85 @@
+//! Everything that reaches the driver.
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tonic::Status;
+use whimbrel_core::RunEvent;
+use whimbrel_plan::{NodeId, RunId, WorkerId};
+use whimbrel_proto::v1;
+
+use crate::{
+    opening::{Opened, SubmitError},
+    scribe::Printed,
+};
+
+/// The way to the driver.
+#[derive(Clone, Debug)]
+pub(crate) struct Inputs(pub(crate) mpsc::UnboundedSender<Input>);
+
+impl Inputs {
+    /// Hands something to the driver. Once it has ended there is nobody to tell, and nothing to do about it.
+    pub(crate) fn send(&self, input: Input) {
+        if self.0.send(input).is_err() {
+            tracing::debug!("the driver has ended; input dropped");
+        }
+    }
+
+    /// Asks the driver, and waits for its answer.
+    pub(crate) async fn ask<A>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<A>) -> Input,
+    ) -> Result<A, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.send(question(reply));
+        answer.await.map_err(|_| Status::unavailable("the coordinator is shutting down"))
+    }
+}
+
+/// What to do with an answer.
+pub(crate) type Reply<A> = oneshot::Sender<A>;
+
+/// The driver's half of an agent's attendance.
+pub(crate) type NodeLink = mpsc::Sender<v1::AgentCommand>;
+
+/// The driver's half of a worker's attendance.
+pub(crate) type WorkerLink = mpsc::Sender<v1::WorkerCommand>;
+
+/// Everything that reaches the driver.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A client submits or resumes a run.
+    Submit(v1::submit_request::What, Reply<Result<v1::SubmitResponse, SubmitError>>),
+    /// A run's office is taken, or could not be; answered to the client, if one asked.
+    Opened(Box<Result<Opened, SubmitError>>, Option<Reply<Result<v1::SubmitResponse, SubmitError>>>),
+    /// A run that needs no coordinator any more was found in the store.
+    Archived(Box<v1::RunStatus>),
+    /// A client wants to know how all runs stand.
+    List(Reply<Vec<v1::RunStatus>>),
+    /// A client wants to know how a run stands.
+    Get(RunId, Reply<Option<v1::RunStatus>>),
+    /// A client ends a run.
+    Cancel(RunId, Reply<Result<(), Status>>),
+    /// A client stops a run.
+    Stop(RunId, Reply<Result<(), Status>>),
+    /// A client watches a run.
+    Watch(RunId, Reply<Option<(v1::RunStatus, broadcast::Receiver<v1::RunEvent>)>>),
+    /// A client reads what a run's workers print.
+    Logs(RunId, Reply<Option<Printed>>),
+    /// An agent joins its node.
+    NodeJoined(v1::Join, NodeLink, Reply<NodeId>),
+    /// An agent says something.
+    FromNode(NodeId, v1::agent_message::Message),
+    /// An agent's attendance has ended.
+    NodeGone(NodeId, String),
+    /// A worker calls in.
+    WorkerCalled(RunId, WorkerId, WorkerLink, Reply<Result<v1::Welcome, Status>>),
+    /// A worker says something.
+    FromWorker(RunId, WorkerId, v1::worker_message::Message),
+    /// A worker's attendance has ended.
+    WorkerGone(RunId, WorkerId, String),
+    /// A run's recorder has done something, or failed to.
+    Recorded(RunId, RunEvent),
+    /// A run's recorder has committed a checkpoint.
+    Committed(RunId, v1::CheckpointEvent),
+    /// Stop all runs where they can be taken up again, then answer and end.
+    Shutdown(Reply<()>),
+}

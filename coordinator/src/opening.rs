@@ -1,0 +1,244 @@
+//! Runs submitted, resumed, and adopted from the store at a coordinator's start.
+
+use tonic::Status;
+use whimbrel_core::{CheckpointEvery, RunFacts, Start};
+use whimbrel_plan::RunId;
+use whimbrel_proto::v1;
+use whimbrel_spec::{Every, Mistakes, RunSpec};
+use whimbrel_store::{
+    CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError, RunDir, Store,
+    StoreError,
+};
+
+use crate::{
+    causes::with_causes,
+    input::{Input, Inputs},
+};
+
+/// A run whose office this coordinator holds.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) dir: RunDir,
+    pub(crate) spec: RunSpec,
+    pub(crate) office: Office,
+    pub(crate) start: Start,
+}
+
+/// A run cannot be submitted or resumed.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The spec has mistakes.
+    #[error(transparent)]
+    Spec(#[from] Mistakes),
+    /// The spec in the run's own log has mistakes: it was written by another version, or damaged.
+    #[error("the spec stored with run {run} is not one this version understands: {source}")]
+    StoredSpec {
+        /// The run.
+        run: RunId,
+        /// What is wrong with it.
+        source: Mistakes,
+    },
+    /// A name for the run cannot be made.
+    #[error("no name could be made for the run: {0}")]
+    Name(String),
+    /// The store will not do.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The store's runs could not be listed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The run's directory could not be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// The run's log could not be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The run's office could not be taken.
+    #[error(transparent)]
+    Office(#[from] OfficeError),
+    /// There is no such run.
+    #[error("there is no run {0} in {1}")]
+    Unknown(String, String),
+    /// It has ended for good.
+    #[error("run {0} has {1}; it cannot be resumed, only submitted anew")]
+    Over(RunId, String),
+    /// It is going on here.
+    #[error("run {0} is already under way here")]
+    UnderWay(RunId),
+}
+
+impl From<SubmitError> for Status {
+    fn from(error: SubmitError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            SubmitError::Spec(_) => Self::invalid_argument(text),
+            SubmitError::Unknown(..) => Self::not_found(text),
+            SubmitError::UnderWay(_) => Self::already_exists(text),
+            SubmitError::Name(_) => Self::internal(text),
+            SubmitError::StoredSpec { .. }
+            | SubmitError::Probe(_)
+            | SubmitError::Store(_)
+            | SubmitError::Create(_)
+            | SubmitError::Log(_)
+            | SubmitError::Office(_)
+            | SubmitError::Over(..) => Self::failed_precondition(text),
+        }
+    }
+}
+
+/// Makes the directory of a new run and takes its office.
+pub(crate) async fn submit(
+    store: &Store,
+    text: &str,
+    submitter: Mode,
+    coordinator: &str,
+) -> Result<Opened, SubmitError> {
+    let spec = RunSpec::parse("the run spec", text, &[])?;
+    store.probe().await?;
+    let id = new_id(&spec.name)?;
+    let dir = store.run(&id);
+    dir.create(&spec.to_toml(), submitter).await?;
+    let office = dir.take_office(coordinator).await?;
+    Ok(Opened { dir, spec, office, start: Start::Initial })
+}
+
+/// Takes the office of a run that is in the store.
+pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Result<Opened, SubmitError> {
+    let unknown = || SubmitError::Unknown(run.to_owned(), store.uri().to_owned());
+    let id: RunId = run.parse().map_err(|_| unknown())?;
+    if !store.runs().await?.contains(&id) {
+        return Err(unknown());
+    }
+    let dir = store.run(&id);
+    let history = dir.history().await?;
+    if let Some(outcome) = history.ended() {
+        return Err(SubmitError::Over(id, outcome_word(outcome).to_owned()));
+    }
+    store.probe().await?;
+    take_over(dir, coordinator).await
+}
+
+async fn take_over(dir: RunDir, coordinator: &str) -> Result<Opened, SubmitError> {
+    let office = dir.take_office(coordinator).await?;
+    // Read after the office is taken: nobody of a lower epoch adds to it any more.
+    let history = dir.history().await?;
+    let spec = stored_spec(dir.id(), &history)?;
+    Ok(Opened { start: newest(&history), dir, spec, office })
+}
+
+/// Where a run goes on from: its newest good checkpoint, or its beginning.
+pub(crate) fn newest(history: &History) -> Start {
+    match history.checkpoints().last() {
+        Some(checkpoint) => {
+            Start::Checkpoint { step: checkpoint.step, manifest: checkpoint.manifest.clone() }
+        }
+        None => Start::Initial,
+    }
+}
+
+fn stored_spec(run: &RunId, history: &History) -> Result<RunSpec, SubmitError> {
+    RunSpec::parse("the stored spec", history.spec(), &[])
+        .map_err(|source| SubmitError::StoredSpec { run: run.clone(), source })
+}
+
+/// Looks through the store for runs submitted to a coordinator, and takes up those that neither ended nor were
+/// stopped. The others are told of, so that they are listed.
+pub(crate) async fn adopt(store: Store, coordinator: String, inputs: Inputs) {
+    let runs = match store.runs().await {
+        Ok(runs) => runs,
+        Err(error) => {
+            tracing::error!(store = store.uri(), %error, "the runs in the store cannot be listed; none is taken up");
+            return;
+        }
+    };
+    for id in runs {
+        let dir = store.run(&id);
+        let history = match dir.history().await {
+            Ok(history) => history,
+            Err(error) => {
+                tracing::error!(run = %id, %error, "its log cannot be read; it is left alone");
+                continue;
+            }
+        };
+        if history.submitter() == Mode::Embedded || history.ended().is_some() || history.stopped().is_some() {
+            inputs.send(Input::Archived(Box::new(archived(&dir, &history))));
+            continue;
+        }
+        let opened = take_over(dir, &coordinator).await;
+        if let Err(error) = &opened {
+            tracing::error!(run = %id, %error, "it cannot be taken up");
+        }
+        inputs.send(Input::Opened(Box::new(opened), None));
+    }
+}
+
+/// How a run stands that nobody here works on.
+fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
+    let spec = stored_spec(dir.id(), history).ok();
+    let checkpoint = history.checkpoints().last().map(|checkpoint| checkpoint.step);
+    let (mut loss, mut val_loss, mut step) = (None, None, checkpoint.unwrap_or(0));
+    let mut detail = String::new();
+    let phase = match history.ended() {
+        Some(ended) => {
+            (loss, val_loss, step) = (ended.loss, ended.val_loss, ended.step);
+            detail = ended.reason.clone().unwrap_or_default();
+            match ended.outcome {
+                Outcome::Finished => v1::Phase::Finished,
+                Outcome::Failed => v1::Phase::Failed,
+                Outcome::Cancelled => v1::Phase::Cancelled,
+            }
+        }
+        None => v1::Phase::Stopped,
+    };
+    v1::RunStatus {
+        run: dir.id().to_string(),
+        name: spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
+        uri: dir.uri().to_owned(),
+        phase: phase.into(),
+        detail,
+        step,
+        steps: spec.as_ref().map_or(0, |spec| spec.train.steps),
+        generation: 0,
+        epoch: history.epoch(),
+        workers: Vec::new(),
+        loss,
+        val_loss,
+        checkpoint,
+        workers_min: spec.as_ref().map_or(0, |spec| spec.workers.min),
+        workers_max: spec.as_ref().map_or(0, |spec| spec.workers.max),
+    }
+}
+
+fn outcome_word(ended: &Ended) -> &'static str {
+    match ended.outcome {
+        Outcome::Finished => "finished",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "been cancelled",
+    }
+}
+
+/// The run's name and six random characters, none of them easily mistaken for another.
+fn new_id(name: &str) -> Result<RunId, SubmitError> {
+    const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut random = [0_u8; 6];
+    getrandom::fill(&mut random).map_err(|error| SubmitError::Name(error.to_string()))?;
+    let suffix: String = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
+    format!("{name}-{suffix}").parse().map_err(|error| SubmitError::Name(format!("{error}")))
+}
+
+/// The part of a spec that the core decides by.
+pub(crate) fn facts(spec: &RunSpec) -> RunFacts {
+    RunFacts {
+        steps: spec.train.steps,
+        shards: spec.train.shards,
+        workers_min: spec.workers.min,
+        workers_max: spec.workers.max.min(spec.train.shards),
+        tries: spec.workers.tries,
+        step_timeout: spec.workers.step_timeout,
+        checkpoint: match spec.checkpoint.every {
+            Every::Steps(steps) => CheckpointEvery::Steps(steps),
+            Every::Time(time) => CheckpointEvery::Time(time),
+        },
+        has_setup: spec.setup.is_some(),
+    }
+}

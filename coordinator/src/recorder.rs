@@ -1,0 +1,163 @@
+//! The one task that holds a run's office, and so the only one that writes its log.
+//!
+//! It does what it is told in order, one thing at a time: a commit never interleaves with the collection of old
+//! checkpoints, which is part of the argument why collection deletes nothing that is needed (see `whimbrel_store`).
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use whimbrel_core::{End, Outcome, RunEvent};
+use whimbrel_plan::RunId;
+use whimbrel_proto::v1;
+use whimbrel_state::{Hash, Manifest};
+use whimbrel_store::{
+    AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, RunDir,
+    Stopped, collect, commit, quarantine,
+};
+
+use crate::{
+    causes::with_causes,
+    input::{Input, Inputs},
+    opening::newest,
+};
+
+/// What to write.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// A checkpoint all of whose slices are saved.
+    Commit {
+        manifest: Box<Manifest>,
+        /// When its first slice was staged.
+        begun: Instant,
+        /// The longest that training stood still for it on a worker.
+        blocked_seconds: f64,
+    },
+    /// A checkpoint is damaged.
+    Quarantine { manifest: String, reason: String },
+    /// The run ends.
+    End(End),
+}
+
+/// Writes what it is told until the way to it is dropped, or the office is lost.
+pub(crate) async fn record(
+    office: Office,
+    keep: u32,
+    inputs: Inputs,
+    mut tasks: mpsc::UnboundedReceiver<Task>,
+) {
+    let run = office.run().id().clone();
+    let retention = Retention { keep, ..Retention::default() };
+    let mut recorder = Recorder { run, office, retention, inputs };
+    while let Some(task) = tasks.recv().await {
+        if let Err(lost) = recorder.carry_out(task).await {
+            recorder.say(RunEvent::OfficeLost { reason: lost.0 });
+            return;
+        }
+    }
+}
+
+/// Why nothing may be decided here any more.
+struct OfficeLost(String);
+
+struct Recorder {
+    run: RunId,
+    office: Office,
+    retention: Retention,
+    inputs: Inputs,
+}
+
+impl Recorder {
+    fn say(&self, event: RunEvent) {
+        self.inputs.send(Input::Recorded(self.run.clone(), event));
+    }
+
+    async fn carry_out(&mut self, task: Task) -> Result<(), OfficeLost> {
+        match task {
+            Task::Commit { manifest, begun, blocked_seconds } => {
+                self.commit(*manifest, begun, blocked_seconds).await
+            }
+            Task::Quarantine { manifest, reason } => self.put_aside(manifest, reason).await,
+            Task::End(end) => {
+                self.office.append(record_of(end)).await.map_err(|error| OfficeLost(with_causes(&error)))?;
+                self.say(RunEvent::EndRecorded);
+                Ok(())
+            }
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        manifest: Manifest,
+        begun: Instant,
+        blocked_seconds: f64,
+    ) -> Result<(), OfficeLost> {
+        let (step, bytes) = (manifest.step, manifest.stored_bytes());
+        match commit(&mut self.office, &manifest, None).await {
+            Ok(committed) => {
+                let seconds = begun.elapsed().as_secs_f64();
+                let manifest = committed.manifest;
+                let event = v1::CheckpointEvent { step, manifest, bytes, seconds, blocked_seconds };
+                self.inputs.send(Input::Committed(self.run.clone(), event));
+                self.tidy().await
+            }
+            Err(CommitError::Append(error @ AppendError::Fenced { .. })) => {
+                Err(OfficeLost(error.to_string()))
+            }
+            Err(error) => {
+                self.say(RunEvent::CommitFailed { step, reason: with_causes(&error) });
+                Ok(())
+            }
+        }
+    }
+
+    async fn put_aside(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
+        // Which of its packs is bad is found out by reading them: the worker that noticed names one at most.
+        let suspects: Vec<Hash> = match self.office.run().manifest(&name).await {
+            Ok(manifest) => manifest.packs.iter().map(|pack| pack.hash).collect(),
+            Err(_) => Vec::new(),
+        };
+        match quarantine(&mut self.office, &name, &reason, &suspects).await {
+            Ok(_) => {}
+            Err(QuarantineError::Append(error)) => return Err(OfficeLost(with_causes(&error))),
+            Err(error @ QuarantineError::Store(_)) => {
+                tracing::warn!(run = %self.run, error = with_causes(&error), "a damaged pack could not be removed");
+            }
+        }
+        self.say(RunEvent::Quarantined { start: newest(self.office.history()) });
+        Ok(())
+    }
+
+    /// Deletes checkpoints that need not be kept. A failure is no reason to stop training: the next time tries again.
+    async fn tidy(&mut self) -> Result<(), OfficeLost> {
+        match collect(&mut self.office, &self.retention).await {
+            Ok(collected) => tracing::debug!(run = %self.run, ?collected, "old checkpoints collected"),
+            Err(CollectError::Append(error @ AppendError::Fenced { .. })) => {
+                return Err(OfficeLost(error.to_string()));
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(run = %self.run, error, "old checkpoints could not be deleted");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record_of(end: End) -> Record {
+    let outcome = match end.outcome {
+        Outcome::Finished => whimbrel_store::Outcome::Finished,
+        Outcome::Failed => whimbrel_store::Outcome::Failed,
+        Outcome::Cancelled => whimbrel_store::Outcome::Cancelled,
+        Outcome::Stopped | Outcome::LetGo => {
+            return Record::Stopped(Stopped { step: end.step, reason: end.reason });
+        }
+    };
+    Record::Ended(Ended {
+        outcome,
+        step: end.step,
+        loss: end.loss,
+        val_loss: end.val_loss,
+        state: end.state.map(|state| Hash::from(blake3::Hash::from_bytes(state))),
+        reason: (!end.reason.is_empty()).then_some(end.reason),
+    })
+}

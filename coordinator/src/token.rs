@@ -1,0 +1,146 @@
+//! The token that callers from beyond loopback must show.
+
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use tonic::{Request, Status, service::Interceptor};
+
+/// A shared secret: whoever shows it may do everything. Sent as `authorization: Bearer <token>`.
+#[derive(Clone)]
+pub struct Token(String);
+
+/// A token could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The file could not be read or made.
+    #[error("token file {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The operating system gave no random bytes.
+    #[error("no random bytes for a new token: {0}")]
+    Random(getrandom::Error),
+    /// What is in the file, or was given, is no token.
+    #[error("a token is one line of 16 to 256 visible ASCII characters, and {0} is not")]
+    Malformed(String),
+}
+
+impl Token {
+    /// A new one, of 32 random bytes.
+    pub fn random() -> Result<Self, TokenError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
+        Ok(Self(blake3::Hash::from_bytes(bytes).to_hex().to_string()))
+    }
+
+    /// The one in a file.
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| TokenError::File { path: path.to_owned(), source })?;
+        text.trim().parse().map_err(|_| TokenError::Malformed(format!("what {} holds", path.display())))
+    }
+
+    /// The one in a file, made at the first call; says whether it was. The file is for its owner's eyes only.
+    pub fn load_or_create(path: &Path) -> Result<(Self, bool), TokenError> {
+        let failed = |source| TokenError::File { path: path.to_owned(), source };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed)?;
+        }
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Ok(mut file) => {
+                let token = Self::random()?;
+                writeln!(file, "{}", token.0).map_err(failed)?;
+                Ok((token, true))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok((Self::load(path)?, false)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        if (16..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(TokenError::Malformed("the one given".into()))
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// Turns away calls without the token, if there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct Doorkeeper(pub(crate) Option<Token>);
+
+impl Interceptor for Doorkeeper {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let Some(Token(expected)) = &self.0 else { return Ok(request) };
+        let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let Some(shown) = shown.and_then(|value| value.strip_prefix("Bearer ")) else {
+            return Err(Status::unauthenticated("this coordinator asks for a token: give --token-file"));
+        };
+        // Hashes are compared in constant time, so that the time taken tells nothing of the token.
+        if blake3::hash(shown.as_bytes()) == blake3::hash(expected.as_bytes()) {
+            Ok(request)
+        } else {
+            Err(Status::unauthenticated("the token is not this coordinator's: look at --token-file"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = std::env::temp_dir().join(format!("whimbrel-token-{}", std::process::id()));
+        let path = folder.join("deep/token");
+        let (made, new) = Token::load_or_create(&path).unwrap();
+        let (found, again) = Token::load_or_create(&path).unwrap();
+        assert!(new && !again && made.reveal() == found.reveal());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "short\n").unwrap();
+        assert!(Token::load(&path).unwrap_err().to_string().contains("deep/token"));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn the_door_opens_to_the_token_alone() {
+        let mut door = Doorkeeper(Some("0123456789abcdef".parse().unwrap()));
+        let mut call = |header: Option<&str>| {
+            let mut request = Request::new(());
+            if let Some(header) = header {
+                request.metadata_mut().insert("authorization", header.parse().unwrap());
+            }
+            door.call(request).map(|_| ()).map_err(|status| status.code())
+        };
+        assert_eq!(call(Some("Bearer 0123456789abcdef")), Ok(()));
+        for wrong in [None, Some("Bearer 0123456789abcdeF"), Some("0123456789abcdef"), Some("Bearer ")] {
+            assert_eq!(call(wrong), Err(tonic::Code::Unauthenticated));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What goes wrong, drawn from the seed; and the end of it.
+
+use std::time::Duration;
+
+use whimbrel_core::{Event, Exit, RunEvent};
+use whimbrel_plan::RunId;
+
+use crate::{
+    agenda::{Happening, Machine},
+    scenario::Fault,
+    worker::{Health, Pid},
+    world::World,
+};
+
+impl World {
+    pub(crate) fn plan_fault(&mut self) {
+        if !self.scenario.faults.is_empty() {
+            let gap = self.between(Duration::from_millis(1)..self.scenario.fault_every * 2);
+            self.plan_in(gap, Happening::Fault);
+        }
+    }
+
+    pub(crate) fn fault_strikes(&mut self) {
+        if self.healed {
+            return;
+        }
+        let drawn = self.rng.usize(0..self.scenario.faults.len());
+        let fault = self.scenario.faults[drawn];
+        if self.strike(fault) {
+            self.trace.note(self.now, "!!", &fault);
+            self.tally.count(format!("fault: {fault:?}"));
+        }
+        self.plan_fault();
+    }
+
+    /// Whether there was anything for the fault to strike.
+    fn strike(&mut self, fault: Fault) -> bool {
+        let (pid, machine, run) = (self.some_process(), self.some_machine(), self.some_run());
+        match fault {
+            Fault::Kill => pid.map(|pid| self.end_process(pid, Exit::Signal(9))),
+            Fault::Hang => pid.map(|pid| self.sicken(pid, Health::Hung)),
+            Fault::Stall => pid.map(|pid| self.sicken(pid, Health::Stalled)),
+            Fault::TrainerFails => pid.map(|pid| self.trainer_fails(pid)),
+            Fault::WorkerLinkBreaks => pid.map(|pid| self.break_stream(pid)),
+            Fault::WorkerGoesQuiet => pid.map(|pid| self.quieten(pid)),
+            Fault::NodeLost => machine.map(|machine| self.machine_goes(machine)),
+            Fault::NodeFreezes => machine.map(|machine| self.freeze(machine)),
+            Fault::NodeLinkBreaks => machine.map(|machine| self.agent_starts_over(machine)),
+            Fault::NodeGoesQuiet => machine.map(|machine| {
+                let until = self.now + Duration::from_secs(8);
+                if let Some(node) = self.machines.get_mut(&machine) {
+                    node.quiet_until = until;
+                }
+            }),
+            Fault::NodeJoins => {
+                let slots = self.rng.u32(1..4);
+                (self.machines.len() < 8).then(|| self.machine_comes(slots))
+            }
+            Fault::CheckpointRots => run.and_then(|run| self.rot(&run)),
+            Fault::CoordinatorCrashes => self.core.is_some().then(|| self.coordinator_crashes()),
+            Fault::Stop => run.map(|run| self.wish(run, RunEvent::StopRequested { record: true })),
+            Fault::Cancel => run.map(|run| self.wish(run, RunEvent::CancelRequested)),
+            Fault::OfficeLost => {
+                run.map(|run| self.wish(run, RunEvent::OfficeLost { reason: "epoch 99".into() }))
+            }
+        }
+        .is_some()
+    }
+
+    /// From here on nothing goes wrong, and there are as many slots as all runs can use, on new nodes.
+    pub(crate) fn heal(&mut self) {
+        self.healed = true;
+        self.trace.note(self.now, "!!", &"healed");
+        let wanted: u32 = self.scenario.runs.iter().map(|facts| facts.workers_max).sum();
+        self.machine_comes(wanted);
+    }
+
+    fn some_process(&mut self) -> Option<Pid> {
+        let well: Vec<Pid> = self.processes.keys().copied().filter(|&pid| self.is_well(pid)).collect();
+        self.rng.choice(well)
+    }
+
+    fn some_machine(&mut self) -> Option<Machine> {
+        let joined = |(_, node): &(&Machine, &crate::nodes::Node)| !node.frozen && node.name.is_some();
+        let joined: Vec<Machine> = self.machines.iter().filter(joined).map(|(&machine, _)| machine).collect();
+        self.rng.choice(joined)
+    }
+
+    fn some_run(&mut self) -> Option<RunId> {
+        let runs: Vec<RunId> = self.records.keys().cloned().collect();
+        self.rng.choice(runs)
+    }
+
+    fn disturb(&mut self, pid: Pid) {
+        if let Some(run) = self.processes.get(&pid).map(|process| process.run.clone()) {
+            self.woe(&run, |_| ());
+        }
+    }
+
+    fn sicken(&mut self, pid: Pid, health: Health) {
+        self.disturb(pid);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.health = health;
+        }
+    }
+
+    fn quieten(&mut self, pid: Pid) {
+        self.disturb(pid);
+        let until = self.now + Duration::from_secs(8);
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.quiet_until = until;
+        }
+    }
+
+    fn trainer_fails(&mut self, pid: Pid) {
+        let Some(worker) = self.processes.get(&pid).map(|process| process.worker) else { return };
+        self.say(pid, RunEvent::TrainerFailed { worker, reason: "loss of signal".into() });
+        self.end_process(pid, Exit::Code(1));
+    }
+
+    fn freeze(&mut self, machine: Machine) {
+        for pid in self.pids_on(machine) {
+            self.sicken(pid, Health::Hung);
+        }
+        if let Some(node) = self.machines.get_mut(&machine) {
+            node.frozen = true;
+        }
+    }
+
+    fn rot(&mut self, run: &RunId) -> Option<()> {
+        let record = self.records.get_mut(run)?;
+        let newest = record.checkpoints.iter_mut().filter(|found| !found.quarantined);
+        let newest = newest.max_by_key(|found| found.step).filter(|found| !found.damaged)?;
+        newest.damaged = true;
+        Some(())
+    }
+
+    fn wish(&mut self, run: RunId, event: RunEvent) {
+        let term = self.term;
+        self.plan_in(Duration::ZERO, Happening::Event { term, event: Event::OfRun { run, event } });
+    }
+}

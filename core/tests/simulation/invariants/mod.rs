@@ -1,0 +1,30 @@
+//! What must hold whatever happens: one promise to a file.
+
+use whimbrel_core::{Command, Notice};
+
+use crate::world::World;
+
+pub(crate) mod checkpoints;
+pub(crate) mod ending;
+pub(crate) mod finished;
+pub(crate) mod liveness;
+pub(crate) mod membership;
+pub(crate) mod no_step_lost;
+pub(crate) mod places;
+pub(crate) mod same_bits;
+pub(crate) mod settled;
+
+/// Looks at a command before it is executed.
+pub(crate) fn check(world: &mut World, command: &Command) {
+    ending::nothing_after_the_end(world, command);
+    match command {
+        Command::Start { run, node, worker } => places::one_process_to_a_place(world, run, *node, *worker),
+        Command::Form { run, formation } => {
+            membership::is_sound(world, run, formation);
+            no_step_lost::starts_where_the_furthest_is(world, run, formation);
+        }
+        Command::Commit { run, generation, step } => checkpoints::is_whole(world, run, *generation, *step),
+        Command::Announce { run, notice: Notice::Ended(end) } => finished::everything_is_kept(world, run, end),
+        _ => {}
+    }
+}

@@ -1,0 +1,161 @@
+//! What a seed stands for: the runs, the nodes, the speed of things, and which faults there are.
+
+use std::{ops::Range, time::Duration};
+
+use fastrand::Rng;
+use whimbrel_core::{CheckpointEvery, RunFacts, Timing};
+
+/// A world to be simulated.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) timing: Timing,
+    pub(crate) runs: Vec<RunFacts>,
+    /// Slots of the nodes that are there from the start.
+    pub(crate) nodes: Vec<u32>,
+    /// The kinds of fault of this seed, each as often as it is to be drawn.
+    pub(crate) faults: Vec<Fault>,
+    /// Faults come this far apart, on average.
+    pub(crate) fault_every: Duration,
+    /// From here on nothing goes wrong any more.
+    pub(crate) heal_at: Duration,
+    /// How often, in percent, a thing fails that is tried while there are faults.
+    pub(crate) odds: Odds,
+    /// Most messages take up to this long, some ten times as long.
+    pub(crate) delay: Duration,
+    /// How long a step takes.
+    pub(crate) step: Range<Duration>,
+    /// How long an upload takes.
+    pub(crate) upload: Range<Duration>,
+    /// With a halt agreed for the last boundary, members halt there rather than say that they are done.
+    pub(crate) halts_at_the_end: bool,
+}
+
+/// Percentages of failure.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Odds {
+    pub(crate) upload: u32,
+    pub(crate) commit: u32,
+    pub(crate) restore: u32,
+    pub(crate) setup: u32,
+    pub(crate) start: u32,
+}
+
+/// Something that goes wrong, or that a person wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    /// A worker gets SIGKILL.
+    Kill,
+    /// A worker does nothing any more, and says nothing.
+    Hang,
+    /// A worker does nothing any more but keeps sending heartbeats.
+    Stall,
+    /// A trainer returns an error.
+    TrainerFails,
+    /// The stream between a worker and the coordinator breaks.
+    WorkerLinkBreaks,
+    /// A worker works but its heartbeats do not get through for a while.
+    WorkerGoesQuiet,
+    /// A node is switched off.
+    NodeLost,
+    /// A node freezes with all that is on it.
+    NodeFreezes,
+    /// The stream between an agent and the coordinator breaks.
+    NodeLinkBreaks,
+    /// A node works but its heartbeats do not get through for a while.
+    NodeGoesQuiet,
+    /// A node comes.
+    NodeJoins,
+    /// The newest checkpoint rots.
+    CheckpointRots,
+    /// The coordinator crashes and starts again.
+    CoordinatorCrashes,
+    /// Somebody else takes a run's office.
+    OfficeLost,
+    /// A person stops a run.
+    Stop,
+    /// A person cancels a run.
+    Cancel,
+}
+
+const DISTURBANCES: [Fault; 13] = [
+    Fault::Kill,
+    Fault::Hang,
+    Fault::Stall,
+    Fault::TrainerFails,
+    Fault::WorkerLinkBreaks,
+    Fault::WorkerGoesQuiet,
+    Fault::NodeLost,
+    Fault::NodeFreezes,
+    Fault::NodeLinkBreaks,
+    Fault::NodeGoesQuiet,
+    Fault::NodeJoins,
+    Fault::CheckpointRots,
+    Fault::CoordinatorCrashes,
+];
+
+impl Scenario {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let runs = (0..if one_in(rng, 5) { 2 } else { 1 }).map(|_| facts(rng)).collect();
+        let mut faults: Vec<Fault> = Vec::new();
+        for fault in DISTURBANCES {
+            if one_in(rng, 3) {
+                faults.extend(vec![fault; rng.usize(1..4)]);
+            }
+        }
+        // A person comes once in a while; the rest of the time runs are to go on to their end.
+        for (fault, chance) in [(Fault::Stop, 5), (Fault::Cancel, 40), (Fault::OfficeLost, 40)] {
+            if one_in(rng, chance) {
+                faults.push(fault);
+            }
+        }
+        let mut odds = |most: u32| if one_in(rng, 3) { rng.u32(1..=most) } else { 0 };
+        let odds = Odds { upload: odds(40), commit: odds(40), restore: odds(40), setup: odds(50), start: odds(30) };
+        Self {
+            timing: Timing {
+                start: Duration::from_secs(20),
+                stop: Duration::from_secs(60),
+                gather: millis(rng, 100..3000),
+                leave: millis(rng, 500..5000),
+                restart: millis(rng, 100..1000),
+                save_again: millis(rng, 100..3000),
+                ..Timing::default()
+            },
+            runs,
+            nodes: (0..rng.usize(1..4)).map(|_| rng.u32(1..4)).collect(),
+            faults,
+            fault_every: millis(rng, 300..6000),
+            heal_at: millis(rng, 2000..20_000),
+            odds,
+            delay: millis(rng, 1..60),
+            step: Duration::from_millis(30)..millis(rng, 40..600),
+            upload: Duration::from_millis(10)..millis(rng, 20..3000),
+            halts_at_the_end: rng.bool(),
+        }
+    }
+}
+
+fn facts(rng: &mut Rng) -> RunFacts {
+    let workers_max = rng.u32(1..=5);
+    RunFacts {
+        steps: rng.u64(1..30),
+        shards: workers_max + rng.u32(0..8),
+        workers_min: rng.u32(1..=workers_max.min(3)),
+        workers_max,
+        tries: rng.u32(3..7),
+        step_timeout: millis(rng, 1000..8000),
+        checkpoint: if rng.bool() {
+            CheckpointEvery::Steps(rng.u64(1..12))
+        } else {
+            CheckpointEvery::Time(millis(rng, 500..5000))
+        },
+        has_setup: rng.bool(),
+    }
+}
+
+fn one_in(rng: &mut Rng, chance: u32) -> bool {
+    rng.u32(0..chance) == 0
+}
+
+fn millis(rng: &mut Rng, range: Range<u64>) -> Duration {
+    Duration::from_millis(rng.u64(range))
+}

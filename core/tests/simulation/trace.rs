@@ -1,0 +1,58 @@
+//! What was seen and done, as text, and how often each thing happened.
+
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+
+/// A run of the simulation as lines. Kept only where somebody will read it: formatting takes most of the time.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    pub(crate) fn new(kept: bool) -> Self {
+        Self { lines: kept.then(Vec::new) }
+    }
+
+    pub(crate) fn note(&mut self, now: Duration, mark: &str, what: &dyn Debug) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>10.3} {mark} {what:?}", now.as_secs_f64()));
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.lines.as_deref().unwrap_or_default().join("\n")
+    }
+
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        let all = self.lines.as_deref().unwrap_or_default();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+/// How often each thing happened, by name: shows that the simulation goes where it is meant to.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    counts: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    pub(crate) fn count(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    pub(crate) fn of(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn add(&mut self, other: Self) {
+        for (what, count) in other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.counts.iter().try_for_each(|(what, count)| writeln!(f, "{count:>10} {what}"))
+    }
+}

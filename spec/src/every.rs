@@ -1,0 +1,109 @@
+//! How often something is done: every so many steps, or after so much time.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use crate::time::{self, InvalidTime};
+
+/// How often something is done. Written `"200 steps"` or, as a time, `"5m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Every {
+    /// Every so many steps; at least 1.
+    Steps(u64),
+    /// Whenever this much time has passed; 1 ms to 30 days.
+    Time(Duration),
+}
+
+/// The text says neither a number of steps nor a time.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum InvalidEvery {
+    /// It ends in `steps`, but what stands before is not a whole number from 1 on.
+    #[error("{0:?} is not a number of steps; write it as \"200 steps\", with a whole number from 1 on")]
+    Steps(String),
+    /// It is neither.
+    #[error("{text:?} is neither a number of steps nor a time; write it as \"200 steps\" or \"5m\"")]
+    Neither {
+        /// The text, cut short.
+        text: String,
+        /// Why it is no time.
+        #[source]
+        source: InvalidTime,
+    },
+    /// It is a time that is too short or too long.
+    #[error(transparent)]
+    Time(InvalidTime),
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps(1) => f.write_str("1 step"),
+            Self::Steps(steps) => write!(f, "{steps} steps"),
+            Self::Time(time) => time::write(*time).fmt(f),
+        }
+    }
+}
+
+impl FromStr for Every {
+    type Err = InvalidEvery;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEvery> {
+        let short = || text.chars().take(60).collect();
+        let trimmed = text.trim();
+        if let Some(number) = trimmed.strip_suffix("steps").or_else(|| trimmed.strip_suffix("step")) {
+            return match number.trim_end().parse() {
+                Ok(steps) if steps > 0 => Ok(Self::Steps(steps)),
+                _ => Err(InvalidEvery::Steps(short())),
+            };
+        }
+        match time::parse(trimmed) {
+            Ok(time) => Ok(Self::Time(time)),
+            Err(source @ InvalidTime::Unreadable { .. }) => {
+                Err(InvalidEvery::Neither { text: short(), source })
+            }
+            Err(source @ InvalidTime::OutOfRange(_)) => Err(InvalidEvery::Time(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_read_back() {
+        let times = [1, 999, 1000, 90_000, 300_000, 5_400_000, 30 * 86_400_000].map(Duration::from_millis);
+        let steps = [1, 2, 200, u64::MAX].map(Every::Steps);
+        for every in times.map(Every::Time).into_iter().chain(steps) {
+            assert_eq!(every.to_string().parse(), Ok(every), "{every}");
+        }
+        assert_eq!(Every::Steps(200).to_string(), "200 steps");
+        assert_eq!(Every::Time(Duration::from_secs(300)).to_string(), "5m");
+    }
+
+    #[test]
+    fn spaces_are_free() {
+        assert_eq!(" 10steps ".parse(), Ok(Every::Steps(10)));
+        assert_eq!("5 min".parse(), Ok(Every::Time(Duration::from_secs(300))));
+        assert_eq!("1h30m".parse(), Ok(Every::Time(Duration::from_secs(5400))));
+    }
+
+    #[test]
+    fn what_is_no_interval_says_how_to_write_one() {
+        for (text, message) in [
+            ("", r#""" is neither a number of steps nor a time; write it as "200 steps" or "5m""#),
+            ("200", r#""200" is neither a number of steps nor a time; write it as "200 steps" or "5m""#),
+            (
+                "0 steps",
+                r#""0 steps" is not a number of steps; write it as "200 steps", with a whole number from 1 on"#,
+            ),
+            (
+                "-3 steps",
+                r#""-3 steps" is not a number of steps; write it as "200 steps", with a whole number from 1 on"#,
+            ),
+            ("0s", r#""0s" is out of range; use a time from 1ms to 30days"#),
+            ("1 year", r#""1 year" is out of range; use a time from 1ms to 30days"#),
+        ] {
+            assert_eq!(text.parse::<Every>().unwrap_err().to_string(), message);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Every key of a spec: the table it stands in and how it is written.
+
+/// A key of the spec.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Key {
+    /// The table it stands in; empty for the top of the file.
+    pub(crate) table: &'static str,
+    /// Its name within the table.
+    pub(crate) name: &'static str,
+    /// A line that sets it.
+    pub(crate) example: &'static str,
+    /// Whether a spec must have it.
+    pub(crate) required: bool,
+}
+
+impl Key {
+    const fn required(table: &'static str, name: &'static str, example: &'static str) -> Self {
+        Self { table, name, example, required: true }
+    }
+
+    const fn optional(table: &'static str, name: &'static str, example: &'static str) -> Self {
+        Self { table, name, example, required: false }
+    }
+
+    /// The key with its table: `train.steps`.
+    pub(crate) fn dotted(&self) -> String {
+        if self.table.is_empty() { self.name.to_owned() } else { format!("{}.{}", self.table, self.name) }
+    }
+}
+
+pub(crate) const NAME: Key = Key::required("", "name", r#"name = "char-lm""#);
+pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build --release -p char-lm""#);
+pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/release/char-lm"]"#);
+// The table itself may be absent as far as this goes: its required keys say so, one by one.
+pub(crate) const TRAIN: Key = Key::optional("", "train", "[train]");
+pub(crate) const EVALUATE: Key = Key::optional("", "evaluate", "[evaluate]");
+pub(crate) const WORKERS: Key = Key::optional("", "workers", "[workers]");
+pub(crate) const CHECKPOINT: Key = Key::optional("", "checkpoint", "[checkpoint]");
+pub(crate) const REDUCTION: Key = Key::optional("", "reduction", "[reduction]");
+
+pub(crate) const STEPS: Key = Key::required("train", "steps", "steps = 2000");
+pub(crate) const GLOBAL_BATCH: Key = Key::required("train", "global_batch", "global_batch = 48");
+pub(crate) const SHARDS: Key = Key::required("train", "shards", "shards = 16");
+pub(crate) const SEED: Key = Key::optional("train", "seed", "seed = 1");
+pub(crate) const SETTINGS: Key = Key::optional("train", "settings", "[train.settings]");
+
+pub(crate) const EVALUATE_EVERY: Key = Key::optional("evaluate", "every", r#"every = "200 steps""#);
+
+pub(crate) const LOCAL: Key = Key::optional("workers", "local", "local = 2");
+pub(crate) const MIN: Key = Key::optional("workers", "min", "min = 1");
+pub(crate) const MAX: Key = Key::optional("workers", "max", "max = 64");
+pub(crate) const TRIES: Key = Key::optional("workers", "tries", "tries = 3");
+pub(crate) const STEP_TIMEOUT: Key = Key::optional("workers", "step_timeout", r#"step_timeout = "5m""#);
+pub(crate) const ENVIRONMENT: Key =
+    Key::optional("workers", "environment", r#"environment = { RUST_LOG = "info" }"#);
+
+pub(crate) const STORE: Key = Key::optional("checkpoint", "store", r#"store = "s3://bucket/runs""#);
+pub(crate) const CHECKPOINT_EVERY: Key =
+    Key::optional("checkpoint", "every", r#"every = "200 steps" or every = "5m""#);
+pub(crate) const KEEP: Key = Key::optional("checkpoint", "keep", "keep = 3");
+
+pub(crate) const MODE: Key = Key::optional("reduction", "mode", r#"mode = "exact""#);
+pub(crate) const ON_NONFINITE: Key = Key::optional("reduction", "on_nonfinite", r#"on_nonfinite = "stop""#);
+
+/// All of them, in the order of the file.
+pub(crate) const ALL: [&Key; 25] = [
+    &NAME,
+    &SETUP,
+    &COMMAND,
+    &TRAIN,
+    &EVALUATE,
+    &WORKERS,
+    &CHECKPOINT,
+    &REDUCTION,
+    &STEPS,
+    &GLOBAL_BATCH,
+    &SHARDS,
+    &SEED,
+    &SETTINGS,
+    &EVALUATE_EVERY,
+    &LOCAL,
+    &MIN,
+    &MAX,
+    &TRIES,
+    &STEP_TIMEOUT,
+    &ENVIRONMENT,
+    &STORE,
+    &CHECKPOINT_EVERY,
+    &KEEP,
+    &MODE,
+    &ON_NONFINITE,
+];
+
+/// Beyond this many bytes a name is not taken for a slip of any key's, and not compared with them.
+const LONGEST_SLIP: usize = 40;
+
+/// The names of the keys in `table`.
+pub(crate) fn names_in(table: &str) -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().filter(move |key| key.table == table).map(|key| key.name)
+}
+
+/// The keys, dotted, that a user may have meant by `name` in `table`: those of that name in other tables, else the
+/// nearest in this one.
+pub(crate) fn meant_by(table: &str, name: &str) -> Vec<String> {
+    if name.len() > LONGEST_SLIP {
+        return Vec::new();
+    }
+    let name = name.to_lowercase();
+    let elsewhere: Vec<String> =
+        ALL.into_iter().filter(|key| key.name == name).map(|key| key.dotted()).collect();
+    if !elsewhere.is_empty() {
+        return elsewhere;
+    }
+    let distance = |key: &&Key| strsim::damerau_levenshtein(key.name, &name);
+    let near = |key: &&Key| {
+        let part = name.len() >= 3 && (key.name.contains(&name) || name.contains(key.name));
+        part || distance(key) <= (name.len() / 3).max(1)
+    };
+    let here = ALL.into_iter().filter(|key| key.table == table);
+    here.filter(near).min_by_key(distance).map(|key| key.dotted()).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RunSpec;
+
+    #[test]
+    fn the_examples_together_are_a_spec() {
+        let (tables, values): (Vec<&Key>, Vec<&Key>) =
+            ALL.into_iter().partition(|key| key.example.starts_with('['));
+        let mut text = String::new();
+        for (name, header) in
+            std::iter::once(("", "")).chain(tables.iter().map(|key| (key.name, key.example)))
+        {
+            text += &format!("{header}\n");
+            for key in values.iter().filter(|key| key.table == name) {
+                text += &format!("{}\n", key.example.split(" or ").next().unwrap());
+            }
+        }
+        let spec = RunSpec::parse("examples", &text, &[]).unwrap();
+        assert!(spec.setup.is_some() && spec.evaluate.every.is_some() && spec.checkpoint.store.is_some());
+    }
+
+    #[test]
+    fn a_slip_is_understood_and_nonsense_is_not() {
+        for (table, name, meant) in [
+            ("train", "Steps", &["train.steps"][..]),
+            ("train", "global-batch", &["train.global_batch"]),
+            ("train", "batch", &["train.global_batch"]),
+            ("workers", "timeout", &["workers.step_timeout"]),
+            ("", "mode", &["reduction.mode"]),
+            ("", "every", &["evaluate.every", "checkpoint.every"]),
+            ("train", "x", &[]),
+            ("", "colour", &[]),
+        ] {
+            assert_eq!(meant_by(table, name), meant, "{name} in [{table}]");
+        }
+    }
+}

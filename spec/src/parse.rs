@@ -1,0 +1,243 @@
+//! Reads a spec section by section. The checks that concern one key are the reader's; those between keys are here.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Map;
+use whimbrel_plan::RunId;
+
+use crate::{
+    every::Every,
+    keys,
+    mistake::{Mistakes, Problem},
+    overrides::Override,
+    place::Lines,
+    quote,
+    reader::{Placed, Reader},
+    settings,
+    spec::{Checkpoint, Evaluate, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers},
+    time,
+    tree::{self, Item, Value},
+};
+
+/// The longest name: it leaves 20 characters of a run's id to tell the runs of one name apart.
+const LONGEST_NAME: usize = 60;
+
+const DEFAULT_SEED: u64 = 0;
+const DEFAULT_LOCAL: u32 = 2;
+const DEFAULT_MIN: u32 = 1;
+const DEFAULT_TRIES: u32 = 3;
+const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_CHECKPOINT_EVERY: Every = Every::Time(Duration::from_secs(5 * 60));
+const DEFAULT_KEEP: u32 = 3;
+
+impl RunSpec {
+    /// Reads `text` with `overrides` laid over it, in their order. `origin` is what messages call the text: usually the
+    /// name of its file.
+    ///
+    /// The error holds every mistake there is; of a text that is not TOML, only those of syntax.
+    pub fn parse(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, Mistakes> {
+        let lines = Lines::new(origin, text);
+        let mut tree = tree::parse(&lines, text).map_err(Mistakes::new)?;
+        for change in overrides {
+            change.apply(&mut tree, &lines.file());
+        }
+        let mut mistakes = Vec::new();
+        match Reader::root(tree, lines.file(), &mut mistakes, run) {
+            Some(spec) if mistakes.is_empty() => Ok(spec),
+            _ => Err(Mistakes::new(mistakes)),
+        }
+    }
+}
+
+fn run(top: &mut Reader<'_>) -> Option<RunSpec> {
+    // Every section is read before any is missed, so that each gets to say what is wrong with it.
+    let name = name(top);
+    let setup = top.string(&keys::SETUP).map(|setup| setup.value);
+    let command = command(top);
+    let (shards, train) = top.table(&keys::TRAIN, |table| Some(train(table))).unwrap_or_default();
+    let evaluate = top.table(&keys::EVALUATE, evaluate);
+    let workers = top.table(&keys::WORKERS, |table| workers(table, shards.unwrap_or(u32::MAX)));
+    let checkpoint = top.table(&keys::CHECKPOINT, checkpoint);
+    let reduction = top.table(&keys::REDUCTION, reduction);
+    Some(RunSpec {
+        name: name?,
+        setup,
+        command: command?,
+        train: train?,
+        evaluate: evaluate?,
+        workers: workers?,
+        checkpoint: checkpoint?,
+        reduction: reduction?,
+    })
+}
+
+fn name(top: &mut Reader<'_>) -> Option<String> {
+    let name = top.parsed(&keys::NAME, |name| {
+        if name.len() <= LONGEST_NAME && name.parse::<RunId>().is_ok() {
+            Ok(name.to_owned())
+        } else {
+            Err(Problem::UnfitName { found: name.to_owned(), most: LONGEST_NAME })
+        }
+    });
+    name.map(|name| name.value)
+}
+
+fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
+    let key = &keys::COMMAND;
+    let item = top.take(key)?;
+    let Value::Array(items) = item.value else { return top.wrong_type(key, &item, "an array of strings") };
+    if items.is_empty() {
+        top.note(item.place, key.dotted(), Problem::Empty { example: key.example });
+        return None;
+    }
+    let mut words = Vec::with_capacity(items.len());
+    for (index, Item { place, value }) in items.into_iter().enumerate() {
+        let problem = match value {
+            Value::String(word) if word.contains('\0') => Problem::Nul,
+            // Only the program must not be empty; an argument may.
+            Value::String(word) if index == 0 && word.trim().is_empty() => {
+                Problem::Empty { example: key.example }
+            }
+            Value::String(word) => {
+                words.push(word);
+                continue;
+            }
+            other => Problem::WrongType {
+                found: other.describe(),
+                wanted: "a string",
+                example: key.example.to_owned(),
+            },
+        };
+        top.note(place, format!("{}[{index}]", key.dotted()), problem);
+    }
+    Some(words)
+}
+
+/// The section, and the number of shards even where the rest is wrong: the workers are checked against it.
+fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
+    let steps = table.number(&keys::STEPS, 1..=u64::MAX);
+    let global_batch = table.number(&keys::GLOBAL_BATCH, 1..=u32::MAX);
+    let shards = table.number(&keys::SHARDS, 1..=u32::MAX);
+    let seed = table.number(&keys::SEED, 0..=u64::MAX);
+    let settings = match table.take(&keys::SETTINGS) {
+        None => Map::new(),
+        Some(Item { value: Value::Table(entries), .. }) => {
+            settings::to_json(&keys::SETTINGS.dotted(), entries, table.mistakes())
+        }
+        Some(item) => table.wrong_type(&keys::SETTINGS, &item, "a table").unwrap_or_default(),
+    };
+    if let (Some(global_batch), Some(Placed { place, value: shards })) = (&global_batch, &shards) {
+        let (shards, global_batch) = (*shards, global_batch.value);
+        if shards > global_batch {
+            let problem = Problem::EmptyShards { shards, global_batch };
+            table.note(place.clone(), keys::SHARDS.dotted(), problem);
+        } else if !global_batch.is_multiple_of(shards) {
+            let problem = Problem::UnevenShards { shards, global_batch };
+            table.note(place.clone(), keys::SHARDS.dotted(), problem);
+        }
+    }
+    let shards = shards.map(|shards| *shards);
+    let section = || {
+        Some(Train {
+            steps: *steps?,
+            global_batch: *global_batch?,
+            shards: shards?,
+            seed: seed.map_or(DEFAULT_SEED, |seed| *seed),
+            settings,
+        })
+    };
+    (shards, section())
+}
+
+fn evaluate(table: &mut Reader<'_>) -> Option<Evaluate> {
+    let every = table.parsed(&keys::EVALUATE_EVERY, |text| match text.parse().map_err(Problem::Every)? {
+        Every::Steps(steps) => Ok(steps),
+        Every::Time(_) => Err(Problem::NotInSteps { found: text.to_owned() }),
+    });
+    Some(Evaluate { every: every.map(|every| *every) })
+}
+
+fn workers(table: &mut Reader<'_>, shards: u32) -> Option<Workers> {
+    let counts = 1..=u32::MAX;
+    let max = table.number(&keys::MAX, counts.clone()).map_or(shards, |max| max.min(shards));
+    let min = table.number(&keys::MIN, counts.clone());
+    let local = table.number(&keys::LOCAL, counts.clone());
+    for (key, count) in [(&keys::MIN, &min), (&keys::LOCAL, &local)] {
+        if let Some(Placed { place, value: found }) = count
+            && *found > max
+        {
+            let problem = Problem::TooManyWorkers { found: *found, most: max };
+            table.note(place.clone(), key.dotted(), problem);
+        }
+    }
+    let tries = table.number(&keys::TRIES, counts);
+    let step_timeout = table.parsed(&keys::STEP_TIMEOUT, |text| time::parse(text).map_err(Problem::Time));
+    Some(Workers {
+        local: local.map_or(DEFAULT_LOCAL.min(max), |local| *local),
+        min: min.map_or(DEFAULT_MIN, |min| *min),
+        max,
+        tries: tries.map_or(DEFAULT_TRIES, |tries| *tries),
+        step_timeout: step_timeout.map_or(DEFAULT_STEP_TIMEOUT, |timeout| *timeout),
+        environment: environment(table).unwrap_or_default(),
+    })
+}
+
+fn environment(table: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {
+    let key = &keys::ENVIRONMENT;
+    let item = table.take(key)?;
+    let Value::Table(entries) = item.value else { return table.wrong_type(key, &item, "a table of strings") };
+    let mut environment = BTreeMap::new();
+    for (name, item) in entries {
+        let problem = match item.value {
+            _ if name.is_empty() || name.contains(['=', '\0']) => Problem::UnfitVariable,
+            _ if name.starts_with("WHIMBREL_") => Problem::ReservedVariable,
+            Value::String(value) if value.contains('\0') => Problem::Nul,
+            Value::String(value) => {
+                environment.insert(name, value);
+                continue;
+            }
+            other => Problem::WrongType {
+                found: other.describe(),
+                wanted: "a string",
+                example: format!("{} = {}", quote::key(&name), quoted_scalar(&other)),
+            },
+        };
+        table.note(item.place, format!("{}.{}", key.dotted(), quote::key(&name)), problem);
+    }
+    Some(environment)
+}
+
+/// A value that should have been in quotes, in quotes.
+fn quoted_scalar(value: &Value) -> String {
+    match value {
+        Value::Integer(text, _) | Value::Float(text, _) => quote::excerpt(text),
+        Value::Boolean(boolean) => quote::string(&boolean.to_string()),
+        Value::Date(date) => quote::string(date),
+        Value::String(_) | Value::Array(_) | Value::Table(_) => quote::string("value"),
+    }
+}
+
+fn checkpoint(table: &mut Reader<'_>) -> Option<Checkpoint> {
+    let store = table.parsed(&keys::STORE, |store| match store.split_once("://") {
+        Some((scheme, _)) if !["file", "s3", "az", "gs"].contains(&scheme) => {
+            Err(Problem::UnknownStore { scheme: scheme.to_owned() })
+        }
+        _ => Ok(store.to_owned()),
+    });
+    let every = table.parsed(&keys::CHECKPOINT_EVERY, |text| text.parse().map_err(Problem::Every));
+    let keep = table.number(&keys::KEEP, 1..=u32::MAX);
+    Some(Checkpoint {
+        store: store.map(|store| store.value),
+        every: every.map_or(DEFAULT_CHECKPOINT_EVERY, |every| *every),
+        keep: keep.map_or(DEFAULT_KEEP, |keep| *keep),
+    })
+}
+
+fn reduction(table: &mut Reader<'_>) -> Option<ReductionSpec> {
+    let modes = [Mode::Exact, Mode::F32].map(|mode| (mode.as_str(), mode));
+    let policies = [OnNonfinite::Stop, OnNonfinite::Skip].map(|policy| (policy.as_str(), policy));
+    Some(ReductionSpec {
+        mode: table.choice(&keys::MODE, &modes).unwrap_or_default(),
+        on_nonfinite: table.choice(&keys::ON_NONFINITE, &policies).unwrap_or_default(),
+    })
+}

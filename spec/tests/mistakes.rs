@@ -1,0 +1,365 @@
+//! What a user reads who has written something wrong: the full text, for every kind of mistake.
+
+#![expect(clippy::unwrap_used, reason = "where a helper fails, so does the test")]
+
+use whimbrel_spec::{Override, RunSpec};
+
+const GOOD: &str = r#"name = "char-lm"
+command = ["target/release/char-lm"]
+
+[train]
+steps = 2000
+global_batch = 48
+shards = 16
+"#;
+
+/// The mistakes of a text with overrides, as a user reads them; empty if there are none.
+fn mistakes_of(text: &str, overrides: &[&str]) -> String {
+    let overrides: Vec<Override> = overrides.iter().map(|change| change.parse().unwrap()).collect();
+    RunSpec::parse("run.toml", text, &overrides)
+        .err()
+        .map(|mistakes| mistakes.to_string())
+        .unwrap_or_default()
+}
+
+/// Each line written in place of its like in a good spec gives the mistake after it.
+#[test]
+fn a_wrong_value_of_a_required_key() {
+    for (line, wrong, expected) in [
+        (
+            "shards = 16",
+            "shards = 5",
+            "run.toml:7: train.shards: 5 does not divide global_batch (48); \
+             use 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48",
+        ),
+        (
+            "shards = 16",
+            "shards = 96",
+            "run.toml:7: train.shards: 96 is more than global_batch (48), and a shard holds at least one sample; \
+             use 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48",
+        ),
+        (
+            "steps = 2000",
+            "steps = 0",
+            "run.toml:5: train.steps: 0 is out of range; use a whole number from 1 to 18446744073709551615",
+        ),
+        (
+            "steps = 2000",
+            "steps = \"2000\"",
+            "run.toml:5: train.steps: found the string \"2000\", wanted a whole number, as in steps = 2000",
+        ),
+        (
+            "steps = 2000",
+            "steps = 2e3",
+            "run.toml:5: train.steps: found the number 2e3, wanted a whole number, as in steps = 2000",
+        ),
+        (
+            "global_batch = 48",
+            "global_batch = -48",
+            "run.toml:6: train.global_batch: -48 is out of range; use a whole number from 1 to 4294967295",
+        ),
+        (
+            "global_batch = 48",
+            "global_batch = 0x1_0000_0000",
+            "run.toml:6: train.global_batch: 0x100000000 is out of range; use a whole number from 1 to 4294967295",
+        ),
+        (
+            "shards = 16",
+            "shards = 99999999999999999999999999999999999999999",
+            "run.toml:7: train.shards: 99999999999999999999999999999999999999999 is out of range; \
+             use a whole number from 1 to 4294967295",
+        ),
+        (
+            "name = \"char-lm\"",
+            "name = \"Char LM\"",
+            "run.toml:1: name: \"Char LM\" cannot begin a run's id; use 1 to 60 of a-z, 0-9, '-', '_' and '.', \
+             starting with a letter or a digit",
+        ),
+        (
+            "name = \"char-lm\"",
+            "name = 7",
+            "run.toml:1: name: found the number 7, wanted a string, as in name = \"char-lm\"",
+        ),
+        (
+            "name = \"char-lm\"",
+            "name = \" \"",
+            "run.toml:1: name: empty; write something, as in name = \"char-lm\"",
+        ),
+        (
+            "[\"target/release/char-lm\"]",
+            "\"target/release/char-lm --fast\"",
+            "run.toml:2: command: found the string \"target/release/char-lm --fast\", wanted an array of strings, \
+             as in command = [\"target/release/char-lm\"]",
+        ),
+        (
+            "[\"target/release/char-lm\"]",
+            "[]",
+            "run.toml:2: command: empty; write something, as in command = [\"target/release/char-lm\"]",
+        ),
+        (
+            "[\"target/release/char-lm\"]",
+            "[\"\", \"\"]",
+            "run.toml:2: command[0]: empty; write something, as in command = [\"target/release/char-lm\"]",
+        ),
+        (
+            "[\"target/release/char-lm\"]",
+            "[\n  \"train\",\n  4,\n  \"\\u0000\",\n]",
+            "run.toml:4: command[1]: found the number 4, wanted a string, as in \
+             command = [\"target/release/char-lm\"]\n\
+             run.toml:5: command[2]: holds a NUL byte, which cannot be passed on; take it out",
+        ),
+    ] {
+        let text = GOOD.replace(line, wrong);
+        assert_ne!(text, GOOD);
+        assert_eq!(mistakes_of(&text, &[]), expected, "{wrong}");
+    }
+}
+
+/// Each section appended to a good spec, whose eighth line it starts on, gives the mistake after it.
+#[test]
+fn a_wrong_value_of_an_optional_key() {
+    for (section, expected) in [
+        (
+            "seed = -1",
+            "run.toml:8: train.seed: -1 is out of range; use a whole number from 0 to 18446744073709551615",
+        ),
+        (
+            "settings = 3",
+            "run.toml:8: train.settings: found the number 3, wanted a table, as in [train.settings]",
+        ),
+        (
+            "settings.rate = nan\nsettings.a = { b = [1, -inf] }",
+            "run.toml:8: train.settings.rate: found the number nan, which JSON cannot hold; \
+             use a finite number or a string\n\
+             run.toml:9: train.settings.a.b[1]: found the number -inf, which JSON cannot hold; \
+             use a finite number or a string",
+        ),
+        (
+            "settings.\"big one\" = 18446744073709551616",
+            "run.toml:8: train.settings.\"big one\": 18446744073709551616 is out of range; \
+             use a whole number from -9223372036854775808 to 18446744073709551615",
+        ),
+        (
+            "[evaluate]\nevery = \"5m\"",
+            "run.toml:9: evaluate.every: \"5m\" is a time, but evaluations are counted in steps; \
+             write it as \"200 steps\"",
+        ),
+        (
+            "[evaluate]\nevery = 200",
+            "run.toml:9: evaluate.every: found the number 200, wanted a string, as in every = \"200 steps\"",
+        ),
+        (
+            "[evaluate]\nevery = \"0 steps\"",
+            "run.toml:9: evaluate.every: \"0 steps\" is not a number of steps; write it as \"200 steps\", \
+             with a whole number from 1 on",
+        ),
+        (
+            "[workers]\nmin = 4\nmax = 2",
+            "run.toml:9: workers.min: 4 is more than the run takes in, which is 2 \
+             (the lesser of workers.max and train.shards); use 2 or less",
+        ),
+        (
+            "[workers]\nlocal = 17\nmax = 64",
+            "run.toml:9: workers.local: 17 is more than the run takes in, which is 16 \
+             (the lesser of workers.max and train.shards); use 16 or less",
+        ),
+        (
+            "[workers]\ntries = 0",
+            "run.toml:9: workers.tries: 0 is out of range; use a whole number from 1 to 4294967295",
+        ),
+        (
+            "[workers]\nstep_timeout = \"soon\"",
+            "run.toml:9: workers.step_timeout: \"soon\" is not a time; \
+             write one such as \"90s\", \"5m\" or \"1h 30m\"",
+        ),
+        (
+            "[workers]\nstep_timeout = \"100 years\"",
+            "run.toml:9: workers.step_timeout: \"100 years\" is out of range; use a time from 1ms to 30days",
+        ),
+        (
+            "[workers]\nenvironment = \"A=1\"",
+            "run.toml:9: workers.environment: found the string \"A=1\", wanted a table of strings, \
+             as in environment = { RUST_LOG = \"info\" }",
+        ),
+        (
+            "[workers.environment]\nTHREADS = 4\nWHIMBREL_TOKEN = \"x\"\n\"A=B\" = \"\"\nZ = \"\\u0000\"",
+            "run.toml:9: workers.environment.THREADS: found the number 4, wanted a string, as in THREADS = \"4\"\n\
+             run.toml:10: workers.environment.WHIMBREL_TOKEN: names that begin with WHIMBREL_ are Whimbrel's own; \
+             rename it\n\
+             run.toml:11: workers.environment.\"A=B\": an environment variable's name is not empty and holds \
+             neither '=' nor a NUL byte; rename it\n\
+             run.toml:12: workers.environment.Z: holds a NUL byte, which cannot be passed on; take it out",
+        ),
+        (
+            "[checkpoint]\nstore = \"http://runs\"",
+            "run.toml:9: checkpoint.store: there is no store of the kind \"http\"; \
+             use s3://, az://, gs://, file:// or the path of a folder",
+        ),
+        (
+            "[checkpoint]\nevery = \"often\"",
+            "run.toml:9: checkpoint.every: \"often\" is neither a number of steps nor a time; \
+             write it as \"200 steps\" or \"5m\"",
+        ),
+        (
+            "[checkpoint]\nkeep = 0",
+            "run.toml:9: checkpoint.keep: 0 is out of range; use a whole number from 1 to 4294967295",
+        ),
+        (
+            "[reduction]\nmode = \"exakt\"\non_nonfinite = true",
+            "run.toml:9: reduction.mode: \"exakt\" is not one of the choices; use \"exact\" or \"f32\"\n\
+             run.toml:10: reduction.on_nonfinite: found true, wanted a string, as in on_nonfinite = \"stop\"",
+        ),
+        ("[[workers]]\nlocal = 2", "run.toml:8: workers: found an array, wanted a table, as in [workers]"),
+    ] {
+        assert_eq!(mistakes_of(&format!("{GOOD}{section}\n"), &[]), expected, "{section}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_told_from_a_missing_one() {
+    for (line, wrong, expected) in [
+        // Only one mistake was made, and only one is told.
+        ("steps =", "step =", "run.toml:5: train.step: there is no such key; did you mean train.steps?"),
+        ("[train]", "[trian]", "run.toml:4: trian: there is no such key; did you mean train?"),
+        (
+            "steps =",
+            "timeout =",
+            "run.toml:4: train.steps: missing; add steps = 2000 under [train]\n\
+             run.toml:5: train.timeout: there is no such key; \
+             [train] takes steps, global_batch, shards, seed, settings",
+        ),
+        (
+            "[train]",
+            "every = 5\n[train]",
+            "run.toml:4: every: there is no such key; did you mean evaluate.every or checkpoint.every?",
+        ),
+        (
+            "[train]",
+            "colour = \"red\"\n[train]",
+            "run.toml:4: colour: there is no such key; the top of the file takes \
+             name, setup, command, train, evaluate, workers, checkpoint, reduction",
+        ),
+        (
+            "[train]",
+            "[workers]\nenv = {}\n\"\\u001b[2J\" = 1\n[train]",
+            "run.toml:5: workers.env: there is no such key; did you mean workers.environment?\n\
+             run.toml:6: workers.\"\\u001B[2J\": there is no such key; [workers] takes \
+             local, min, max, tries, step_timeout, environment",
+        ),
+    ] {
+        assert_eq!(mistakes_of(&GOOD.replace(line, wrong), &[]), expected, "{wrong}");
+    }
+}
+
+#[test]
+fn a_missing_key_names_its_table() {
+    assert_eq!(
+        mistakes_of("", &[]),
+        "run.toml: name: missing; add name = \"char-lm\" at the top, before any [table]\n\
+         run.toml: command: missing; add command = [\"target/release/char-lm\"] at the top, before any [table]\n\
+         run.toml: train.steps: missing; add steps = 2000 under [train]\n\
+         run.toml: train.global_batch: missing; add global_batch = 48 under [train]\n\
+         run.toml: train.shards: missing; add shards = 16 under [train]"
+    );
+    assert_eq!(
+        mistakes_of("train = 5", &["name=x", "command=['x']"]),
+        "run.toml:1: train: found the number 5, wanted a table, as in [train]"
+    );
+}
+
+#[test]
+fn what_is_not_toml_gives_line_and_column() {
+    for (text, expected) in [
+        (
+            "name = char-lm\nname = \"x\"\n[train\nsteps = 5",
+            "run.toml:1:8: not TOML: string values must be quoted, expected literal string, at \"char-lm\"\n\
+             run.toml:2:1: not TOML: duplicate key, at \"name\"\n\
+             run.toml:3:7: not TOML: unclosed table, expected `]`",
+        ),
+        ("x = \"é\" 5", "run.toml:1:9: not TOML: unexpected key or value, expected newline, `#`"),
+        ("steps", "run.toml:1:6: not TOML: key with no value, expected `=`"),
+    ] {
+        assert_eq!(mistakes_of(text, &["train.steps=0"]), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_mistake_in_an_override_is_told_from_one_in_the_text() {
+    for (changes, expected) in [
+        (
+            &["train.step=40"][..],
+            "--set train.step=40: train.step: there is no such key; did you mean train.steps?",
+        ),
+        (
+            &["train.steps=many"],
+            "--set train.steps=many: train.steps: found the string \"many\", wanted a whole number, \
+             as in steps = 2000",
+        ),
+        (
+            &["train.shards=7", "checkpoint.keep=0"],
+            "--set train.shards=7: train.shards: 7 does not divide global_batch (48); \
+             use 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48\n\
+             --set checkpoint.keep=0: checkpoint.keep: 0 is out of range; use a whole number from 1 to 4294967295",
+        ),
+        // The text is wrong only once the override is laid over it.
+        (
+            &["train.global_batch=40"],
+            "run.toml:7: train.shards: 16 does not divide global_batch (40); \
+             use 1, 2, 4, 5, 8, 10, 20 or 40",
+        ),
+        (
+            &["name.first=x"],
+            "--set name.first=x: name: found a table, wanted a string, as in name = \"char-lm\"",
+        ),
+        (
+            &["name=\"\"\"a\nb\"\"\""],
+            "--set name=\"\"\"a\\nb\"\"\": name: \"a\\nb\" cannot begin a run's id; \
+             use 1 to 60 of a-z, 0-9, '-', '_' and '.', starting with a letter or a digit",
+        ),
+        // A later override takes an earlier one's mistake back.
+        (&["train.steps=0", "train.steps=40"], ""),
+    ] {
+        assert_eq!(mistakes_of(GOOD, changes), expected, "{changes:?}");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_once_in_the_order_of_the_text() {
+    let text = r#"name = "-"
+comand = ["x"]
+[workers]
+local = 9
+max = 0
+[train]
+steps = "many"
+global_batch = 16
+shards = 3
+[checkpoint]
+every = "1 fortnight"
+"#;
+    assert_eq!(
+        mistakes_of(text, &["reduction.mode=bf16"]),
+        "run.toml:1: name: \"-\" cannot begin a run's id; use 1 to 60 of a-z, 0-9, '-', '_' and '.', \
+         starting with a letter or a digit\n\
+         run.toml:2: comand: there is no such key; did you mean command?\n\
+         run.toml:4: workers.local: 9 is more than the run takes in, which is 3 \
+         (the lesser of workers.max and train.shards); use 3 or less\n\
+         run.toml:5: workers.max: 0 is out of range; use a whole number from 1 to 4294967295\n\
+         run.toml:7: train.steps: found the string \"many\", wanted a whole number, as in steps = 2000\n\
+         run.toml:9: train.shards: 3 does not divide global_batch (16); use 1, 2, 4, 8 or 16\n\
+         run.toml:11: checkpoint.every: \"1 fortnight\" is neither a number of steps nor a time; \
+         write it as \"200 steps\" or \"5m\"\n\
+         --set reduction.mode=bf16: reduction.mode: \"bf16\" is not one of the choices; use \"exact\" or \"f32\""
+    );
+}
+
+#[test]
+fn settings_nest_so_deep_and_no_deeper() {
+    let nested = |depth| format!("{GOOD}settings.a = {}{}\n", "[".repeat(depth), "]".repeat(depth));
+    assert_eq!(mistakes_of(&nested(32), &[]), "");
+    let key = format!("train.settings.a{}", "[0]".repeat(32));
+    assert_eq!(
+        mistakes_of(&nested(33), &[]),
+        format!("run.toml:8: {key}: nested more than 32 deep; flatten the settings")
+    );
+}

@@ -1,0 +1,180 @@
+//! What a good spec becomes: every key, every default, every override; and the text it is stored as.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "where a helper fails, so does the test")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+use whimbrel_spec::{Checkpoint, Evaluate, Every, Mode, OnNonfinite, Override, ReductionSpec, RunSpec};
+
+const FULL: &str = r#"
+name    = "char-lm"
+setup   = "cargo build --release -p char-lm"
+command = ["target/release/char-lm", ""]
+
+[train]
+steps        = 2_000
+global_batch = 48
+shards       = 16
+seed         = 18446744073709551615
+
+[train.settings]
+layers = 4
+rate = 1.0
+started = 2026-02-03T04:05:06Z
+"odd key" = ["é\t\"\\", { x = [], y = {} }]
+
+[evaluate]
+every = "100 steps"
+
+[workers]
+local = 3
+min   = 2
+max   = 64
+tries = 5
+step_timeout = "1m 30s"
+environment = { RUST_LOG = "info", EMPTY = "" }
+
+[checkpoint]
+store = "s3://bucket/runs"
+every = "200 steps"
+keep  = 4
+
+[reduction]
+mode = "f32"
+on_nonfinite = "skip"
+"#;
+
+const LEAST: &str = "name='x'\ncommand=['x']\ntrain={steps=1, global_batch=8, shards=8}";
+
+fn read(text: &str, overrides: &[&str]) -> RunSpec {
+    let overrides: Vec<Override> = overrides.iter().map(|change| change.parse().unwrap()).collect();
+    RunSpec::parse("run.toml", text, &overrides).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+#[test]
+fn every_key_is_read() {
+    let spec = read(FULL, &[]);
+    assert_eq!(spec.name, "char-lm");
+    assert_eq!(spec.setup.as_deref(), Some("cargo build --release -p char-lm"));
+    assert_eq!(spec.command, ["target/release/char-lm", ""]);
+    let train = &spec.train;
+    assert_eq!((train.steps, train.global_batch, train.shards, train.seed), (2000, 48, 16, u64::MAX));
+    let settings = json!({
+        "layers": 4,
+        "rate": 1.0,
+        "started": "2026-02-03T04:05:06Z",
+        "odd key": ["é\t\"\\", {"x": [], "y": {}}],
+    });
+    assert_eq!(serde_json::Value::from(train.settings.clone()), settings);
+    assert_eq!(spec.evaluate, Evaluate { every: Some(100) });
+    let workers = &spec.workers;
+    // No more than the shards can be put to work.
+    assert_eq!((workers.local, workers.min, workers.max, workers.tries), (3, 2, 16, 5));
+    assert_eq!(workers.step_timeout, Duration::from_secs(90));
+    let environment = [("RUST_LOG", "info"), ("EMPTY", "")].map(|(key, value)| (key.into(), value.into()));
+    assert_eq!(workers.environment, BTreeMap::from(environment));
+    assert_eq!(
+        spec.checkpoint,
+        Checkpoint { store: Some("s3://bucket/runs".into()), every: Every::Steps(200), keep: 4 }
+    );
+    assert_eq!(spec.reduction, ReductionSpec { mode: Mode::F32, on_nonfinite: OnNonfinite::Skip });
+}
+
+#[test]
+fn what_is_not_said_has_a_default() {
+    let spec = read(LEAST, &[]);
+    assert_eq!((spec.setup, spec.train.seed, spec.train.settings.len()), (None, 0, 0));
+    assert_eq!(spec.evaluate.every, None);
+    let workers = spec.workers;
+    assert_eq!((workers.local, workers.min, workers.max, workers.tries), (2, 1, 8, 3));
+    assert_eq!((workers.step_timeout, workers.environment.len()), (Duration::from_secs(300), 0));
+    let every = Every::Time(Duration::from_secs(300));
+    assert_eq!(spec.checkpoint, Checkpoint { store: None, every, keep: 3 });
+    assert_eq!(spec.reduction, ReductionSpec { mode: Mode::Exact, on_nonfinite: OnNonfinite::Stop });
+    // The default number of local workers is not more than the run takes in.
+    assert_eq!(read(LEAST, &["train.shards=1"]).workers.local, 1);
+}
+
+#[test]
+fn overrides_are_laid_over_the_text_in_order() {
+    let spec = read(
+        FULL,
+        &[
+            "train.steps=40",
+            "name=foo",
+            "checkpoint.every=10 steps",
+            "train.settings.layers=2",
+            "train.settings.new.depth=1",
+            "workers.environment={ONLY='this'}",
+            "train.steps=50",
+        ],
+    );
+    assert_eq!((spec.train.steps, spec.name.as_str()), (50, "foo"));
+    assert_eq!(spec.checkpoint.every, Every::Steps(10));
+    assert_eq!(spec.train.settings["layers"], 2);
+    assert_eq!(spec.train.settings["new"], json!({"depth": 1}));
+    // A table replaces a table.
+    assert_eq!(spec.workers.environment, BTreeMap::from([("ONLY".into(), "this".into())]));
+    // A table that the text does not have is made.
+    assert_eq!(read(LEAST, &["evaluate.every=2 steps"]).evaluate.every, Some(2));
+}
+
+#[test]
+fn a_spec_is_stored_as_this_text() {
+    let stored = r#"name = "char-lm"
+setup = "cargo build --release -p char-lm"
+command = ["target/release/char-lm", ""]
+
+[train]
+steps = 2000
+global_batch = 48
+shards = 16
+seed = 18446744073709551615
+
+[train.settings]
+layers = 4
+"odd key" = ["é\t\"\\", { x = [], y = {} }]
+rate = 1.0
+started = "2026-02-03T04:05:06Z"
+
+[evaluate]
+every = "100 steps"
+
+[workers]
+local = 3
+min = 2
+max = 16
+tries = 5
+step_timeout = "1m 30s"
+
+[workers.environment]
+EMPTY = ""
+RUST_LOG = "info"
+
+[checkpoint]
+store = "s3://bucket/runs"
+every = "200 steps"
+keep = 4
+
+[reduction]
+mode = "f32"
+on_nonfinite = "skip"
+"#;
+    assert_eq!(read(FULL, &[]).to_toml(), stored);
+    assert_eq!(read(stored, &[]).to_toml(), stored);
+}
+
+#[test]
+fn a_null_has_no_place_in_toml_and_is_left_out() {
+    let mut spec = read(LEAST, &[]);
+    spec.train.settings.insert("none".into(), json!(null));
+    spec.train.settings.insert("some".into(), json!([1, null, {"a": null}]));
+    assert_eq!(read(&spec.to_toml(), &[]).train.settings["some"], json!([1, {}]));
+}
+
+#[test]
+fn windows_line_ends_and_byte_order_marks_do_no_harm() {
+    let text = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));
+    assert_eq!(read(&text, &[]), read(FULL, &[]));
+}

@@ -1,0 +1,201 @@
+//! The commit of a checkpoint, and reading its manifest back.
+//!
+//! A manifest is named by its step and its hash, so it cannot be damaged unnoticed, and writing it twice is harmless.
+//! It counts once the log names it.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use whimbrel_state::{Hash, Manifest, ManifestError};
+
+use crate::{
+    entry::Record,
+    folder::{Created, Folder, StoreError},
+    office::{AppendError, Office},
+    pack,
+    run_dir::RunDir,
+};
+
+/// Packs looked up at a time before a commit.
+const LOOK_UPS: usize = 32;
+
+/// A checkpoint that is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Steps applied to its state.
+    pub step: u64,
+    /// The manifest's name in the run's directory.
+    pub manifest: String,
+    /// Bytes of its packs.
+    pub bytes: u64,
+    /// The number of the log entry that made it a checkpoint.
+    pub entry: u64,
+}
+
+/// A checkpoint that was not committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The manifest describes no whole state, or another run's.
+    #[error("the checkpoint of step {step} describes no state of this run: {why}")]
+    Invalid {
+        /// Its step.
+        step: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Packs that it names are not in the store. Save their slices again.
+    #[error("the checkpoint of step {step} lacks {} of its packs, {} among them; save it again", packs.len(), packs.first().map(Hash::to_string).unwrap_or_default())]
+    Lacks {
+        /// Its step.
+        step: u64,
+        /// The packs.
+        packs: Vec<Hash>,
+    },
+    /// The log did not take it.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// A request to the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A manifest that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadManifestError {
+    /// The text is not the name of a manifest.
+    #[error("{name:?} is not the name of a manifest, manifests/<step>-<hash>.json")]
+    Name {
+        /// The text.
+        name: String,
+    },
+    /// There is no such object.
+    #[error("the manifest {object} is not in the store")]
+    Missing {
+        /// Its URI.
+        object: String,
+    },
+    /// Its bytes are not those that were written.
+    #[error("the manifest {object} is damaged: its bytes hash to {found}")]
+    Damaged {
+        /// Its URI.
+        object: String,
+        /// The hash of its bytes.
+        found: Hash,
+    },
+    /// Undamaged, and yet not a manifest this program reads.
+    #[error("the manifest {object} cannot be read")]
+    Content {
+        /// Its URI.
+        object: String,
+        /// Where it differs from one.
+        source: serde_json::Error,
+    },
+    /// It describes no whole state.
+    #[error("the manifest {object} describes no whole state")]
+    Invalid {
+        /// Its URI.
+        object: String,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// A request to the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ReadManifestError {
+    /// Whether the checkpoint is to blame, and not the way to it: quarantine it and use the one before.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Store(_))
+    }
+}
+
+impl RunDir {
+    /// Reads a manifest by its name in the run's directory, and checks its hash and that it describes a whole state.
+    pub async fn manifest(&self, name: &str) -> Result<Manifest, ReadManifestError> {
+        let expected = hash(name).ok_or_else(|| ReadManifestError::Name { name: name.to_owned() })?;
+        let object = || self.folder().uri_of(name);
+        let bytes = self.folder().get(name).await?;
+        let bytes = bytes.ok_or_else(|| ReadManifestError::Missing { object: object() })?;
+        let found = Hash::of(&bytes);
+        if found != expected {
+            return Err(ReadManifestError::Damaged { object: object(), found });
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|source| ReadManifestError::Content { object: object(), source })?;
+        manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
+        Ok(manifest)
+    }
+}
+
+/// Commits a checkpoint whose packs are saved: writes its manifest and appends it to the log. `state` is the digest of
+/// the state, if somebody computed it.
+///
+/// Before the log hears of it, every pack is looked up. That closes the race with retention: a save may have skipped a
+/// pack because the store had it, and a sweep may have deleted it since. As long as one coordinator is in office,
+/// commit and sweep both hold its `&mut Office`, so none can come between the look-up and the entry.
+pub async fn commit(
+    office: &mut Office,
+    manifest: &Manifest,
+    state: Option<Hash>,
+) -> Result<Committed, CommitError> {
+    let step = manifest.step;
+    let invalid = |why: String| CommitError::Invalid { step, why };
+    manifest.check().map_err(|error| invalid(error.to_string()))?;
+    if manifest.run != office.run().id().as_str() {
+        return Err(invalid(format!("it is of run {:?}", manifest.run)));
+    }
+    let packs = lacking(office.run(), manifest).await?;
+    if !packs.is_empty() {
+        return Err(CommitError::Lacks { step, packs });
+    }
+    let bytes = Bytes::from(serde_json::to_vec(manifest).map_err(|error| invalid(error.to_string()))?);
+    let name = name(step, &Hash::of(&bytes));
+    put_manifest(office.run(), &name, bytes).await?;
+    let bytes = manifest.stored_bytes();
+    let entry = office.append(Record::Checkpoint { step, manifest: name.clone(), bytes, state }).await?;
+    Ok(Committed { step, manifest: name, bytes, entry })
+}
+
+/// The packs of a manifest that the store does not have in their right length.
+async fn lacking(run: &RunDir, manifest: &Manifest) -> Result<Vec<Hash>, StoreError> {
+    let look_ups: Vec<_> =
+        manifest.packs.iter().map(|pack| look_up(run.folder().clone(), pack.hash, pack.length)).collect();
+    let mut looked_up = stream::iter(look_ups).buffered(LOOK_UPS);
+    let mut lacking = Vec::new();
+    while let Some((hash, whole)) = looked_up.try_next().await? {
+        if !whole {
+            lacking.push(hash);
+        }
+    }
+    Ok(lacking)
+}
+
+/// Whether a pack is in the store in its right length.
+async fn look_up(folder: Folder, hash: Hash, length: u64) -> Result<(Hash, bool), StoreError> {
+    let found = folder.head(&pack::name(&hash)).await?;
+    Ok((hash, found.is_some_and(|found| found.size == length)))
+}
+
+async fn put_manifest(run: &RunDir, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+    let folder = run.folder();
+    if folder.create(name, bytes.clone()).await? == Created::New {
+        return Ok(());
+    }
+    // The same checkpoint was written before. If that one is damaged, this one heals it.
+    match folder.get(name).await? {
+        Some(found) if found == bytes => Ok(()),
+        _ => folder.replace(name, bytes).await,
+    }
+}
+
+/// The name of a manifest in the run's directory.
+fn name(step: u64, hash: &Hash) -> String {
+    format!("manifests/{step:012}-{hash}.json")
+}
+
+/// The hash in a manifest's name; `None` if the text is not one.
+fn hash(name: &str) -> Option<Hash> {
+    let (step, hash) = name.strip_prefix("manifests/")?.strip_suffix(".json")?.split_once('-')?;
+    let (step, hash) = (step.parse().ok()?, hash.parse().ok()?);
+    (self::name(step, &hash) == name).then_some(hash)
+}

@@ -1,0 +1,338 @@
+//! Requests to a folder of an object store: each with a deadline, retried where that is safe, named in its error.
+//!
+//! Everything this crate asks of a store goes through here, so that nothing waits for ever and every failure says what
+//! was tried, and on which object.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{
+    Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
+};
+use tokio::time::{sleep, timeout};
+
+/// How long and how often a store is asked before it counts as gone.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// Times a request is made before its failure is final; at least one is made.
+    pub attempts: u32,
+    /// The wait before the second attempt; each further one is twice as long.
+    pub first_wait: Duration,
+    /// How long an attempt may take that moves hardly any bytes.
+    pub answer: Duration,
+    /// Bytes per second below which a transfer counts as stuck: an attempt that moves `n` bytes may take
+    /// `answer + n / slowest`.
+    pub slowest: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            first_wait: Duration::from_millis(200),
+            answer: Duration::from_secs(30),
+            slowest: 256 << 10,
+        }
+    }
+}
+
+impl Patience {
+    fn transfer(&self, bytes: u64) -> Duration {
+        self.answer + Duration::from_secs(bytes / self.slowest.max(1))
+    }
+
+    /// The wait after attempt `attempt`, counted from 0.
+    pub(crate) fn wait(&self, attempt: u32) -> Duration {
+        self.first_wait.saturating_mul(1 << attempt.min(10))
+    }
+}
+
+/// A request that a store did not grant, after all attempts.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store answered, and the answer is no.
+    #[error("cannot {verb} {object}")]
+    Refused {
+        /// What was tried, e.g. `read`.
+        verb: &'static str,
+        /// The object's URI.
+        object: String,
+        /// What the store said.
+        source: Error,
+    },
+    /// The store did not answer.
+    #[error(
+        "cannot {verb} {object}: no answer within {deadline:?}, the deadline for it, in any of {attempts} attempts"
+    )]
+    Silent {
+        /// What was tried.
+        verb: &'static str,
+        /// The object's URI.
+        object: String,
+        /// How long each attempt was given.
+        deadline: Duration,
+        /// How many were made.
+        attempts: u32,
+    },
+    /// The operating system has no random numbers to give.
+    #[error("cannot draw the random name of a write")]
+    Random(#[source] getrandom::Error),
+    /// The runtime is shutting down under the request.
+    #[error("the work on {object} was cut off: the program is shutting down")]
+    CutOff {
+        /// The object's URI.
+        object: String,
+        /// How it ended.
+        source: tokio::task::JoinError,
+    },
+}
+
+/// What became of a create-only put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object is there now, by this put.
+    New,
+    /// The store says that an object of the name was there. It may be this very put's doing (the answer to an earlier
+    /// attempt was lost), and on S3 it may be gone again (a racing put failed after it had blocked this one): look.
+    Taken,
+}
+
+/// What a read of an object of known length found.
+#[derive(Debug)]
+pub(crate) enum Fetched {
+    /// No object.
+    Missing,
+    /// An object of another length; its body was not read.
+    WrongLength(u64),
+    /// The bytes, not yet compared with any hash.
+    Whole(Bytes),
+}
+
+/// An object in a listing.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Its name within the folder.
+    pub(crate) name: String,
+    /// Length and time of last modification, by the store's clock.
+    pub(crate) meta: ObjectMeta,
+}
+
+/// A folder in an object store. Names are relative to it, with `/` between segments.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
+    objects: Arc<dyn ObjectStore>,
+    root: Path,
+    uri: Arc<str>,
+    patience: Patience,
+}
+
+impl Folder {
+    pub(crate) fn new(objects: Arc<dyn ObjectStore>, root: Path, uri: &str, patience: Patience) -> Self {
+        Self { objects, root, uri: uri.into(), patience }
+    }
+
+    /// The folder `segment` in this one.
+    pub(crate) fn inside(&self, segment: &str) -> Self {
+        Self { root: self.at(segment), uri: self.uri_of(segment).into(), ..self.clone() }
+    }
+
+    pub(crate) fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    pub(crate) fn uri_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.uri)
+    }
+
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    fn at(&self, name: &str) -> Path {
+        self.root.parts().chain(Path::from(name).parts()).collect()
+    }
+
+    fn relative(&self, location: &Path) -> Option<String> {
+        let parts: Vec<_> = location.prefix_match(&self.root)?.map(|part| part.as_ref().to_owned()).collect();
+        Some(parts.join("/"))
+    }
+
+    /// Makes `attempt` until it succeeds, fails for good, or patience is at its end.
+    async fn request<T, F>(
+        &self,
+        verb: &'static str,
+        name: &str,
+        deadline: Duration,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let attempts = self.patience.attempts.max(1);
+        let mut made = 0;
+        loop {
+            let error = match timeout(deadline, attempt()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(source)) if !may_pass(&source) => {
+                    return Err(StoreError::Refused { verb, object: self.uri_of(name), source });
+                }
+                Ok(Err(source)) => StoreError::Refused { verb, object: self.uri_of(name), source },
+                Err(_) => StoreError::Silent { verb, object: self.uri_of(name), deadline, attempts },
+            };
+            made += 1;
+            if made >= attempts {
+                return Err(error);
+            }
+            tracing::debug!(verb, object = self.uri_of(name), attempt = made, %error, "trying again");
+            sleep(self.patience.wait(made - 1)).await;
+        }
+    }
+
+    /// Puts an object unless one of the name is there.
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        body: impl Into<PutPayload>,
+    ) -> Result<Created, StoreError> {
+        let body = body.into();
+        match self.put_as("create", name, body, PutMode::Create).await {
+            Ok(()) => Ok(Created::New),
+            Err(StoreError::Refused { source: Error::AlreadyExists { .. }, .. }) => Ok(Created::Taken),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts an object, over any that is there. Only for what is the same bytes whoever writes it.
+    pub(crate) async fn replace(&self, name: &str, body: impl Into<PutPayload>) -> Result<(), StoreError> {
+        self.put_as("write", name, body.into(), PutMode::Overwrite).await
+    }
+
+    async fn put_as(
+        &self,
+        verb: &'static str,
+        name: &str,
+        body: PutPayload,
+        mode: PutMode,
+    ) -> Result<(), StoreError> {
+        let at = self.at(name);
+        let deadline = self.patience.transfer(body.content_length() as u64);
+        let attempt = || {
+            let options = PutOptions::from(mode.clone());
+            self.objects.put_opts(&at, body.clone(), options)
+        };
+        self.request(verb, name, deadline, attempt).await.map(|_| ())
+    }
+
+    /// Reads an object of a few KiB or MiB; `None` if there is none.
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let at = self.at(name);
+        let deadline = self.patience.transfer(SMALL);
+        let attempt = async || self.objects.get(&at).await?.bytes().await;
+        found(self.request("read", name, deadline, attempt).await)
+    }
+
+    /// Reads an object whose length is known. One of another length is not read, so a damaged store cannot make this
+    /// fill the memory.
+    pub(crate) async fn get_whole(&self, name: &str, length: u64) -> Result<Fetched, StoreError> {
+        let at = self.at(name);
+        let deadline = self.patience.transfer(length);
+        let attempt = async || {
+            let found = self.objects.get(&at).await?;
+            match found.meta.size {
+                size if size == length => Ok(Fetched::Whole(found.bytes().await?)),
+                size => Ok(Fetched::WrongLength(size)),
+            }
+        };
+        Ok(found(self.request("read", name, deadline, attempt).await)?.unwrap_or(Fetched::Missing))
+    }
+
+    /// Length and time of an object; `None` if there is none.
+    pub(crate) async fn head(&self, name: &str) -> Result<Option<ObjectMeta>, StoreError> {
+        let at = self.at(name);
+        found(self.request("look up", name, self.patience.answer, || self.objects.head(&at)).await)
+    }
+
+    /// All objects under `prefix`, in no order. A listing may lag behind: what it lacks may be there all the same.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
+        let at = self.at(prefix);
+        // A page of a thousand objects is an answer; long listings have many.
+        let deadline = self.patience.answer * 10;
+        let attempt = || self.objects.list(Some(&at)).try_collect::<Vec<_>>();
+        let metas = self.request("list", prefix, deadline, attempt).await?;
+        let listed = |meta: ObjectMeta| self.relative(&meta.location).map(|name| Listed { name, meta });
+        Ok(metas.into_iter().filter_map(listed).collect())
+    }
+
+    /// The names of the folders in this one.
+    pub(crate) async fn folders(&self) -> Result<Vec<String>, StoreError> {
+        let deadline = self.patience.answer * 10;
+        let attempt = || self.objects.list_with_delimiter(Some(&self.root));
+        let listing = self.request("list", "", deadline, attempt).await?;
+        Ok(listing.common_prefixes.iter().filter_map(|prefix| self.relative(prefix)).collect())
+    }
+
+    /// Deletes objects; those that are gone already are no failure.
+    pub(crate) async fn delete(&self, names: &[String]) -> Result<(), StoreError> {
+        let [first, ..] = names else { return Ok(()) };
+        let deadline = self.patience.answer * 10;
+        let attempt = async || {
+            let places: Vec<_> = names.iter().map(|name| Ok(self.at(name))).collect();
+            let mut deleted = self.objects.delete_stream(stream::iter(places).boxed());
+            while let Some(result) = deleted.next().await {
+                match result {
+                    Ok(_) | Err(Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        self.request("delete", first, deadline, attempt).await
+    }
+}
+
+/// Bytes that a log entry or a manifest stays below by far.
+const SMALL: u64 = 64 << 20;
+
+/// Turns "there is none" from a failure into an answer.
+fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Refused { source: Error::NotFound { .. }, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an attempt that failed so may succeed when made again. Cloud clients report a lost connection, a server
+/// error and throttling as `Generic`; so does a local folder its full disk, which no patience cures.
+fn may_pass(error: &Error) -> bool {
+    let Error::Generic { source, .. } = error else { return false };
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind as Kind;
+            let lasting = [
+                Kind::PermissionDenied,
+                Kind::ReadOnlyFilesystem,
+                Kind::StorageFull,
+                Kind::QuotaExceeded,
+                Kind::NotADirectory,
+                Kind::InvalidFilename,
+            ];
+            return !lasting.contains(&error.kind());
+        }
+        cause = error.source();
+    }
+    true
+}
+
+/// A name that no other write bears: 128 random bits in hexadecimal.
+pub(crate) fn random_name() -> Result<String, StoreError> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(StoreError::Random)?;
+    Ok(format!("{:032x}", u128::from_le_bytes(bytes)))
+}

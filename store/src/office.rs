@@ -1,0 +1,199 @@
+//! The right to append to a run log: one coordinator at a time has it, and one that lost it finds out.
+//!
+//! # Why only one can commit
+//! Entries are created in the order of their numbers, and never changed. A coordinator takes office with an entry of a
+//! higher epoch than all before it. Whoever was in office goes on trying the next number it knows of, so before it can
+//! append anything *after* that entry it must run into it, and reads there that it is fenced. What it appended
+//! *before* that entry, the new coordinator has read, since it took the first free number.
+//!
+//! # Why a lost answer does no harm
+//! A create may succeed and its answer be lost; made again, it is told that the object exists. Each write therefore
+//! bears a random name: the entry found in the way is mine if it bears mine. A write that failed for good may still
+//! land later; the next append then finds it in its place, with this office's epoch, and goes on behind it.
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use crate::{
+    entry::{self, Entry, FORMAT, Mode, Record},
+    folder::{Created, Folder, random_name},
+    history::{History, LogError, read_entry},
+    run_dir::RunDir,
+};
+
+/// A coordinator's term of office over a run, and the log as it knows it.
+#[derive(Debug)]
+pub struct Office {
+    run: RunDir,
+    epoch: u64,
+    history: History,
+}
+
+/// A run that cannot be created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The name is taken.
+    #[error("there is a run at {run} already; choose another name, or resume it")]
+    Exists {
+        /// The run's URI.
+        run: String,
+    },
+    /// The log cannot be written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// An office that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot take office over the run {run}")]
+pub struct OfficeError {
+    /// The run's URI.
+    pub run: String,
+    /// Why.
+    pub source: LogError,
+}
+
+/// An append that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another coordinator took office. This one must stop deciding.
+    #[error(
+        "fenced: {coordinator} took office over the run {run} with epoch {epoch}, and this coordinator must stop"
+    )]
+    Fenced {
+        /// The run's URI.
+        run: String,
+        /// The epoch now in force.
+        epoch: u64,
+        /// Who is in office now.
+        coordinator: String,
+    },
+    /// The log cannot be read or written. The entry may be there all the same; [`Office::check`] finds out.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl RunDir {
+    /// Creates the run: writes the first entry of its log. `spec` is the run spec in TOML.
+    pub async fn create(&self, spec: &str, submitter: Mode) -> Result<(), CreateError> {
+        let record = Record::Submitted { spec: spec.to_owned(), submitter };
+        match place(self.folder(), &draft(0, 0, record)?).await? {
+            Placed::Mine => Ok(()),
+            Placed::Taken(_) => Err(CreateError::Exists { run: self.uri().to_owned() }),
+        }
+    }
+
+    /// Takes office: from here on every coordinator with a lower epoch is fenced. `coordinator` says who, in words for
+    /// people.
+    pub async fn take_office(&self, coordinator: &str) -> Result<Office, OfficeError> {
+        let failed = |source| OfficeError { run: self.uri().to_owned(), source };
+        let mut history = self.history().await.map_err(failed)?;
+        loop {
+            let epoch = history.epoch() + 1;
+            let record = Record::Office { coordinator: coordinator.to_owned() };
+            let entry = draft(history.next_number(), epoch, record).map_err(failed)?;
+            match place(self.folder(), &entry).await.map_err(failed)? {
+                Placed::Mine => {
+                    history.push(self.folder(), entry).map_err(failed)?;
+                    tracing::info!(run = self.uri(), epoch, coordinator, "took office");
+                    return Ok(Office { run: self.clone(), epoch, history });
+                }
+                // Somebody else's entry came first, perhaps another coordinator's: the epoch is chosen anew.
+                Placed::Taken(entry) => history.push(self.folder(), entry).map_err(failed)?,
+            }
+        }
+    }
+}
+
+impl Office {
+    /// The run.
+    pub fn run(&self) -> &RunDir {
+        &self.run
+    }
+
+    /// This term's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The log as far as this office has read or written it, which is all of it after every successful call.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Appends a record and returns its entry's number.
+    pub async fn append(&mut self, record: Record) -> Result<u64, AppendError> {
+        self.fenced()?;
+        let mut entry = draft(self.history.next_number(), self.epoch, record)?;
+        loop {
+            match place(self.run.folder(), &entry).await? {
+                Placed::Mine => {
+                    let number = entry.number;
+                    self.history.push(self.run.folder(), entry)?;
+                    return Ok(number);
+                }
+                // A higher epoch's entry, or one of mine whose answer was lost for good.
+                Placed::Taken(other) => {
+                    self.history.push(self.run.folder(), other)?;
+                    self.fenced()?;
+                    entry.number = self.history.next_number();
+                }
+            }
+        }
+    }
+
+    /// Reads the end of the log, and says whether this office still stands.
+    pub async fn check(&mut self) -> Result<(), AppendError> {
+        self.history.read_on(self.run.folder()).await?;
+        self.fenced()
+    }
+
+    fn fenced(&self) -> Result<(), AppendError> {
+        if self.history.epoch() == self.epoch {
+            return Ok(());
+        }
+        Err(AppendError::Fenced {
+            run: self.run.uri().to_owned(),
+            epoch: self.history.epoch(),
+            coordinator: self.history.coordinator().unwrap_or("another coordinator").to_owned(),
+        })
+    }
+}
+
+fn draft(number: u64, epoch: u64, record: Record) -> Result<Entry, LogError> {
+    Ok(Entry { format: FORMAT, number, epoch, writer: random_name()?, time: Timestamp::now(), record })
+}
+
+/// What became of an entry that was to be created.
+enum Placed {
+    /// It is in the log.
+    Mine,
+    /// This one is, under the same number.
+    Taken(Entry),
+}
+
+/// Creates an entry under its number, and finds out what became of it whatever the store answers.
+async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogError> {
+    let name = entry::name(entry.number);
+    let unwritable = |source| LogError::Entry { object: folder.uri_of(&name), source };
+    let body = bytes::Bytes::from(entry.encode().map_err(unwritable)?);
+    let sort = |found: Entry| if found.writer == entry.writer { Placed::Mine } else { Placed::Taken(found) };
+    for attempt in 0..folder.patience().attempts.max(1) {
+        match folder.create(&name, body.clone()).await {
+            Ok(Created::New) => return Ok(Placed::Mine),
+            Ok(Created::Taken) => match read_entry(folder, entry.number).await? {
+                Some(found) => return Ok(sort(found)),
+                // On S3 a create that races with another is told that the object exists, and the other may yet fail.
+                None => sleep(folder.patience().wait(attempt)).await,
+            },
+            // The write may have landed and every answer been lost.
+            Err(error) => {
+                return match read_entry(folder, entry.number).await {
+                    Ok(Some(found)) => Ok(sort(found)),
+                    Ok(None) | Err(_) => Err(error.into()),
+                };
+            }
+        }
+    }
+    Err(LogError::Contradiction { object: folder.uri_of(&name) })
+}

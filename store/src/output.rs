@@ -1,0 +1,61 @@
+//! What the workers printed, in chunks.
+
+use std::future::ready;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::{folder::StoreError, run_dir::RunDir};
+
+/// Chunks read at a time.
+const AHEAD: usize = 16;
+
+/// A chunk of what a worker printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// The worker, e.g. `w3`.
+    pub worker: String,
+    /// The chunk's place in the worker's output, from 0.
+    pub sequence: u64,
+    /// The text, as printed.
+    pub text: Bytes,
+}
+
+impl RunDir {
+    /// Stores a chunk of a worker's output. Storing it again is harmless.
+    pub async fn put_output(&self, worker: &str, sequence: u64, text: Bytes) -> Result<(), StoreError> {
+        // A slash would make two segments of it, and another worker's folder.
+        let worker = worker.replace('/', "-");
+        self.folder().replace(&format!("output/{worker}/{sequence:08}.txt"), text).await
+    }
+
+    /// The workers that have output here, `w2` before `w10`.
+    pub async fn output_workers(&self) -> Result<Vec<String>, StoreError> {
+        let mut workers = self.folder().inside("output").folders().await?;
+        workers.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+        Ok(workers)
+    }
+
+    /// The output of one worker, or of all, in order: worker by worker, chunk by chunk.
+    pub async fn output(&self, worker: Option<&str>) -> Result<Vec<OutputChunk>, StoreError> {
+        let prefix = match worker {
+            Some(worker) => format!("output/{}", worker.replace('/', "-")),
+            None => "output".to_owned(),
+        };
+        let mut chunks: Vec<(usize, String, u64, String)> = Vec::new();
+        for object in self.folder().list(&prefix).await? {
+            let mut segments = object.name.split('/').skip(1);
+            let (Some(worker), Some(file)) = (segments.next(), segments.next()) else { continue };
+            let Some(sequence) = file.strip_suffix(".txt").and_then(|digits| digits.parse().ok()) else {
+                continue;
+            };
+            chunks.push((worker.len(), worker.to_owned(), sequence, object.name));
+        }
+        chunks.sort();
+        let reads = chunks.into_iter().map(|(_, worker, sequence, name)| async move {
+            let text = self.folder().get(&name).await?;
+            Ok(text.map(|text| OutputChunk { worker, sequence, text }))
+        });
+        stream::iter(reads).buffered(AHEAD).try_filter_map(|chunk| ready(Ok(chunk))).try_collect().await
+    }
+}

@@ -1,0 +1,105 @@
+//! Saving a slice of the state: cutting it into packs and putting those that the store lacks.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::PutPayload;
+use whimbrel_state::{Layout, Pack};
+
+use crate::{
+    folder::{Created, Folder, StoreError},
+    pack,
+    run_dir::RunDir,
+};
+
+/// How much is done at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of tensors in a pack; its header comes on top.
+    pub pack_bytes: usize,
+    /// Packs under way at a time. A save holds none of them but the staged copy; a restore holds each in memory.
+    pub concurrency: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pack_bytes: 64 << 20, concurrency: 4 }
+    }
+}
+
+/// A slice that was not saved. Packs that were put stay, and saving it again skips them.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// The range is not one of the state's.
+    #[error("the slice {}..{} cannot be saved: {why}", range.start, range.end)]
+    Range {
+        /// The bytes of the state that were to be saved.
+        range: Range<usize>,
+        /// What is wrong with them.
+        why: &'static str,
+    },
+    /// A request to the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Saves the bytes `range` of the state, staged in `bytes`, and returns the packs that hold them, in the order of the
+/// state's bytes: the slice's part of a manifest.
+///
+/// A pack is one put. One that the store has already, with the right length, is not put again. What is saved does not
+/// count until a checkpoint that names it is [committed](crate::commit).
+pub async fn save_slice(
+    run: &RunDir,
+    layout: &Layout,
+    range: Range<usize>,
+    bytes: Bytes,
+    limits: &Limits,
+) -> Result<Vec<Pack>, SaveError> {
+    let wrong = |why| SaveError::Range { range: range.clone(), why };
+    if range.start > range.end || range.end > layout.bytes() {
+        return Err(wrong("it reaches past the end of the state"));
+    }
+    if bytes.len() != range.len() {
+        return Err(wrong("the staged copy has another length"));
+    }
+    if [range.start, range.end].iter().any(|&end| pack::element_start(layout, end) != end) {
+        return Err(wrong("it starts or ends within an element"));
+    }
+    let packs = pack::cut(layout, range.clone(), limits.pack_bytes).into_iter().map(|cut| {
+        let staged = bytes.slice(cut.start - range.start..cut.end - range.start);
+        save_pack(run.folder().clone(), layout.clone(), cut, staged)
+    });
+    Ok(stream::iter(packs).buffered(limits.concurrency.max(1)).try_collect().await?)
+}
+
+async fn save_pack(
+    folder: Folder,
+    layout: Layout,
+    range: Range<usize>,
+    staged: Bytes,
+) -> Result<Pack, StoreError> {
+    let encode = move || pack::encode(&layout, range, &staged);
+    let cut_off = |source| StoreError::CutOff { object: folder.uri_of("packs"), source };
+    let encoded = tokio::task::spawn_blocking(encode).await.map_err(cut_off)?;
+    put_pack(&folder, &encoded.pack, encoded.body).await?;
+    Ok(encoded.pack)
+}
+
+async fn put_pack(folder: &Folder, pack: &Pack, body: PutPayload) -> Result<(), StoreError> {
+    let name = pack::name(&pack.hash);
+    match folder.head(&name).await? {
+        Some(found) if found.size == pack.length => return Ok(()),
+        Some(_) => {}
+        None if folder.create(&name, body.clone()).await? == Created::New => return Ok(()),
+        // Put at the same time by a worker that holds the same bytes, or by an attempt of ours whose answer was lost.
+        None => {
+            if folder.head(&name).await?.is_some_and(|found| found.size == pack.length) {
+                return Ok(());
+            }
+        }
+    }
+    // Under the name of these bytes there are others, cut short or overwritten, or the put that blocked ours failed.
+    tracing::warn!(pack = folder.uri_of(&name), "not as it was put: putting it again");
+    folder.replace(&name, body).await
+}

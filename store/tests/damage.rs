@@ -1,0 +1,149 @@
+//! A flipped bit is noticed wherever it is, and the run goes on from the checkpoint before.
+
+mod support;
+
+use std::{error::Error, fs, path::Path};
+
+use support::{SMALL_PACKS, Scene, State, checkpoint, restored, save};
+use whimbrel_store::{
+    BadPack, CommitError, LogError, ReadManifestError, RestoreError, VerifyError, commit, quarantine, verify,
+};
+
+/// Flips a bit of each byte of a file in turn, and has `noticed` look at each.
+async fn flip_each_byte(file: &Path, mut noticed: impl AsyncFnMut(usize)) {
+    let good = fs::read(file).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(file, &bad).unwrap();
+        noticed(at).await;
+    }
+    fs::write(file, good).unwrap();
+}
+
+#[tokio::test]
+async fn in_any_byte_of_the_log() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    checkpoint(&mut office, &State::small(1), 5).await;
+    for file in scene.files("log").values() {
+        flip_each_byte(file, async |at| {
+            let error = scene.run().history().await.unwrap_err();
+            assert!(matches!(error, LogError::Entry { .. }), "byte {at}: {error}");
+        })
+        .await;
+    }
+    scene.run().history().await.unwrap();
+}
+
+#[tokio::test]
+async fn in_any_byte_of_a_manifest() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    let name = checkpoint(&mut office, &State::small(1), 5).await.manifest;
+    flip_each_byte(&scene.files("manifests")[&name], async |at| {
+        let error = scene.run().manifest(&name).await.unwrap_err();
+        assert!(
+            matches!(error, ReadManifestError::Damaged { .. }) && error.is_damage(),
+            "byte {at}: {error}"
+        );
+    })
+    .await;
+    scene.run().manifest(&name).await.unwrap();
+}
+
+#[tokio::test]
+async fn in_any_byte_of_a_pack() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    let name = checkpoint(&mut office, &State::small(1), 5).await.manifest;
+    for file in scene.files("packs").values() {
+        flip_each_byte(file, async |at| {
+            let error = restored(&scene.run(), &name).await.unwrap_err();
+            let damaged =
+                |error| matches!(error, RestoreError::Damaged { source: BadPack::Damaged { .. }, .. });
+            assert!(damaged(error), "byte {at}");
+        })
+        .await;
+    }
+    restored(&scene.run(), &name).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_bad_pack_is_listed() {
+    let scene = Scene::new().await;
+    let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
+    let files = scene.files("packs");
+    let file = |index: usize| {
+        let hash = manifest.packs[index].hash.to_string();
+        files[&format!("packs/{}/{hash}.safetensors", &hash[..2])].clone()
+    };
+    fs::remove_file(file(0)).unwrap();
+    let mut flipped = fs::read(file(1)).unwrap();
+    *flipped.last_mut().unwrap() ^= 4;
+    fs::write(file(1), flipped).unwrap();
+    fs::write(file(3), b"").unwrap();
+
+    let error = verify(&scene.run(), &manifest, &SMALL_PACKS, |_| {}).await.unwrap_err();
+    let VerifyError::Damaged { step: 5, bad } = error else { panic!("{error}") };
+    let packs: Vec<_> = bad.iter().map(BadPack::pack).collect();
+    assert_eq!(packs, [0, 1, 3].map(|index| manifest.packs[index].hash));
+    assert!(matches!(
+        bad[..],
+        [BadPack::Missing { .. }, BadPack::Damaged { .. }, BadPack::WrongLength { found: 0, .. }]
+    ));
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
+    let scene = Scene::new().await;
+    let run = scene.run();
+    let mut office = run.take_office("c").await.unwrap();
+    let before = checkpoint(&mut office, &State::small(1), 10).await;
+    let damaged = checkpoint(&mut office, &State::small(2), 20).await;
+    let hash = run.manifest(&damaged.manifest).await.unwrap().packs[0].hash;
+    let good = run.manifest(&damaged.manifest).await.unwrap().packs[1].hash;
+    let file = scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash.to_string()[..2])].clone();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&file, bytes).unwrap();
+
+    let error = restored(&run, &damaged.manifest).await.unwrap_err();
+    let RestoreError::Damaged { source, .. } = &error else { panic!("{error}") };
+    let reason = error.source().unwrap().to_string();
+    let removed = quarantine(&mut office, &damaged.manifest, &reason, &[source.pack(), good]).await.unwrap();
+    assert_eq!(removed, [hash], "the damaged pack goes and the good one stays");
+
+    let usable = office.history().checkpoints();
+    assert_eq!(usable.last().unwrap().manifest, before.manifest);
+    assert_eq!(restored(&run, &before.manifest).await.unwrap(), State::small(1));
+    let listed = run.checkpoints().await.unwrap();
+    assert_eq!(listed[1].quarantined.as_deref(), Some(reason.as_str()));
+
+    // The run computes the same step again, to the same bits, and this time the pack is put.
+    let again = checkpoint(&mut office, &State::small(2), 20).await;
+    assert_eq!(again.manifest, damaged.manifest);
+    assert_eq!(restored(&run, &again.manifest).await.unwrap(), State::small(2));
+    assert_eq!(office.history().checkpoints().last().unwrap().step, 20);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_lacks_a_pack_or_is_another_runs_is_not_committed() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
+    let hash = manifest.packs[1].hash;
+    let file = scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash.to_string()[..2])].clone();
+    fs::remove_file(file).unwrap();
+    let error = commit(&mut office, &manifest, None).await.unwrap_err();
+    assert!(matches!(&error, CommitError::Lacks { step: 5, packs } if packs[..] == [hash]), "{error}");
+
+    let mut foreign = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
+    foreign.run = "other".into();
+    assert!(matches!(commit(&mut office, &foreign, None).await.unwrap_err(), CommitError::Invalid { .. }));
+    let mut torn = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
+    torn.packs.pop();
+    assert!(matches!(commit(&mut office, &torn, None).await.unwrap_err(), CommitError::Invalid { .. }));
+    assert!(office.history().checkpoints().is_empty());
+    assert!(scene.files("manifests").is_empty());
+}

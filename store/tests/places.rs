@@ -1,0 +1,122 @@
+//! Stores and runs by their URIs.
+
+mod support;
+
+use std::{error::Error, fs};
+
+use support::Faulty;
+use tokio::task::JoinSet;
+use whimbrel_store::{Mode, OpenError, ProbeError, Store, open_run};
+
+fn told(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", told(source)),
+        None => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn a_folder_is_the_same_store_by_path_and_by_uri() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap().join("my runs/käfer #1 50%");
+    let by_path = Store::open(path.to_str().unwrap()).unwrap();
+    assert!(path.is_dir(), "a store that is not there is made");
+    assert!(by_path.uri().starts_with("file:///") && !by_path.uri().contains(' '), "{}", by_path.uri());
+    by_path.probe().await.unwrap();
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "the probe leaves nothing behind");
+
+    let id = "char-lm-x1".parse().unwrap();
+    by_path.run(&id).create("spec", Mode::Embedded).await.unwrap();
+    let by_uri = Store::open(by_path.uri()).unwrap();
+    assert_eq!(by_uri.uri(), by_path.uri());
+    assert_eq!(by_uri.runs().await.unwrap(), [id]);
+    assert!(path.join("char-lm-x1/log/00000000000000000000.json").is_file());
+
+    let uri = by_path.run(&"char-lm-x1".parse().unwrap()).uri().to_owned();
+    for (given, step) in [(uri.clone(), None), (format!("{uri}@400"), Some(400)), (format!("{uri}/"), None)] {
+        let (run, found) = open_run(&given).unwrap();
+        assert_eq!((run.uri(), run.id().as_str(), found), (uri.as_str(), "char-lm-x1", step));
+        assert_eq!(run.history().await.unwrap().spec(), "spec");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_uri_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let file = file.to_str().unwrap();
+    let cases = [
+        ("gcs://bucket/runs".to_owned(), "write gs://"),
+        ("memory:///".to_owned(), "only in memory"),
+        ("https://example.com/x".to_owned(), "a web address"),
+        ("floppy://a".to_owned(), "floppy:// is unknown"),
+        ("s3:///runs".to_owned(), "the bucket's name is missing"),
+        ("file://runs".to_owned(), "three slashes"),
+        (String::new(), "it is empty"),
+        (file.to_owned(), file),
+        (format!("{file}/runs"), "Not a directory"),
+    ];
+    for (uri, expected) in cases {
+        let error = Store::open(&uri).unwrap_err();
+        assert!(told(&error).contains(expected), "{uri}: {}", told(&error));
+    }
+    let missing = folder.path().join("missing");
+    let error = open_run(missing.join("r").to_str().unwrap()).unwrap_err();
+    assert!(matches!(&error, OpenError::Folder { path, .. } if *path == missing), "{error}");
+    assert!(!missing.exists(), "looking for a run makes no folder");
+    assert!(matches!(open_run("runs/Big Run").unwrap_err(), OpenError::Run { .. }));
+    assert!(matches!(open_run("runs/r@last").unwrap_err(), OpenError::Step { step, .. } if step == "last"));
+}
+
+#[test]
+fn buckets_have_canonical_uris() {
+    // Clients are only set up: nothing is sent.
+    for (given, uri) in [("s3://bucket/a/b/", "s3://bucket/a/b/r"), ("s3://bucket", "s3://bucket/r")] {
+        let store = Store::open(given).unwrap();
+        assert_eq!(store.run(&"r".parse().unwrap()).uri(), uri);
+        let (run, step) = open_run(&format!("{uri}@7")).unwrap();
+        assert_eq!((run.uri(), step), (uri, Some(7)));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_overwrites_will_not_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Faulty::over(folder.path()).overwriting().store().probe().await.unwrap_err();
+    assert!(matches!(error, ProbeError::Overwrites { .. }), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "the probe leaves nothing behind");
+
+    let store = Faulty::over(folder.path()).store();
+    fs::remove_dir(folder.path()).unwrap();
+    fs::write(folder.path(), "in the way").unwrap();
+    let error = store.probe().await.unwrap_err();
+    assert!(matches!(&error, ProbeError::Lacks { need: "create objects", .. }), "{error}");
+    assert!(told(&error).contains("test://store/whimbrel-probe-"), "{}", told(&error));
+}
+
+#[tokio::test]
+async fn output_comes_back_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Faulty::over(folder.path()).store().run(&"r".parse().unwrap());
+    let mut puts = JoinSet::new();
+    for (worker, sequence) in [("w10", 0), ("w2", 1), ("w2", 0), ("w2", 10)] {
+        let run = run.clone();
+        let text = format!("{worker} says {sequence}\n");
+        puts.spawn(async move { run.put_output(worker, sequence, text.into()).await });
+    }
+    for put in puts.join_all().await {
+        put.unwrap();
+    }
+    run.put_output("w2", 1, "w2 says 1, again\n".into()).await.unwrap();
+    assert_eq!(run.output_workers().await.unwrap(), ["w2", "w10"]);
+    let text = |chunks: Vec<whimbrel_store::OutputChunk>| -> String {
+        chunks.iter().map(|chunk| str::from_utf8(&chunk.text).unwrap()).collect()
+    };
+    assert_eq!(
+        text(run.output(None).await.unwrap()),
+        "w2 says 0\nw2 says 1, again\nw2 says 10\nw10 says 0\n"
+    );
+    assert_eq!(text(run.output(Some("w10")).await.unwrap()), "w10 says 0\n");
+    assert_eq!(run.output(Some("w3")).await.unwrap(), []);
+}

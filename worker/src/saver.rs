@@ -1,0 +1,115 @@
+//! Saving this worker's slice of a checkpoint behind the steps that follow.
+//!
+//! Training stands still while the slice is copied to a buffer, and no longer: hashing and upload happen on the control
+//! link's threads. There is one buffer, kept from save to save, so a save waits for the one before.
+
+use std::{
+    future::Future,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{task::JoinSet, time::timeout};
+use whimbrel_proto::v1::{self, worker_message::Message};
+use whimbrel_state::{Layout, StateBytes};
+use whimbrel_store::{Limits, RunDir, save_slice};
+
+use crate::{
+    link::{Link, Outbox},
+    reason::reason,
+};
+
+/// Saves slices of checkpoints, one at a time.
+#[derive(Debug)]
+pub(crate) struct Saver {
+    run: RunDir,
+    layout: Arc<Layout>,
+    /// How long a save waits for the one before.
+    patience: Duration,
+    /// The upload under way, if there is one; gives the buffer back.
+    upload: JoinSet<BytesMut>,
+    buffer: BytesMut,
+}
+
+/// Which part of which checkpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Slice {
+    /// The generation that stages it.
+    pub(crate) generation: u64,
+    /// Steps applied to the state.
+    pub(crate) step: u64,
+    /// Bytes of the state.
+    pub(crate) range: Range<usize>,
+}
+
+impl Saver {
+    pub(crate) fn new(run: RunDir, layout: Layout, patience: Duration) -> Self {
+        Self { run, layout: Arc::new(layout), patience, upload: JoinSet::new(), buffer: BytesMut::new() }
+    }
+
+    /// Copies a slice of `state` and starts to upload it; the coordinator is told how that ends. Nothing is saved when
+    /// the generation is called off before.
+    pub(crate) fn stage(&mut self, link: &Link, slice: Slice, state: &StateBytes<'_>) {
+        let began = Instant::now();
+        let patience = self.patience;
+        let ready = async { timeout(patience, self.finish_previous()).await };
+        match link.unless_called_off(slice.generation, ready) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => {
+                let why = format!("the save before it was not done within {patience:?}: the store is slow");
+                link.outbox().send(failed(&slice, why));
+                return;
+            }
+            None => return,
+        }
+        self.buffer.clear();
+        self.buffer.reserve(slice.range.len());
+        for part in state.read(slice.range.clone()) {
+            self.buffer.extend_from_slice(part);
+        }
+        let staged = std::mem::take(&mut self.buffer).freeze();
+        let upload = self.upload(slice, staged, began, link.outbox().clone());
+        self.upload.spawn_on(upload, link.handle());
+    }
+
+    async fn finish_previous(&mut self) {
+        while let Some(done) = self.upload.join_next().await {
+            self.buffer = done.unwrap_or_else(|error| {
+                tracing::error!(%error, "an upload ended before its time");
+                BytesMut::new()
+            });
+        }
+    }
+
+    fn upload(
+        &self,
+        slice: Slice,
+        staged: Bytes,
+        began: Instant,
+        outbox: Outbox,
+    ) -> impl Future<Output = BytesMut> + use<> {
+        let (run, layout, blocked) = (self.run.clone(), Arc::clone(&self.layout), began.elapsed());
+        async move {
+            let limits = Limits::default();
+            outbox.send(match save_slice(&run, &layout, slice.range.clone(), staged.clone(), &limits).await {
+                Ok(packs) => Message::SliceSaved(v1::SliceSaved {
+                    generation: slice.generation,
+                    step: slice.step,
+                    packs: packs.iter().map(v1::Pack::from).collect(),
+                    blocked_seconds: blocked.as_secs_f64(),
+                    seconds: began.elapsed().as_secs_f64(),
+                }),
+                Err(error) => failed(&slice, reason(&error)),
+            });
+            staged.try_into_mut().unwrap_or_default()
+        }
+    }
+}
+
+fn failed(slice: &Slice, reason: String) -> Message {
+    let (generation, step) = (slice.generation, slice.step);
+    tracing::warn!(generation, step, reason, "this worker's slice of a checkpoint could not be saved");
+    Message::SliceFailed(v1::SliceFailed { generation, step, reason })
+}

@@ -1,0 +1,131 @@
+//! The terms of a run: what the coordinator's `Welcome` says, checked.
+
+use std::time::Duration;
+
+use whimbrel_collective::Reduction;
+use whimbrel_proto::{border::WireError, v1};
+
+use crate::trainer::Context;
+
+/// What a worker must know of its run, beyond what a generation says.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// The epoch under which the coordinator decides.
+    pub(crate) epoch: u64,
+    /// The run's directory.
+    pub(crate) uri: String,
+    /// What the program gets to know.
+    pub(crate) context: Context,
+    /// Steps between evaluations; `None`: only at the end.
+    pub(crate) evaluate_every: Option<u64>,
+    /// Steps between checkpoints; `None` where the coordinator asks for them.
+    pub(crate) checkpoint_every: Option<u64>,
+    pub(crate) reduction: Reduction,
+    pub(crate) on_nonfinite: OnNonfinite,
+    /// The longest wait for peers within one step.
+    pub(crate) step_timeout: Duration,
+}
+
+/// What to do about a gradient that is infinite or not a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnNonfinite {
+    /// End the run with an error that names the tensor.
+    Stop,
+    /// Leave the step's update out, on every worker alike.
+    Skip,
+}
+
+impl Terms {
+    /// Whether the model is to be evaluated after `step` steps.
+    pub(crate) fn evaluates_at(&self, step: u64) -> bool {
+        step == self.context.steps || self.evaluate_every.is_some_and(|every| step.is_multiple_of(every))
+    }
+
+    /// Whether a checkpoint is to be taken after `step` steps without anybody asking.
+    pub(crate) fn saves_at(&self, step: u64) -> bool {
+        step == self.context.steps || self.checkpoint_every.is_some_and(|every| step.is_multiple_of(every))
+    }
+}
+
+impl TryFrom<v1::Welcome> for Terms {
+    type Error = WireError;
+
+    fn try_from(wire: v1::Welcome) -> Result<Self, WireError> {
+        let reduction = match wire.reduction() {
+            v1::Reduction::Exact => Reduction::Exact,
+            v1::Reduction::F32 => Reduction::F32,
+            v1::Reduction::Unspecified => return Err(unknown("welcome.reduction", wire.reduction)),
+        };
+        let on_nonfinite = match wire.on_nonfinite() {
+            v1::OnNonfinite::Stop => OnNonfinite::Stop,
+            v1::OnNonfinite::Skip => OnNonfinite::Skip,
+            v1::OnNonfinite::Unspecified => return Err(unknown("welcome.on_nonfinite", wire.on_nonfinite)),
+        };
+        if wire.shards == 0 || wire.global_batch == 0 || !wire.global_batch.is_multiple_of(wire.shards) {
+            let why = format!("{}, which does not divide the global batch of {}", wire.shards, wire.global_batch);
+            return Err(WireError::Invalid("welcome.shards", why));
+        }
+        let settings = serde_json::from_str(&wire.settings)
+            .map_err(|error| WireError::Invalid("welcome.settings", format!("not JSON: {error}")))?;
+        let every = |field, steps: Option<u64>| match steps {
+            Some(0) => Err(WireError::Invalid(field, "0".into())),
+            steps => Ok(steps),
+        };
+        Ok(Self {
+            epoch: wire.epoch,
+            evaluate_every: every("welcome.evaluate_every", wire.evaluate_every)?,
+            checkpoint_every: every("welcome.checkpoint_every", wire.checkpoint_every)?,
+            reduction,
+            on_nonfinite,
+            step_timeout: Duration::from_millis(wire.step_timeout_ms),
+            context: Context {
+                seed: wire.seed,
+                global_batch: wire.global_batch,
+                shards: wire.shards,
+                steps: wire.steps,
+                settings,
+            },
+            uri: wire.uri,
+        })
+    }
+}
+
+fn unknown(field: &'static str, number: i32) -> WireError {
+    WireError::Invalid(field, format!("{number} (unknown)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn welcome() -> v1::Welcome {
+        v1::Welcome {
+            steps: 30,
+            global_batch: 12,
+            shards: 4,
+            settings: r#"{"width":8}"#.into(),
+            evaluate_every: Some(20),
+            reduction: v1::Reduction::Exact.into(),
+            on_nonfinite: v1::OnNonfinite::Skip.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn evaluations_and_checkpoints_fall_on_their_steps_and_the_last() {
+        let terms = Terms::try_from(welcome()).unwrap();
+        let due = |at: fn(&Terms, u64) -> bool| (1..=30).filter(|&step| at(&terms, step)).collect::<Vec<_>>();
+        assert_eq!(due(Terms::evaluates_at), [20, 30]);
+        assert_eq!(due(Terms::saves_at), [30]);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_the_name_of_its_field() {
+        let refused = |wire: v1::Welcome| Terms::try_from(wire).unwrap_err().to_string();
+        assert!(refused(v1::Welcome { shards: 5, ..welcome() }).contains("welcome.shards"));
+        assert!(refused(v1::Welcome { shards: 0, ..welcome() }).contains("welcome.shards"));
+        assert!(refused(v1::Welcome { settings: "{".into(), ..welcome() }).contains("welcome.settings"));
+        assert!(refused(v1::Welcome { evaluate_every: Some(0), ..welcome() }).contains("evaluate_every"));
+        assert!(refused(v1::Welcome { reduction: 9, ..welcome() }).contains("9 (unknown)"));
+    }
+}
