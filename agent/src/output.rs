@@ -5,17 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::StreamExt;
-use tokio::io::AsyncRead;
-use tokio_util::bytes::Bytes;
-use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, FramedRead};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Lines kept for the case that the process fails.
 const TAIL: usize = 30;
-/// Bytes of a line; what is longer is left out, with a note in its place.
+/// Bytes of a line; what is longer is cut off.
 const LONGEST_LINE: usize = 64 << 10;
-/// Lines passed on at a time.
-const BATCH: usize = 256;
+/// Bytes read at a time.
+const READ: usize = 16 << 10;
 
 /// The last lines that a process printed, on both of its streams.
 #[derive(Clone, Debug, Default)]
@@ -38,22 +35,68 @@ impl Tail {
     }
 }
 
-/// Reads a stream to its end and passes its lines on.
-pub(crate) async fn read(stream: impl AsyncRead + Unpin, tail: Tail, pass_on: impl Fn(Vec<String>)) {
-    let codec = AnyDelimiterCodec::new_with_max_length(b"\n".to_vec(), Vec::new(), LONGEST_LINE);
-    let mut batches = FramedRead::new(stream, codec).ready_chunks(BATCH);
-    while let Some(batch) = batches.next().await {
-        let line = |line: Result<Bytes, AnyDelimiterCodecError>| match line {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).trim_end_matches('\r').to_owned(),
-            Err(AnyDelimiterCodecError::MaxChunkLengthExceeded) => {
-                format!("(a line of more than {LONGEST_LINE} bytes is left out)")
-            }
-            Err(AnyDelimiterCodecError::Io(error)) => format!("(the output could not be read: {error})"),
-        };
-        let lines: Vec<String> = batch.into_iter().map(line).collect();
-        tail.push(&lines);
-        pass_on(lines);
+/// Cuts what is read into lines, of bounded length.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The line that has not ended yet, as far as it is kept.
+    unfinished: Vec<u8>,
+    /// It is longer than what is kept of it.
+    cut: bool,
+}
+
+impl Lines {
+    /// Takes in what was read, and returns the lines that ended in it.
+    fn take(&mut self, mut bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            self.keep(&bytes[..end]);
+            lines.push(self.finish());
+            bytes = &bytes[end + 1..];
+        }
+        self.keep(bytes);
+        lines
     }
+
+    /// The last line, where no line feed ends it.
+    fn rest(&mut self) -> Option<String> {
+        (!self.unfinished.is_empty()).then(|| self.finish())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = LONGEST_LINE - self.unfinished.len();
+        self.cut |= bytes.len() > room;
+        self.unfinished.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn finish(&mut self) -> String {
+        let bytes = std::mem::take(&mut self.unfinished);
+        let line = String::from_utf8_lossy(&bytes);
+        let line = line.trim_end_matches('\r');
+        if std::mem::take(&mut self.cut) { format!("{line}… (cut off)") } else { line.to_owned() }
+    }
+}
+
+/// Reads a stream to its end and passes its lines on, as many at a time as came together.
+pub(crate) async fn read(mut stream: impl AsyncRead + Unpin, tail: Tail, pass_on: impl Fn(Vec<String>)) {
+    let (mut lines, mut buffer) = (Lines::default(), Vec::with_capacity(READ));
+    let pass_on = |lines: Vec<String>| {
+        tail.push(&lines);
+        if !lines.is_empty() {
+            pass_on(lines);
+        }
+    };
+    loop {
+        buffer.clear();
+        match stream.read_buf(&mut buffer).await {
+            Ok(0) => break,
+            Ok(_) => pass_on(lines.take(&buffer)),
+            Err(error) => {
+                pass_on(vec![format!("(the rest of the output could not be read: {error})")]);
+                break;
+            }
+        }
+    }
+    pass_on(lines.rest().into_iter().collect());
 }
 
 #[cfg(test)]
@@ -78,7 +121,7 @@ mod tests {
         bytes.extend(b"\nafter\n");
         let (lines, _) = lines_of(&bytes).await;
         assert_eq!(lines.last().unwrap(), "after");
-        assert!(lines[0].contains("left out"), "{:.100}", lines[0]);
+        assert!(lines[0].ends_with("(cut off)") && lines[0].len() < LONGEST_LINE + 20, "{}", lines.len());
     }
 
     #[tokio::test]

@@ -159,7 +159,7 @@ impl Driver {
                 reply.send(printed).ok();
             }
             Input::NodeJoined(join, link, reply) => self.node_joined(join, link, reply),
-            Input::FromNode(node, message) => self.from_node(node, message),
+            Input::FromNode(node, message) => self.node_says(node, message),
             Input::NodeGone(node, reason) => {
                 if self.nodes.remove(&node).is_some() {
                     self.decide(Event::NodeLost { node, reason });
@@ -168,7 +168,7 @@ impl Driver {
             Input::WorkerCalled(run, worker, link, reply) => {
                 reply.send(self.worker_called(&run, worker, link)).ok();
             }
-            Input::FromWorker(run, worker, message) => self.from_worker(run, worker, message),
+            Input::FromWorker(run, worker, message) => self.worker_says(run, worker, message),
             Input::WorkerGone(run, worker, reason) => {
                 if let Some(desk) = self.desks.get_mut(&run) {
                     desk.links.remove(&worker);
@@ -412,7 +412,7 @@ impl Driver {
         self.decide(Event::NodeJoined { node, slots: join.slots });
     }
 
-    fn from_node(&mut self, node: NodeId, message: v1::agent_message::Message) {
+    fn node_says(&mut self, node: NodeId, message: v1::agent_message::Message) {
         use v1::agent_message::Message;
         self.decide(Event::NodeHeard { node });
         let (run, event) = match message {
@@ -468,7 +468,7 @@ impl Driver {
         Ok(welcome)
     }
 
-    fn from_worker(&mut self, run: RunId, worker: WorkerId, message: v1::worker_message::Message) {
+    fn worker_says(&mut self, run: RunId, worker: WorkerId, message: v1::worker_message::Message) {
         match self.event_of(&run, worker, message) {
             Ok(Some(event)) => self.of_run(run, event),
             Ok(None) => {}

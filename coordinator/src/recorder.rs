@@ -11,8 +11,8 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::v1;
 use whimbrel_state::{Hash, Manifest};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, RunDir,
-    Stopped, collect, commit, quarantine,
+    AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Stopped,
+    collect, commit, quarantine,
 };
 
 use crate::{

@@ -56,23 +56,24 @@ impl Run {
         }
     }
 
-    pub(crate) fn fail(&mut self, now: Duration, reason: String, tail: Vec<String>, out: &mut Vec<Command>) {
-        self.end(now, Outcome::Failed, reason, tail, out);
+    pub(crate) fn fail(&mut self, reason: String, tail: Vec<String>, out: &mut Vec<Command>) {
+        self.end(Outcome::Failed, reason, tail, out);
     }
 
-    pub(crate) fn end_recorded(&mut self, _now: Duration, out: &mut Vec<Command>) {
+    pub(crate) fn end_recorded(&mut self, out: &mut Vec<Command>) {
         if let Intent::Recording(end) = &self.intent {
             let end = end.clone();
             self.intent = Intent::Ended(end.clone());
+            self.announce_phase(out);
             self.announce(Notice::Ended(end), out);
         }
     }
 
     /// Nothing may be decided here any more: the workers are told to end, the log is left alone.
-    pub(crate) fn office_lost(&mut self, now: Duration, reason: String, out: &mut Vec<Command>) {
+    pub(crate) fn office_lost(&mut self, reason: String, out: &mut Vec<Command>) {
         if !matches!(self.intent, Intent::Ended(_)) {
             self.intent = Intent::Train;
-            self.end(now, Outcome::LetGo, reason, Vec::new(), out);
+            self.end(Outcome::LetGo, reason, Vec::new(), out);
         }
     }
 
@@ -80,9 +81,11 @@ impl Run {
     pub(crate) fn may_form(&self) -> bool {
         match self.intent {
             Intent::Train => true,
-            // To save what has been computed since the last checkpoint, unless that is under way or has failed.
+            // To save what has been computed since the last checkpoint, unless that is under way or is given up.
             Intent::Stop { .. } => {
-                self.held() > self.saves.committed && !self.saves.under_way() && self.saves.failure.is_none()
+                self.held() > self.saves.committed
+                    && !self.saves.under_way()
+                    && self.saves.refusals < self.facts.tries
             }
             Intent::Cancel | Intent::Recording(_) | Intent::Ended(_) => false,
         }
@@ -99,11 +102,11 @@ impl Run {
 
     /// Ends the run where that is due.
     pub(crate) fn come_to_an_end(&mut self, now: Duration, out: &mut Vec<Command>) {
-        if self.all_is_done(now, out) {
+        if self.all_is_done(out) {
             return;
         }
         match self.intent {
-            Intent::Cancel => self.end(now, Outcome::Cancelled, "cancelled".into(), Vec::new(), out),
+            Intent::Cancel => self.end(Outcome::Cancelled, "cancelled".into(), Vec::new(), out),
             Intent::Stop { record, since } => {
                 let outcome = if record { Outcome::Stopped } else { Outcome::LetGo };
                 let waiting = self.live.is_some() || self.saves.under_way() || self.may_form();
@@ -118,14 +121,14 @@ impl Run {
                 } else {
                     return;
                 };
-                self.end(now, outcome, reason, Vec::new(), out);
+                self.end(outcome, reason, Vec::new(), out);
             }
             Intent::Train | Intent::Recording(_) | Intent::Ended(_) => {}
         }
     }
 
     /// Ends the run if every member has applied the last step and the last checkpoint is committed.
-    fn all_is_done(&mut self, now: Duration, out: &mut Vec<Command>) -> bool {
+    fn all_is_done(&mut self, out: &mut Vec<Command>) -> bool {
         let Some(live) = self.live.as_ref().filter(|live| live.is_complete()) else { return false };
         let Some((first, state)) = live.completed.first_key_value() else { return false };
         if let Some((other, _)) = live.completed.iter().find(|(_, other)| *other != state) {
@@ -133,29 +136,22 @@ impl Run {
                 "workers {first} and {other} applied the same steps and hold different bits; \
                  the trainer is not deterministic, or their machines are of different numerics classes"
             );
-            self.fail(now, reason, Vec::new(), out);
+            self.fail(reason, Vec::new(), out);
             return true;
         }
         if self.saves.committed == Some(self.facts.steps) {
-            self.end(now, Outcome::Finished, String::new(), Vec::new(), out);
+            self.end(Outcome::Finished, String::new(), Vec::new(), out);
             return true;
         }
-        if self.saves.failures >= self.facts.tries {
+        if self.saves.refusals >= self.facts.tries {
             let reason = self.saves.failure.clone().unwrap_or_default();
-            self.fail(now, format!("the last checkpoint could not be saved: {reason}"), Vec::new(), out);
+            self.fail(format!("the last checkpoint could not be saved: {reason}"), Vec::new(), out);
             return true;
         }
         false
     }
 
-    fn end(
-        &mut self,
-        now: Duration,
-        outcome: Outcome,
-        reason: String,
-        tail: Vec<String>,
-        out: &mut Vec<Command>,
-    ) {
+    fn end(&mut self, outcome: Outcome, reason: String, tail: Vec<String>, out: &mut Vec<Command>) {
         if self.has_ended() {
             return;
         }
@@ -172,7 +168,7 @@ impl Run {
         };
         self.intent = Intent::Recording(end.clone());
         if outcome == Outcome::LetGo {
-            self.end_recorded(now, out);
+            self.end_recorded(out);
         } else {
             out.push(Command::RecordEnd { run: self.id.clone(), end });
         }
@@ -200,14 +196,22 @@ impl Run {
                     worker.state = WorkerState::Lost;
                     out.push(Command::Kill { run, node, worker: id });
                 }
-                WorkerState::Leaving { since } if now.saturating_sub(since) > self.timing.leave => {
-                    worker.state = WorkerState::Lost;
-                    out.push(Command::Kill { run, node, worker: id });
-                }
                 WorkerState::Leaving { .. } | WorkerState::Lost => {}
             }
         }
         self.live = None;
         self.places.retain(|_, place| place.worker.is_some());
+    }
+
+    /// Workers that were told to leave and have not in time are killed.
+    pub(crate) fn kill_the_lingering(&mut self, now: Duration, out: &mut Vec<Command>) {
+        for (&id, worker) in &mut self.workers {
+            if let WorkerState::Leaving { since } = worker.state
+                && now.saturating_sub(since) > self.timing.leave
+            {
+                worker.state = WorkerState::Lost;
+                out.push(Command::Kill { run: self.id.clone(), node: worker.node, worker: id });
+            }
+        }
     }
 }

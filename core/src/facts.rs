@@ -71,6 +71,8 @@ pub struct Timing {
     pub leave: Duration,
     /// The second start of a failing worker waits this long, each further one twice as long; the first does not wait.
     pub restart: Duration,
+    /// A member's slice of a checkpoint must be in the store this long after the first sign of that checkpoint.
+    pub save: Duration,
     /// A checkpoint that failed is tried again after this long.
     pub save_again: Duration,
 }
@@ -84,6 +86,7 @@ impl Default for Timing {
             stop: Duration::from_secs(120),
             leave: Duration::from_secs(10),
             restart: Duration::from_secs(1),
+            save: Duration::from_secs(1800),
             save_again: Duration::from_secs(5),
         }
     }

@@ -74,13 +74,19 @@ impl Core {
                 }
             }
         }
+        self.settle(now, &mut commands);
+        // Slots that a run has just given up are another's at once.
+        self.settle(now, &mut commands);
+        commands
+    }
+
+    fn settle(&mut self, now: Duration, out: &mut Vec<Command>) {
         self.give_slots();
         for id in &self.order {
             if let Some(run) = self.runs.get_mut(id) {
-                run.settle(now, &mut commands);
+                run.settle(now, out);
             }
         }
-        commands
     }
 
     /// Whether a worker that calls in was started for that run by this core, and is not given up.
@@ -105,8 +111,12 @@ impl Core {
     }
 
     fn open(&mut self, now: Duration, id: RunId, facts: RunFacts, epoch: u64, start: Start) {
+        let mut run = Run::new(id.clone(), facts, self.timing, epoch, start, now);
+        if let Some(before) = self.runs.remove(&id) {
+            run.inherit(before, now);
+        }
         self.order.retain(|known| *known != id);
         self.order.push(id.clone());
-        self.runs.insert(id.clone(), Run::new(id, facts, self.timing, epoch, start, now));
+        self.runs.insert(id, run);
     }
 }

@@ -29,8 +29,10 @@ pub(crate) struct Live {
     broken: Option<Duration>,
     /// The members have been told to leave.
     interrupted: bool,
-    /// A halt has been asked for, and when.
-    pub(crate) halt_asked: Option<Duration>,
+    /// A halt has been asked for.
+    pub(crate) halt_asked: bool,
+    /// It has been asked for together with a checkpoint: where the members halt they have staged one.
+    halt_saves: bool,
     /// A checkpoint has been asked for that no slice has come of yet.
     pub(crate) checkpoint_asked: bool,
     /// Members that have applied the run's last step, with the BLAKE3 of their state.
@@ -114,12 +116,12 @@ impl Run {
             return;
         }
         live.completed.remove(&id);
+        let staged = live.halt_saves && cause == Cause::Agreed;
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.state = WorkerState::Ready { holds: step, since: now };
             worker.heard = now;
             worker.reached = worker.reached.max(step.unwrap_or(0));
         }
-        let agreed = cause == Cause::Agreed;
         if let Cause::Broken { reason, suspect } = cause
             && live.broken.is_none()
         {
@@ -132,30 +134,36 @@ impl Run {
                 out,
             );
         }
+        self.member_left(now, id, generation, step, out);
         if let Some(step) = step {
             self.advance(now, step);
-            // Agreed with a stop under way, the boundary is where the last checkpoint is staged.
-            if agreed && self.is_stopping() {
+            if staged {
                 self.expect_save(now, (generation, step), out);
             }
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
     pub(crate) fn completed(
         &mut self,
+        now: Duration,
         id: WorkerId,
         generation: u64,
         state: [u8; 32],
         loss: Option<f64>,
         val_loss: Option<f64>,
+        out: &mut Vec<Command>,
     ) {
         let Some(live) = &mut self.live else { return };
-        if live.number == generation && live.present.contains(&id) {
-            live.completed.insert(id, state);
-            self.loss = loss.or(self.loss);
-            self.val_loss = val_loss.or(self.val_loss);
-            self.high = self.facts.steps;
+        if live.number != generation || !live.present.contains(&id) {
+            return;
         }
+        live.completed.insert(id, state);
+        live.progress = now;
+        self.loss = loss.or(self.loss);
+        self.val_loss = val_loss.or(self.val_loss);
+        self.high = self.facts.steps;
+        self.expect_save(now, (generation, self.facts.steps), out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
@@ -179,10 +187,12 @@ impl Run {
             worker.state = WorkerState::Ready { holds: None, since: now };
             worker.heard = now;
         }
-        if live.broken.is_some() {
+        let known = live.broken.is_some();
+        live.broken.get_or_insert(now);
+        self.member_left(now, id, generation, None, out);
+        if known {
             return;
         }
-        live.broken = Some(now);
         self.gap_since = now;
         if damaged {
             self.warn(format!("checkpoint {manifest} is damaged and put aside: {reason}"), Vec::new(), out);
@@ -196,7 +206,7 @@ impl Run {
         if self.restore_failures < self.facts.tries {
             self.warn(format!("{text}; trying again"), Vec::new(), out);
         } else {
-            self.fail(now, format!("{text}, {} times in a row", self.restore_failures), Vec::new(), out);
+            self.fail(format!("{text}, {} times in a row", self.restore_failures), Vec::new(), out);
         }
     }
 
@@ -210,30 +220,27 @@ impl Run {
         self.start = Some(start);
     }
 
-    /// Sees to the live generation if there is one, and forms the next if there is none.
+    /// Sees to the live generation, and forms the next if there is none.
     pub(crate) fn tend_generation(&mut self, now: Duration, out: &mut Vec<Command>) {
         self.lose_the_stuck(now, out);
+        if self.live.as_ref().is_none_or(|live| live.present.is_empty()) {
+            self.live = None;
+            self.form(now, out);
+        }
         let admit = self.newcomers_wait(now);
         let halt = admit || self.is_stopping();
         let checkpoint = self.is_stopping();
-        let Some(live) = &mut self.live else {
-            self.form(now, out);
-            return;
-        };
+        let Some(live) = &mut self.live else { return };
         if live.broken.is_some() && !live.interrupted {
             live.interrupted = true;
             for &worker in &live.present {
                 out.push(Command::Interrupt { run: self.id.clone(), worker, generation: live.number });
             }
         }
-        if live.present.is_empty() {
-            self.live = None;
-            self.form(now, out);
-            return;
-        }
         // A generation that has applied the last step halts for nobody, and ends by itself.
-        if halt && live.broken.is_none() && live.halt_asked.is_none() && live.completed.is_empty() {
-            live.halt_asked = Some(now);
+        if halt && live.broken.is_none() && !live.halt_asked && live.completed.is_empty() {
+            live.halt_asked = true;
+            live.halt_saves = checkpoint;
             self.gap_since = now;
             for &worker in &live.present {
                 let (run, generation) = (self.id.clone(), live.number);
@@ -249,14 +256,13 @@ impl Run {
         let (since, what) = match live.broken {
             Some(since) => (since, "did not leave its generation"),
             // Twice: when members wait for one of them, they must have had the time to say which.
-            None if live.completed.is_empty() => (live.progress + patience, "applied no step"),
-            None => return,
+            None => (live.progress + patience, "applied no step"),
         };
         if now.saturating_sub(since) <= patience {
             return;
         }
-        let stuck: Vec<WorkerId> =
-            live.present.iter().filter(|worker| !live.completed.contains_key(worker)).copied().collect();
+        let waits = |worker: &&WorkerId| live.broken.is_none() && live.completed.contains_key(worker);
+        let stuck: Vec<WorkerId> = live.present.iter().filter(|worker| !waits(worker)).copied().collect();
         for worker in stuck {
             self.lose(now, worker, &format!("{what} within {} s", patience.as_secs_f32()), out);
         }
@@ -295,18 +301,21 @@ impl Run {
         if ready.len() < needed as usize {
             return;
         }
-        // Who holds the state goes on at once; a beginning waits for those that are on their way.
-        if held.is_none() && !self.gathered(now) {
+        // A damaged checkpoint may be on its way to be put aside.
+        let Some(start) = &self.start else { return };
+        // What was left outside the last generation may be behind the newest checkpoint, and then counts for nothing.
+        let held = held.filter(|&step| step >= start.step());
+        // Who holds the state goes on at once; a beginning waits for those that are on their way, and for a commit that
+        // may take it further.
+        if held.is_none() && (!self.gathered(now) || self.saves.is_committing()) {
             return;
         }
-        let origin = match (held, &self.start) {
+        let origin = match (held, start) {
             (Some(step), _) => Origin::Members { step },
-            (None, Some(Start::Initial)) => Origin::Initial,
-            (None, Some(Start::Checkpoint { step, manifest })) => {
+            (None, Start::Initial) => Origin::Initial,
+            (None, Start::Checkpoint { step, manifest }) => {
                 Origin::Checkpoint { step: *step, manifest: manifest.clone() }
             }
-            // A damaged checkpoint is being put aside.
-            (None, None) => return,
         };
         ready.sort_unstable_by_key(|&(rank, ..)| rank);
         // Where there is no room for all, who holds the state comes first.
@@ -342,7 +351,7 @@ impl Run {
             Origin::Initial => 0,
             Origin::Checkpoint { step, .. } | Origin::Members { step } => *step,
         };
-        self.saves.generation_formed(number, ids.clone());
+        self.saves.generation_formed(number, &ids);
         let notice = Notice::Formed {
             generation: number,
             step,
@@ -358,7 +367,8 @@ impl Run {
             progress: now,
             broken: None,
             interrupted: false,
-            halt_asked: None,
+            halt_asked: false,
+            halt_saves: false,
             checkpoint_asked: false,
             completed: BTreeMap::new(),
         });

@@ -100,8 +100,21 @@ impl Run {
     fn add_place(&mut self, node: NodeId) {
         let taken: BTreeSet<u32> = self.places.keys().copied().collect();
         let rank = (0..).find(|rank| !taken.contains(rank)).unwrap_or(u32::MAX);
-        let place = Place { node, worker: None, failures: 0, failed_at: 0, next_start: Some(Duration::ZERO) };
-        self.places.insert(rank, place);
+        self.places.insert(rank, Place::new(node, None));
+    }
+
+    /// Takes over from the same run under an earlier epoch: its processes may not all have ended, they keep their slots
+    /// until then, and their names are not used again.
+    pub(crate) fn inherit(&mut self, before: Self, now: Duration) {
+        self.last_worker = before.last_worker;
+        self.workers = before.workers;
+        for worker in self.workers.values_mut() {
+            if !matches!(worker.state, WorkerState::Leaving { .. } | WorkerState::Lost) {
+                worker.state = WorkerState::Leaving { since: now };
+            }
+        }
+        let occupied = before.places.into_iter().filter(|(_, place)| place.worker.is_some());
+        self.places = occupied.map(|(rank, place)| (rank, Place::new(place.node, place.worker))).collect();
     }
 
     pub(crate) fn prepared(&mut self, node: NodeId) {
@@ -110,19 +123,19 @@ impl Run {
         }
     }
 
-    pub(crate) fn prepare_failed(
-        &mut self,
-        now: Duration,
-        node: NodeId,
-        reason: &str,
-        tail: Vec<String>,
-        out: &mut Vec<Command>,
-    ) {
-        self.nodes.insert(node, Preparation::Failed);
+    pub(crate) fn prepare_failed(&mut self, node: NodeId, reason: &str, tail: Vec<String>) {
+        // A node that was lost meanwhile is of no use anyway.
+        let Some(preparation) = self.nodes.get_mut(&node) else { return };
+        *preparation = Preparation::Failed;
         self.places.retain(|_, place| place.node != node);
-        let reason = format!("setup failed on node {node}: {reason}");
+        self.setup_failure = Some((format!("setup failed on node {node}: {reason}"), tail));
+    }
+
+    /// Goes on without a node whose `setup` failed, if other nodes have had slots to give instead.
+    pub(crate) fn do_without_setup(&mut self, out: &mut Vec<Command>) {
+        let Some((reason, tail)) = self.setup_failure.take() else { return };
         if self.places.is_empty() {
-            self.fail(now, reason, tail, out);
+            self.fail(reason, tail, out);
         } else {
             self.warn(format!("{reason}; the run goes on without that node"), tail, out);
         }
@@ -215,9 +228,11 @@ impl Run {
         out: &mut Vec<Command>,
     ) {
         let Some(worker) = self.workers.remove(&id) else { return };
-        self.miss_member(now, id);
-        self.abandon_saves_of(now, id, out);
         let as_told = matches!(worker.state, WorkerState::Leaving { .. }) || self.has_ended();
+        if !as_told {
+            self.miss_member(now, id);
+            self.abandon_saves_of(now, id, out);
+        }
         let (rank, node, pid) = (worker.rank, worker.node, worker.pid);
         let (reason, tail) = if as_told { (None, Vec::new()) } else { (worker.failure, tail) };
         let notice = Notice::WorkerExited {
@@ -252,7 +267,7 @@ impl Run {
             "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
         );
         if self.able_workers() < self.facts.workers_min.max(1) as usize {
-            self.fail(now, text, tail, out);
+            self.fail(text, tail, out);
         } else {
             self.warn(format!("{text}; its place stays empty"), tail, out);
         }
@@ -288,6 +303,12 @@ impl Run {
         for (id, reason) in late {
             self.lose(now, id, &reason, out);
         }
+    }
+}
+
+impl Place {
+    fn new(node: NodeId, worker: Option<WorkerId>) -> Self {
+        Self { node, worker, failures: 0, failed_at: 0, next_start: Some(Duration::ZERO) }
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Run {
     pub(crate) saves: Saves,
     /// Failures in a row to read a checkpoint because the store was out of reach.
     pub(crate) restore_failures: u32,
+    /// How `setup` failed on a node just now, and its last lines.
+    pub(crate) setup_failure: Option<(String, Vec<String>)>,
     pub(crate) intent: Intent,
     /// The phase last announced.
     pub(crate) announced: Option<(Phase, String)>,
@@ -116,6 +118,7 @@ impl Run {
             loss: None,
             val_loss: None,
             restore_failures: 0,
+            setup_failure: None,
             intent: Intent::Train,
             announced: None,
         }
@@ -123,11 +126,12 @@ impl Run {
 
     /// Takes note of what happened. Deciding what follows from it is left to [`settle`](Self::settle).
     pub(crate) fn take(&mut self, now: Duration, event: RunEvent, out: &mut Vec<Command>) {
+        if self.has_ended() {
+            return self.take_after_the_end(now, event, out);
+        }
         match event {
             RunEvent::Prepared { node } => self.prepared(node),
-            RunEvent::PrepareFailed { node, reason, tail } => {
-                self.prepare_failed(now, node, &reason, tail, out)
-            }
+            RunEvent::PrepareFailed { node, reason, tail } => self.prepare_failed(node, &reason, tail),
             RunEvent::WorkerStarted { worker, pid } => self.worker_started(worker, pid, out),
             RunEvent::WorkerReady { worker, address } => self.worker_ready(now, worker, address),
             RunEvent::WorkerHeard { worker, step } => self.worker_heard(now, worker, step),
@@ -150,19 +154,36 @@ impl Run {
             RunEvent::SliceFailed { worker, generation, step, reason } => {
                 self.slice_failed(now, worker, generation, step, &reason, out);
             }
-            RunEvent::Committed { step, manifest } => self.committed(now, step, manifest),
+            RunEvent::Committed { step, manifest } => self.committed(step, manifest),
             RunEvent::CommitFailed { step, reason } => self.commit_failed(now, step, &reason, out),
             RunEvent::Completed { worker, generation, state, loss, val_loss } => {
-                self.completed(worker, generation, state, loss, val_loss);
+                self.completed(now, worker, generation, state, loss, val_loss, out);
             }
             RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason } => {
                 self.restore_failed(now, worker, generation, &manifest, damaged, &reason, out);
             }
             RunEvent::Quarantined { start } => self.quarantined(start),
-            RunEvent::EndRecorded => self.end_recorded(now, out),
-            RunEvent::OfficeLost { reason } => self.office_lost(now, reason, out),
+            // Nothing was to be recorded.
+            RunEvent::EndRecorded => {}
+            RunEvent::OfficeLost { reason } => self.office_lost(reason, out),
             RunEvent::StopRequested { record } => self.stop_requested(now, record),
             RunEvent::CancelRequested => self.cancel_requested(),
+        }
+    }
+
+    /// With the end decided, all that still matters is that it is recorded and that the processes end.
+    fn take_after_the_end(&mut self, now: Duration, event: RunEvent, out: &mut Vec<Command>) {
+        match event {
+            RunEvent::WorkerStarted { worker, pid } => {
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.pid = Some(pid);
+                }
+            }
+            RunEvent::WorkerExited { worker, exit, tail } => self.worker_exited(now, worker, exit, tail, out),
+            RunEvent::Committed { step, manifest } => self.committed(step, manifest),
+            RunEvent::EndRecorded => self.end_recorded(out),
+            RunEvent::OfficeLost { reason } => self.office_lost(reason, out),
+            _ => {}
         }
     }
 
@@ -170,13 +191,16 @@ impl Run {
     /// and idempotent: called twice, the second time finds nothing to do.
     pub(crate) fn settle(&mut self, now: Duration, out: &mut Vec<Command>) {
         if !self.has_ended() {
+            self.do_without_setup(out);
             self.lose_the_silent(now, out);
+            self.lose_slow_savers(now, out);
             self.start_workers(now, out);
             self.tend_generation(now, out);
             self.ask_for_checkpoint(now, out);
             self.come_to_an_end(now, out);
         }
         self.clear_out(now, out);
+        self.kill_the_lingering(now, out);
         self.announce_phase(out);
     }
 
@@ -193,7 +217,7 @@ impl Run {
         state.is_some_and(|state| state != WorkerState::Lost)
     }
 
-    fn announce_phase(&mut self, out: &mut Vec<Command>) {
+    pub(crate) fn announce_phase(&mut self, out: &mut Vec<Command>) {
         let now = self.phase();
         if self.announced.as_ref() != Some(&now) {
             let (phase, detail) = now.clone();

@@ -23,25 +23,35 @@ const REMEMBERED: usize = 8;
 /// A checkpoint on its way: the generation that staged it and the steps applied to it.
 type Key = (u64, u64);
 
+/// What a checkpoint lacks.
+#[derive(Debug)]
+struct Awaited {
+    /// When it was first heard of.
+    since: Duration,
+    /// Members whose slice is still to come.
+    from: BTreeSet<WorkerId>,
+}
+
 /// The checkpoints of a run that are committed or on their way.
 #[derive(Debug)]
 pub(crate) struct Saves {
     /// Steps applied in the newest committed checkpoint.
     pub(crate) committed: Option<u64>,
-    /// Members whose slice is still to come.
-    pending: BTreeMap<Key, BTreeSet<WorkerId>>,
+    /// Slices of these are still to come.
+    pending: BTreeMap<Key, Awaited>,
     /// All slices are there, and the commit is under way.
     committing: BTreeSet<Key>,
     /// Given up: slices that still come are ignored.
     dropped: BTreeSet<Key>,
-    /// Members of the last generations.
-    members: BTreeMap<u64, Vec<WorkerId>>,
+    /// Members of the last generations, each with the last step of which a slice may come from it.
+    members: BTreeMap<u64, BTreeMap<WorkerId, u64>>,
     /// When the last one began.
     begun: Duration,
     /// When one that failed is to be made up for.
     again: Option<Duration>,
-    /// Failures since the last commit, and the last one's cause.
-    pub(crate) failures: u32,
+    /// How often in a row the store refused the checkpoint that the run's end waits for.
+    pub(crate) refusals: u32,
+    /// Why the last one failed, unless one was committed since.
     pub(crate) failure: Option<String>,
 }
 
@@ -58,13 +68,13 @@ impl Saves {
             members: BTreeMap::new(),
             begun: now,
             again: None,
-            failures: 0,
+            refusals: 0,
             failure: None,
         }
     }
 
-    pub(crate) fn generation_formed(&mut self, number: u64, members: Vec<WorkerId>) {
-        self.members.insert(number, members);
+    pub(crate) fn generation_formed(&mut self, number: u64, members: &[WorkerId]) {
+        self.members.insert(number, members.iter().map(|&member| (member, u64::MAX)).collect());
         while self.members.len() > REMEMBERED {
             self.members.pop_first();
         }
@@ -72,9 +82,26 @@ impl Saves {
         self.dropped.retain(|&(generation, _)| generation >= oldest);
     }
 
+    /// Checkpoints that lack a slice of that worker.
+    fn awaited_from(&self, worker: WorkerId) -> Vec<Key> {
+        let lacks = |awaited: &Awaited| awaited.from.contains(&worker);
+        self.pending.iter().filter(|(_, awaited)| lacks(awaited)).map(|(&key, _)| key).collect()
+    }
+
     /// Whether any checkpoint is on its way.
     pub(crate) fn under_way(&self) -> bool {
-        !self.pending.is_empty() || !self.committing.is_empty()
+        !self.pending.is_empty() || self.is_committing()
+    }
+
+    /// Whether a commit has yet to be answered.
+    pub(crate) fn is_committing(&self) -> bool {
+        !self.committing.is_empty()
+    }
+
+    /// Whether a checkpoint at least as far is committed or being committed.
+    fn is_superseded(&self, step: u64) -> bool {
+        self.committed.is_some_and(|committed| committed >= step)
+            || self.committing.iter().any(|&(_, committing)| committing >= step)
     }
 }
 
@@ -85,26 +112,28 @@ impl Run {
         let known = saves.pending.contains_key(&key)
             || saves.committing.contains(&key)
             || saves.dropped.contains(&key);
-        if known || saves.committed.is_some_and(|committed| committed >= key.1) {
+        if known {
             return;
         }
         let Some(members) = saves.members.get(&key.0) else { return };
-        saves.begun = now;
-        saves.again = None;
-        saves.pending.insert(key, members.iter().copied().collect());
         if let Some(live) = &mut self.live
             && live.number == key.0
         {
             live.checkpoint_asked = false;
         }
-        // A member may have been lost before anybody's slice came.
+        saves.begun = now;
+        saves.again = None;
+        if saves.is_superseded(key.1) {
+            return;
+        }
+        saves.pending.insert(key, Awaited { since: now, from: members.keys().copied().collect() });
+        // A member may have been lost, or have left without that step, before anybody's slice came.
         let gone = |worker: &WorkerId| {
             self.workers.get(worker).is_none_or(|worker| worker.state == WorkerState::Lost)
         };
-        let lost =
-            self.saves.pending.get(&key).and_then(|members| members.iter().find(|id| gone(id)).copied());
-        if let Some(lost) = lost {
-            self.drop_save(now, key, &format!("worker {lost} was lost before its slice was saved"), out);
+        let absent = members.iter().find(|&(id, &last)| last < key.1 || gone(id)).map(|(&id, _)| id);
+        if let Some(absent) = absent {
+            self.drop_save(now, key, &format!("worker {absent} was lost before its slice was saved"), out);
         }
     }
 
@@ -118,12 +147,19 @@ impl Run {
     ) {
         let key = (generation, step);
         self.expect_save(now, key, out);
-        let Some(missing) = self.saves.pending.get_mut(&key) else { return };
-        missing.remove(&worker);
-        if missing.is_empty() {
+        let Some(awaited) = self.saves.pending.get_mut(&key) else { return };
+        awaited.from.remove(&worker);
+        if awaited.from.is_empty() {
             self.saves.pending.remove(&key);
-            self.saves.committing.insert(key);
-            out.push(Command::Commit { run: self.id.clone(), generation, step });
+            let run = self.id.clone();
+            // The newest one must not be followed by an older one.
+            if self.saves.is_superseded(step) {
+                self.saves.dropped.insert(key);
+                out.push(Command::Discard { run, generation, step });
+            } else {
+                self.saves.committing.insert(key);
+                out.push(Command::Commit { run, generation, step });
+            }
         }
     }
 
@@ -139,34 +175,77 @@ impl Run {
         let key = (generation, step);
         self.expect_save(now, key, out);
         if self.saves.pending.contains_key(&key) {
+            self.count_refusal(step);
             self.drop_save(now, key, &format!("worker {worker}: {reason}"), out);
         }
     }
 
-    pub(crate) fn committed(&mut self, _now: Duration, step: u64, manifest: String) {
+    pub(crate) fn committed(&mut self, step: u64, manifest: String) {
         self.saves.committing.retain(|&(_, committing)| committing != step);
         if self.saves.committed.is_none_or(|committed| committed < step) {
             self.saves.committed = Some(step);
             self.start = Some(Start::Checkpoint { step, manifest });
         }
-        self.saves.failures = 0;
+        self.saves.refusals = 0;
         self.saves.failure = None;
     }
 
     pub(crate) fn commit_failed(&mut self, now: Duration, step: u64, reason: &str, out: &mut Vec<Command>) {
         let failed: Vec<Key> = self.saves.committing.iter().filter(|key| key.1 == step).copied().collect();
         for key in failed {
+            self.count_refusal(step);
             self.drop_save(now, key, reason, out);
+        }
+    }
+
+    /// A refusal on the way is made up for later; only at the end there is a limit to it.
+    fn count_refusal(&mut self, step: u64) {
+        if step == self.facts.steps || self.is_stopping() {
+            self.saves.refusals += 1;
+        }
+    }
+
+    /// A member has left its generation with the state after `step` steps: later ones it has not staged.
+    pub(crate) fn member_left(
+        &mut self,
+        now: Duration,
+        worker: WorkerId,
+        generation: u64,
+        step: Option<u64>,
+        out: &mut Vec<Command>,
+    ) {
+        let last = step.unwrap_or(0);
+        if let Some(members) = self.saves.members.get_mut(&generation) {
+            members.insert(worker, last);
+        }
+        let hopeless = |key: &Key| key.0 == generation && key.1 > last;
+        for key in self.saves.awaited_from(worker).into_iter().filter(hopeless) {
+            self.drop_save(now, key, &format!("worker {worker} left its generation before that step"), out);
         }
     }
 
     /// A worker is gone: what needs a slice of it can never be whole.
     pub(crate) fn abandon_saves_of(&mut self, now: Duration, worker: WorkerId, out: &mut Vec<Command>) {
-        let needs = |members: &BTreeSet<WorkerId>| members.contains(&worker);
-        let hopeless: Vec<Key> =
-            self.saves.pending.iter().filter(|(_, members)| needs(members)).map(|(&key, _)| key).collect();
-        for key in hopeless {
+        for key in self.saves.awaited_from(worker) {
             self.drop_save(now, key, &format!("worker {worker} was lost before its slice was saved"), out);
+        }
+    }
+
+    /// A worker whose slice does not come in time is lost, however alive it seems to be.
+    pub(crate) fn lose_slow_savers(&mut self, now: Duration, out: &mut Vec<Command>) {
+        let patience = self.timing.save;
+        let late = |awaited: &&Awaited| now.saturating_sub(awaited.since) > patience;
+        let slow: Vec<WorkerId> = self
+            .saves
+            .pending
+            .values()
+            .filter(late)
+            .flat_map(|awaited| awaited.from.iter().copied())
+            .collect();
+        for worker in slow {
+            let reason =
+                format!("its slice of a checkpoint was not saved within {} s", patience.as_secs_f32());
+            self.lose(now, worker, &reason, out);
         }
     }
 
@@ -176,7 +255,6 @@ impl Run {
         self.saves.committing.remove(&key);
         self.saves.dropped.insert(key);
         self.saves.again = Some(now + self.timing.save_again);
-        self.saves.failures += 1;
         self.saves.failure = Some(reason.to_owned());
         out.push(Command::Discard { run: self.id.clone(), generation, step });
         self.warn(format!("the checkpoint of step {step} could not be saved: {reason}"), Vec::new(), out);
@@ -193,18 +271,22 @@ impl Run {
         let committed = self.saves.committed;
         let Some(live) = &mut self.live else { return };
         // Between the first and the last member's completion the members no longer agree on boundaries.
-        let may = live.completed.is_empty() || (live.is_complete() && committed != Some(self.facts.steps));
-        if due
-            && may
-            && !under_way
-            && !live.is_broken()
-            && live.halt_asked.is_none()
-            && !live.checkpoint_asked
-        {
+        let may = if live.completed.is_empty() {
+            !live.halt_asked
+        } else {
+            live.is_complete() && committed != Some(self.facts.steps)
+        };
+        if due && may && !under_way && !live.is_broken() && !live.checkpoint_asked {
             live.checkpoint_asked = true;
             for &worker in &live.present {
                 let (run, generation) = (self.id.clone(), live.number);
                 out.push(Command::Ask { run, worker, generation, checkpoint: true, halt: false });
+            }
+            if live.is_complete() {
+                // Members that have applied the last step stage the same checkpoint once more.
+                let key = (live.number, self.facts.steps);
+                self.saves.dropped.remove(&key);
+                self.expect_save(now, key, out);
             }
         }
     }

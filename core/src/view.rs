@@ -137,7 +137,7 @@ impl Run {
         if let Some(live) = &self.live {
             return if live.is_broken() {
                 (Phase::Regrouping, "a worker was lost".into())
-            } else if live.halt_asked.is_some() {
+            } else if live.halt_asked {
                 (Phase::Regrouping, "workers join".into())
             } else {
                 (Phase::Training, String::new())

@@ -19,8 +19,8 @@
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
-//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`restore`], [`verify`]: reading it back.
-//! - [`quarantine`], [`collect`]: what happens to checkpoints that are damaged, or no longer wanted.
+//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`mod@restore`], [`mod@verify`]: reading it back.
+//! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
 //! - [`output`]: the workers' printed lines.
 
 pub mod checkpoint;

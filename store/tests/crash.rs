@@ -1,5 +1,6 @@
 //! The crash matrix: every request of saving, committing, quarantining and collecting fails in turn in every way, and
 //! what was acknowledged still holds.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -81,9 +82,9 @@ async fn requests_of_a_life() -> Vec<String> {
 async fn a_crash_at_any_request_loses_nothing_that_was_acknowledged() {
     let requests = requests_of_a_life().await;
     assert!(requests.iter().any(|request| request.starts_with("delete")), "{requests:?}");
-    for at in 0..requests.len() {
+    for (at, request) in requests.iter().enumerate() {
         for fault in Fault::CRASHES {
-            let told = format!("{fault:?} at request {at} of {}, {}", requests.len(), requests[at]);
+            let told = format!("{fault:?} at request {at} of {}, {request}", requests.len());
             let scene = prepared().await;
             let run = scene.run_over(&Faulty::over(scene.folder()).fail_at(at, fault));
             let mut acknowledged = Vec::new();
@@ -97,9 +98,9 @@ async fn a_crash_at_any_request_loses_nothing_that_was_acknowledged() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_fault_that_passes_goes_unnoticed() {
     let requests = requests_of_a_life().await;
-    for at in 0..requests.len() {
+    for (at, request) in requests.iter().enumerate() {
         for fault in Fault::PASSING {
-            let told = format!("{fault:?} at request {at}, {}", requests[at]);
+            let told = format!("{fault:?} at request {at}, {request}");
             let scene = prepared().await;
             let run = scene.run_over(&Faulty::over(scene.folder()).fail_at(at, fault));
             let mut acknowledged = Vec::new();

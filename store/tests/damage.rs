@@ -1,4 +1,5 @@
 //! A flipped bit is noticed wherever it is, and the run goes on from the checkpoint before.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! What a save and a restore hold in memory beyond the state is a few packs, however large the state.
 //!
 //! The only test of its binary: it counts every byte that the program allocates.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     alloc::{GlobalAlloc, Layout as Memory, System},

@@ -1,4 +1,5 @@
 //! Stores and runs by their URIs.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -40,7 +40,11 @@ impl Session {
 
     /// Waits, with every step of the run applied, until the generation is called off, and saves again where a save
     /// failed and the coordinator asks for another.
-    pub(crate) fn stand_by(&mut self, member: &mut Member, state: &mut dyn State) -> Result<(), SessionError> {
+    pub(crate) fn stand_by(
+        &mut self,
+        member: &mut Member,
+        state: &mut dyn State,
+    ) -> Result<(), SessionError> {
         let number = member.generation.number;
         self.link.called_off_or_asked(number, member.asks_met);
         if !self.link.call_off(number) && self.link.asked_of(number).checkpoints > member.asks_met {
@@ -70,7 +74,13 @@ impl Session {
         });
         tracing::info!(generation, step, state = %digest, "every step is applied");
         let (state, loss, val_loss) = (digest.as_bytes().to_vec(), self.loss, self.val_loss);
-        self.link.outbox().send(Message::Completed(v1::Completed { generation, step, state, loss, val_loss }));
+        self.link.outbox().send(Message::Completed(v1::Completed {
+            generation,
+            step,
+            state,
+            loss,
+            val_loss,
+        }));
         Ok(())
     }
 }

@@ -33,7 +33,9 @@ pub enum ConnectError {
     #[error("cannot start the threads of the control link; check the limits on processes and open files")]
     Runtime(#[source] io::Error),
     /// Nobody answers at the coordinator's address.
-    #[error("cannot reach the coordinator at {coordinator}; check that it runs and that its address is right")]
+    #[error(
+        "cannot reach the coordinator at {coordinator}; check that it runs and that its address is right"
+    )]
     Unreachable {
         /// Host and port.
         coordinator: String,

@@ -140,8 +140,10 @@ async fn read(run: &RunDir, step: u64, name: &str, state: &mut StateBytes<'_>) -
         let reason = format!("{name} holds the state after step {}, not {step}", manifest.step);
         return Err(Unreadable { damaged: true, reason });
     }
-    restore(run, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(|error| {
-        let damaged = matches!(error, RestoreError::Damaged { .. } | RestoreError::Manifest { .. });
-        Unreadable { damaged, reason: reason(&error) }
-    })
+    restore(run, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
+        |error| {
+            let damaged = matches!(error, RestoreError::Damaged { .. } | RestoreError::Manifest { .. });
+            Unreadable { damaged, reason: reason(&error) }
+        },
+    )
 }

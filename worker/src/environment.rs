@@ -40,7 +40,9 @@ pub enum EnvironmentError {
     )]
     NotAWorker,
     /// A variable is missing though others are there.
-    #[error("the environment variable {0} is not set, though {COORDINATOR} is; the agent that starts a worker sets both")]
+    #[error(
+        "the environment variable {0} is not set, though {COORDINATOR} is; the agent that starts a worker sets both"
+    )]
     Missing(&'static str),
     /// A variable holds what it must not.
     #[error("the environment variable {variable} is {value:?}, which is not {what}")]
@@ -76,7 +78,11 @@ impl Environment {
     }
 }
 
-fn parse<T: FromStr>(variable: &'static str, value: String, what: &'static str) -> Result<T, EnvironmentError> {
+fn parse<T: FromStr>(
+    variable: &'static str,
+    value: String,
+    what: &'static str,
+) -> Result<T, EnvironmentError> {
     value.parse().map_err(|_| EnvironmentError::Invalid { variable, value, what })
 }
 
@@ -116,6 +122,9 @@ mod tests {
         assert_eq!(read(&[(COORDINATOR, "x:1"), (WORKER, "1")]), Err(EnvironmentError::Missing(RUN)));
         let given = [(COORDINATOR, "x:1"), (RUN, "r"), (WORKER, "w1")];
         let error = read(&given).unwrap_err().to_string();
-        assert_eq!(error, "the environment variable WHIMBREL_WORKER is \"w1\", which is not the number of a worker");
+        assert_eq!(
+            error,
+            "the environment variable WHIMBREL_WORKER is \"w1\", which is not the number of a worker"
+        );
     }
 }

@@ -83,12 +83,14 @@ mod tests {
 
     #[test]
     fn the_first_element_at_fault_is_named_by_its_tensor() {
-        let tensors = vec![TensorSpec::f32("a", [3]), TensorSpec::f32("empty", [0]), TensorSpec::f32("b", [2, 5000])];
+        let tensors =
+            vec![TensorSpec::f32("a", [3]), TensorSpec::f32("empty", [0]), TensorSpec::f32("b", [2, 5000])];
         let gradients = Gradients::new(tensors).unwrap();
         assert_eq!(gradients.elements(), 10_003);
         let mut sum = vec![1.0; 10_003];
         assert_eq!(gradients.first_nonfinite(&sum), None);
-        for (place, tensor, element) in [(10_002, "b", 9_999), (4_096, "b", 4_093), (3, "b", 0), (2, "a", 2)] {
+        for (place, tensor, element) in [(10_002, "b", 9_999), (4_096, "b", 4_093), (3, "b", 0), (2, "a", 2)]
+        {
             sum[place] = f32::NEG_INFINITY;
             let expected = Nonfinite { tensor: tensor.into(), element, value: f32::NEG_INFINITY };
             assert_eq!(gradients.first_nonfinite(&sum), Some(expected));

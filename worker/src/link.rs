@@ -104,9 +104,13 @@ impl Outbox {
 
 impl Link {
     /// Calls the coordinator, introduces this worker and is told the terms of its run.
-    pub(crate) fn open(environment: &Environment, interrupter: Interrupter) -> Result<(Self, Terms), ConnectError> {
+    pub(crate) fn open(
+        environment: &Environment,
+        interrupter: Interrupter,
+    ) -> Result<(Self, Terms), ConnectError> {
         // One thread for heartbeats and one that a save may keep busy.
-        let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("whimbrel-link").enable_all().build();
+        let runtime =
+            Builder::new_multi_thread().worker_threads(2).thread_name("whimbrel-link").enable_all().build();
         let runtime = runtime.map_err(ConnectError::Runtime)?;
         let (outgoing, messages) = mpsc::unbounded_channel();
         let address = || environment.coordinator.clone();
@@ -179,7 +183,8 @@ impl Link {
 
     /// Waits until `generation` is called off or more than `met` checkpoints were asked of its members.
     pub(crate) fn called_off_or_asked(&mut self, generation: u64, met: u64) {
-        let due = |orders: &Orders| orders.call_off(generation) || orders.asked_of(generation).checkpoints > met;
+        let due =
+            |orders: &Orders| orders.call_off(generation) || orders.asked_of(generation).checkpoints > met;
         // An error means that the listener is gone, which `ended` tells.
         let _gone = self.handle.block_on(self.orders.wait_for(due)).is_err();
     }
@@ -228,11 +233,8 @@ async fn call(
     let uri = format!("http://{}", environment.coordinator);
     let endpoint = tonic::transport::Endpoint::from_shared(uri).map_err(unreachable)?;
     let channel = endpoint.tcp_nodelay(true).connect().await.map_err(unreachable)?;
-    let hello = v1::Hello {
-        run: environment.run.to_string(),
-        worker: environment.worker.0,
-        pid: std::process::id(),
-    };
+    let hello =
+        v1::Hello { run: environment.run.to_string(), worker: environment.worker.0, pid: std::process::id() };
     Outbox(outgoing.downgrade()).send(Message::Hello(hello));
     let mut request = Request::new(UnboundedReceiverStream::new(messages));
     if let Some(token) = &environment.token {
@@ -355,10 +357,8 @@ mod tests {
     async fn heartbeats_of_the_coordinator_keep_the_link() {
         let (listening, orders, _sent) = listening();
         let heartbeat = v1::WorkerCommand { command: Some(Command::Heartbeat(v1::CoordinatorHeartbeat {})) };
-        let every_ten_seconds = tokio_stream::StreamExt::throttle(
-            tokio_stream::iter((0..9).map(move |_| Ok(heartbeat.clone()))),
-            Duration::from_secs(10),
-        );
+        let heartbeats = tokio_stream::iter((0..9).map(move |_| Ok(heartbeat.clone())));
+        let every_ten_seconds = heartbeats.throttle(Duration::from_secs(10));
         let began = Instant::now();
         listening.run(every_ten_seconds).await;
         assert!(began.elapsed() >= Duration::from_secs(80));

@@ -75,7 +75,11 @@ pub(crate) fn encode_parts(parts: &[Option<f64>]) -> Vec<u8> {
 }
 
 /// Adds up the parts of an evaluation in the order of the parts; `None` if no part has a value.
-pub(crate) fn sum_parts(generation: &Generation, step: u64, notes: &[Vec<u8>]) -> Result<Option<f64>, BadNote> {
+pub(crate) fn sum_parts(
+    generation: &Generation,
+    step: u64,
+    notes: &[Vec<u8>],
+) -> Result<Option<f64>, BadNote> {
     let mut sum = None;
     for (rank, bytes) in notes.iter().enumerate() {
         let parts = generation.assignment(rank, step).len();

@@ -93,16 +93,18 @@ impl Saver {
         let (run, layout, blocked) = (self.run.clone(), Arc::clone(&self.layout), began.elapsed());
         async move {
             let limits = Limits::default();
-            outbox.send(match save_slice(&run, &layout, slice.range.clone(), staged.clone(), &limits).await {
-                Ok(packs) => Message::SliceSaved(v1::SliceSaved {
-                    generation: slice.generation,
-                    step: slice.step,
-                    packs: packs.iter().map(v1::Pack::from).collect(),
-                    blocked_seconds: blocked.as_secs_f64(),
-                    seconds: began.elapsed().as_secs_f64(),
-                }),
-                Err(error) => failed(&slice, reason(&error)),
-            });
+            outbox.send(
+                match save_slice(&run, &layout, slice.range.clone(), staged.clone(), &limits).await {
+                    Ok(packs) => Message::SliceSaved(v1::SliceSaved {
+                        generation: slice.generation,
+                        step: slice.step,
+                        packs: packs.iter().map(v1::Pack::from).collect(),
+                        blocked_seconds: blocked.as_secs_f64(),
+                        seconds: began.elapsed().as_secs_f64(),
+                    }),
+                    Err(error) => failed(&slice, reason(&error)),
+                },
+            );
             staged.try_into_mut().unwrap_or_default()
         }
     }

@@ -40,7 +40,9 @@ impl<T: Trainer> State for T {
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// The coordinator is gone, or the network to it.
-    #[error("lost the coordinator at {coordinator}; this worker ends, and a coordinator over the same run starts others")]
+    #[error(
+        "lost the coordinator at {coordinator}; this worker ends, and a coordinator over the same run starts others"
+    )]
     Lost {
         /// Host and port.
         coordinator: String,
@@ -69,7 +71,9 @@ pub enum SessionError {
     #[error("misuse of the session: {0}")]
     Misuse(String),
     /// The coordinator's generation contradicts what this worker knows.
-    #[error("generation {generation} cannot be begun: {why}; are the coordinator and this program of one version?")]
+    #[error(
+        "generation {generation} cannot be begun: {why}; are the coordinator and this program of one version?"
+    )]
     Misled {
         /// The generation's number.
         generation: u64,

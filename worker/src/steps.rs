@@ -29,7 +29,9 @@ impl Session {
     }
 
     pub(crate) fn push_shard(&mut self, loss: f64) {
-        let Some(Phase::Step(computing)) = self.member.as_mut().map(|member| &mut member.phase) else { return };
+        let Some(Phase::Step(computing)) = self.member.as_mut().map(|member| &mut member.phase) else {
+            return;
+        };
         // Without samples no shard was handed out, and what the buffer holds is no gradient.
         if computing.samples.is_empty() {
             computing.misused = true;
@@ -44,7 +46,9 @@ impl Session {
         // Whatever goes wrong from here on, the member is gone, and its connections with it.
         let Some(mut member) = self.member.take() else { return Ok(None) };
         let number = member.generation.number;
-        let Phase::Step(computing) = &mut member.phase else { return Err(misuse("a reduction without a step")) };
+        let Phase::Step(computing) = &mut member.phase else {
+            return Err(misuse("a reduction without a step"));
+        };
         if self.link.call_off(number) {
             self.member = Some(member);
             return Ok(None);

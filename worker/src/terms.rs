@@ -62,7 +62,8 @@ impl TryFrom<v1::Welcome> for Terms {
             v1::OnNonfinite::Unspecified => return Err(unknown("welcome.on_nonfinite", wire.on_nonfinite)),
         };
         if wire.shards == 0 || wire.global_batch == 0 || !wire.global_batch.is_multiple_of(wire.shards) {
-            let why = format!("{}, which does not divide the global batch of {}", wire.shards, wire.global_batch);
+            let why =
+                format!("{}, which does not divide the global batch of {}", wire.shards, wire.global_batch);
             return Err(WireError::Invalid("welcome.shards", why));
         }
         let settings = serde_json::from_str(&wire.settings)

@@ -46,7 +46,8 @@ const NOT_A_WORKER: u8 = 2;
 /// ```
 pub fn train<T: Trainer>(build: impl Fn(&Context) -> Result<T, TrainerError>) -> ExitCode {
     logging::start();
-    match Environment::read().map_err(Failure::Environment).and_then(|environment| work(environment, &build)) {
+    match Environment::read().map_err(Failure::Environment).and_then(|environment| work(environment, &build))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // The last words of the process go to stderr whatever is logged: the agent keeps them.

@@ -1,6 +1,9 @@
 //! A new run, or an unfinished one taken up?
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    cmp::Reverse,
+    io::{self, BufRead, IsTerminal},
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -81,12 +84,12 @@ pub(super) async fn choose(
         }
         if let Some(run) = found.iter().find(|run| run.same) {
             say.line(format!(
-                "run {} is being run by another whimbrel on this machine; starting a new one",
+                "run {} is being run by another whimbrel on this machine; starting a new run",
                 run.id
             ));
         } else if let Some(run) = other {
             say.line(format!(
-                "{}, under another spec; starting a new run (--resume {} takes that one up)",
+                "run {} under another spec; starting a new run (--resume {} takes that one up)",
                 run.standing(),
                 run.id
             ));
@@ -101,7 +104,7 @@ pub(super) async fn choose(
             return Ok(Choice::New);
         }
     } else {
-        say.line(format!("run {}; resuming it (--new starts a new one)", run.standing()));
+        say.line(format!("run {}; resuming it (--new starts a new run)", run.standing()));
     }
     Ok(Choice::Resume(run.id.clone()))
 }
@@ -120,7 +123,7 @@ fn nothing(store: &Store, spec: &RunSpec, other: Option<&Unfinished>) -> Failure
 impl Unfinished {
     /// `char-lm-k3x9qa stopped at step 840 of 2000`
     fn standing(&self) -> String {
-        let how = if self.stopped { "stopped at" } else { "was broken off; its last checkpoint is at" };
+        let how = if self.stopped { "stopped at" } else { "was broken off, with its last checkpoint at" };
         format!("{} {how} step {} of {}", self.id, self.step, self.steps)
     }
 }
@@ -146,7 +149,7 @@ async fn unfinished(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished>, St
         .try_filter_map(async |run| Ok(run))
         .try_collect()
         .await?;
-    found.sort_by(|a, b| b.last.cmp(&a.last));
+    found.sort_by_key(|run| Reverse(run.last));
     Ok(found)
 }
 

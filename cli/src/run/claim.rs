@@ -25,7 +25,11 @@ pub(crate) struct Claim {
 impl Claim {
     /// Claims the run of this URI; `None` if another process has.
     pub(crate) fn take(uri: &str) -> Option<Self> {
-        Self::take_in(&paths::state()?.join("running"), uri)
+        match paths::state() {
+            Some(folder) => Self::take_in(&folder.join("running"), uri),
+            // A user without a home has no place for locks.
+            None => Some(Self { held: None }),
+        }
     }
 
     fn take_in(folder: &Path, uri: &str) -> Option<Self> {

@@ -115,22 +115,15 @@ impl World {
 
     fn tell_core(&mut self, event: Event) {
         let Some(core) = &mut self.core else { return };
-        let beat = matches!(
-            event,
-            Event::Tick
-                | Event::NodeHeard { .. }
-                | Event::OfRun { event: RunEvent::WorkerHeard { .. }, .. }
-        );
-        if !beat {
-            self.trace.note(self.now, "->", &event);
-        }
+        self.trace.note(self.now, "->", &event);
         let heard = match event {
             Event::NodeHeard { node } => Some(node),
             _ => None,
         };
         let commands = core.handle(self.now, event);
         let stranger = heard.filter(|&node| !core.has_node(node));
-        let further = if commands.is_empty() { Vec::new() } else { invariants::settled::again(core, self.now) };
+        let further =
+            if commands.is_empty() { Vec::new() } else { invariants::settled::again(core, self.now) };
         self.require(further.is_empty(), || format!("the core was not settled, it went on to {further:?}"));
         for command in commands {
             self.trace.note(self.now, "<-", &command);
@@ -262,8 +255,7 @@ impl World {
                 let (damaged, quarantined) = (false, false);
                 let again = record.checkpoints.iter().any(|checkpoint| checkpoint.manifest == manifest);
                 if !again {
-                    let committed =
-                        Checkpoint { step, manifest: manifest.clone(), damaged, quarantined };
+                    let committed = Checkpoint { step, manifest: manifest.clone(), damaged, quarantined };
                     record.checkpoints.push(committed);
                 }
                 self.tally.count("committed");

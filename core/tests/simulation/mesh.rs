@@ -87,7 +87,8 @@ impl World {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let Some(record) = self.records.get(&process.run) else { return };
         let step = first_step(origin);
-        let kept = process.state.filter(|state| matches!(origin, Origin::Members { .. }) && state.step == step);
+        let kept =
+            process.state.filter(|state| matches!(origin, Origin::Members { .. }) && state.step == step);
         process.state = kept.or_else(|| State::after(step, &record.bits));
         same_bits::holds(self, pid);
     }
@@ -170,7 +171,8 @@ impl World {
             return;
         };
         let absent = |worker: &WorkerId| {
-            self.pid_of(&key.1, *worker).is_none_or(|pid| !self.is_well(pid)) || !mesh.entered.contains(worker)
+            self.pid_of(&key.1, *worker).is_none_or(|pid| !self.is_well(pid))
+                || !mesh.entered.contains(worker)
         };
         let suspect = mesh.formation.members.iter().map(|member| member.worker).find(absent);
         if suspect.is_some() {

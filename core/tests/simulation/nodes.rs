@@ -45,7 +45,8 @@ impl World {
 
     /// The agent joins once the processes of its last term have ended and there is a coordinator.
     pub(crate) fn join(&mut self, machine: Machine) {
-        let Some(node) = self.machines.get(&machine).filter(|node| !node.frozen && node.name.is_none()) else {
+        let Some(node) = self.machines.get(&machine).filter(|node| !node.frozen && node.name.is_none())
+        else {
             return;
         };
         let slots = node.slots;
@@ -129,7 +130,8 @@ impl World {
 
     /// A process is gone: its agent reports it, its coordinator sees its stream break, its peers their connections.
     pub(crate) fn end_process(&mut self, pid: u32, exit: Exit) {
-        let Some((machine, name)) = self.processes.get(&pid).map(|process| (process.machine, process.node)) else {
+        let Some((machine, name)) = self.processes.get(&pid).map(|process| (process.machine, process.node))
+        else {
             return;
         };
         self.break_stream(pid);

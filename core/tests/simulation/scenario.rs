@@ -109,11 +109,13 @@ impl Scenario {
             }
         }
         let mut odds = |most: u32| if one_in(rng, 3) { rng.u32(1..=most) } else { 0 };
-        let odds = Odds { upload: odds(40), commit: odds(40), restore: odds(40), setup: odds(50), start: odds(30) };
+        let odds =
+            Odds { upload: odds(40), commit: odds(40), restore: odds(40), setup: odds(50), start: odds(30) };
         Self {
             timing: Timing {
                 start: Duration::from_secs(20),
                 stop: Duration::from_secs(60),
+                save: Duration::from_secs(15),
                 gather: millis(rng, 100..3000),
                 leave: millis(rng, 500..5000),
                 restart: millis(rng, 100..1000),
@@ -123,8 +125,8 @@ impl Scenario {
             runs,
             nodes: (0..rng.usize(1..4)).map(|_| rng.u32(1..4)).collect(),
             faults,
-            fault_every: millis(rng, 300..6000),
-            heal_at: millis(rng, 2000..20_000),
+            fault_every: millis(rng, 200..4000),
+            heal_at: millis(rng, 2000..30_000),
             odds,
             delay: millis(rng, 1..60),
             step: Duration::from_millis(30)..millis(rng, 40..600),
@@ -137,7 +139,7 @@ impl Scenario {
 fn facts(rng: &mut Rng) -> RunFacts {
     let workers_max = rng.u32(1..=5);
     RunFacts {
-        steps: rng.u64(1..30),
+        steps: rng.u64(1..60),
         shards: workers_max + rng.u32(0..8),
         workers_min: rng.u32(1..=workers_max.min(3)),
         workers_max,

@@ -23,9 +23,11 @@ impl Trace {
         self.lines.as_deref().unwrap_or_default().join("\n")
     }
 
+    /// The last lines but for those that come round again and again.
     pub(crate) fn tail(&self, lines: usize) -> String {
-        let all = self.lines.as_deref().unwrap_or_default();
-        all[all.len().saturating_sub(lines)..].join("\n")
+        let telling = |line: &&String| !["Tick", "Heard", "Beat"].iter().any(|dull| line.contains(dull));
+        let telling: Vec<&str> = self.lines.iter().flatten().filter(telling).map(String::as_str).collect();
+        telling[telling.len().saturating_sub(lines)..].join("\n")
     }
 }
 

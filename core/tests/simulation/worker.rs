@@ -76,9 +76,8 @@ impl Process {
 
 impl World {
     pub(crate) fn pid_of(&self, run: &RunId, worker: WorkerId) -> Option<Pid> {
-        let is = |process: &Process| {
-            process.term == self.term && process.worker == worker && process.run == *run
-        };
+        let is =
+            |process: &Process| process.term == self.term && process.worker == worker && process.run == *run;
         self.processes.iter().find(|(_, process)| is(process)).map(|(&pid, _)| pid)
     }
 

@@ -152,10 +152,8 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
-        if !matches!(
-            happening,
-            Happening::Tick { .. } | Happening::WorkerBeat { .. } | Happening::NodeBeat { .. }
-        ) {
+        // What reaches the core is noted there.
+        if !matches!(happening, Happening::Tick { .. } | Happening::Event { .. }) {
             self.trace.note(self.now, "  ", &happening);
         }
         match happening {

@@ -1,7 +1,9 @@
 //! A worker that trains the character model; or, as `char-lm sample`, a reader of what it has learned.
 
 use std::{
+    error::Error,
     io::{self, Write},
+    iter::successors,
     process::ExitCode,
 };
 
@@ -53,8 +55,10 @@ fn main() -> ExitCode {
     match write(&checkpoint, &prompt, &Sampling { length, temperature, top_k, seed }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let causes = successors(Some(&*error as &dyn Error), |&error| error.source());
+            let reasons: Vec<String> = causes.map(ToString::to_string).collect();
             // Nothing is left to be done where even this cannot be written.
-            let _ = writeln!(io::stderr(), "char-lm: {error}");
+            let _ = writeln!(io::stderr(), "char-lm: {}", reasons.join(": "));
             ExitCode::FAILURE
         }
     }

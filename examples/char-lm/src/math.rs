@@ -19,11 +19,18 @@ macro_rules! vectorized {
         $visibility fn $name($($argument: $type),*) $(-> $output)? {
             #[inline(always)]
             fn body($($argument: $type),*) $(-> $output)? $body
-            pulp::Arch::new().dispatch(|| body($($argument),*))
+            $crate::math::best(#[inline(always)] || body($($argument),*))
         }
     };
 }
 pub(crate) use vectorized;
+
+/// Runs a closure compiled for the best instruction set that this machine has. All of it must be inlined, or what is
+/// not stays compiled for the least: that is why it is taken as an `FnOnce` here, before `pulp` has it.
+#[inline(always)]
+pub(crate) fn best<R>(run: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(run)
+}
 
 /// How a row was normalized: its mean, and one over its standard deviation.
 #[derive(Clone, Copy, Debug, Default)]

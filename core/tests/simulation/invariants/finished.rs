@@ -15,6 +15,7 @@ pub(crate) fn everything_is_kept(world: &mut World, run: &RunId, end: &End) {
     world.require(logged, || format!("announced before it was in the log: {end:?}"));
     if end.outcome == Outcome::Finished {
         world.require(newest == steps, || format!("finished at step {newest} of {steps}"));
-        world.require(end.step == steps && end.state == bits, || format!("finished with other bits: {end:?}"));
+        world
+            .require(end.step == steps && end.state == bits, || format!("finished with other bits: {end:?}"));
     }
 }

@@ -12,12 +12,16 @@ use crate::{worker::Process, world::World};
 const TIME_ENOUGH: Duration = Duration::from_secs(240);
 
 pub(crate) fn all_is_over(world: &World) -> bool {
-    let over = |run: &RunId| world.watches.get(run).is_some_and(|watch| watch.ended.is_some()) || is_logged(world, run);
-    world.core.is_some() && world.records.keys().all(over) && !world.processes.values().any(|process| runs(world, process))
+    let over = |run: &RunId| {
+        world.watches.get(run).is_some_and(|watch| watch.ended.is_some()) || is_logged(world, run)
+    };
+    world.core.is_some()
+        && world.records.keys().all(over)
+        && !world.processes.values().any(|process| runs(world, process))
 }
 
 fn is_logged(world: &World, run: &RunId) -> bool {
-    world.watches.get(run).is_none() && world.records.get(run).is_some_and(|record| record.end.is_some())
+    !world.watches.contains_key(run) && world.records.get(run).is_some_and(|record| record.end.is_some())
 }
 
 fn runs(world: &World, process: &Process) -> bool {
@@ -28,7 +32,8 @@ pub(crate) fn in_time(world: &mut World) {
     let late = world.now > world.scenario.heal_at + TIME_ENOUGH;
     if late {
         let views = world.core.as_ref().map(|core| core.views());
-        world.require(false, || format!("all is well for {TIME_ENOUGH:?}, and yet it is not over: {views:#?}"));
+        world
+            .require(false, || format!("all is well for {TIME_ENOUGH:?}, and yet it is not over: {views:?}"));
     }
 }
 

@@ -23,8 +23,11 @@ pub(crate) fn check(world: &mut World, command: &Command) {
             membership::is_sound(world, run, formation);
             no_step_lost::starts_where_the_furthest_is(world, run, formation);
         }
+        Command::RecordEnd { run, end } => no_step_lost::a_stop_keeps_them(world, run, end),
         Command::Commit { run, generation, step } => checkpoints::is_whole(world, run, *generation, *step),
-        Command::Announce { run, notice: Notice::Ended(end) } => finished::everything_is_kept(world, run, end),
+        Command::Announce { run, notice: Notice::Ended(end) } => {
+            finished::everything_is_kept(world, run, end)
+        }
         _ => {}
     }
 }

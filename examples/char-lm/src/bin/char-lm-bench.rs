@@ -51,7 +51,7 @@ struct Run {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// `[train.settings]`, as JSON.
-    #[arg(long, default_value = "{}")]
+    #[arg(long, default_value = "{}", value_parser = |json: &str| serde_json::from_str::<serde_json::Value>(json))]
     settings: serde_json::Value,
 }
 

@@ -1,0 +1,76 @@
+//! What `whimbrel run` refuses before it starts anything, all with exit code 2.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+const SPEC: &str = "name = \"r\"\ncommand = [\"true\"]\n[train]\nsteps = 40\nglobal_batch = 8\nshards = 4\n";
+
+fn refused(folder: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_whimbrel"));
+    command.current_dir(folder).env_clear().env("HOME", folder).arg("run").args(args);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), stdout.as_slice()), (Some(2), b"".as_slice()), "{stderr}");
+    stderr
+}
+
+fn folder_with(spec: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("run.toml"), spec).unwrap();
+    folder
+}
+
+#[test]
+fn all_mistakes_of_a_spec_are_told_at_once() {
+    let folder = folder_with(&SPEC.replace("shards = 4", "shards = 5").replace("steps", "stpes"));
+    let error = refused(folder.path(), &["run.toml", "--set", "workers.min=0", "--store", "runs"]);
+    assert!(error.starts_with("error: the run spec has mistakes:\n"), "{error}");
+    for part in ["run.toml:4: train.stpes", "run.toml:6: train.shards", "--set workers.min=0: workers.min"] {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn a_spec_that_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refused(folder.path(), &["nowhere.toml"]);
+    assert!(error.contains("nowhere.toml") && error.contains("caused by: No such file"), "{error}");
+}
+
+#[test]
+fn more_workers_than_shards() {
+    let folder = folder_with(SPEC);
+    let error = refused(folder.path(), &["run.toml", "--workers", "5", "--store", "runs"]);
+    assert!(error.contains("workers.local") && error.contains("use 4 or less"), "{error}");
+}
+
+#[test]
+fn a_run_without_a_store() {
+    let folder = folder_with(SPEC);
+    let error = refused(folder.path(), &["run.toml"]);
+    assert!(error.contains("no store is named") && error.contains("--store URI"), "{error}");
+}
+
+#[test]
+fn a_store_that_is_none() {
+    let folder = folder_with(SPEC);
+    let error = refused(folder.path(), &["run.toml", "--store", "gcs://bucket"]);
+    assert!(error.contains("gs://"), "{error}");
+    let error = refused(folder.path(), &["run.toml", "--store", "run.toml"]);
+    assert!(error.contains("run.toml"), "{error}");
+}
+
+#[test]
+fn nothing_to_resume() {
+    let folder = folder_with(SPEC);
+    let error = refused(folder.path(), &["run.toml", "--store", "runs", "--resume"]);
+    assert!(error.contains("there is no unfinished run of r in file://"), "{error}");
+    let error = refused(folder.path(), &["run.toml", "--store", "runs", "--resume", "r-nobody"]);
+    assert!(error.contains("r-nobody"), "{error}");
+    let error = refused(folder.path(), &["run.toml", "--resume", "runs/r-nobody@7"]);
+    assert!(error.contains("names a step"), "{error}");
+}

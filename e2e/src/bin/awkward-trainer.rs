@@ -1,0 +1,81 @@
+//! A trainer of a small linear model that misbehaves as its settings tell it to: what users' programs do on a bad day.
+
+use std::process::ExitCode;
+
+use whimbrel_worker::{Context, Shard, TensorMut, TensorSpec, Trainer, TrainerError, train};
+
+const SIZE: usize = 256;
+
+struct Awkward {
+    settings: serde_json::Value,
+    weights: Vec<f32>,
+    batch: f32,
+}
+
+impl Awkward {
+    fn new(context: &Context) -> Result<Self, TrainerError> {
+        let settings = context.settings.clone();
+        if settings["panic_at_start"] == true {
+            panic_on_purpose("the trainer cannot be built");
+        }
+        Ok(Self { settings, weights: vec![0.0; SIZE], batch: context.global_batch as f32 })
+    }
+
+    fn due(&self, what: &str, step: u64) -> bool {
+        self.settings[what].as_u64() == Some(step)
+    }
+}
+
+#[expect(clippy::panic, reason = "this program is there to panic")]
+fn panic_on_purpose(why: &str) -> ! {
+    panic!("{why}, on purpose")
+}
+
+impl Trainer for Awkward {
+    fn samples(&self) -> u64 {
+        1000
+    }
+
+    fn gradients(&self) -> Vec<TensorSpec> {
+        vec![TensorSpec::f32("left", [SIZE / 2]), TensorSpec::f32("right", [SIZE / 2])]
+    }
+
+    fn state(&mut self) -> Vec<TensorMut<'_>> {
+        vec![TensorMut::f32("weights", [SIZE], &mut self.weights)]
+    }
+
+    fn shard(&mut self, shard: &Shard<'_>, gradient: &mut [f32]) -> Result<f64, TrainerError> {
+        if self.due("panic_at", shard.step) {
+            panic_on_purpose("a shard went wrong");
+        }
+        if self.due("error_at", shard.step) {
+            return Err("the data of this step are no good, on purpose".into());
+        }
+        if self.due("hang_at", shard.step) {
+            std::thread::park();
+        }
+        gradient.fill(0.0);
+        let mut loss = 0.0;
+        for &sample in shard.samples {
+            let place = (sample as usize) % SIZE;
+            let error = self.weights[place] - (sample as f32 / 1000.0);
+            gradient[place] += error / self.batch;
+            loss += f64::from(error * error) / 2.0 / f64::from(self.batch);
+        }
+        if self.due("nan_at", shard.step) {
+            gradient[SIZE - 3] = f32::NAN;
+        }
+        Ok(loss)
+    }
+
+    fn apply(&mut self, _: u64, gradient: &[f32]) -> Result<(), TrainerError> {
+        for (weight, gradient) in self.weights.iter_mut().zip(gradient) {
+            *weight -= 0.5 * gradient;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    train(Awkward::new)
+}

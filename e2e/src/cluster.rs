@@ -1,0 +1,117 @@
+//! A coordinator and agents as processes of their own.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    process::Process,
+    programs,
+    run::PATIENCE,
+    spec::Spec,
+};
+
+/// A coordinator over the folder `runs`, and what it takes to talk to it.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: PathBuf,
+    address: String,
+    coordinator: Option<Process>,
+}
+
+impl Cluster {
+    /// Starts a coordinator on a free port of this machine.
+    pub fn start(folder: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut cluster =
+            Self { folder: folder.to_owned(), address: format!("127.0.0.1:{port}"), coordinator: None };
+        cluster.start_coordinator();
+        cluster
+    }
+
+    /// Starts the coordinator, again where it has been killed, and waits until it answers.
+    pub fn start_coordinator(&mut self) {
+        let mut command = Command::new(programs::whimbrel());
+        command.args(["coordinator", "--listen", &self.address, "--store"]).arg(self.folder.join("runs"));
+        command.current_dir(&self.folder);
+        self.coordinator = Some(Process::start(command));
+        let deadline = Instant::now() + PATIENCE;
+        while !self.call(&["runs", "--json"]).status.success() {
+            assert!(Instant::now() < deadline, "the coordinator does not answer:\n{}", self.coordinator().errors());
+        }
+    }
+
+    /// Starts an agent that offers `slots` slots.
+    pub fn agent(&self, name: &str, slots: u32) -> Process {
+        let mut command = Command::new(programs::whimbrel());
+        command.args(["agent", "--join", &self.address, "--name", name, "--provider", "test", "--slots"]);
+        command.arg(slots.to_string()).current_dir(&self.folder);
+        Process::start(command)
+    }
+
+    /// The coordinator's process.
+    pub fn coordinator(&self) -> &Process {
+        self.coordinator.as_ref().unwrap()
+    }
+
+    /// The coordinator's process, to be waited for.
+    pub fn coordinator_mut(&mut self) -> &mut Process {
+        self.coordinator.as_mut().unwrap()
+    }
+
+    /// Runs a `whimbrel` command against the coordinator.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(programs::whimbrel());
+        command.args(arguments).args(["--coordinator", &self.address]).current_dir(&self.folder);
+        command.output().unwrap()
+    }
+
+    /// Runs a `whimbrel` command that needs no coordinator, in the cluster's folder.
+    pub fn folder_command(&self, arguments: &[&str]) -> Output {
+        Command::new(programs::whimbrel()).args(arguments).current_dir(&self.folder).output().unwrap()
+    }
+
+    /// Submits a spec and returns the run's name.
+    pub fn submit(&self, spec: &Spec) -> String {
+        let path = spec.write(&self.folder);
+        let output = self.call(&["submit", path.to_str().unwrap(), "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(output.stdout.trim_ascii_end()).unwrap();
+        answer["run"].as_str().unwrap().to_owned()
+    }
+
+    /// How a run stands.
+    pub fn status(&self, run: &str) -> Value {
+        let output = self.call(&["status", run, "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Asks how a run stands until that is as wanted.
+    pub fn until(&self, run: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(run);
+            if wanted(&status) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what} did not come: {status:#}");
+        }
+    }
+
+    /// Asks how a run stands until it is in a phase.
+    pub fn until_phase(&self, run: &str, phase: &str) -> Value {
+        self.until(run, phase, |status| status["phase"] == phase)
+    }
+
+    /// Stops the coordinator as an operator would, and waits for its end.
+    pub fn stop(mut self) -> Option<i32> {
+        let coordinator = self.coordinator_mut();
+        coordinator.signal(rustix::process::Signal::TERM);
+        coordinator.wait(PATIENCE + Duration::from_secs(60)).code()
+    }
+}

@@ -1,0 +1,112 @@
+//! Child processes that never outlive their test, and signals to them.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// A child process whose standard output is read line by line as it comes, and whose standard error is kept.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    errors: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+/// The process with this id, as a signal's addressee.
+pub fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+}
+
+/// Sends a signal to the process with this id; it may have ended already.
+pub fn signal(id: u32, signal: Signal) {
+    kill_process(pid(id), signal).ok();
+}
+
+/// Whether there is a process with this id.
+pub fn lives(id: u32) -> bool {
+    test_kill_process(pid(id)).is_ok()
+}
+
+impl Process {
+    /// Starts a command.
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        let errors = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&errors);
+        let stderr_reader = thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The test may have seen enough.
+                sender.send(line).ok();
+            }
+            drop(sender);
+            stderr_reader.join().unwrap();
+        });
+        Self { child, lines, errors, reader: Some(reader) }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of its standard output; `None` once that is closed.
+    pub fn line(&self, deadline: Instant) -> Option<String> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        match self.lines.recv_timeout(wait) {
+            Ok(line) => Some(line),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                panic!("no line of output in time; standard error:\n{}", self.errors())
+            }
+        }
+    }
+
+    /// What it has written to standard error until now.
+    pub fn errors(&self) -> String {
+        self.errors.lock().unwrap().clone()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(pid(self.id()), signal).ok();
+    }
+
+    /// Waits for its end, and until all that it wrote is read.
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let deadline = Instant::now() + within;
+        // Its output closes when it ends; draining that is how the end is waited for.
+        while self.line(deadline).is_some() {}
+        let status = self.child.wait().unwrap();
+        if let Some(reader) = self.reader.take() {
+            reader.join().unwrap();
+        }
+        status
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

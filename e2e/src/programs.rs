@@ -1,0 +1,47 @@
+//! The programs under test, built as a user builds them.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The folder with the release builds of `whimbrel`, `char-lm` and `awkward-trainer`, built at the first call: the
+/// build that the README has its reader make.
+pub fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let packages = ["-p", "whimbrel", "-p", "char-lm", "-p", "whimbrel-e2e"];
+        let built = Command::new(cargo)
+            .args(["build", "--release", "--quiet", "--bins"])
+            .args(packages)
+            .current_dir(workspace())
+            .status()
+            .expect("cargo can be run");
+        assert!(built.success(), "the programs under test could not be built");
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+        workspace().join(target).join("release")
+    })
+}
+
+/// The `whimbrel` command.
+pub fn whimbrel() -> PathBuf {
+    folder().join("whimbrel")
+}
+
+/// The example trainer.
+pub fn char_lm() -> PathBuf {
+    folder().join("char-lm")
+}
+
+/// A trainer that misbehaves as it is told.
+pub fn awkward_trainer() -> PathBuf {
+    folder().join("awkward-trainer")
+}

@@ -1,0 +1,128 @@
+//! Promise 4: a checkpoint is whole or invisible, and a damaged one is put aside for the one before it, aloud.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use whimbrel_e2e::{
+    programs,
+    run::{Run, undisturbed},
+    spec::Spec,
+};
+
+const STEPS: u64 = 60;
+
+fn whimbrel(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(programs::whimbrel()).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The only run in the folder `runs`.
+fn run_of(folder: &Path) -> PathBuf {
+    let runs: Vec<_> = fs::read_dir(folder.join("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    runs[0].clone()
+}
+
+/// Files below a folder, by size.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() { files.extend(self::files(&entry)) } else { files.push(entry) }
+    }
+    files
+}
+
+fn flip_a_bit(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(file, bytes).unwrap();
+}
+
+/// Starts a run and kills every process of it once the checkpoint of step 30 is committed.
+fn interrupted(folder: &Path) -> PathBuf {
+    let mut run = Run::start(&Spec::small(STEPS), folder, &["--workers", "2"]);
+    run.until_checkpoint(30);
+    run.kill_all();
+    run_of(folder)
+}
+
+#[test]
+fn the_last_three_are_kept_listed_and_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "3"]).finish();
+    let state = outcome.state();
+    let run = run_of(folder.path());
+    let run = run.to_str().unwrap();
+
+    let (code, listing, errors) = whimbrel(&["checkpoint", "list", run, "--json"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let steps: Vec<u64> = listing
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, [40, 50, 60]);
+
+    let (code, shown, errors) = whimbrel(&["checkpoint", "show", run]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(shown.contains("wte"), "the tensors are shown: {shown}");
+
+    let (code, verified, errors) = whimbrel(&["checkpoint", "verify", run]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(verified.contains(&state), "{verified} does not name the final state {state}");
+}
+
+#[test]
+fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+    let run = interrupted(folder.path());
+
+    let (_, listing, _) = whimbrel(&["checkpoint", "list", run.to_str().unwrap(), "--json"]);
+    let newest: Value = serde_json::from_str(listing.lines().last().unwrap()).unwrap();
+    let manifest = run.join(newest["manifest"].as_str().unwrap());
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let hash = manifest["packs"][0]["hash"].as_str().unwrap();
+    let pack = files(&run.join("packs")).into_iter().find(|file| file.to_str().unwrap().contains(hash)).unwrap();
+    flip_a_bit(&pack);
+
+    let (code, _, errors) = whimbrel(&["checkpoint", "verify", run.to_str().unwrap()]);
+    assert_eq!(code, Some(4), "{errors}");
+    assert!(errors.contains(hash), "the damaged pack is named: {errors}");
+
+    let outcome = Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "2"]).finish();
+    assert_eq!(outcome.state(), expected);
+    let said = |event: &&Value| event["event"] == "warning" && event.to_string().contains("damaged");
+    assert!(outcome.events.iter().any(|event| said(&event)), "nothing was said of the damage");
+}
+
+#[test]
+fn a_flipped_bit_in_a_manifest_is_found_and_the_checkpoint_before_is_used() {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+    let run = interrupted(folder.path());
+    let manifest = files(&run.join("manifests")).into_iter().max().unwrap();
+    flip_a_bit(&manifest);
+    let outcome = Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "2"]).finish();
+    assert_eq!(outcome.state(), expected);
+}
+
+#[test]
+fn a_copied_directory_is_the_run() {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+    let run = interrupted(folder.path());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let target = elsewhere.path().join("runs");
+    fs::create_dir(&target).unwrap();
+    let copied = Command::new("cp").arg("-r").arg(&run).arg(&target).status().unwrap();
+    assert!(copied.success());
+    fs::remove_dir_all(folder.path().join("runs")).unwrap();
+    let outcome = Run::start(&Spec::small(STEPS), elsewhere.path(), &["--workers", "1"]).finish();
+    assert_eq!(outcome.state(), expected);
+}

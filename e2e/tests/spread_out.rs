@@ -1,0 +1,108 @@
+//! A coordinator and agents as processes of their own, and what happens when one of them dies.
+
+use rustix::process::Signal;
+use whimbrel_e2e::{
+    cluster::Cluster,
+    run::{PATIENCE, undisturbed},
+    spec::Spec,
+};
+
+const STEPS: u64 = 60;
+
+#[test]
+fn a_run_is_submitted_watched_and_finished_by_two_nodes() {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(folder.path());
+    let _nodes = [cluster.agent("east", 2), cluster.agent("west", 1)];
+    let run = cluster.submit(&Spec::small(STEPS));
+    cluster.until_phase(&run, "finished");
+
+    let runs = cluster.call(&["runs"]);
+    assert!(String::from_utf8_lossy(&runs.stdout).contains(&run));
+    let logs = cluster.call(&["logs", &run]);
+    assert!(logs.status.success(), "{}", String::from_utf8_lossy(&logs.stderr));
+    let verified = cluster.folder_command(&["checkpoint", "verify", &run, "--store", "runs"]);
+    let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.contains(&expected), "{verified}");
+    assert_eq!(cluster.stop(), Some(0));
+}
+
+#[test]
+fn a_coordinator_killed_and_started_again_takes_up_its_runs() {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(folder.path());
+    let _nodes = [cluster.agent("east", 1), cluster.agent("west", 1)];
+    let spec = Spec { steps: STEPS, ..Spec::small(STEPS) };
+    let run = cluster.submit(&spec);
+    cluster.until(&run, "a checkpoint", |status| status["checkpoint"].as_u64() >= Some(10));
+    cluster.coordinator().signal(Signal::KILL);
+    cluster.coordinator_mut().wait(PATIENCE);
+    cluster.start_coordinator();
+    let status = cluster.until_phase(&run, "finished");
+    assert!(status["epoch"].as_u64() >= Some(2), "{status:#}");
+    let verified = cluster.folder_command(&["checkpoint", "verify", &run, "--store", "runs"]);
+    assert!(String::from_utf8_lossy(&verified.stdout).contains(&expected));
+}
+
+#[test]
+fn a_node_that_dies_costs_its_workers_only() {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(folder.path());
+    let (east, mut west) = (cluster.agent("east", 1), cluster.agent("west", 2));
+    let run = cluster.submit(&Spec::small(STEPS));
+    cluster.until(&run, "three workers at step 5", |status| {
+        status["step"].as_u64() >= Some(5) && status["workers"].as_array().unwrap().len() == 3
+    });
+    west.signal(Signal::KILL);
+    west.wait(PATIENCE);
+    cluster.until_phase(&run, "finished");
+    let verified = cluster.folder_command(&["checkpoint", "verify", &run, "--store", "runs"]);
+    assert!(String::from_utf8_lossy(&verified.stdout).contains(&expected));
+    drop(east);
+}
+
+#[test]
+fn below_its_minimum_a_run_waits_in_plain_sight_and_goes_on_when_nodes_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(folder.path());
+    let _east = cluster.agent("east", 1);
+    let run = cluster.submit(&Spec { more: "[workers]\nmin = 2".into(), ..Spec::small(20) });
+    let status = cluster.until_phase(&run, "waiting");
+    let detail = cluster.until(&run, "the reason", |status| {
+        status["phase"] == "waiting" && status["detail"].as_str().unwrap().contains("needs 2")
+    });
+    assert_eq!(detail["step"], status["step"]);
+    let _west = cluster.agent("west", 1);
+    cluster.until_phase(&run, "finished");
+}
+
+#[test]
+fn a_cancelled_run_is_over_and_a_second_one_gets_its_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(folder.path());
+    let _east = cluster.agent("east", 1);
+    let first = cluster.submit(&Spec::small(1_000_000));
+    cluster.until(&first, "step 3", |status| status["step"].as_u64() >= Some(3));
+    let second = cluster.submit(&Spec::small(20));
+    assert_eq!(cluster.status(&second)["phase"], "waiting");
+    let cancelled = cluster.call(&["cancel", &first]);
+    assert!(cancelled.status.success(), "{}", String::from_utf8_lossy(&cancelled.stderr));
+    cluster.until_phase(&first, "cancelled");
+    cluster.until_phase(&second, "finished");
+}
+
+#[test]
+fn an_orderly_stop_leaves_the_run_to_the_next_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(folder.path());
+    let _east = cluster.agent("east", 2);
+    let run = cluster.submit(&Spec::small(2000));
+    cluster.until(&run, "step 15", |status| status["step"].as_u64() >= Some(15));
+    assert_eq!(cluster.stop(), Some(0));
+    let cluster = Cluster::start(folder.path());
+    let status = cluster.until(&run, "its steps", |status| status["checkpoint"].as_u64() >= Some(15));
+    assert_ne!(status["phase"], "stopped", "it is taken up without being asked for");
+}

@@ -1,0 +1,124 @@
+//! Checkpoints that workers save, through a real store, to workers that read them.
+
+mod stage;
+
+use stage::{
+    Stage,
+    linear::{Linear, WIDTH, hire, quiet},
+};
+use whimbrel_plan::Origin;
+use whimbrel_proto::v1::{SliceSaved, worker_message::Message};
+use whimbrel_state::{Layout, Manifest, Pack, manifest::FORMAT};
+use whimbrel_store::{Limits, commit, verify};
+use whimbrel_worker::{Checkpoint, CheckpointError, TensorMut, TensorSpec};
+
+const STEPS: u64 = 30;
+
+fn layout() -> Layout {
+    let tensors = [("weights", WIDTH), ("bias", 1), ("momentum", WIDTH + 1)];
+    Layout::new(tensors.map(|(name, width)| TensorSpec::f32(name, [width])).to_vec()).unwrap()
+}
+
+/// Has `workers` workers train to the end and commits what they saved at step 20; returns the manifest's name.
+fn trained(stage: &mut Stage, workers: u64) -> String {
+    let ids: Vec<u64> = (1..=workers).collect();
+    let threads: Vec<_> = ids.iter().map(|&id| hire(stage.environment(id), quiet())).collect();
+    stage.ready(&ids);
+    let members: Vec<_> = ids.iter().map(|&id| (id, None)).collect();
+    let generation = stage.form(&members, Origin::Initial);
+    let slices: Vec<SliceSaved> =
+        ids.iter().map(|&id| [stage.saved(id), stage.saved(id)][1].clone()).collect();
+    assert!(slices.iter().all(|slice| (slice.generation, slice.step) == (generation, 20)));
+    let packs = slices.into_iter().flat_map(|slice| slice.packs).map(|pack| Pack::try_from(pack).unwrap());
+    let (run, packs) = (stage.run.to_string(), packs.collect());
+    let manifest = Manifest { format: FORMAT, run, step: 20, generation, layout: layout(), packs };
+    let committed = stage.block_on(async |office| {
+        let directory = office.run().clone();
+        let verified = verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap();
+        assert_eq!(verified.state, Linear::alone(20), "what is stored is the state after 20 steps");
+        commit(office, &manifest, None).await.unwrap()
+    });
+    ids.iter().for_each(|&id| stage.leave(id));
+    threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+    committed.manifest
+}
+
+#[test]
+fn what_three_workers_saved_two_others_restore_and_end_with_the_same_bits() {
+    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
+    let manifest = trained(&mut stage, 3);
+    let _threads = [4, 5].map(|id| hire(stage.environment(id), quiet()));
+    stage.ready(&[4, 5]);
+    stage.form(&[(4, None), (5, None)], Origin::Checkpoint { step: 20, manifest });
+    assert_eq!(stage.applied(4).step, 21, "nothing before the checkpoint is done again");
+    for id in [4, 5] {
+        assert_eq!(stage.completed(id).state, Linear::alone(STEPS).as_bytes());
+        stage.leave(id);
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_told_from_a_good_one_and_the_run_can_begin_anew() {
+    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
+    let manifest = trained(&mut stage, 2);
+    let packs = url_path(stage.office.run().uri()).join("packs");
+    for pack in files(&packs) {
+        let mut bytes = std::fs::read(&pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&pack, bytes).unwrap();
+    }
+    let _thread = hire(stage.environment(4), quiet());
+    stage.ready(&[4]);
+    let generation = stage.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
+    let failed = stage.next(4, "RestoreFailed", |message| match message {
+        Message::RestoreFailed(failed) => Some(failed.clone()),
+        _ => None,
+    });
+    assert_eq!((failed.generation, failed.manifest, failed.damaged), (generation, manifest, true));
+    assert!(failed.reason.contains("damaged"), "{}", failed.reason);
+    // The state is half restored: it is made anew, not trained on.
+    stage.form(&[(4, None)], Origin::Initial);
+    assert_eq!(stage.completed(4).state, Linear::alone(STEPS).as_bytes());
+    stage.leave(4);
+}
+
+#[test]
+fn a_program_reads_a_checkpoint_by_the_uri_of_its_run() {
+    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
+    let uri = stage.office.run().uri().to_owned();
+    assert!(matches!(Checkpoint::open(&uri).unwrap_err(), CheckpointError::None { .. }));
+    trained(&mut stage, 3);
+
+    #[derive(serde::Deserialize)]
+    struct Settings {
+        rate: f64,
+    }
+    for uri in [uri.clone(), format!("{uri}@20")] {
+        let checkpoint = Checkpoint::open(&uri).unwrap();
+        assert_eq!(checkpoint.step(), 20);
+        assert_eq!(checkpoint.settings::<Settings>().unwrap().rate, 0.5);
+        assert_eq!(checkpoint.tensors().len(), 3);
+        let (mut weights, mut bias, mut momentum) = (vec![0.0; WIDTH], vec![0.0], vec![0.0; WIDTH + 1]);
+        checkpoint.load(vec![TensorMut::f32("weights", [WIDTH], &mut weights)]).unwrap();
+        let rest = vec![
+            TensorMut::f32("momentum", [WIDTH + 1], &mut momentum),
+            TensorMut::f32("bias", [1], &mut bias),
+        ];
+        checkpoint.load(rest).unwrap();
+        assert!(weights.iter().chain(&bias).chain(&momentum).all(|value| *value != 0.0));
+        let misfit = checkpoint.load(vec![TensorMut::f32("wieghts", [1], &mut bias)]).unwrap_err();
+        assert!(matches!(misfit, CheckpointError::Load(_)), "{misfit}");
+    }
+    let error = Checkpoint::open(&format!("{uri}@25")).unwrap_err().to_string();
+    assert!(error.ends_with("has no checkpoint of step 25; it has those of steps 20"), "{error}");
+}
+
+fn url_path(uri: &str) -> std::path::PathBuf {
+    uri.strip_prefix("file://").unwrap().into()
+}
+
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}

@@ -1,0 +1,257 @@
+//! Workers through generations: the same bits whoever computes, dies, joins or halts.
+
+mod stage;
+
+use std::{collections::BTreeSet, sync::mpsc::channel};
+
+use stage::{
+    Stage,
+    linear::{Ended, How, Linear, hire, quiet},
+};
+use whimbrel_plan::Origin;
+use whimbrel_proto::v1::{OnNonfinite, halted::Cause, worker_message::Message};
+use whimbrel_worker::{Environment, Session, SessionError};
+
+const STEPS: u64 = 30;
+
+/// Members that hold no state.
+fn fresh(workers: &[u64]) -> Vec<(u64, Option<u64>)> {
+    workers.iter().map(|&worker| (worker, None)).collect()
+}
+
+fn broken(cause: Option<Cause>) -> String {
+    match cause {
+        Some(Cause::Broken(broken)) => broken.reason,
+        other => panic!("not broken: {other:?}"),
+    }
+}
+
+#[test]
+fn the_final_state_is_the_same_bits_for_any_number_of_workers() {
+    let expected = Linear::alone(STEPS);
+    let mut losses = BTreeSet::new();
+    for workers in [1, 2, 3, 5] {
+        let mut stage = Stage::new(STEPS, |terms| terms.evaluate_every = Some(10));
+        let ids: Vec<u64> = (1..=workers).collect();
+        let threads: Vec<_> = ids.iter().map(|&id| hire(stage.environment(id), quiet())).collect();
+        stage.ready(&ids);
+        stage.form(&fresh(&ids), Origin::Initial);
+        for &id in &ids {
+            let completed = stage.completed(id);
+            assert_eq!(completed.state, expected.as_bytes(), "w{id} of {workers}");
+            let (loss, val_loss) = (completed.loss.unwrap(), completed.val_loss.unwrap());
+            losses.insert((loss.to_bits(), val_loss.to_bits()));
+            assert!(loss < 0.1, "it learns: {loss}");
+        }
+        for step in 1..=STEPS {
+            assert_eq!(stage.applied(1).step, step);
+        }
+        for step in [10, 20, 30] {
+            let evaluated = stage.next(1, "Evaluated", |message| match message {
+                Message::Evaluated(evaluated) => Some(*evaluated),
+                _ => None,
+            });
+            assert_eq!(evaluated.step, step);
+        }
+        ids.iter().for_each(|&id| stage.leave(id));
+        for thread in threads {
+            assert!(matches!(thread.join().unwrap().how, How::Left));
+        }
+    }
+    assert_eq!(losses.len(), 1, "losses are the same bits, too");
+}
+
+#[test]
+fn the_survivors_of_a_death_in_mid_step_go_on_with_a_joiner_to_the_same_bits() {
+    let mut stage = Stage::new(STEPS, |_| {});
+    let dies =
+        Box::new(|step, _, _: &mut [f32]| if step == 7 { Err("struck by lightning".into()) } else { Ok(()) });
+    let survivors = [hire(stage.environment(1), quiet()), hire(stage.environment(3), quiet())];
+    let victim = hire(stage.environment(2), dies);
+    stage.ready(&[1, 2, 3]);
+    stage.form(&fresh(&[1, 2, 3]), Origin::Initial);
+    assert!(matches!(victim.join().unwrap().how, How::Died(_)));
+    for id in [1, 3] {
+        let halted = stage.halted(id);
+        assert_eq!(halted.step, Some(7), "w{id} holds the state before the step in flight");
+        assert!(broken(halted.cause).contains("w2"));
+    }
+
+    let joiner = hire(stage.environment(4), quiet());
+    stage.ready(&[4]);
+    stage.form(&[(1, Some(7)), (3, Some(7)), (4, None)], Origin::Members { step: 7 });
+    let expected = Linear::alone(STEPS);
+    for id in [1, 3, 4] {
+        assert_eq!(stage.completed(id).state, expected.as_bytes(), "w{id}");
+    }
+    [1, 3, 4].iter().for_each(|&id| stage.leave(id));
+    for thread in survivors.into_iter().chain([joiner]) {
+        let Ended { mut trainer, how } = thread.join().unwrap();
+        assert!(matches!(how, How::Left));
+        assert_eq!(trainer.digest(STEPS), expected);
+    }
+}
+
+#[test]
+fn one_worker_asked_to_halt_and_save_halts_and_saves_all_at_one_step() {
+    let mut stage = Stage::new(1_000_000, |_| {});
+    let ids = [1, 2, 3];
+    let threads = ids.map(|id| hire(stage.environment(id), quiet()));
+    stage.ready(&ids);
+    let generation = stage.form(&fresh(&ids), Origin::Initial);
+    stage.applied(1);
+    stage.ask(2, true, true);
+    let halted = ids.map(|id| stage.halted(id));
+    let step = halted[0].step.unwrap();
+    assert!(step > 0 && step < 1_000_000);
+    for (id, halted) in ids.into_iter().zip(halted) {
+        assert!(matches!(halted.cause, Some(Cause::Agreed(_))), "{halted:?}");
+        assert_eq!(halted.step, Some(step));
+        let saved = stage.saved(id);
+        assert_eq!((saved.generation, saved.step), (generation, step));
+        assert!(saved.seconds >= saved.blocked_seconds);
+    }
+    let expected = Linear::alone(step);
+    ids.iter().for_each(|&id| stage.leave(id));
+    for thread in threads {
+        assert_eq!(thread.join().unwrap().trainer.digest(step), expected);
+    }
+}
+
+#[test]
+fn an_interrupt_frees_a_worker_that_waits_for_one_that_hangs() {
+    let mut stage = Stage::new(STEPS, |_| {});
+    let (hangs, hung) = channel();
+    let (release, released) = channel::<()>();
+    let incident = Box::new(move |step, _, _: &mut [f32]| {
+        if step == 4 {
+            hangs.send(())?;
+            // Ends when the test lets go of it.
+            let _released = released.recv().is_err();
+        }
+        Ok(())
+    });
+    let waiting = hire(stage.environment(1), quiet());
+    let hanging = hire(stage.environment(2), incident);
+    stage.ready(&[1, 2]);
+    stage.form(&fresh(&[1, 2]), Origin::Initial);
+    hung.recv_timeout(stage::PATIENCE).unwrap();
+    stage.interrupt(1);
+    let halted = stage.halted(1);
+    assert_eq!(halted.step, Some(4));
+    assert!(broken(halted.cause).contains("interrupted"));
+
+    // The next generation does not wait for the other to come back to its senses, and when it does it has to leave.
+    stage.form(&[(1, Some(4))], Origin::Members { step: 4 });
+    assert_eq!(stage.completed(1).state, Linear::alone(STEPS).as_bytes());
+    stage.interrupt(2);
+    drop(release);
+    assert_eq!(stage.halted(2).step, Some(4));
+    [1, 2].iter().for_each(|&id| stage.leave(id));
+    for thread in [waiting, hanging] {
+        assert!(matches!(thread.join().unwrap().how, How::Left));
+    }
+}
+
+#[test]
+fn a_generation_that_starts_at_the_end_completes_at_once() {
+    let mut stage = Stage::new(STEPS, |_| {});
+    let threads = [1, 2].map(|id| hire(stage.environment(id), quiet()));
+    stage.ready(&[1, 2]);
+    stage.form(&fresh(&[1, 2]), Origin::Initial);
+    let first = [1, 2].map(|id| stage.completed(id));
+    stage.ask(2, true, false);
+    let saves = [stage.saved(2), stage.saved(2)];
+    assert_eq!(saves[0].packs, saves[1].packs, "asked after the end, it saves the same again");
+    for id in [1, 2] {
+        stage.interrupt(id);
+        let halted = stage.halted(id);
+        assert_eq!(halted.step, Some(STEPS));
+        assert!(broken(halted.cause).contains("called off"));
+    }
+    let newcomer = hire(stage.environment(3), quiet());
+    stage.ready(&[3]);
+    stage.form(&[(1, Some(STEPS)), (3, None)], Origin::Members { step: STEPS });
+    let [again, joined] = [1, 3].map(|id| stage.completed(id));
+    assert_eq!(
+        (&again.state, again.val_loss, again.loss),
+        (&first[0].state, first[0].val_loss, first[0].loss)
+    );
+    assert_eq!((&joined.state, joined.val_loss, joined.loss), (&first[0].state, first[0].val_loss, None));
+    [1, 2, 3].iter().for_each(|&id| stage.leave(id));
+    for thread in threads.into_iter().chain([newcomer]) {
+        assert!(matches!(thread.join().unwrap().how, How::Left));
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_a_number_is_named_and_stops_the_run() {
+    let mut stage = Stage::new(STEPS, |_| {});
+    let spoils = Box::new(|step, shard, gradient: &mut [f32]| {
+        if (step, shard) == (3, 5) {
+            gradient[42] = f32::NAN;
+        }
+        Ok(())
+    });
+    let threads = [hire(stage.environment(1), quiet()), hire(stage.environment(2), spoils)];
+    stage.ready(&[1, 2]);
+    stage.form(&fresh(&[1, 2]), Origin::Initial);
+    for (id, thread) in [1, 2].into_iter().zip(threads) {
+        let reason = stage.failed(id);
+        assert!(reason.contains(r#"the gradient of "weights" is NaN at element 41 in step 3"#), "{reason}");
+        assert!(matches!(thread.join().unwrap().how, How::Failed(SessionError::Nonfinite { .. })));
+    }
+}
+
+#[test]
+fn where_the_spec_says_so_such_a_step_is_skipped_by_all_alike() {
+    let mut digests = BTreeSet::new();
+    for workers in [1, 3] {
+        let mut stage = Stage::new(STEPS, |terms| terms.on_nonfinite = OnNonfinite::Skip.into());
+        let spoils = || {
+            Box::new(|step, shard, gradient: &mut [f32]| {
+                if (step, shard) == (3, 5) {
+                    gradient[0] = f32::INFINITY;
+                }
+                Ok(())
+            })
+        };
+        let ids: Vec<u64> = (1..=workers).collect();
+        let _threads: Vec<_> = ids.iter().map(|&id| hire(stage.environment(id), spoils())).collect();
+        stage.ready(&ids);
+        stage.form(&fresh(&ids), Origin::Initial);
+        for step in 1..=STEPS {
+            let applied = stage.applied(1);
+            assert_eq!(applied.step, step);
+            assert_eq!(applied.skipped.as_deref(), (step == 4).then_some("bias"));
+        }
+        ids.iter().for_each(|&id| assert!(digests.insert(stage.completed(id).state) == (workers == 1)));
+        ids.iter().for_each(|&id| stage.leave(id));
+    }
+    assert!(!digests.contains(Linear::alone(STEPS).as_bytes().as_slice()));
+}
+
+#[test]
+fn a_worker_that_loses_its_coordinator_ends_and_says_so() {
+    let mut stage = Stage::new(1_000_000, |_| {});
+    let threads = [1, 2].map(|id| hire(stage.environment(id), quiet()));
+    stage.ready(&[1, 2]);
+    stage.form(&fresh(&[1, 2]), Origin::Initial);
+    stage.applied(1);
+    let idle = hire(stage.environment(3), quiet());
+    stage.ready(&[3]);
+    drop(stage);
+    for thread in threads.into_iter().chain([idle]) {
+        let how = thread.join().unwrap().how;
+        let How::Failed(error @ SessionError::Lost { .. }) = how else { panic!("{how:?}") };
+        assert!(error.to_string().starts_with("lost the coordinator at 127.0.0.1:"));
+    }
+}
+
+#[test]
+fn nobody_gets_in_without_the_token() {
+    let stage = Stage::new(STEPS, |_| {});
+    let environment = Environment { token: None, ..stage.environment(1) };
+    let error = Session::connect(environment).unwrap_err().to_string();
+    assert!(error.contains("refused worker w1 of run linear-x1"), "{error}");
+}
