@@ -111,10 +111,7 @@ impl Run {
                 let outcome = if record { Outcome::Stopped } else { Outcome::LetGo };
                 let waiting = self.live.is_some() || self.saves.under_way() || self.may_form();
                 let reason = if !waiting {
-                    match &self.saves.failure {
-                        Some(failure) => format!("stopped, but the checkpoint could not be saved: {failure}"),
-                        None => "stopped".into(),
-                    }
+                    self.how_it_stopped()
                 } else if now.saturating_sub(since) > self.timing.stop {
                     let patience = self.timing.stop.as_secs_f32();
                     format!("stopped, but no checkpoint could be saved within {patience} s")
@@ -124,6 +121,21 @@ impl Run {
                 self.end(outcome, reason, Vec::new(), out);
             }
             Intent::Train | Intent::Recording(_) | Intent::Ended(_) => {}
+        }
+    }
+
+    /// What a stopped run has kept and what not.
+    fn how_it_stopped(&self) -> String {
+        let committed = self.saves.committed;
+        match &self.saves.failure {
+            Some(failure) if self.held() > committed => {
+                format!("stopped, but the checkpoint could not be saved: {failure}")
+            }
+            _ if self.high > committed.unwrap_or(0) => {
+                let kept = committed.unwrap_or(0);
+                format!("stopped; what was computed after step {kept} is gone with the workers that held it")
+            }
+            _ => "stopped".into(),
         }
     }
 

@@ -243,6 +243,16 @@ fn a_node_that_had_no_turn_takes_the_place_of_one_whose_setup_fails() {
     assert_eq!((end.outcome, end.tail), (Outcome::Failed, vec!["no such package".to_owned()]));
 }
 
+#[test]
+fn a_setup_that_fails_on_a_node_already_lost_changes_nothing() {
+    let mut story = Story::of(RunFacts { has_setup: true, ..facts() });
+    story.node_joins(1, 1);
+    story.happens(Event::NodeLost { node: NodeId(1), reason: "its stream broke".into() });
+    story.said();
+    story.of_run(setup_fails_on(1));
+    assert_eq!((story.said(), story.phase()), (Vec::new(), Phase::Waiting));
+}
+
 fn setup_fails_on(node: u64) -> RunEvent {
     let tail = vec!["no such package".to_owned()];
     RunEvent::PrepareFailed { node: NodeId(node), reason: "exit code 3".into(), tail }

@@ -108,14 +108,18 @@ async fn fill(
     let step = manifest.step;
     manifest.check().map_err(|source| RestoreError::Manifest { step, source })?;
     let copies = Copies::new(&manifest.layout, state.layout());
-    let needed: Vec<&Pack> = manifest.packs.iter().filter(|pack| copies.of(pack).next().is_some()).collect();
+    let needed = manifest.packs.iter().filter(|pack| copies.of(pack).next().is_some()).cloned();
+    let needed: Vec<Pack> = needed.collect();
     let mut report = RestoreReport { packs: 0, bytes: 0 };
-    let mut reads = stream::iter(needed)
-        .map(|pack| async move { Ok::<_, RestoreError>((pack, fetch(run.folder(), pack).await?)) })
-        .buffer_unordered(limits.concurrency.max(1));
+    // Packs of their own, since a future that borrows each in turn is not one the compiler lets go to other threads.
+    let reads = needed.into_iter().map(|pack| async move {
+        let read = fetch(run.folder(), &pack).await?;
+        Ok::<_, RestoreError>((pack, read))
+    });
+    let mut reads = stream::iter(reads).buffer_unordered(limits.concurrency.max(1));
     while let Some((pack, read)) = reads.try_next().await? {
         let bytes = read.map_err(|source| RestoreError::Damaged { step, source })?;
-        for copy in copies.of(pack) {
+        for copy in copies.of(&pack) {
             state.write(copy.to, &bytes[copy.from..copy.from + copy.length]);
         }
         report.packs += 1;

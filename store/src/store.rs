@@ -221,6 +221,8 @@ impl Store {
 /// The client's own limit on a whole request, 30 s, is too short for a pack on a slow link, and it cannot know how
 /// long the body is. [`Patience`] does, and bounds every request.
 fn client_options() -> ClientOptions {
+    // TLS by ring, which builds everywhere in seconds. That the program has chosen already is no failure.
+    rustls::crypto::ring::default_provider().install_default().ok();
     ClientOptions::new().with_timeout_disabled().with_connect_timeout(Duration::from_secs(10))
 }
 
@@ -248,5 +250,21 @@ fn meant(scheme: &str) -> String {
         "http" | "https" => "a web address says nothing of how to write there".to_owned(),
         "memory" => "what is only in memory does not outlive the program; use a temporary folder".to_owned(),
         _ => format!("{scheme}:// is unknown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cloud_client_finds_its_tls() {
+        // Nothing is sent: making the client is what needs a TLS provider.
+        let options = client_options().with_allow_http(true);
+        let builder = AmazonS3Builder::new()
+            .with_bucket_name("lab")
+            .with_region("us-east-1")
+            .with_client_options(options);
+        assert!(builder.with_access_key_id("id").with_secret_access_key("secret").build().is_ok());
     }
 }

@@ -69,9 +69,12 @@ pub async fn verify(
     let mut bad = Vec::new();
     let mut bytes = 0;
     let mut feed = Some(feed);
-    let mut reads = stream::iter(&manifest.packs)
-        .map(|pack| async move { Ok::<_, StoreError>((pack, fetch(run.folder(), pack).await?)) })
-        .buffered(limits.concurrency.max(1));
+    // Packs of their own, since a future that borrows each in turn is not one the compiler lets go to other threads.
+    let reads = manifest.packs.iter().cloned().map(|pack| async move {
+        let read = fetch(run.folder(), &pack).await?;
+        Ok::<_, StoreError>((pack, read))
+    });
+    let mut reads = stream::iter(reads).buffered(limits.concurrency.max(1));
     while let Some((pack, read)) = reads.try_next().await? {
         match read {
             Ok(content) => {

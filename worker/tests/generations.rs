@@ -41,11 +41,12 @@ fn the_final_state_is_the_same_bits_for_any_number_of_workers() {
             assert_eq!(completed.state, expected.as_bytes(), "w{id} of {workers}");
             let (loss, val_loss) = (completed.loss.unwrap(), completed.val_loss.unwrap());
             losses.insert((loss.to_bits(), val_loss.to_bits()));
-            assert!(loss < 0.1, "it learns: {loss}");
         }
-        for step in 1..=STEPS {
-            assert_eq!(stage.applied(1).step, step);
-        }
+        let applied: Vec<_> = (0..STEPS).map(|_| stage.applied(1)).collect();
+        assert!(applied.iter().map(|applied| applied.step).eq(1..=STEPS));
+        let loss =
+            |steps: std::ops::Range<usize>| applied[steps].iter().map(|applied| applied.loss).sum::<f64>();
+        assert!(loss(20..30) < 0.5 * loss(0..10), "it learns: {} to {}", loss(0..10), loss(20..30));
         for step in [10, 20, 30] {
             let evaluated = stage.next(1, "Evaluated", |message| match message {
                 Message::Evaluated(evaluated) => Some(*evaluated),
@@ -71,11 +72,12 @@ fn the_survivors_of_a_death_in_mid_step_go_on_with_a_joiner_to_the_same_bits() {
     stage.ready(&[1, 2, 3]);
     stage.form(&fresh(&[1, 2, 3]), Origin::Initial);
     assert!(matches!(victim.join().unwrap().how, How::Died(_)));
-    for id in [1, 3] {
+    let held = [1, 3].map(|id| {
         let halted = stage.halted(id);
-        assert_eq!(halted.step, Some(7), "w{id} holds the state before the step in flight");
-        assert!(broken(halted.cause).contains("w2"));
-    }
+        assert!(broken(halted.cause).contains("step 7"), "w{id} was in the step that the victim was in");
+        halted.step
+    });
+    assert_eq!(held, [Some(7); 2], "no step that was applied is lost");
 
     let joiner = hire(stage.environment(4), quiet());
     stage.ready(&[4]);
@@ -136,6 +138,7 @@ fn an_interrupt_frees_a_worker_that_waits_for_one_that_hangs() {
     stage.ready(&[1, 2]);
     stage.form(&fresh(&[1, 2]), Origin::Initial);
     hung.recv_timeout(stage::PATIENCE).unwrap();
+    while stage.applied(1).step < 4 {}
     stage.interrupt(1);
     let halted = stage.halted(1);
     assert_eq!(halted.step, Some(4));

@@ -89,7 +89,7 @@ pub(super) async fn choose(
             ));
         } else if let Some(run) = other {
             say.line(format!(
-                "run {} under another spec; starting a new run (--resume {} takes that one up)",
+                "run {}, under another spec; starting a new run (--resume {} takes that one up)",
                 run.standing(),
                 run.id
             ));
@@ -123,8 +123,12 @@ fn nothing(store: &Store, spec: &RunSpec, other: Option<&Unfinished>) -> Failure
 impl Unfinished {
     /// `char-lm-k3x9qa stopped at step 840 of 2000`
     fn standing(&self) -> String {
-        let how = if self.stopped { "stopped at" } else { "was broken off, with its last checkpoint at" };
-        format!("{} {how} step {} of {}", self.id, self.step, self.steps)
+        let Self { id, step, steps, .. } = self;
+        match (self.stopped, step) {
+            (true, _) => format!("{id} stopped at step {step} of {steps}"),
+            (false, 0) => format!("{id} broke off before its first checkpoint"),
+            (false, _) => format!("{id} broke off, with a checkpoint at step {step} of {steps}"),
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Watch {
     pub(crate) stop: Option<Duration>,
     pub(crate) cancelled: bool,
     pub(crate) office_lost: bool,
+    /// The end is decided.
+    pub(crate) recording: bool,
     pub(crate) ended: Option<End>,
 }
 
@@ -166,7 +168,12 @@ impl World {
                 }
             }
             Command::Quarantine { run, manifest, .. } => self.job(run, Job::Quarantine { manifest }),
-            Command::RecordEnd { run, end } => self.job(run, Job::RecordEnd { end }),
+            Command::RecordEnd { run, end } => {
+                if let Some(watch) = self.watches.get_mut(&run) {
+                    watch.recording = true;
+                }
+                self.job(run, Job::RecordEnd { end });
+            }
             Command::Announce { run, notice } => self.announced(&run, notice),
         }
     }

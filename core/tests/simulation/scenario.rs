@@ -144,7 +144,7 @@ fn facts(rng: &mut Rng) -> RunFacts {
         workers_min: rng.u32(1..=workers_max.min(3)),
         workers_max,
         tries: rng.u32(3..7),
-        step_timeout: millis(rng, 1000..8000),
+        step_timeout: millis(rng, 3000..8000),
         checkpoint: if rng.bool() {
             CheckpointEvery::Steps(rng.u64(1..12))
         } else {

@@ -34,7 +34,6 @@ pub(crate) struct Process {
     pub(crate) connected: bool,
     pub(crate) to: Link,
     from: Link,
-    uploads: Link,
     /// Its heartbeats are held back until then.
     pub(crate) quiet_until: Duration,
     pub(crate) state: Option<State>,
@@ -93,7 +92,6 @@ impl World {
             connected: true,
             to: Link::default(),
             from: Link::default(),
-            uploads: Link::default(),
             quiet_until: Duration::ZERO,
             state: None,
             generation: None,
@@ -255,10 +253,9 @@ impl World {
     /// Stages this worker's slice of a checkpoint; the upload goes on behind the next steps.
     pub(crate) fn stage(&mut self, pid: Pid) {
         let upload = self.between(self.scenario.upload.clone());
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.processes.get(&pid) else { return };
         let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
-        let at = process.uploads.arrival(self.now, upload);
-        self.agenda.plan(at, Happening::Uploaded { pid, generation, step: state.step });
+        self.plan_in(upload, Happening::Uploaded { pid, generation, step: state.step });
     }
 
     pub(crate) fn uploaded(&mut self, pid: Pid, generation: u64, step: u64) {

@@ -16,7 +16,7 @@ pub struct Settings {
     pub width: usize,
     /// Characters that the model sees at once. 64.
     pub context: usize,
-    /// The highest learning rate. It falls to a tenth of that by the end of the run, along a cosine. 0.003.
+    /// The highest learning rate. It falls to a tenth of that by the end of the run, along a cosine. 0.006.
     pub learning_rate: f64,
     /// Steps over which the learning rate rises from 0. 100.
     pub warmup: u64,
@@ -36,7 +36,7 @@ impl Default for Settings {
             heads: 4,
             width: 128,
             context: 64,
-            learning_rate: 3e-3,
+            learning_rate: 6e-3,
             warmup: 100,
             weight_decay: 0.1,
             text: None,

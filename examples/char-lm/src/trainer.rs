@@ -125,6 +125,10 @@ impl Trainer for CharLm {
         (self.text.training.len() - self.config.context) as u64
     }
 
+    fn tokens_per_sample(&self) -> Option<u64> {
+        Some(self.config.context as u64)
+    }
+
     fn gradients(&self) -> Vec<TensorSpec> {
         parameters::specs(&self.config)
     }

@@ -9,6 +9,7 @@ pub(crate) mod ending;
 pub(crate) mod finished;
 pub(crate) mod liveness;
 pub(crate) mod membership;
+pub(crate) mod no_scapegoat;
 pub(crate) mod no_step_lost;
 pub(crate) mod places;
 pub(crate) mod same_bits;
@@ -19,6 +20,7 @@ pub(crate) fn check(world: &mut World, command: &Command) {
     ending::nothing_after_the_end(world, command);
     match command {
         Command::Start { run, node, worker } => places::one_process_to_a_place(world, run, *node, *worker),
+        Command::Kill { run, worker, .. } => no_scapegoat::deserves_it(world, run, *worker),
         Command::Form { run, formation } => {
             membership::is_sound(world, run, formation);
             no_step_lost::starts_where_the_furthest_is(world, run, formation);

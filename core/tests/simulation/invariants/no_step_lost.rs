@@ -10,11 +10,16 @@ pub(crate) fn starts_where_the_furthest_is(world: &mut World, run: &RunId, forma
     world.require(furthest.is_none_or(|furthest| furthest <= first), || {
         format!("generation {number} starts at step {first} while a worker holds {furthest:?}")
     });
+    let view = world.core.as_ref().and_then(|core| core.view(run));
+    let kept = view.and_then(|view| view.checkpoint);
+    world.require(kept.is_none_or(|kept| kept <= first), || {
+        format!("generation {number} starts at step {first} while there is a checkpoint of step {kept:?}")
+    });
 }
 
 /// A run that was stopped in peace has everything in its last checkpoint.
 pub(crate) fn a_stop_keeps_them(world: &mut World, run: &RunId, end: &End) {
-    if end.outcome == Outcome::Stopped && end.reason == "stopped" {
+    if end.outcome == Outcome::Stopped && !end.reason.starts_with("stopped,") {
         let furthest = furthest(world, run);
         world.require(furthest.is_none_or(|furthest| furthest <= end.step), || {
             format!("stopped with a checkpoint of step {} while a worker holds {furthest:?}", end.step)

@@ -1,0 +1,51 @@
+//! Every operation can be spawned: its future goes from thread to thread.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use support::{SMALL_PACKS, Scene, State, save};
+use whimbrel_state::StateBytes;
+use whimbrel_store::{
+    Mode, Retention, collect, commit, quarantine, restore, restore_some, save_slice, verify,
+};
+
+/// Takes any future that a multi-threaded runtime takes, and awaits it.
+async fn spawnable<T>(work: impl Future<Output = T> + Send) -> T {
+    work.await
+}
+
+#[tokio::test]
+async fn a_whole_life_of_spawnable_futures() {
+    let scene = Scene::new().await;
+    let run = scene.run();
+    let state = State::small(1);
+    spawnable(run.create("again", Mode::Service)).await.unwrap_err();
+    let mut office = spawnable(run.take_office("c")).await.unwrap();
+    let manifest = save(&run, &state, 5, 1).await.unwrap();
+    let all = 0..state.bytes.len();
+    let staged = state.staged(all.clone());
+    let packs = spawnable(save_slice(&run, &state.layout, all, staged, &SMALL_PACKS)).await.unwrap();
+    assert_eq!(packs, manifest.packs);
+    let committed = spawnable(commit(&mut office, &manifest, None)).await.unwrap();
+    let manifest = spawnable(run.manifest(&committed.manifest)).await.unwrap();
+    let mut read = State::blank(&state.layout);
+    let mut bytes = StateBytes::new(read.tensors()).unwrap();
+    spawnable(restore(&run, &manifest, &mut bytes, &SMALL_PACKS)).await.unwrap();
+    spawnable(restore_some(&run, &manifest, read.tensors(), &SMALL_PACKS)).await.unwrap();
+    spawnable(verify(&run, &manifest, &SMALL_PACKS, |_| {})).await.unwrap();
+    spawnable(collect(&mut office, &Retention::default())).await.unwrap();
+    spawnable(quarantine(&mut office, &committed.manifest, "a test", &[])).await.unwrap();
+    spawnable(run.put_output("w1", 0, "text".into())).await.unwrap();
+    spawnable(run.output(None)).await.unwrap();
+    spawnable(run.output_workers()).await.unwrap();
+    spawnable(run.checkpoints()).await.unwrap();
+    spawnable(office.check()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_is_opened_probed_and_listed_from_any_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = whimbrel_store::Store::open(folder.path().to_str().unwrap()).unwrap();
+    spawnable(store.probe()).await.unwrap();
+    assert_eq!(spawnable(store.runs()).await.unwrap(), []);
+}
