@@ -22,6 +22,8 @@ use whimbrel_proto::v1::{self, agent_message::Message};
 
 use crate::output::{Tail, read};
 
+/// A `setup` that takes longer hangs.
+const SETUP: Duration = Duration::from_secs(3600);
 /// A process that has ended may have left its output open in other hands: its last lines are waited for this long.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
@@ -52,8 +54,13 @@ impl Keeper {
         let v1::Prepare { run, setup, environment } = prepare;
         let mut command = Command::new("sh");
         command.arg("-c").arg(&setup).envs(environment).current_dir(workdir);
-        let begun = Instant::now();
+        let (begun, run_id) = (Instant::now(), run.clone());
         self.keep(run.clone(), 0, command, move |ended, tail| match ended {
+            Ok(_) if begun.elapsed() >= SETUP => {
+                let reason =
+                    format!("`{setup}` did not end within {} minutes, and was killed", SETUP.as_secs() / 60);
+                Message::PrepareFailed(v1::PrepareFailed { run, reason, tail })
+            }
             Ok(status) if status.success() => {
                 Message::Prepared(v1::Prepared { run, seconds: begun.elapsed().as_secs_f64() })
             }
@@ -66,6 +73,7 @@ impl Keeper {
                 Message::PrepareFailed(v1::PrepareFailed { run, reason, tail })
             }
         });
+        self.kill_after(run_id, 0, SETUP);
     }
 
     /// Starts a worker, and tells that it has, and in the end how it ended.
@@ -147,7 +155,13 @@ impl Keeper {
             return;
         }
         handle.terminate.cancel();
-        let (kill, id) = (handle.kill.clone(), (run.to_owned(), worker));
+        self.kill_after(run.to_owned(), worker, grace);
+    }
+
+    /// Kills a process that has not ended by itself after a while.
+    fn kill_after(&mut self, run: String, worker: u64, grace: Duration) {
+        let id = (run, worker);
+        let Some(kill) = self.processes.get(&id).map(|handle| handle.kill.clone()) else { return };
         self.tasks.spawn(async move {
             tokio::select! {
                 () = kill.cancelled() => {}

@@ -4,6 +4,7 @@ use std::{env, path::Path};
 
 use tokio_util::sync::CancellationToken;
 use whimbrel_agent::Settings;
+use whimbrel_coordinator::Token;
 
 use crate::{
     args::agent::{AgentArgs, NodeSettings, Price},
@@ -62,10 +63,10 @@ pub(crate) async fn attend(args: AgentArgs, config: NodeSettings) -> Result<Code
 }
 
 /// The agent of this machine in the process of `whimbrel run`, for a coordinator in the same process.
-pub(crate) fn embedded(coordinator: String, slots: u32, workdir: &Path) -> Settings {
+pub(crate) fn embedded(coordinator: String, token: &Token, slots: u32, workdir: &Path) -> Settings {
     Settings {
         coordinator,
-        token: None,
+        token: Some(token.reveal().to_owned()),
         name: host_name(),
         provider: "local".to_owned(),
         region: String::new(),

@@ -5,7 +5,7 @@
 //! - [`coordinator`], [`agent`]: the two servers. [`token`]: what callers from beyond loopback show.
 //! - [`submit`], [`runs`], [`logs`], [`watch`]: what is asked of a coordinator, over [`client`].
 //! - [`checkpoint`]: a run's checkpoints, straight from its store. [`store_errors`]: what its errors come to.
-//! - [`screen`]: what is seen of a run: a bar, lines, or JSON. [`print`]: the only way to stdout and stderr.
+//! - [`screen`]: what is seen of a run: a bar, lines, or JSON. [`mod@print`]: the only way to stdout and stderr.
 //! - [`exit`]: exit codes, and how a failure is reported.
 
 mod address;

@@ -1,6 +1,8 @@
 //! Where settings come from: flags, then variables, then files. Seen from outside: a client that cannot reach its
 //! coordinator says which one it tried.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
+
 use std::{
     fs,
     net::TcpListener,

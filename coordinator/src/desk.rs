@@ -19,6 +19,9 @@ use crate::{input::WorkerLink, recorder::Task, scribe::Scribe};
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
 
+/// So many generations back, slices are still of use.
+const REMEMBERED: u64 = 8;
+
 /// What the driver keeps of a run beside the core: its links, the slices of checkpoints on their way, its watchers.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -34,6 +37,8 @@ pub(crate) struct Desk {
     recorder: Option<mpsc::UnboundedSender<Task>>,
     /// The state that the run trains, as its first worker described it.
     layout: Option<Layout>,
+    /// The numerics class of the first worker that was ready: equal bits are promised within it.
+    numerics: Option<String>,
     tokens_per_sample: Option<u64>,
     /// Slices by the generation that staged them and the steps applied.
     slices: BTreeMap<(u64, u64), Slices>,
@@ -73,6 +78,7 @@ impl Desk {
             events: Some(broadcast::channel(WATCH_BACKLOG).0),
             recorder: Some(recorder),
             layout: None,
+            numerics: None,
             tokens_per_sample: None,
             slices: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -155,8 +161,9 @@ impl Desk {
         })
     }
 
-    /// Takes note of what a worker that is ready trains. All must train the same.
-    pub(crate) fn describe(&mut self, ready: &v1::Ready) -> Result<(), DescribeError> {
+    /// Takes note of what a worker that is ready trains, and on what. All must train the same; one on another kind of
+    /// device is told of to watchers.
+    pub(crate) fn describe(&mut self, worker: WorkerId, ready: &v1::Ready) -> Result<(), DescribeError> {
         let tensors: Vec<TensorSpec> =
             ready.layout.iter().cloned().map(TensorSpec::try_from).collect::<Result<_, _>>()?;
         let layout = Layout::new(tensors)?;
@@ -164,6 +171,16 @@ impl Desk {
         match &self.layout {
             Some(known) => known.same_as(&layout)?,
             None => self.layout = Some(layout),
+        }
+        let known = self.numerics.get_or_insert_with(|| ready.numerics.clone());
+        if *known != ready.numerics {
+            let text = format!(
+                "worker {worker} is of numerics class {:?} and the run of {known:?}: its sums may differ in the last \
+                 bits, and the run's final state with them",
+                ready.numerics
+            );
+            tracing::warn!(run = %self.dir.id(), "{text}");
+            self.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
         }
         Ok(())
     }
@@ -174,8 +191,9 @@ impl Desk {
         let mut key = [0; 32];
         getrandom::fill(&mut key)?;
         self.members.insert(number, members.iter().map(|member| member.worker).collect());
-        let oldest_with_slices = self.slices.keys().next().map_or(number, |&(generation, _)| generation);
-        self.members.retain(|&generation, _| generation + 8 >= number || generation >= oldest_with_slices);
+        // Slices of generations long gone may still come after their checkpoint was given up.
+        self.members.retain(|&generation, _| generation + REMEMBERED >= number);
+        self.slices.retain(|&(generation, _), _| generation + REMEMBERED >= number);
         self.last_step = None;
         let (run, epoch, shards) = (self.dir.id().clone(), self.epoch, self.spec.train.shards);
         Ok(Generation { run, epoch, number, shards, origin, members, key })

@@ -11,7 +11,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tonic::Status;
-use whimbrel_core::{Cause, Command, Core, Event, Exit, Phase, RunEvent, Timing};
+use whimbrel_core::{Cause, Command, Core, Event, Exit, Notice, Phase, RunEvent, Timing};
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::{border, v1};
 use whimbrel_store::{Mode, Store};
@@ -282,6 +282,10 @@ impl Driver {
             }
             Command::Announce { run, notice } => {
                 let Some(desk) = self.desks.get_mut(&run) else { return };
+                if let Notice::WorkerExited { worker, .. } = &notice {
+                    // Its process may live on where its node was lost by silence: it is not listened to any more.
+                    desk.links.remove(worker);
+                }
                 let event = wire::event(desk, notice, |node| node_name(&self.nodes, node));
                 let is_last = matches!(event, v1::run_event::Event::Ended(_));
                 say(&run, &event);
@@ -414,6 +418,11 @@ impl Driver {
 
     fn node_says(&mut self, node: NodeId, message: v1::agent_message::Message) {
         use v1::agent_message::Message;
+        if !self.core.has_node(node) {
+            // Given up for its silence, it speaks again: its agent ends its workers and joins anew.
+            self.nodes.remove(&node);
+            return;
+        }
         self.decide(Event::NodeHeard { node });
         let (run, event) = match message {
             Message::Join(_) => return tracing::warn!(%node, "it joins twice; ignored"),
@@ -488,7 +497,7 @@ impl Driver {
         Ok(Some(match message {
             Message::Hello(_) => return Err("it says hello twice".into()),
             Message::Ready(ready) => {
-                desk.describe(&ready).map_err(|error| error.to_string())?;
+                desk.describe(worker, &ready).map_err(|error| error.to_string())?;
                 let address = ready
                     .data_address
                     .parse()

@@ -201,7 +201,7 @@ pub enum Notice {
         workers: u32,
         /// Where its state comes from.
         origin: Origin,
-        /// How long the run was without one, from the first sign of trouble with the last.
+        /// How long the run was without one, from the first sign of trouble with the last; zero for the first.
         gap: Duration,
     },
     /// A step is applied.

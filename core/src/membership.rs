@@ -357,7 +357,7 @@ impl Run {
             step,
             workers: ids.len() as u32,
             origin: origin.clone(),
-            gap: now.saturating_sub(self.gap_since),
+            gap: if number == 1 { Duration::ZERO } else { now.saturating_sub(self.gap_since) },
         };
         self.live = Some(Live {
             number,

@@ -47,8 +47,8 @@ pub(crate) struct Saves {
     members: BTreeMap<u64, BTreeMap<WorkerId, u64>>,
     /// When the last one began.
     begun: Duration,
-    /// When one that failed is to be made up for.
-    again: Option<Duration>,
+    /// The step of one that failed, and when it is to be made up for, unless a later one is on its way by then.
+    again: Option<(u64, Duration)>,
     /// How often in a row the store refused the checkpoint that the run's end waits for.
     pub(crate) refusals: u32,
     /// Why the last one failed, unless one was committed since.
@@ -122,8 +122,12 @@ impl Run {
             live.checkpoint_asked = false;
         }
         saves.begun = now;
-        saves.again = None;
+        if saves.again.is_some_and(|(failed, _)| failed <= key.1) {
+            saves.again = None;
+        }
         if saves.is_superseded(key.1) {
+            saves.dropped.insert(key);
+            out.push(Command::Discard { run: self.id.clone(), generation: key.0, step: key.1 });
             return;
         }
         saves.pending.insert(key, Awaited { since: now, from: members.keys().copied().collect() });
@@ -254,7 +258,10 @@ impl Run {
         self.saves.pending.remove(&key);
         self.saves.committing.remove(&key);
         self.saves.dropped.insert(key);
-        self.saves.again = Some(now + self.timing.save_again);
+        let later = self.saves.pending.keys().any(|&(_, pending)| pending > step);
+        if !later && !self.saves.is_superseded(step) {
+            self.saves.again = Some((step, now + self.timing.save_again));
+        }
         self.saves.failure = Some(reason.to_owned());
         out.push(Command::Discard { run: self.id.clone(), generation, step });
         self.warn(format!("the checkpoint of step {step} could not be saved: {reason}"), Vec::new(), out);
@@ -266,7 +273,7 @@ impl Run {
             CheckpointEvery::Time(every) => now.saturating_sub(self.saves.begun) >= every,
             CheckpointEvery::Steps(_) => false,
         };
-        let due = due || self.saves.again.is_some_and(|again| again <= now);
+        let due = due || self.saves.again.is_some_and(|(_, again)| again <= now);
         let under_way = self.saves.under_way();
         let committed = self.saves.committed;
         let Some(live) = &mut self.live else { return };

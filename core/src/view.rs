@@ -150,18 +150,15 @@ impl Run {
             (*preparation == Preparation::Running).then(|| node.to_string())
         };
         let preparing: Vec<String> = self.nodes.iter().filter_map(preparing).collect();
-        let starting = self
-            .workers
-            .values()
-            .filter(|worker| matches!(worker.state, WorkerState::Starting { .. }))
-            .count();
+        let starting =
+            self.workers.values().any(|worker| matches!(worker.state, WorkerState::Starting { .. }));
         let (able, min) = (self.able_workers(), self.facts.workers_min);
         if self.places.is_empty() {
             (Phase::Waiting, "no node has a free slot for it".into())
         } else if !preparing.is_empty() {
             (Phase::Starting, format!("setup runs on {}", preparing.join(", ")))
-        } else if starting > 0 {
-            (Phase::Starting, format!("{starting} workers start"))
+        } else if starting {
+            (Phase::Starting, "workers start".into())
         } else if able < min as usize {
             (Phase::Waiting, format!("it has {able} workers and needs {min}"))
         } else {

@@ -49,13 +49,8 @@ fn main() {
 
 /// The median step of the bare loop, in milliseconds.
 fn bare(steps: u64) -> f64 {
-    let context = Context {
-        seed: 7,
-        global_batch: 32,
-        shards: 16,
-        steps,
-        settings: serde_json::json!({"layers": 4}),
-    };
+    let context =
+        Context { seed: 7, global_batch: 32, shards: 16, steps, settings: serde_json::json!({"layers": 4}) };
     let mut training = Bare::new(&context, CharLm::new(&context).unwrap());
     let mut times = Vec::new();
     for _ in 0..steps {

@@ -19,7 +19,10 @@ fn main() {
     let spec = Spec { settings: "layers = 4".into(), checkpoint_every: 1000, ..Spec::small(100_000) };
     let folder = tempfile::tempdir().unwrap();
     let mut run = Run::start(&spec, folder.path(), &["--workers", "4"]);
-    println!("{:>4}  {:>14}  {:>14}  {:>14}  {:>10}", "", "kill to step", "median step", "beyond a step", "steps lost");
+    println!(
+        "{:>4}  {:>14}  {:>14}  {:>14}  {:>10}",
+        "", "kill to step", "median step", "beyond a step", "steps lost"
+    );
     let mut beyond = Vec::new();
     for repetition in 0..repetitions {
         // Four members again, and some steps to measure a usual one by.
@@ -38,15 +41,23 @@ fn main() {
         run.kill_worker(repetition % 4);
         // Steps that were applied before the signal may still be on their way here.
         run.until("the next generation", |event| event["event"] == "generation");
-        let before = run.events.iter().rev().find(|event| event["event"] == "step").unwrap()["step"].as_u64().unwrap();
+        let before =
+            run.events.iter().rev().find(|event| event["event"] == "step").unwrap()["step"].as_u64().unwrap();
         let next = run.until("the next step", |event| event["event"] == "step")["step"].as_u64().unwrap();
         let took = killed.elapsed().as_secs_f64() * 1e3;
         let lost = i128::from(before + 1) - i128::from(next);
-        println!("{repetition:>4}  {took:>11.1} ms  {median:>11.1} ms  {:>11.1} ms  {lost:>10}", took - median);
+        println!(
+            "{repetition:>4}  {took:>11.1} ms  {median:>11.1} ms  {:>11.1} ms  {lost:>10}",
+            took - median
+        );
         assert!(next > last && lost == 0, "a step was done again");
         beyond.push(took - median);
     }
     beyond.sort_by(f64::total_cmp);
-    println!("beyond one step: median {:.1} ms, worst {:.1} ms", beyond[beyond.len() / 2], beyond[beyond.len() - 1]);
+    println!(
+        "beyond one step: median {:.1} ms, worst {:.1} ms",
+        beyond[beyond.len() / 2],
+        beyond[beyond.len() - 1]
+    );
     run.kill_all();
 }

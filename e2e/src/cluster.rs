@@ -8,12 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
-    process::Process,
-    programs,
-    run::PATIENCE,
-    spec::Spec,
-};
+use crate::{process::Process, programs, run::PATIENCE, spec::Spec};
 
 /// A coordinator over the folder `runs`, and what it takes to talk to it.
 #[derive(Debug)]
@@ -41,7 +36,11 @@ impl Cluster {
         self.coordinator = Some(Process::start(command));
         let deadline = Instant::now() + PATIENCE;
         while !self.call(&["runs", "--json"]).status.success() {
-            assert!(Instant::now() < deadline, "the coordinator does not answer:\n{}", self.coordinator().errors());
+            assert!(
+                Instant::now() < deadline,
+                "the coordinator does not answer:\n{}",
+                self.coordinator().errors()
+            );
         }
     }
 

@@ -26,7 +26,8 @@ pub fn folder() -> &'static Path {
             .status()
             .expect("cargo can be run");
         assert!(built.success(), "the programs under test could not be built");
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
         workspace().join(target).join("release")
     })
 }

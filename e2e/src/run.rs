@@ -70,14 +70,20 @@ impl Run {
             match self.next() {
                 Some(event) if wanted(&event) => return event,
                 Some(_) => {}
-                None => panic!("the run ended before {what}:\n{:#?}\n{}", self.events.last(), self.process.errors()),
+                None => panic!(
+                    "the run ended before {what}:\n{:#?}\n{}",
+                    self.events.last(),
+                    self.process.errors()
+                ),
             }
         }
     }
 
     /// Reads on until a step is applied.
     pub fn until_step(&mut self, step: u64) -> Value {
-        self.until(&format!("step {step}"), |event| event["event"] == "step" && event["step"].as_u64() >= Some(step))
+        self.until(&format!("step {step}"), |event| {
+            event["event"] == "step" && event["step"].as_u64() >= Some(step)
+        })
     }
 
     /// Reads on until a checkpoint of at least this step is committed.
@@ -89,7 +95,8 @@ impl Run {
     /// The process id of the worker that started last in a place.
     pub fn worker(&self, rank: u64) -> u32 {
         let started = |event: &&Value| event["event"] == "worker" && event["rank"] == rank;
-        let event = self.events.iter().rev().find(started).unwrap_or_else(|| panic!("no worker of rank {rank} yet"));
+        let event =
+            self.events.iter().rev().find(started).unwrap_or_else(|| panic!("no worker of rank {rank} yet"));
         u32::try_from(event["pid"].as_u64().unwrap()).unwrap()
     }
 
@@ -133,7 +140,9 @@ impl Run {
 impl Outcome {
     /// The last event.
     pub fn last(&self) -> &Value {
-        self.events.last().unwrap_or_else(|| panic!("no event at all; exit code {:?}:\n{}", self.code, self.errors))
+        self.events
+            .last()
+            .unwrap_or_else(|| panic!("no event at all; exit code {:?}:\n{}", self.code, self.errors))
     }
 
     /// The BLAKE3 of the final state of a run that finished.

@@ -32,7 +32,10 @@ fn every_mistake_of_a_spec_is_named_at_once() {
     for part in ["run.toml:7", "train.shards", "32", "train.step", "did you mean", "train.seed", "seven"] {
         assert!(errors.contains(part), "{part:?} is missing:\n{errors}");
     }
-    assert!(!folder.path().join("runs").exists() || fs::read_dir(folder.path().join("runs")).unwrap().count() == 0);
+    assert!(
+        !folder.path().join("runs").exists()
+            || fs::read_dir(folder.path().join("runs")).unwrap().count() == 0
+    );
 }
 
 #[test]
@@ -58,7 +61,12 @@ fn an_agent_that_joins_nobody_says_so() {
 fn a_command_that_does_not_exist_fails_the_run_with_its_name() {
     let spec = Spec { command: vec!["./no-such-trainer".into()], ..Spec::small(10) };
     let outcome = undisturbed(&spec, &[]);
-    assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, outcome.last()["event"].as_str()),
+        (Some(1), Some("failed")),
+        "{}",
+        outcome.errors
+    );
     let reason = outcome.last()["reason"].as_str().unwrap();
     assert!(reason.contains("no-such-trainer"), "{reason}");
 }
@@ -67,25 +75,46 @@ fn a_command_that_does_not_exist_fails_the_run_with_its_name() {
 fn a_setup_that_fails_fails_the_run_with_its_last_lines() {
     let spec = Spec { setup: Some("echo no compiler here; exit 7".into()), ..Spec::small(10) };
     let outcome = undisturbed(&spec, &[]);
-    assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, outcome.last()["event"].as_str()),
+        (Some(1), Some("failed")),
+        "{}",
+        outcome.errors
+    );
     let last = outcome.last().to_string();
     assert!(last.contains("setup failed") && last.contains("no compiler here"), "{last}");
 }
 
 #[test]
 fn a_trainer_that_exits_every_time_fails_the_run_after_three_tries() {
-    let spec = Spec { command: vec!["sh".into(), "-c".into(), "echo out of luck; exit 1".into()], ..Spec::small(10) };
+    let spec = Spec {
+        command: vec!["sh".into(), "-c".into(), "echo out of luck; exit 1".into()],
+        ..Spec::small(10)
+    };
     let outcome = undisturbed(&spec, &["--workers", "1"]);
-    assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, outcome.last()["event"].as_str()),
+        (Some(1), Some("failed")),
+        "{}",
+        outcome.errors
+    );
     let last = outcome.last().to_string();
-    assert!(last.contains("3 times") && last.contains("exit code 1") && last.contains("out of luck"), "{last}");
+    assert!(
+        last.contains("3 times") && last.contains("exit code 1") && last.contains("out of luck"),
+        "{last}"
+    );
     assert_eq!(outcome.count("worker"), 3);
 }
 
 #[test]
 fn a_trainer_that_panics_at_start_fails_the_run_with_its_message() {
     let outcome = undisturbed(&Spec::awkward(10, "panic_at_start = true"), &["--workers", "1"]);
-    assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, outcome.last()["event"].as_str()),
+        (Some(1), Some("failed")),
+        "{}",
+        outcome.errors
+    );
     assert!(outcome.last().to_string().contains("cannot be built, on purpose"), "{:#}", outcome.last());
 }
 
@@ -94,7 +123,12 @@ fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_c
     for (setting, words) in [("error_at", "no good, on purpose"), ("panic_at", "went wrong, on purpose")] {
         let spec = Spec { checkpoint_every: 4, ..Spec::awkward(20, &format!("{setting} = 9")) };
         let outcome = undisturbed(&spec, &["--workers", "1"]);
-        assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+        assert_eq!(
+            (outcome.code, outcome.last()["event"].as_str()),
+            (Some(1), Some("failed")),
+            "{}",
+            outcome.errors
+        );
         assert!(outcome.last().to_string().contains(words), "{:#}", outcome.last());
         let checkpoint = outcome.last()["checkpoint"].as_str().unwrap();
         assert!(checkpoint.ends_with("@8"), "{checkpoint}");
@@ -104,13 +138,21 @@ fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_c
 #[test]
 fn a_gradient_that_is_not_finite_is_named_by_its_tensor() {
     let outcome = undisturbed(&Spec::awkward(20, "nan_at = 3"), &["--workers", "1"]);
-    assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, outcome.last()["event"].as_str()),
+        (Some(1), Some("failed")),
+        "{}",
+        outcome.errors
+    );
     assert!(outcome.last().to_string().contains("right"), "{:#}", outcome.last());
 
-    let skip = Spec { more: "[reduction]\non_nonfinite = \"skip\"".into(), ..Spec::awkward(20, "nan_at = 3") };
+    let skip =
+        Spec { more: "[reduction]\non_nonfinite = \"skip\"".into(), ..Spec::awkward(20, "nan_at = 3") };
     let (one, two) = (undisturbed(&skip, &["--workers", "1"]), undisturbed(&skip, &["--workers", "2"]));
     assert_eq!(one.state(), two.state(), "the step is left out by every worker alike");
-    assert!(one.events.iter().any(|event| event["event"] == "warning" && event.to_string().contains("right")));
+    assert!(
+        one.events.iter().any(|event| event["event"] == "warning" && event.to_string().contains("right"))
+    );
 }
 
 #[test]
@@ -122,7 +164,12 @@ fn a_hung_worker_is_as_dead_as_a_killed_one() {
         ..Spec::awkward(20, "hang_at = 6")
     };
     let outcome = undisturbed(&spec, &["--workers", "1"]);
-    assert_eq!((outcome.code, outcome.last()["event"].as_str()), (Some(1), Some("failed")), "{}", outcome.errors);
+    assert_eq!(
+        (outcome.code, outcome.last()["event"].as_str()),
+        (Some(1), Some("failed")),
+        "{}",
+        outcome.errors
+    );
     assert!(outcome.last().to_string().contains("applied no step within 2 s"), "{:#}", outcome.last());
 }
 
@@ -135,5 +182,7 @@ fn a_stopped_worker_is_as_dead_as_a_killed_one() {
     whimbrel_e2e::process::signal(run.worker(1), rustix::process::Signal::STOP);
     let outcome = run.finish();
     assert_eq!(outcome.state(), expected);
-    assert!(outcome.events.iter().any(|event| event["event"] == "exit" && event.to_string().contains("silent")));
+    assert!(
+        outcome.events.iter().any(|event| event["event"] == "exit" && event.to_string().contains("silent"))
+    );
 }

@@ -23,7 +23,8 @@ fn whimbrel(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 /// The only run in the folder `runs`.
 fn run_of(folder: &Path) -> PathBuf {
-    let runs: Vec<_> = fs::read_dir(folder.join("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let runs: Vec<_> =
+        fs::read_dir(folder.join("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(runs.len(), 1, "{runs:?}");
     runs[0].clone()
 }
@@ -88,7 +89,8 @@ fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
     let manifest = run.join(newest["manifest"].as_str().unwrap());
     let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
     let hash = manifest["packs"][0]["hash"].as_str().unwrap();
-    let pack = files(&run.join("packs")).into_iter().find(|file| file.to_str().unwrap().contains(hash)).unwrap();
+    let pack =
+        files(&run.join("packs")).into_iter().find(|file| file.to_str().unwrap().contains(hash)).unwrap();
     flip_a_bit(&pack);
 
     let (code, _, errors) = whimbrel(&["checkpoint", "verify", run.to_str().unwrap()]);

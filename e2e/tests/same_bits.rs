@@ -43,7 +43,11 @@ fn a_worker_killed_at_any_step_changes_nothing() {
         run.kill_worker(victim);
         let outcome = run.finish();
         assert_eq!(outcome.state(), expected, "worker {victim} killed at step {step}");
-        assert!(outcome.steps().into_iter().eq(1..=STEPS), "a step was lost or done twice: {:?}", outcome.steps());
+        assert!(
+            outcome.steps().into_iter().eq(1..=STEPS),
+            "a step was lost or done twice: {:?}",
+            outcome.steps()
+        );
         assert!(outcome.count("worker") >= 5, "the killed worker was not started again");
         assert!(outcome.count("generation") >= 2);
     }

@@ -76,10 +76,9 @@ impl TryFrom<v1::Generation> for Generation {
             Wire::Held(v1::HeldState { step }) => Origin::Members { step },
         };
         let members = wire.members.into_iter().map(Member::try_from).collect::<Result<_, _>>()?;
-        let key = wire
-            .key
-            .try_into()
-            .map_err(|key: Vec<u8>| WireError::Invalid("generation.key", format!("{} bytes, not 32", key.len())))?;
+        let key = wire.key.try_into().map_err(|key: Vec<u8>| {
+            WireError::Invalid("generation.key", format!("{} bytes, not 32", key.len()))
+        })?;
         let (run, epoch, number, shards) = (run_id(&wire.run)?, wire.epoch, wire.number, wire.shards);
         let generation = Self { run, epoch, number, shards, origin, members, key };
         generation.check()?;
@@ -115,8 +114,7 @@ impl TryFrom<v1::Pack> for Pack {
     type Error = WireError;
 
     fn try_from(wire: v1::Pack) -> Result<Self, WireError> {
-        let piece =
-            |wire: v1::Piece| Piece { offset: wire.offset, start: wire.start, length: wire.length };
+        let piece = |wire: v1::Piece| Piece { offset: wire.offset, start: wire.start, length: wire.length };
         Ok(Self {
             hash: hash("pack.hash", &wire.hash)?,
             length: wire.length,
@@ -160,7 +158,8 @@ impl TryFrom<v1::Tensor> for TensorSpec {
             }
         };
         let size = |size: u64| {
-            usize::try_from(size).map_err(|_| WireError::Invalid("tensor.shape", format!("{size} (too large)")))
+            usize::try_from(size)
+                .map_err(|_| WireError::Invalid("tensor.shape", format!("{size} (too large)")))
         };
         let shape = wire.shape.into_iter().map(size).collect::<Result<_, _>>()?;
         Ok(Self { name: wire.name, dtype, shape })

@@ -47,7 +47,7 @@ impl Session {
     ) -> Result<(), SessionError> {
         let number = member.generation.number;
         self.link.called_off_or_asked(number, member.asks_met);
-        if !self.link.call_off(number) && self.link.asked_of(number).checkpoints > member.asks_met {
+        if !self.link.calls_off(number) && self.link.asked_of(number).checkpoints > member.asks_met {
             self.stage(member, state)?;
         }
         Ok(())

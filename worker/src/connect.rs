@@ -114,7 +114,7 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    /// Calls the coordinator and is told what the run is about. Bounded by 30 s.
+    /// Calls the coordinator and is told what the run is about. Bounded by 30 s; not to be called from async code.
     pub fn connect(environment: Environment) -> Result<Self, ConnectError> {
         let endpoint = Endpoint::bind((environment.advertise, 0).into())?;
         let (link, terms) = Link::open(&environment, endpoint.interrupter())?;

@@ -18,7 +18,8 @@
 //! - `trainer.rs`: what a program is asked to do; `train.rs`: the loop that asks it;
 //! - `connect.rs`, `environment.rs`, `terms.rs`: from the environment variables to a worker that is ready;
 //! - `session.rs`: the loop that finds out what is to be done next, and `member.rs`: the phases it goes through;
-//! - `entering.rs`, `steps.rs`, `boundary.rs`: becoming a member, a step, and what comes between two steps;
+//! - `entering.rs`, `steps.rs`, `boundary.rs`, `leaving.rs`: becoming a member, a step, what comes between two steps, and
+//!   the end of a membership;
 //! - `note.rs`: what members agree on without asking anybody;
 //! - `link.rs` and `orders.rs`: the coordinator's side of it; `saver.rs`: checkpoints behind the steps;
 //! - `checkpoint.rs`: reading one.
@@ -29,6 +30,7 @@ mod connect;
 mod entering;
 mod environment;
 mod gradients;
+mod leaving;
 mod link;
 mod logging;
 mod member;

@@ -164,8 +164,8 @@ impl Link {
     }
 
     /// Whether a member of `generation` is to leave it, in the middle of whatever it does.
-    pub(crate) fn call_off(&self, generation: u64) -> bool {
-        self.orders.borrow().call_off(generation)
+    pub(crate) fn calls_off(&self, generation: u64) -> bool {
+        self.orders.borrow().calls_off(generation)
     }
 
     /// What was asked of the members of `generation`.
@@ -184,7 +184,7 @@ impl Link {
     /// Waits until `generation` is called off or more than `met` checkpoints were asked of its members.
     pub(crate) fn called_off_or_asked(&mut self, generation: u64, met: u64) {
         let due =
-            |orders: &Orders| orders.call_off(generation) || orders.asked_of(generation).checkpoints > met;
+            |orders: &Orders| orders.calls_off(generation) || orders.asked_of(generation).checkpoints > met;
         // An error means that the listener is gone, which `ended` tells.
         let _gone = self.handle.block_on(self.orders.wait_for(due)).is_err();
     }
@@ -196,7 +196,7 @@ impl Link {
         self.handle.block_on(async {
             tokio::select! {
                 biased;
-                _ = orders.wait_for(|orders| orders.call_off(generation)) => None,
+                _ = orders.wait_for(|orders| orders.calls_off(generation)) => None,
                 done = work => Some(done),
             }
         })

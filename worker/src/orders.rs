@@ -96,7 +96,7 @@ impl Orders {
     }
 
     /// Whether a member of `generation` is to leave it, in the middle of whatever it does.
-    pub(crate) fn call_off(&self, generation: u64) -> bool {
+    pub(crate) fn calls_off(&self, generation: u64) -> bool {
         self.called_off_through() >= generation
     }
 
@@ -166,17 +166,17 @@ mod tests {
         let orders = after([generation(1, 2), generation(3, 2), generation(2, 2)]).unwrap();
         assert_eq!(orders.generation_after(0).map(|newest| newest.number), Some(3));
         assert!(orders.generation_after(3).is_none());
-        assert!(orders.call_off(2) && !orders.call_off(3));
+        assert!(orders.calls_off(2) && !orders.calls_off(3));
     }
 
     #[test]
     fn an_interrupt_calls_off_its_generation_and_the_end_all_of_them() {
         let interrupt = v1::worker_command::Command::Interrupt(v1::Interrupt { generation: 3 });
         let mut orders = after([generation(3, 2), interrupt]).unwrap();
-        assert!(orders.call_off(3) && !orders.call_off(4));
+        assert!(orders.calls_off(3) && !orders.calls_off(4));
         orders.end(End::Leave("done".into()));
         orders.end(End::Leave("again".into()));
-        assert!(orders.call_off(4));
+        assert!(orders.calls_off(4));
         assert!(matches!(orders.ended(), Some(End::Leave(reason)) if reason == "done"));
     }
 

@@ -2,9 +2,9 @@
 
 use std::{error::Error, sync::Arc};
 
-use whimbrel_collective::{Accumulator, Endpoint, Error as Failure};
+use whimbrel_collective::{Accumulator, Endpoint};
 use whimbrel_plan::{Sampler, WorkerId};
-use whimbrel_proto::v1::{self, halted::Cause, worker_message::Message};
+use whimbrel_proto::v1::{self, worker_message::Message};
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::RunDir;
 
@@ -111,7 +111,7 @@ impl Held {
 ///
 /// Everything else happens in between: generations are joined and left, the state is received, given, restored and
 /// saved, gradients and losses are exchanged. An interrupt, a new generation or the loss of the coordinator wakes
-/// whatever it waits in at once.
+/// whatever it waits in at once. A session blocks the thread that calls it, which must not be one of an async runtime.
 ///
 /// ```no_run
 /// # use whimbrel_worker::*;
@@ -214,7 +214,6 @@ impl Session {
     ///
     /// `state` is the program's state, the same one every time. Asking for more work says that the work before is done:
     /// the update applied, the initial state made.
-    #[expect(clippy::should_implement_trait, reason = "an iterator could neither borrow nor fail")]
     pub fn next(&mut self, state: &mut dyn State) -> Result<Option<Work<'_>>, SessionError> {
         Ok(match self.advance(state)? {
             Due::Initialise => Some(Work::Initialise),
@@ -267,29 +266,30 @@ impl Session {
                 continue;
             };
             let number = member.generation.number;
-            if self.link.call_off(number) {
-                self.leave_broken(member, format!("generation {number} was called off"), None);
-                continue;
-            }
             let shards = member.assignment();
             let mut due = None;
             match member.phase {
-                Phase::Uninitialised(todo) => {
-                    member.phase = Phase::Initialising(todo);
-                    due = Some(Due::Initialise);
-                }
+                // What the program did last is done, whatever has become of the generation since.
                 Phase::Initialising(todo) => {
                     self.hold(number, Some(0));
                     member.phase = Phase::Boundary(todo);
+                }
+                Phase::Applying(summed) => {
+                    member.step += 1;
+                    member.phase = Phase::Boundary(self.applied(number, member.rank, member.step, summed));
+                }
+                _ if self.link.calls_off(number) => {
+                    self.leave_broken(member, format!("generation {number} was interrupted"), None);
+                    continue;
+                }
+                Phase::Uninitialised(todo) => {
+                    member.phase = Phase::Initialising(todo);
+                    due = Some(Due::Initialise);
                 }
                 Phase::Step(_) => {
                     self.accumulator.begin(shards.clone());
                     member.phase = Phase::Step(Computing::new(shards));
                     due = Some(Due::Step);
-                }
-                Phase::Applying(summed) => {
-                    member.step += 1;
-                    member.phase = Phase::Boundary(self.applied(number, member.rank, member.step, summed));
                 }
                 Phase::Boundary(todo) => match self.at_boundary(member, todo, state)? {
                     Some(still) => member = still,
@@ -325,38 +325,4 @@ impl Session {
         self.held = held;
         self.link.set_progress(generation, step);
     }
-
-    /// Leaves a generation because an operation of its group failed.
-    pub(crate) fn break_off(&mut self, member: Member, error: &Failure) -> Result<(), SessionError> {
-        let generation = member.generation.number;
-        // The connections first, so that the peers notice at once.
-        drop(member);
-        self.report_break(generation, error)
-    }
-
-    /// Says that the generation was left because an operation of its group failed.
-    pub(crate) fn report_break(&self, generation: u64, error: &Failure) -> Result<(), SessionError> {
-        if let Failure::Misuse(_) = error {
-            return Err(SessionError::Misuse(error.to_string()));
-        }
-        self.report_halt(generation, broken(reason(error), error.suspect()));
-        Ok(())
-    }
-
-    /// Leaves a generation that cannot go on.
-    pub(crate) fn leave_broken(&mut self, member: Member, reason: String, suspect: Option<WorkerId>) {
-        let generation = member.generation.number;
-        drop(member);
-        self.report_halt(generation, broken(reason, suspect));
-    }
-
-    pub(crate) fn report_halt(&self, generation: u64, cause: Cause) {
-        let step = self.held.step();
-        tracing::info!(generation, step, ?cause, "left a generation");
-        self.link.outbox().send(Message::Halted(v1::Halted { generation, step, cause: Some(cause) }));
-    }
-}
-
-fn broken(reason: String, suspect: Option<WorkerId>) -> Cause {
-    Cause::Broken(v1::Broken { reason, suspect: suspect.map(|suspect| suspect.0) })
 }

@@ -17,7 +17,7 @@ impl Session {
     pub(crate) fn shard(&mut self) -> Option<(Shard<'_>, &mut [f32])> {
         let member = self.member.as_mut()?;
         let Phase::Step(computing) = &mut member.phase else { return None };
-        if self.link.call_off(member.generation.number) {
+        if self.link.calls_off(member.generation.number) {
             return None;
         }
         let index = computing.next()?;
@@ -49,7 +49,7 @@ impl Session {
         let Phase::Step(computing) = &mut member.phase else {
             return Err(misuse("a reduction without a step"));
         };
-        if self.link.call_off(number) {
+        if self.link.calls_off(number) {
             self.member = Some(member);
             return Ok(None);
         }
@@ -113,7 +113,7 @@ impl Session {
     pub(crate) fn part(&mut self) -> Option<Part> {
         let member = self.member.as_ref()?;
         let Phase::Evaluating(evaluating, _) = &member.phase else { return None };
-        if self.link.call_off(member.generation.number) {
+        if self.link.calls_off(member.generation.number) {
             return None;
         }
         let index = evaluating.parts.clone().nth(evaluating.values.len())?;
@@ -132,7 +132,7 @@ impl Session {
         let Phase::Evaluating(evaluating, todo) = &member.phase else {
             return Err(misuse("the end of an evaluation that was not begun"));
         };
-        if self.link.call_off(number) {
+        if self.link.calls_off(number) {
             self.member = Some(member);
             return Ok(());
         }

@@ -1,5 +1,12 @@
 //! Whole worker processes: this program starts itself again, as a program that calls `train`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "this is a test: what goes wrong in it must be loud"
+)]
+
 mod stage;
 
 use std::{

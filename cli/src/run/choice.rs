@@ -58,6 +58,8 @@ struct Unfinished {
 enum NothingToResume {
     #[error("there is no unfinished run of {name} in {store}")]
     None { name: String, store: String },
+    #[error("run {run} in {store} is being run by another whimbrel on this machine")]
+    Busy { run: RunId, store: String },
     #[error("run {run} in {store} was submitted with another spec")]
     Differs { run: RunId, store: String },
 }
@@ -78,21 +80,23 @@ pub(super) async fn choose(
     let mut say = Printer::stderr();
     let offer = found.iter().find(|run| run.same && !run.busy);
     let Some(run) = offer else {
-        let other = found.iter().find(|run| !run.same);
         if let Wish::Newest = wish {
-            return Err(nothing(store, spec, other));
+            return Err(nothing(store, spec, &found));
         }
-        if let Some(run) = found.iter().find(|run| run.same) {
-            say.line(format!(
-                "run {} is being run by another whimbrel on this machine; starting a new run",
-                run.id
-            ));
-        } else if let Some(run) = other {
-            say.line(format!(
-                "run {}, under another spec; starting a new run (--resume {} takes that one up)",
-                run.standing(),
-                run.id
-            ));
+        match found.first() {
+            None => {}
+            Some(run) if run.same => {
+                let id = &run.id;
+                say.line(format!(
+                    "run {id} is being run by another whimbrel on this machine; starting a new run"
+                ));
+            }
+            Some(run) => {
+                let (standing, id) = (run.standing(), &run.id);
+                say.line(format!(
+                    "run {standing}, under another spec; starting a new run (--resume {id} takes that one up)"
+                ));
+            }
         }
         return Ok(Choice::New);
     };
@@ -109,11 +113,13 @@ pub(super) async fn choose(
     Ok(Choice::Resume(run.id.clone()))
 }
 
-fn nothing(store: &Store, spec: &RunSpec, other: Option<&Unfinished>) -> Failure {
+fn nothing(store: &Store, spec: &RunSpec, found: &[Unfinished]) -> Failure {
     let store = store.uri().to_owned();
-    match other {
+    match found.first() {
         None => Failure::bad_input(NothingToResume::None { name: spec.name.clone(), store })
             .hint("leave --resume out to start one"),
+        Some(run) if run.same => Failure::bad_input(NothingToResume::Busy { run: run.id.clone(), store })
+            .hint("leave --resume out to start another one"),
         Some(run) => Failure::bad_input(NothingToResume::Differs { run: run.id.clone(), store }).hint(
             format!("--resume {} takes it up under its own spec; without --resume a new run starts", run.id),
         ),

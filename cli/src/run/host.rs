@@ -9,7 +9,7 @@ use std::{
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use whimbrel_agent::AgentError;
-use whimbrel_coordinator::{Coordinator, Settings};
+use whimbrel_coordinator::{Coordinator, Settings, Token};
 use whimbrel_core::Timing;
 use whimbrel_store::Store;
 
@@ -25,6 +25,8 @@ const PARTING: Duration = Duration::from_secs(15);
 /// A coordinator on a free port of loopback, and an agent that has joined it.
 pub(super) struct Host {
     coordinator: Coordinator,
+    /// Other users of this machine reach loopback too: only who knows this gets in.
+    token: Token,
     agent: JoinSet<Result<(), AgentError>>,
     stop_agent: CancellationToken,
 }
@@ -45,13 +47,20 @@ impl Host {
     pub(super) async fn start(store: Store, slots: u32) -> Result<Self, Failure> {
         let workdir = env::current_dir().map_err(Failure::unexpected)?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let settings = Settings { store, listen, token: None, adopt: false, timing: Timing::default() };
+        let token = Token::random().map_err(Failure::unexpected)?;
+        let shown = Some(token.clone());
+        let settings = Settings { store, listen, token: shown, adopt: false, timing: Timing::default() };
         let coordinator = Coordinator::start(settings).await.map_err(Failure::unexpected)?;
         let stop_agent = CancellationToken::new();
-        let settings = agent::embedded(coordinator.address().to_string(), slots, &workdir);
+        let settings = agent::embedded(coordinator.address().to_string(), &token, slots, &workdir);
         let mut agent = JoinSet::new();
         agent.spawn(whimbrel_agent::attend(settings, stop_agent.clone()));
-        Ok(Self { coordinator, agent, stop_agent })
+        Ok(Self { coordinator, token, agent, stop_agent })
+    }
+
+    /// What the coordinator asks its callers for.
+    pub(super) fn token(&self) -> Token {
+        self.token.clone()
     }
 
     /// Where the coordinator listens.

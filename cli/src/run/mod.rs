@@ -1,7 +1,7 @@
 //! `whimbrel run`: a whole run on this machine, from the spec to the end.
 //!
 //! Coordinator and agent live in this process and are spoken to over gRPC like any others; only the workers are
-//! processes of their own. [`choice`] decides whether an unfinished run is taken up, [`claim`] keeps two commands from
+//! processes of their own. [`choice`] decides whether an unfinished run is taken up, [`mod@claim`] keeps two commands from
 //! taking up the same one, [`host`] is the coordinator and the agent.
 
 mod choice;
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     let mut screen = screen::open(args.json, bars);
     let mut signals = Signals::new().map_err(Failure::unexpected)?;
     let mut host = Host::start(store.clone(), spec.workers.local).await?;
-    let mut client = Client::connect(host.address()?, None).await?;
+    let mut client = Client::connect(host.address()?, Some(host.token())).await?;
     let what = match choice {
         Choice::New => What::Spec(spec.to_toml()),
         Choice::Resume(run) => What::Resume(run.to_string()),
@@ -56,6 +56,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     let submitted = tokio::select! {
         submitted = client.submit(what) => submitted,
         () = signals.next() => {
+            screen.note("stopping at once, before the run has begun");
             host.abandon().await;
             return Ok(Code::Stopped);
         }

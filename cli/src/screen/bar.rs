@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use whimbrel_proto::v1::{EndedEvent, Phase, RunStatus, run_event::Event};
 
 use super::{Screen, no_color, progress::Progress, summary, words};
@@ -29,8 +29,9 @@ impl Bar {
         };
         // The template is a constant; were it wrong, indicatif's own would do.
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = bars.add(ProgressBar::new(0).with_style(style.progress_chars("━╸─")));
-        bar.enable_steady_tick(TICK);
+        // It shows once there is something to show: see `status`.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.set_style(style.progress_chars("━╸─"));
         Self { bars: bars.clone(), bar, progress: Progress::default(), doing: String::new() }
     }
 
@@ -65,6 +66,8 @@ impl Screen for Bar {
             for line in summary::start(status) {
                 self.above(&line);
             }
+            self.bars.add(self.bar.clone());
+            self.bar.enable_steady_tick(TICK);
         }
         self.progress.status(status);
         self.phase(status.phase(), &status.detail);
@@ -78,7 +81,7 @@ impl Screen for Bar {
             // The bar says these; above it goes only what a person should notice.
             Event::Step(_) | Event::Evaluation(_) | Event::Checkpoint(_) | Event::Worker(_) => {}
             event => {
-                if let Some((line, tail)) = words::event(event) {
+                if let Some((line, tail)) = words::event(event, &self.progress) {
                     self.above(&line);
                     for quoted in tail {
                         self.above(&format!("  | {quoted}"));

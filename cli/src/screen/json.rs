@@ -57,8 +57,8 @@ struct Finished<'a> {
     step: u64,
     loss: Option<f64>,
     val_loss: Option<f64>,
-    /// BLAKE3 of the state in hexadecimal.
-    state: &'a str,
+    /// BLAKE3 of the state in hexadecimal; unknown of a run that had finished before anybody watched.
+    state: Option<&'a str>,
     checkpoint: Option<&'a str>,
     seconds: f64,
 }
@@ -143,7 +143,7 @@ impl<W: Write + Send> Screen for Json<W> {
     }
 
     fn end(&mut self, ended: &EndedEvent, _next: &[String]) {
-        let checkpoint = (!ended.checkpoint.is_empty()).then_some(ended.checkpoint.as_str());
+        let (checkpoint, state) = (known(&ended.checkpoint), known(&ended.state));
         let unfinished = Unfinished {
             run: &self.run,
             step: ended.step,
@@ -157,7 +157,7 @@ impl<W: Write + Send> Screen for Json<W> {
                 step: ended.step,
                 loss: ended.loss,
                 val_loss: ended.val_loss,
-                state: &ended.state,
+                state,
                 checkpoint,
                 seconds: ended.seconds,
             }),
@@ -184,6 +184,11 @@ impl From<v1::StepEvent> for Step {
         } = event;
         Self { step, loss, generation, workers, seconds, compute_seconds, reduce_seconds, samples, tokens }
     }
+}
+
+/// The protocol leaves text empty where there is none.
+fn known(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn name(worker: u64) -> String {

@@ -61,6 +61,10 @@ impl<W: Write + Send> Screen for Plain<W> {
             for line in summary::start(status) {
                 self.out.line(line);
             }
+            // Those that started before anybody watched.
+            for worker in status.workers.iter().filter(|worker| worker.pid != 0) {
+                self.out.line(words::started(worker.worker, worker.rank, &worker.node, worker.pid));
+            }
         }
     }
 
@@ -68,7 +72,7 @@ impl<W: Write + Send> Screen for Plain<W> {
         self.progress.event(event);
         if let Event::Step(event) = event {
             self.step(event.seconds);
-        } else if let Some((line, tail)) = words::event(event) {
+        } else if let Some((line, tail)) = words::event(event, &self.progress) {
             self.out.line(line);
             for quoted in tail {
                 self.out.line(format!("  | {quoted}"));
@@ -94,7 +98,8 @@ mod tests {
     fn a_run_in_lines() {
         let mut out = Vec::new();
         let mut screen = Plain::new(Printer::new(&mut out));
-        recorded::play(&mut screen);
+        screen.status(&RunStatus { workers: Vec::new(), ..recorded::status() });
+        recorded::events().iter().for_each(|event| screen.event(event));
         screen.note("saving");
         screen.end(&recorded::stopped(), &[]);
         drop(screen);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use whimbrel_proto::v1::{RunStatus, StepEvent, run_event::Event};
+use whimbrel_proto::v1::{Phase, RunStatus, StepEvent, run_event::Event};
 
 /// Rates are means over about this many seconds, weighed towards the present.
 const MEMORY: f64 = 10.0;
@@ -22,6 +22,8 @@ pub(crate) struct Progress {
     pub(crate) generation: u64,
     /// Steps applied in the newest checkpoint.
     pub(crate) checkpoint: Option<u64>,
+    /// It is on its way to its end: workers that end now do as they are told.
+    pub(crate) ending: bool,
     rate: Rate,
 }
 
@@ -53,6 +55,7 @@ impl Progress {
             workers: members as u32,
             generation: status.generation,
             checkpoint: status.checkpoint,
+            ending: is_ending(status.phase()),
             rate: self.rate,
         };
     }
@@ -70,12 +73,8 @@ impl Progress {
             }
             Event::Evaluation(event) => self.val_loss = Some((Some(event.step), event.val_loss)),
             Event::Checkpoint(event) => self.checkpoint = Some(event.step),
-            Event::Status(_)
-            | Event::Worker(_)
-            | Event::Exit(_)
-            | Event::Warning(_)
-            | Event::Phase(_)
-            | Event::Ended(_) => {}
+            Event::Phase(event) => self.ending = is_ending(event.phase()),
+            Event::Status(_) | Event::Worker(_) | Event::Exit(_) | Event::Warning(_) | Event::Ended(_) => {}
         }
     }
 
@@ -99,6 +98,10 @@ impl Progress {
     pub(crate) fn percent(&self) -> u64 {
         (u128::from(self.step) * 100 / u128::from(self.steps.max(1))) as u64
     }
+}
+
+fn is_ending(phase: Phase) -> bool {
+    matches!(phase, Phase::Stopping | Phase::Stopped | Phase::Finished | Phase::Failed | Phase::Cancelled)
 }
 
 impl Rate {

@@ -15,13 +15,17 @@ pub(crate) fn start(status: &RunStatus) -> [String; 2] {
 /// How it ended, what is left of it, and what to try next. A run that failed is an error, which is not said here.
 pub(crate) fn end(progress: &Progress, ended: &EndedEvent, next: &[String]) -> String {
     let Progress { run, steps, .. } = progress;
-    let time = words::time(Duration::try_from_secs_f64(ended.seconds).unwrap_or_default());
+    let time = match Duration::try_from_secs_f64(ended.seconds) {
+        Ok(time) if !time.is_zero() => format!(", {}", words::time(time)),
+        // Of a run that ended before anybody watched, it is not known.
+        _ => String::new(),
+    };
     let mut text = match ended.phase() {
-        Phase::Finished => format!("finished {run}: {} steps, {time}\n", ended.step),
+        Phase::Finished => format!("finished {run}: {} steps{time}\n", ended.step),
         Phase::Failed => String::new(),
         phase => {
             let reason = if ended.reason.is_empty() { String::new() } else { format!(": {}", ended.reason) };
-            format!("{} {run} after step {} of {steps}, {time}{reason}\n", words::phase(phase), ended.step)
+            format!("{} {run} after step {} of {steps}{time}{reason}\n", words::phase(phase), ended.step)
         }
     };
     let finished = ended.phase() == Phase::Finished;

@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use indicatif::HumanBytes;
-use whimbrel_proto::v1::{Phase, run_event::Event};
+use whimbrel_proto::v1::{Phase, WorkerStartedEvent, run_event::Event};
 
 use super::progress::{Progress, Throughput};
 
-/// What to say of an event: a line, and lines quoted under it. Nothing of steps, which a screen says in its own way,
-/// and of phases that other events make plain.
-pub(crate) fn event(event: &Event) -> Option<(String, &[String])> {
+/// What to say of an event: a line, and lines quoted under it. Nothing of steps, which a screen says in its own way, of
+/// phases that other events make plain, and of workers that end because the run does.
+pub(crate) fn event<'a>(event: &'a Event, progress: &Progress) -> Option<(String, &'a [String])> {
     let line = match event {
-        Event::Worker(worker) => format!(
-            "worker w{} (rank {}) started on {}, process {}",
-            worker.worker, worker.rank, worker.node, worker.pid
-        ),
+        Event::Worker(WorkerStartedEvent { rank, pid, worker, node }) => started(*worker, *rank, node, *pid),
+        Event::Exit(exit) if progress.ending && exit.tail.is_empty() => return None,
         Event::Exit(exit) => {
             let line = format!(
                 "worker w{} (rank {}) on {} ended: {}",
@@ -24,7 +22,8 @@ pub(crate) fn event(event: &Event) -> Option<(String, &[String])> {
         }
         Event::Generation(generation) => {
             let gap = match generation.seconds {
-                gap if gap > 0.0 => format!(", {gap:.2} s after the last"),
+                // The first has no last.
+                gap if gap > 0.0 && generation.generation > 1 => format!(", {gap:.2} s after the last"),
                 _ => String::new(),
             };
             format!(
@@ -75,6 +74,11 @@ pub(crate) fn figures(progress: &Progress) -> String {
         checkpoint,
     ];
     known.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A worker's process exists.
+pub(crate) fn started(worker: u64, rank: u32, node: &str, pid: u32) -> String {
+    format!("worker w{worker} (rank {rank}) started on {node}, process {pid}")
 }
 
 /// A phase in one word, also in JSON.

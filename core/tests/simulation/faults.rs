@@ -43,6 +43,10 @@ impl World {
             Fault::TrainerFails => pid.map(|pid| self.trainer_fails(pid)),
             Fault::WorkerLinkBreaks => pid.map(|pid| self.break_stream(pid)),
             Fault::WorkerGoesQuiet => pid.map(|pid| self.quieten(pid)),
+            Fault::PeerLinkBreaks => {
+                let mesh = pid.and_then(|pid| self.processes.get(&pid)?.mesh());
+                mesh.map(|mesh| self.break_mesh(&mesh, None))
+            }
             Fault::NodeLost => machine.map(|machine| self.machine_goes(machine)),
             Fault::NodeFreezes => machine.map(|machine| self.freeze(machine)),
             Fault::NodeLinkBreaks => machine.map(|machine| self.agent_starts_over(machine)),

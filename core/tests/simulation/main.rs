@@ -30,10 +30,11 @@ use crate::{
 const SEEDS: u64 = 3000;
 
 /// What must come to pass in some seed, or the promises are watched where nothing endangers them.
-const SEEN: [&str; 14] = [
+const SEEN: [&str; 15] = [
     "applied in a broken step",
     "commit failed",
     "fault: CoordinatorCrashes",
+    "fault: PeerLinkBreaks",
     "fault: Stall",
     "halted as agreed",
     "halted, broken",

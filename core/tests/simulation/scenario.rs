@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     WorkerLinkBreaks,
     /// A worker works but its heartbeats do not get through for a while.
     WorkerGoesQuiet,
+    /// A connection between two members breaks; both live.
+    PeerLinkBreaks,
     /// A node is switched off.
     NodeLost,
     /// A node freezes with all that is on it.
@@ -77,13 +79,14 @@ pub(crate) enum Fault {
     Cancel,
 }
 
-const DISTURBANCES: [Fault; 13] = [
+const DISTURBANCES: [Fault; 14] = [
     Fault::Kill,
     Fault::Hang,
     Fault::Stall,
     Fault::TrainerFails,
     Fault::WorkerLinkBreaks,
     Fault::WorkerGoesQuiet,
+    Fault::PeerLinkBreaks,
     Fault::NodeLost,
     Fault::NodeFreezes,
     Fault::NodeLinkBreaks,
@@ -115,7 +118,7 @@ impl Scenario {
             timing: Timing {
                 start: Duration::from_secs(20),
                 stop: Duration::from_secs(60),
-                save: Duration::from_secs(15),
+                save: Duration::from_secs(5),
                 gather: millis(rng, 100..3000),
                 leave: millis(rng, 500..5000),
                 restart: millis(rng, 100..1000),

@@ -27,7 +27,7 @@ struct Arguments {
 enum Command {
     /// Write text with the model of a checkpoint.
     Sample {
-        /// The run's directory in its store, and the step if not the latest: `runs/char-lm@2000`.
+        /// The run's directory in its store, and the step if not the latest: `runs/char-lm-x1@400`.
         checkpoint: String,
         /// What to continue.
         #[arg(long, default_value = "\n")]
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
             let causes = successors(Some(&*error as &dyn Error), |&error| error.source());
             let reasons: Vec<String> = causes.map(ToString::to_string).collect();
             // Nothing is left to be done where even this cannot be written.
-            let _ = writeln!(io::stderr(), "char-lm: {}", reasons.join(": "));
+            let _ = writeln!(io::stderr(), "error: {}", reasons.join(": "));
             ExitCode::FAILURE
         }
     }

@@ -22,6 +22,8 @@ pub struct Linear {
     rate: f32,
     /// What happens in the middle of a shard's computation: called with the step, the shard and its gradient.
     pub incident: Incident,
+    /// What happens right before an update: called with the step.
+    pub before_update: Box<dyn FnMut(u64) + Send>,
 }
 
 pub type Incident = Box<dyn FnMut(u64, u32, &mut [f32]) -> Result<(), TrainerError> + Send>;
@@ -45,7 +47,14 @@ impl Linear {
 
     fn with(seed: u64, rate: f32, incident: Incident) -> Self {
         let weights = (0..WIDTH as u64).map(|index| 0.1 * noise(seed << 32 | index)).collect();
-        Self { weights, bias: vec![0.0], momentum: vec![0.0; WIDTH + 1], rate, incident }
+        Self {
+            weights,
+            bias: vec![0.0],
+            momentum: vec![0.0; WIDTH + 1],
+            rate,
+            incident,
+            before_update: Box::new(|_| {}),
+        }
     }
 
     pub fn weights(&self) -> &[f32] {
@@ -124,11 +133,12 @@ impl Trainer for Linear {
         Ok(loss)
     }
 
-    fn apply(&mut self, _step: u64, gradient: &[f32]) -> Result<(), TrainerError> {
+    fn apply(&mut self, step: u64, gradient: &[f32]) -> Result<(), TrainerError> {
+        (self.before_update)(step);
         let parameters = self.bias.iter_mut().chain(&mut self.weights);
         for ((parameter, momentum), slope) in parameters.zip(&mut self.momentum).zip(gradient) {
             *momentum = 0.9 * *momentum + slope;
-            *parameter -= self.rate / WIDTH as f32 * *momentum;
+            *parameter -= self.rate / 60.0 * *momentum;
         }
         Ok(())
     }
@@ -157,9 +167,18 @@ pub enum How {
 
 /// A worker on a thread of its own.
 pub fn hire(environment: Environment, incident: Incident) -> JoinHandle<Ended> {
+    hire_who(environment, |trainer| trainer.incident = incident)
+}
+
+/// A worker on a thread of its own, whose trainer is changed before it is ready.
+pub fn hire_who(
+    environment: Environment,
+    change: impl FnOnce(&mut Linear) + Send + 'static,
+) -> JoinHandle<Ended> {
     thread::spawn(move || {
         let newcomer = Session::connect(environment).unwrap();
-        let mut trainer = Linear::new(newcomer.context(), incident).unwrap();
+        let mut trainer = Linear::new(newcomer.context(), quiet()).unwrap();
+        change(&mut trainer);
         let (samples, gradients) = (trainer.samples(), trainer.gradients());
         let program = Program { samples, gradients, tokens_per_sample: None };
         let mut session = newcomer.ready(program, &mut trainer).unwrap();

@@ -1,7 +1,6 @@
 //! A coordinator that does what a test says, over real gRPC on loopback, and a store in a temporary folder.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
 
 pub mod linear;
 

@@ -57,7 +57,8 @@ fn explains(world: &World, run: &RunId, end: &End) -> bool {
         Outcome::Stopped => {
             // A stop that found no quiet moment, or a store that refused, may keep less than there was.
             let disturbed = watch.stop.is_some_and(|stop| woes.disturbed + Duration::from_secs(15) >= stop);
-            let lossless = end.reason == "stopped" || end.reason.starts_with("stopped;") && woes.exits > 0;
+            let ever_disturbed = !woes.disturbed.is_zero();
+            let lossless = end.reason == "stopped" || end.reason.starts_with("stopped;") && ever_disturbed;
             watch.stop.is_some() && (lossless || disturbed)
         }
         Outcome::Failed if end.reason.starts_with("worker") => woes.exits >= tries,
