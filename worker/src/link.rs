@@ -45,7 +45,7 @@ const SILENCE: Duration = Duration::from_secs(15);
 /// Between heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// For the coordinator to take the last messages of a worker that ends.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How the coordinator was lost.
 #[derive(Debug, thiserror::Error)]

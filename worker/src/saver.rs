@@ -17,7 +17,7 @@ use whimbrel_state::{Layout, StateBytes};
 use whimbrel_store::{Limits, RunDir, save_slice};
 
 use crate::{
-    link::{Link, Outbox},
+    link::{FAREWELL, Link, Outbox},
     reason::reason,
 };
 
@@ -72,6 +72,13 @@ impl Saver {
         let staged = std::mem::take(&mut self.buffer).freeze();
         let upload = self.upload(slice, staged, began, link.outbox().clone());
         self.upload.spawn_on(upload, link.handle());
+    }
+
+    /// Waits for the upload under way, if there is one, but not for long.
+    pub(crate) fn finish(&mut self, link: &Link) {
+        if link.handle().block_on(async { timeout(FAREWELL, self.finish_previous()).await }).is_err() {
+            tracing::warn!("the upload of a slice was not done within {FAREWELL:?}, and is given up");
+        }
     }
 
     async fn finish_previous(&mut self) {

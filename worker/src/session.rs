@@ -237,11 +237,13 @@ impl Session {
     }
 
     /// Tells the coordinator that the program failed, and why, and ends the session. To be called before a worker ends
-    /// for a reason of its own; bounded by 5 s.
+    /// for a reason of its own; bounded by 10 s.
     pub fn fail(mut self, error: &dyn Error) {
         // The peers first: they must not wait for this worker's share.
         self.member = None;
         self.link.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason: reason(error) }));
+        // A checkpoint under way may be whole but for this worker's slice.
+        self.saver.finish(&self.link);
         self.link.close();
     }
 
