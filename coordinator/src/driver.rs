@@ -173,7 +173,8 @@ impl Driver {
                 if let Some(desk) = self.desks.get_mut(&run) {
                     desk.links.remove(&worker);
                 }
-                self.of_run(run, RunEvent::WorkerLost { worker, reason });
+                tracing::debug!(%run, %worker, reason, "its attendance has ended");
+                self.of_run(run, RunEvent::WorkerParted { worker });
             }
             Input::Recorded(run, event) => self.of_run(run, event),
             Input::Committed(run, event) => {

@@ -215,13 +215,17 @@ impl Run {
         self.places.retain(|_, place| place.worker.is_some());
     }
 
-    /// Workers that were told to leave and have not in time are killed.
+    /// Workers that were told to leave, or whose connection has ended, and whose processes have not ended in time are
+    /// killed.
     pub(crate) fn kill_the_lingering(&mut self, now: Duration, out: &mut Vec<Command>) {
         for (&id, worker) in &mut self.workers {
-            if let WorkerState::Leaving { since } = worker.state
-                && now.saturating_sub(since) > self.timing.leave
-            {
+            let told_in_vain = match worker.state {
+                WorkerState::Leaving { since } => now.saturating_sub(since) > self.timing.leave,
+                _ => false,
+            };
+            if told_in_vain || worker.kill_at.is_some_and(|at| at <= now) {
                 worker.state = WorkerState::Lost;
+                worker.kill_at = None;
                 out.push(Command::Kill { run: self.id.clone(), node: worker.node, worker: id });
             }
         }

@@ -88,7 +88,12 @@ pub enum RunEvent {
         /// Steps applied to its state.
         step: u64,
     },
-    /// The worker can no longer be reached, or must not be used.
+    /// The worker's connection has ended, most often because its process has. How that ended, its exit will tell.
+    WorkerParted {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// The worker must not be used any more.
     WorkerLost {
         /// The worker.
         worker: WorkerId,

@@ -97,9 +97,14 @@ impl Run {
             worker.reached = worker.reached.max(step);
             worker.heard = now;
         }
-        self.loss = Some(loss);
         self.advance(now, step);
-        self.announce(Notice::Step { step, generation, workers, loss }, out);
+        // Members that hold the state report the step that led to it again at a generation's beginning, in case that
+        // the one whose report it was to be has died.
+        if step > self.told {
+            self.told = step;
+            self.loss = Some(loss);
+            self.announce(Notice::Step { step, generation, workers, loss }, out);
+        }
     }
 
     pub(crate) fn halted(
@@ -351,6 +356,10 @@ impl Run {
             Origin::Initial => 0,
             Origin::Checkpoint { step, .. } | Origin::Members { step } => *step,
         };
+        if !matches!(origin, Origin::Members { .. }) {
+            // Steps beyond it are done again, and told of again.
+            self.told = step;
+        }
         self.saves.generation_formed(number, &ids);
         let notice = Notice::Formed {
             generation: number,

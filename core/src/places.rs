@@ -205,18 +205,36 @@ impl Run {
     /// A worker must not be used any more: its process, if it still runs, is killed, and its place is free once that
     /// has ended.
     pub(crate) fn lose(&mut self, now: Duration, id: WorkerId, reason: &str, out: &mut Vec<Command>) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if self.give_up(now, id, out)
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            worker.failure.get_or_insert_with(|| reason.to_owned());
+            out.push(Command::Kill { run: self.id.clone(), node: worker.node, worker: id });
+        }
+    }
+
+    /// A worker cannot be reached any more. Its process most likely ends this very moment, and is given the time to, so
+    /// that its own exit code is seen.
+    pub(crate) fn part_with(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Command>) {
+        if self.give_up(now, id, out)
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            worker.kill_at = Some(now + self.timing.leave);
+        }
+    }
+
+    /// Goes on without a worker. Says whether that is news.
+    fn give_up(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Command>) -> bool {
+        let Some(worker) = self.workers.get_mut(&id) else { return false };
         match worker.state {
-            WorkerState::Lost => return,
-            // It ends as it was told to; `clear_out` sees to it that it does.
-            WorkerState::Leaving { .. } => return,
+            // One that is leaving ends as it was told to; `clear_out` sees to it that it does.
+            WorkerState::Lost | WorkerState::Leaving { .. } => return false,
             WorkerState::Starting { .. } | WorkerState::Ready { .. } | WorkerState::Member => {}
         }
         worker.state = WorkerState::Lost;
-        worker.failure.get_or_insert_with(|| reason.to_owned());
-        out.push(Command::Kill { run: self.id.clone(), node: worker.node, worker: id });
         self.miss_member(now, id);
         self.abandon_saves_of(now, id, out);
+        true
     }
 
     pub(crate) fn worker_exited(
@@ -321,6 +339,7 @@ impl Worker {
             state: WorkerState::Starting { since: now },
             heard: now,
             address: None,
+            kill_at: None,
             reached: 0,
             failure: None,
         }

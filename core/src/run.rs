@@ -37,6 +37,8 @@ pub(crate) struct Run {
     pub(crate) gap_since: Duration,
     /// Most steps ever applied.
     pub(crate) high: u64,
+    /// Most steps that watchers were told of since the state was last restored.
+    pub(crate) told: u64,
     pub(crate) loss: Option<f64>,
     pub(crate) val_loss: Option<f64>,
     pub(crate) saves: Saves,
@@ -61,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) address: Option<SocketAddr>,
     /// Most steps it has seen applied as a member.
     pub(crate) reached: u64,
+    /// Given up, its process is killed then, if it has not ended by itself.
+    pub(crate) kill_at: Option<Duration>,
     /// What it, or the core, said of its failure.
     pub(crate) failure: Option<String>,
 }
@@ -115,6 +119,7 @@ impl Run {
             live: None,
             last_generation: 0,
             gap_since: now,
+            told: 0,
             loss: None,
             val_loss: None,
             restore_failures: 0,
@@ -135,6 +140,7 @@ impl Run {
             RunEvent::WorkerStarted { worker, pid } => self.worker_started(worker, pid, out),
             RunEvent::WorkerReady { worker, address } => self.worker_ready(now, worker, address),
             RunEvent::WorkerHeard { worker, step } => self.worker_heard(now, worker, step),
+            RunEvent::WorkerParted { worker } => self.part_with(now, worker, out),
             RunEvent::WorkerLost { worker, reason } => self.lose(now, worker, &reason, out),
             RunEvent::TrainerFailed { worker, reason } => self.trainer_failed(worker, reason),
             RunEvent::WorkerExited { worker, exit, tail } => self.worker_exited(now, worker, exit, tail, out),

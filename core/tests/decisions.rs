@@ -76,7 +76,7 @@ impl Story {
     }
 
     fn is_killed(&mut self, worker: u64) {
-        self.of_run(RunEvent::WorkerLost { worker: WorkerId(worker), reason: "its stream broke".into() });
+        self.of_run(RunEvent::WorkerParted { worker: WorkerId(worker) });
         self.exits(worker, Exit::Signal(9));
     }
 

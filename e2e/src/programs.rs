@@ -22,7 +22,10 @@ pub fn folder() -> &'static Path {
         let mut build = Command::new(cargo);
         // What cargo tells a test about its own package would have dependencies built anew that look at it.
         for (name, _) in env::vars_os() {
-            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                .iter()
+                .any(|prefix| name.to_string_lossy().starts_with(prefix))
+            {
                 build.env_remove(name);
             }
         }

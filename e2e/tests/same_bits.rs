@@ -66,7 +66,11 @@ fn a_worker_killed_at_any_step_changes_nothing() {
         run.kill_worker(victim);
         let outcome = run.finish();
         assert_eq!(outcome.state(), expected, "worker {victim} killed at step {step}");
-        assert!(outcome.steps().into_iter().eq(1..=400), "a step was lost or done twice: {:?}", outcome.steps());
+        assert!(
+            outcome.steps().into_iter().eq(1..=400),
+            "a step was lost or done twice: {:?}",
+            outcome.steps()
+        );
         assert!(outcome.count("generation") >= 2, "nobody noticed");
     }
 }

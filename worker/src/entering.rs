@@ -54,6 +54,10 @@ impl Session {
             }
             Origin::Members { step } => {
                 let holds = self.held.step() == Some(*step);
+                if let (true, Some(loss)) = (holds, self.loss) {
+                    // Who was to report the step that led here may have died before it could.
+                    self.report_step(number, *step, loss);
+                }
                 if holds != generation.sources().any(|source| source == rank) {
                     let held = self.held.step();
                     return Err(misled(&format!("it is wrong about this worker, which holds step {held:?}")));

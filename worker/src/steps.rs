@@ -110,6 +110,19 @@ impl Session {
         summed.todo
     }
 
+    /// Reports a step of an earlier generation. The coordinator takes no notice where it has heard of it.
+    pub(crate) fn report_step(&self, generation: u64, step: u64, loss: f64) {
+        let (compute_seconds, reduce_seconds, skipped) = (0.0, 0.0, None);
+        self.link.outbox().send(Message::StepApplied(v1::StepApplied {
+            generation,
+            step,
+            loss,
+            compute_seconds,
+            reduce_seconds,
+            skipped,
+        }));
+    }
+
     pub(crate) fn part(&mut self) -> Option<Part> {
         let member = self.member.as_ref()?;
         let Phase::Evaluating(evaluating, _) = &member.phase else { return None };
