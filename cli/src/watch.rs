@@ -31,7 +31,7 @@ pub(crate) async fn to_the_end(
     let mut watch = Watch::new(client, run);
     loop {
         if let Some(ended) = watch.next().await?.show(screen) {
-            let next = watch.next_commands(&ended, &format!("whimbrel submit --resume {}", watch.run));
+            let next = watch.next_commands(&ended, &format!("whimbrel submit --resume {}", watch.run), None);
             screen.end(&ended, &next);
             return outcome(&watch.run, ended);
         }
@@ -112,8 +112,8 @@ impl Watch {
         }
     }
 
-    /// What may be wanted after the run's end. `resume` takes it up again.
-    pub(crate) fn next_commands(&self, ended: &EndedEvent, resume: &str) -> Vec<String> {
+    /// What may be wanted after the run's end. `resume` takes it up again; `hint` is the spec's `try_next`.
+    pub(crate) fn next_commands(&self, ended: &EndedEvent, resume: &str, hint: Option<&str>) -> Vec<String> {
         let mut commands = Vec::new();
         if ended.phase() == Phase::Stopped {
             commands.push(resume.to_owned());
@@ -121,7 +121,7 @@ impl Watch {
         if !ended.checkpoint.is_empty() {
             commands.push(format!("whimbrel checkpoint list {}", self.uri));
             commands.push(format!("whimbrel checkpoint verify {}", ended.checkpoint));
-            commands.push(format!("your program may read the state from {}", ended.checkpoint));
+            commands.extend(hint.map(|hint| hint.replace("{checkpoint}", &ended.checkpoint)));
         }
         commands
     }

@@ -1,5 +1,7 @@
 //! Calls over real sockets: who is let in, what is answered, and what is refused in which words.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
+
 use std::{fs, net::SocketAddr, path::Path};
 
 use tokio_stream::wrappers::ReceiverStream;

@@ -57,7 +57,7 @@ impl Run {
     }
 
     /// The next event; `None` at the end.
-    pub fn next(&mut self) -> Option<Value> {
+    pub fn event(&mut self) -> Option<Value> {
         let line = self.process.line(Instant::now() + PATIENCE)?;
         let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not an event: {line}"));
         self.events.push(event.clone());
@@ -67,7 +67,7 @@ impl Run {
     /// Reads on until an event is as wanted.
     pub fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
-            match self.next() {
+            match self.event() {
                 Some(event) if wanted(&event) => return event,
                 Some(_) => {}
                 None => panic!(
@@ -127,7 +127,7 @@ impl Run {
 
     /// Reads on to the end.
     pub fn finish(mut self) -> Outcome {
-        while self.next().is_some() {}
+        while self.event().is_some() {}
         let code = self.process.wait(PATIENCE).code();
         let errors = self.process.errors();
         for worker in self.workers() {

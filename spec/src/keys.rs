@@ -31,6 +31,8 @@ impl Key {
 pub(crate) const NAME: Key = Key::required("", "name", r#"name = "char-lm""#);
 pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build --release -p char-lm""#);
 pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/release/char-lm"]"#);
+pub(crate) const TRY_NEXT: Key =
+    Key::optional("", "try_next", r#"try_next = "target/release/char-lm sample {checkpoint}""#);
 // The table itself may be absent as far as this goes: its required keys say so, one by one.
 pub(crate) const TRAIN: Key = Key::optional("", "train", "[train]");
 pub(crate) const EVALUATE: Key = Key::optional("", "evaluate", "[evaluate]");
@@ -63,10 +65,11 @@ pub(crate) const MODE: Key = Key::optional("reduction", "mode", r#"mode = "exact
 pub(crate) const ON_NONFINITE: Key = Key::optional("reduction", "on_nonfinite", r#"on_nonfinite = "stop""#);
 
 /// All of them, in the order of the file.
-pub(crate) const ALL: [&Key; 25] = [
+pub(crate) const ALL: [&Key; 26] = [
     &NAME,
     &SETUP,
     &COMMAND,
+    &TRY_NEXT,
     &TRAIN,
     &EVALUATE,
     &WORKERS,

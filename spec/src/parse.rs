@@ -53,6 +53,7 @@ fn run(top: &mut Reader<'_>) -> Option<RunSpec> {
     // Every section is read before any is missed, so that each gets to say what is wrong with it.
     let name = name(top);
     let setup = top.string(&keys::SETUP).map(|setup| setup.value);
+    let try_next = top.string(&keys::TRY_NEXT).map(|try_next| try_next.value);
     let command = command(top);
     let (shards, train) = top.table(&keys::TRAIN, |table| Some(train(table))).unwrap_or_default();
     let evaluate = top.table(&keys::EVALUATE, evaluate);
@@ -62,6 +63,7 @@ fn run(top: &mut Reader<'_>) -> Option<RunSpec> {
     Some(RunSpec {
         name: name?,
         setup,
+        try_next,
         command: command?,
         train: train?,
         evaluate: evaluate?,

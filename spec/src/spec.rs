@@ -14,6 +14,9 @@ pub struct RunSpec {
     pub name: String,
     /// A shell command line, run once per node before its first worker starts.
     pub setup: Option<String>,
+    /// A command that a person may want to try once there is a checkpoint, shown at the run's end with the checkpoint's
+    /// URI in the place of `{checkpoint}`.
+    pub try_next: Option<String>,
     /// The program and the arguments of a worker; the program is not empty.
     pub command: Vec<String>,
     /// `[train]`: the arithmetic of the run.

@@ -11,13 +11,16 @@ impl RunSpec {
     /// equal spec back from it, under later versions with other defaults too. A null in the settings, which TOML has no
     /// word for and `parse` never makes, is left out.
     pub fn to_toml(&self) -> String {
-        let Self { name, setup, command, train, evaluate, workers, checkpoint, reduction } = self;
+        let Self { name, setup, try_next, command, train, evaluate, workers, checkpoint, reduction } = self;
         let mut text = Text::default();
         text.entry("name", quote::string(name));
         if let Some(setup) = setup {
             text.entry("setup", quote::string(setup));
         }
         text.entry("command", array(command.iter().map(|word| quote::string(word))));
+        if let Some(try_next) = try_next {
+            text.entry("try_next", quote::string(try_next));
+        }
 
         text.table("train");
         text.entry("steps", train.steps);

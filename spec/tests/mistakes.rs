@@ -237,7 +237,7 @@ fn an_unknown_key_is_told_from_a_missing_one() {
             "[train]",
             "colour = \"red\"\n[train]",
             "run.toml:4: colour: there is no such key; the top of the file takes \
-             name, setup, command, train, evaluate, workers, checkpoint, reduction",
+             name, setup, command, try_next, train, evaluate, workers, checkpoint, reduction",
         ),
         (
             "[train]",

@@ -101,22 +101,26 @@ fn reduction() -> impl Strategy<Value = ReductionSpec> {
 }
 
 fn spec() -> impl Strategy<Value = RunSpec> {
-    let top = ("[a-z0-9][a-z0-9._-]{0,59}", option::of(text()), text(), vec(text(), 0..4));
+    let top =
+        ("[a-z0-9][a-z0-9._-]{0,59}", option::of(text()), option::of(text()), text(), vec(text(), 0..4));
     let train_and_workers = train().prop_flat_map(|train| {
         let shards = train.shards;
         (Just(train), workers(shards))
     });
     let evaluate = option::of(1..=u64::MAX).prop_map(|every| Evaluate { every });
     (top, train_and_workers, evaluate, checkpoint(), reduction()).prop_map(
-        |((name, setup, program, arguments), (train, workers), evaluate, checkpoint, reduction)| RunSpec {
-            name,
-            setup,
-            command: std::iter::once(program).chain(arguments).collect(),
-            train,
-            evaluate,
-            workers,
-            checkpoint,
-            reduction,
+        |((name, setup, try_next, program, arguments), (train, workers), evaluate, checkpoint, reduction)| {
+            RunSpec {
+                name,
+                setup,
+                try_next,
+                command: std::iter::once(program).chain(arguments).collect(),
+                train,
+                evaluate,
+                workers,
+                checkpoint,
+                reduction,
+            }
         },
     )
 }

@@ -83,7 +83,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
         }
     };
     let again = format!("whimbrel run {} --resume {run}", args.spec.display());
-    screen.end(&ended, &watch.next_commands(&ended, &again));
+    screen.end(&ended, &watch.next_commands(&ended, &again, spec.try_next.as_deref()));
     drop(screen);
     watch::outcome(&run, ended)
 }
