@@ -1,5 +1,12 @@
 //! Promise 7: no one gets in uninvited.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
 use std::{net::UdpSocket, process::Command, time::Instant};
 
 use whimbrel_e2e::{process::Process, programs, run::PATIENCE};

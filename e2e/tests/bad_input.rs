@@ -1,5 +1,12 @@
 //! What is wrong is said: what, where, and what to do; with an exit code that is not zero, and nothing lost.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
 use std::{fs, process::Command};
 
 use whimbrel_e2e::{

@@ -1,5 +1,12 @@
 //! Promise 4: a checkpoint is whole or invisible, and a damaged one is put aside for the one before it, aloud.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -1,5 +1,12 @@
 //! Promises 1 to 3: every sample once, the same bits, no step lost, whatever happens to the workers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
 use std::convert::Infallible;
 
 use char_lm::{CharLm, bare::Bare};

@@ -1,5 +1,12 @@
 //! A coordinator and agents as processes of their own, and what happens when one of them dies.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
 use rustix::process::Signal;
 use whimbrel_e2e::{
     cluster::Cluster,

@@ -5,7 +5,7 @@
 //! - [`tensor`]: a tensor by name, dtype and shape, and the bytes it lives in now;
 //! - [`layout`]: all tensors of a state in one canonical order, so that the state is also one array of
 //!   bytes with offsets, which is what is sliced, sent, stored and hashed;
-//! - [`digest`]: the BLAKE3 of a state, the project's oracle: equal digests, equal bits;
+//! - [`mod@digest`]: the BLAKE3 of a state, the project's oracle: equal digests, equal bits;
 //! - [`manifest`]: what makes a set of packs a checkpoint.
 //!
 //! Nothing here does I/O.
