@@ -119,7 +119,10 @@ impl Keeper {
     ) {
         let (terminate, kill) = (CancellationToken::new(), CancellationToken::new());
         let handle = Handle { terminate: terminate.clone(), kill: kill.clone() };
-        self.processes.insert((run.clone(), worker), handle);
+        if let Some(before) = self.processes.insert((run.clone(), worker), handle) {
+            // A `setup` of a run that was let go of, and has come back.
+            before.kill.cancel();
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its own group: a Ctrl-C at the terminal is for us to pass on, and whatever it starts ends with it.
         command.process_group(0).kill_on_drop(true);

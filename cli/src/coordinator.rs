@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use whimbrel_coordinator::{Coordinator, Settings, StartError, Token};
-use whimbrel_core::Timing;
+use whimbrel_coordinator::{Coordinator, Settings, StartError, Timing, Token};
+
 use whimbrel_store::Store;
 
 use crate::{

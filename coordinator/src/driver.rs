@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -29,6 +29,11 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// How often agents and workers are told that the coordinator lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// However long the driver was kept from looking at the clock, the core takes no more than this to have passed: when the
+/// process was stopped, or its machine, what others said meanwhile is still to be read.
+const LONGEST_STEP: Duration = Duration::from_secs(1);
+/// Once told to shut down, runs have this long to save a checkpoint and stop: longer than the core gives them.
+const DRAIN: Duration = Duration::from_secs(180);
 /// Once told to shut down, what is still on its way to the store has this long to arrive there.
 const SETTLE: Duration = Duration::from_secs(30);
 
@@ -36,20 +41,24 @@ const SETTLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Driver {
     core: Core,
-    began: Instant,
+    /// What the core takes for the time, and when it was last looked at.
+    clock: (Duration, Instant),
     store: Store,
     submitter: Mode,
     /// What this coordinator calls itself in the logs of runs.
     name: String,
     inputs: Inputs,
     desks: BTreeMap<RunId, Desk>,
+    /// The store is being looked through for runs to take up; questions about runs wait until that is done.
+    adopting: bool,
+    waiting: Vec<Input>,
     /// Runs in the store that nobody here works on.
     archive: BTreeMap<RunId, v1::RunStatus>,
     nodes: BTreeMap<NodeId, Node>,
     last_node: u64,
     /// Recorders, scribes, and runs being opened.
     tasks: JoinSet<()>,
-    shutdown: Option<Reply<()>>,
+    shutdown: Option<(Reply<()>, Instant)>,
 }
 
 /// An agent's node.
@@ -63,12 +72,14 @@ impl Driver {
     pub(crate) fn new(store: Store, submitter: Mode, name: String, inputs: Inputs, timing: Timing) -> Self {
         Self {
             core: Core::new(timing),
-            began: Instant::now(),
+            clock: (Duration::ZERO, Instant::now()),
             store,
             submitter,
             name,
             inputs,
             desks: BTreeMap::new(),
+            adopting: submitter == Mode::Service,
+            waiting: Vec::new(),
             archive: BTreeMap::new(),
             nodes: BTreeMap::new(),
             last_node: 0,
@@ -101,16 +112,24 @@ impl Driver {
                 _ = flush.tick() => self.desks.values_mut().for_each(|desk| desk.scribe.flush()),
             }
         }
+        // Whoever still has something to say finds nobody: what it was about is left to the next coordinator.
+        drop(inputs);
         self.settle().await;
     }
 
-    /// Whether the shutdown that was asked for may come: every run has ended, or is let go of, and its workers too.
+    /// Whether the shutdown that was asked for may come: every run has ended, or is let go of, and its workers too; or
+    /// they have had all the time there is.
     fn may_end(&self) -> bool {
+        let Some((_, since)) = &self.shutdown else { return false };
+        if since.elapsed() > DRAIN {
+            tracing::error!("not every run came to a stop within {} s; they are let go of", DRAIN.as_secs());
+            return true;
+        }
         let gone = |view: &whimbrel_core::RunView| {
             matches!(view.phase, Phase::Stopped | Phase::Finished | Phase::Failed | Phase::Cancelled)
                 && view.workers.is_empty()
         };
-        self.shutdown.is_some() && self.core.views().iter().all(|(_, view)| gone(view))
+        self.core.views().iter().all(|(_, view)| gone(view))
     }
 
     /// Lets recorders and scribes finish what they were told, then says that all is done.
@@ -121,17 +140,28 @@ impl Driver {
         if tokio::time::timeout(SETTLE, all).await.is_err() {
             tracing::error!("not everything reached the store within {} s", SETTLE.as_secs());
         }
-        if let Some(reply) = self.shutdown {
+        if let Some((reply, _)) = self.shutdown {
             reply.send(()).ok();
         }
     }
 
     fn take(&mut self, input: Input) {
+        if self.adopting && input.is_question() {
+            return self.waiting.push(input);
+        }
         match input {
+            Input::Adopted => {
+                self.adopting = false;
+                for input in std::mem::take(&mut self.waiting) {
+                    self.take(input);
+                }
+            }
             Input::Submit(what, reply) => self.open(what, reply),
             Input::Opened(opened, reply) => self.opened(*opened, reply),
             Input::Archived(status) => {
-                if let Ok(id) = border::run_id(&status.run) {
+                if let Ok(id) = border::run_id(&status.run)
+                    && !self.desks.contains_key(&id)
+                {
                     self.archive.insert(id, *status);
                 }
             }
@@ -147,9 +177,9 @@ impl Driver {
                 reply.send(request).ok();
             }
             Input::Watch(run, reply) => {
-                let watch =
-                    self.status(&run).and_then(|status| Some((status, self.desks.get(&run)?.watch())));
-                reply.send(watch).ok();
+                // Of a run that nobody here works on there is nothing to come.
+                let events = self.desks.get(&run).map_or_else(|| broadcast::channel(1).1, Desk::watch);
+                reply.send(self.status(&run).map(|status| (status, events))).ok();
             }
             Input::Logs(run, reply) => {
                 let printed = self.desks.get_mut(&run).map(|desk| desk.scribe.printed());
@@ -186,7 +216,7 @@ impl Driver {
                 self.of_run(run, RunEvent::Committed { step, manifest });
             }
             Input::Shutdown(reply) => {
-                self.shutdown = Some(reply);
+                self.shutdown = Some((reply, Instant::now()));
                 for run in self.desks.keys().cloned().collect::<Vec<_>>() {
                     self.of_run(run, RunEvent::StopRequested { record: false });
                 }
@@ -204,7 +234,10 @@ impl Driver {
         if !quiet {
             tracing::trace!(?event, "event");
         }
-        for command in self.core.handle(self.began.elapsed(), event) {
+        let (now, looked) = &mut self.clock;
+        *now += looked.elapsed().min(LONGEST_STEP);
+        *looked = Instant::now();
+        for command in self.core.handle(*now, event) {
             tracing::trace!(?command, "command");
             self.execute(command);
         }
@@ -331,6 +364,10 @@ impl Driver {
         reply: Reply<Result<v1::SubmitResponse, SubmitError>>,
     ) {
         use v1::submit_request::What;
+        if self.shutdown.is_some() {
+            reply.send(Err(SubmitError::ShuttingDown)).ok();
+            return;
+        }
         if let What::Resume(run) = &what
             && let Ok(id) = border::run_id(run)
             && self.core.view(&id).is_some_and(|view| !has_ended(view.phase))
@@ -354,6 +391,7 @@ impl Driver {
         opened: Result<Opened, SubmitError>,
         reply: Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
     ) {
+        let opened = opened.and_then(|opened| self.admit(opened));
         let answer = opened.map(|Opened { dir, spec, office, start }| {
             let (id, epoch) = (dir.id().clone(), office.epoch());
             let response =
@@ -373,6 +411,18 @@ impl Driver {
         });
         if let Some(reply) = reply {
             reply.send(answer).ok();
+        }
+    }
+
+    /// Turns away a run that was opened too late: the coordinator is about to end, or a later opening has come before.
+    fn admit(&self, opened: Opened) -> Result<Opened, SubmitError> {
+        let id = opened.dir.id();
+        if self.shutdown.is_some() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        match self.desks.get(id) {
+            Some(desk) if desk.epoch >= opened.office.epoch() => Err(SubmitError::UnderWay(id.clone())),
+            _ => Ok(opened),
         }
     }
 

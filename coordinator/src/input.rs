@@ -1,6 +1,11 @@
 //! Everything that reaches the driver.
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use std::time::Duration;
+
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::timeout,
+};
 use tonic::Status;
 use whimbrel_core::RunEvent;
 use whimbrel_plan::{NodeId, RunId, WorkerId};
@@ -21,6 +26,11 @@ impl Inputs {
         if self.0.send(input).is_err() {
             tracing::debug!("the driver has ended; input dropped");
         }
+    }
+
+    /// Waits for a while; says whether the driver is still there then.
+    pub(crate) async fn wait(&self, time: Duration) -> bool {
+        timeout(time, self.0.closed()).await.is_err()
     }
 
     /// Asks the driver, and waits for its answer.
@@ -50,6 +60,8 @@ pub(crate) enum Input {
     Submit(v1::submit_request::What, Reply<Result<v1::SubmitResponse, SubmitError>>),
     /// A run's office is taken, or could not be; answered to the client, if one asked.
     Opened(Box<Result<Opened, SubmitError>>, Option<Reply<Result<v1::SubmitResponse, SubmitError>>>),
+    /// The store has been looked through for runs to take up.
+    Adopted,
     /// A run that needs no coordinator any more was found in the store.
     Archived(Box<v1::RunStatus>),
     /// A client wants to know how all runs stand.
@@ -82,4 +94,20 @@ pub(crate) enum Input {
     Committed(RunId, v1::CheckpointEvent),
     /// Stop all runs where they can be taken up again, then answer and end.
     Shutdown(Reply<()>),
+}
+
+impl Input {
+    /// Whether a client asks something of a run, or of all.
+    pub(crate) fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Submit(..)
+                | Self::List(_)
+                | Self::Get(..)
+                | Self::Cancel(..)
+                | Self::Stop(..)
+                | Self::Watch(..)
+                | Self::Logs(..)
+        )
+    }
 }

@@ -34,3 +34,4 @@ mod wire;
 pub use opening::SubmitError;
 pub use server::{Coordinator, ServeError, Settings, StartError};
 pub use token::{Token, TokenError};
+pub use whimbrel_core::Timing;

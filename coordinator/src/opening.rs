@@ -1,19 +1,24 @@
 //! Runs submitted, resumed, and adopted from the store at a coordinator's start.
 
+use std::time::Duration;
+
 use tonic::Status;
 use whimbrel_core::{CheckpointEvery, RunFacts, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::v1;
 use whimbrel_spec::{Every, Mistakes, RunSpec};
 use whimbrel_store::{
-    CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError, RunDir, Store,
-    StoreError,
+    AppendError, CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError,
+    Record, RunDir, Store, StoreError,
 };
 
 use crate::{
     causes::with_causes,
     input::{Input, Inputs},
 };
+
+/// Runs that the store did not answer for at the start are tried again after this long.
+const ADOPT_AGAIN: Duration = Duration::from_secs(5);
 
 /// A run whose office this coordinator holds.
 #[derive(Debug)]
@@ -56,6 +61,12 @@ pub enum SubmitError {
     /// The run's office could not be taken.
     #[error(transparent)]
     Office(#[from] OfficeError),
+    /// That the run goes on could not be recorded.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The coordinator is about to end.
+    #[error("the coordinator is shutting down; submit to the next one")]
+    ShuttingDown,
     /// There is no such run.
     #[error("there is no run {0} in {1}")]
     Unknown(String, String),
@@ -74,6 +85,7 @@ impl From<SubmitError> for Status {
             SubmitError::Spec(_) => Self::invalid_argument(text),
             SubmitError::Unknown(..) => Self::not_found(text),
             SubmitError::UnderWay(_) => Self::already_exists(text),
+            SubmitError::ShuttingDown => Self::unavailable(text),
             SubmitError::Name(_) => Self::internal(text),
             SubmitError::StoredSpec { .. }
             | SubmitError::Probe(_)
@@ -81,6 +93,7 @@ impl From<SubmitError> for Status {
             | SubmitError::Create(_)
             | SubmitError::Log(_)
             | SubmitError::Office(_)
+            | SubmitError::Append(_)
             | SubmitError::Over(..) => Self::failed_precondition(text),
         }
     }
@@ -119,11 +132,14 @@ pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Resul
 }
 
 async fn take_over(dir: RunDir, coordinator: &str) -> Result<Opened, SubmitError> {
-    let office = dir.take_office(coordinator).await?;
-    // Read after the office is taken: nobody of a lower epoch adds to it any more.
-    let history = dir.history().await?;
-    let spec = stored_spec(dir.id(), &history)?;
-    Ok(Opened { start: newest(&history), dir, spec, office })
+    // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
+    let mut office = dir.take_office(coordinator).await?;
+    let spec = stored_spec(dir.id(), office.history())?;
+    let start = newest(office.history());
+    if office.history().stopped().is_some() {
+        office.append(Record::Resumed { step: start.step() }).await?;
+    }
+    Ok(Opened { start, dir, spec, office })
 }
 
 /// Where a run goes on from: its newest good checkpoint, or its beginning.
@@ -144,19 +160,46 @@ fn stored_spec(run: &RunId, history: &History) -> Result<RunSpec, SubmitError> {
 /// Looks through the store for runs submitted to a coordinator, and takes up those that neither ended nor were
 /// stopped. The others are told of, so that they are listed.
 pub(crate) async fn adopt(store: Store, coordinator: String, inputs: Inputs) {
-    let runs = match store.runs().await {
-        Ok(runs) => runs,
-        Err(error) => {
-            tracing::error!(store = store.uri(), %error, "the runs in the store cannot be listed; none is taken up");
+    let mut todo = loop {
+        match store.runs().await {
+            Ok(runs) => break runs,
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::error!(
+                    store = store.uri(),
+                    error,
+                    "the runs in the store cannot be listed; trying again"
+                );
+            }
+        }
+        inputs.send(Input::Adopted);
+        if !inputs.wait(ADOPT_AGAIN).await {
             return;
         }
     };
+    loop {
+        todo = adopt_each(&store, &coordinator, &inputs, todo).await;
+        inputs.send(Input::Adopted);
+        if todo.is_empty() || !inputs.wait(ADOPT_AGAIN).await {
+            return;
+        }
+    }
+}
+
+/// Takes up, or tells of, each of these runs; returns those that the store did not answer for.
+async fn adopt_each(store: &Store, coordinator: &str, inputs: &Inputs, runs: Vec<RunId>) -> Vec<RunId> {
+    let mut again = Vec::new();
     for id in runs {
         let dir = store.run(&id);
         let history = match dir.history().await {
             Ok(history) => history,
+            Err(error @ LogError::Store(_)) => {
+                tracing::error!(run = %id, error = with_causes(&error), "its log cannot be read; trying again");
+                again.push(id);
+                continue;
+            }
             Err(error) => {
-                tracing::error!(run = %id, %error, "its log cannot be read; it is left alone");
+                tracing::error!(run = %id, error = with_causes(&error), "its log cannot be read; it is left alone");
                 continue;
             }
         };
@@ -164,12 +207,16 @@ pub(crate) async fn adopt(store: Store, coordinator: String, inputs: Inputs) {
             inputs.send(Input::Archived(Box::new(archived(&dir, &history))));
             continue;
         }
-        let opened = take_over(dir, &coordinator).await;
-        if let Err(error) = &opened {
-            tracing::error!(run = %id, %error, "it cannot be taken up");
+        match take_over(dir, coordinator).await {
+            Ok(opened) => inputs.send(Input::Opened(Box::new(Ok(opened)), None)),
+            Err(error @ SubmitError::Office(_)) => {
+                tracing::error!(run = %id, error = with_causes(&error), "it cannot be taken up; trying again");
+                again.push(id);
+            }
+            Err(error) => tracing::error!(run = %id, error = with_causes(&error), "it cannot be taken up"),
         }
-        inputs.send(Input::Opened(Box::new(opened), None));
     }
+    again
 }
 
 /// How a run stands that nobody here works on.

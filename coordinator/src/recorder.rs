@@ -3,9 +3,12 @@
 //! It does what it is told in order, one thing at a time: a commit never interleaves with the collection of old
 //! checkpoints, which is part of the argument why collection deletes nothing that is needed (see `whimbrel_store`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use whimbrel_core::{End, Outcome, RunEvent};
 use whimbrel_plan::RunId;
 use whimbrel_proto::v1;
@@ -20,6 +23,12 @@ use crate::{
     input::{Input, Inputs},
     opening::newest,
 };
+
+/// How often a recorder that has nothing to write looks whether it is still in office.
+const LOOK: Duration = Duration::from_secs(30);
+/// What must be written is tried again so many times, so long after each failure, on top of the store's own patience.
+const ATTEMPTS: u32 = 20;
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// What to write.
 #[derive(Debug)]
@@ -48,8 +57,13 @@ pub(crate) async fn record(
     let run = office.run().id().clone();
     let retention = Retention { keep, ..Retention::default() };
     let mut recorder = Recorder { run, office, retention, inputs };
-    while let Some(task) = tasks.recv().await {
-        if let Err(lost) = recorder.carry_out(task).await {
+    loop {
+        let carried_out = match timeout(LOOK, tasks.recv()).await {
+            Ok(Some(task)) => recorder.carry_out(task).await,
+            Ok(None) => return,
+            Err(_) => recorder.look().await,
+        };
+        if let Err(lost) = carried_out {
             recorder.say(RunEvent::OfficeLost { reason: lost.0 });
             return;
         }
@@ -67,6 +81,35 @@ struct Recorder {
 }
 
 impl Recorder {
+    /// Looks whether another coordinator has taken office, which one that has nothing to write would not notice.
+    async fn look(&mut self) -> Result<(), OfficeLost> {
+        match self.office.check().await {
+            Err(error @ AppendError::Fenced { .. }) => Err(OfficeLost(error.to_string())),
+            Err(error) => {
+                tracing::warn!(run = %self.run, error = with_causes(&error), "the log could not be looked at");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Appends to the log, however long the store takes to come back, within reason.
+    async fn append(&mut self, record: Record) -> Result<(), OfficeLost> {
+        let mut attempts = 0;
+        loop {
+            match self.office.append(record.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error @ AppendError::Fenced { .. }) => return Err(OfficeLost(error.to_string())),
+                Err(error) if attempts < ATTEMPTS => {
+                    tracing::warn!(run = %self.run, error = with_causes(&error), "the log cannot be written; trying again");
+                }
+                Err(error) => return Err(OfficeLost(with_causes(&error))),
+            }
+            attempts += 1;
+            sleep(AGAIN).await;
+        }
+    }
+
     fn say(&self, event: RunEvent) {
         self.inputs.send(Input::Recorded(self.run.clone(), event));
     }
@@ -78,7 +121,7 @@ impl Recorder {
             }
             Task::Quarantine { manifest, reason } => self.put_aside(manifest, reason).await,
             Task::End(end) => {
-                self.office.append(record_of(end)).await.map_err(|error| OfficeLost(with_causes(&error)))?;
+                self.append(record_of(end)).await?;
                 self.say(RunEvent::EndRecorded);
                 Ok(())
             }
@@ -112,16 +155,19 @@ impl Recorder {
 
     async fn put_aside(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
         // Which of its packs is bad is found out by reading them: the worker that noticed names one at most.
-        let suspects: Vec<Hash> = match self.office.run().manifest(&name).await {
-            Ok(manifest) => manifest.packs.iter().map(|pack| pack.hash).collect(),
+        let suspects = match self.office.run().manifest(&name).await {
+            Ok(manifest) => manifest.packs,
             Err(_) => Vec::new(),
         };
-        match quarantine(&mut self.office, &name, &reason, &suspects).await {
-            Ok(_) => {}
-            Err(QuarantineError::Append(error)) => return Err(OfficeLost(with_causes(&error))),
-            Err(error @ QuarantineError::Store(_)) => {
-                tracing::warn!(run = %self.run, error = with_causes(&error), "a damaged pack could not be removed");
+        let mut attempts = 0;
+        while let Err(error) = quarantine(&mut self.office, &name, &reason, &suspects).await {
+            let fenced = matches!(error, QuarantineError::Append(AppendError::Fenced { .. }));
+            if fenced || attempts == ATTEMPTS {
+                return Err(OfficeLost(with_causes(&error)));
             }
+            tracing::warn!(run = %self.run, error = with_causes(&error), "not put aside yet; trying again");
+            attempts += 1;
+            sleep(AGAIN).await;
         }
         self.say(RunEvent::Quarantined { start: newest(self.office.history()) });
         Ok(())

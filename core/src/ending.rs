@@ -6,6 +6,7 @@ use whimbrel_plan::WorkerId;
 
 use crate::{
     command::{Command, End, Notice, Outcome},
+    places::Preparation,
     run::{Run, WorkerState},
 };
 
@@ -195,6 +196,13 @@ impl Run {
             },
             _ => return,
         };
+        for (&node, preparation) in &mut self.nodes {
+            if *preparation == Preparation::Running {
+                *preparation = Preparation::Failed;
+                // By the name that stands for `setup`.
+                out.push(Command::Kill { run: self.id.clone(), node, worker: WorkerId(0) });
+            }
+        }
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let Some(worker) = self.workers.get_mut(&id) else { continue };

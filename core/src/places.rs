@@ -43,6 +43,13 @@ pub(crate) struct Place {
     next_start: Option<Duration>,
 }
 
+impl Place {
+    /// Whether a worker runs there, or will.
+    fn is_in_use(&self) -> bool {
+        self.worker.is_some() || self.next_start.is_some()
+    }
+}
+
 impl Core {
     /// Gives free slots to runs in the order of their submission, as many as each can use.
     pub(crate) fn give_slots(&mut self) {
@@ -93,7 +100,8 @@ impl Core {
 impl Run {
     fn wants_place(&self, node: NodeId) -> bool {
         !self.is_ending()
-            && self.places.len() < self.facts.workers_max as usize
+            && self.places.values().filter(|place| place.is_in_use()).count()
+                < self.facts.workers_max as usize
             && self.nodes.get(&node) != Some(&Preparation::Failed)
     }
 
@@ -284,7 +292,8 @@ impl Run {
         let text = format!(
             "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
         );
-        if self.able_workers() < self.facts.workers_min.max(1) as usize {
+        let in_use = self.places.values().filter(|place| place.is_in_use()).count();
+        if in_use < self.facts.workers_min.max(1) as usize {
             self.fail(text, tail, out);
         } else {
             self.warn(format!("{text}; its place stays empty"), tail, out);

@@ -86,6 +86,24 @@ fn the_last_three_are_kept_listed_and_verified() {
 }
 
 #[test]
+fn the_example_writes_text_from_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "1"]).finish().state();
+    let run = run_of(folder.path());
+    let write = |seed: &str| {
+        let mut sample = Command::new(programs::char_lm());
+        sample.arg("sample").arg(&run).args(["--prompt", "The ", "--length", "80", "--seed", seed]);
+        let output = sample.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = write("1");
+    assert!(text.starts_with("The ") && text.chars().count() >= 80, "{text:?}");
+    assert_eq!(text, write("1"));
+    assert_ne!(text, write("2"));
+}
+
+#[test]
 fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();

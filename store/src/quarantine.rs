@@ -1,9 +1,10 @@
 //! Setting a damaged checkpoint aside.
 
-use whimbrel_state::Hash;
+use whimbrel_state::{Hash, Pack};
 
 use crate::{
     entry::Record,
+    fetch::{BadPack, fetch},
     folder::StoreError,
     office::{AppendError, Office},
     pack,
@@ -15,34 +16,34 @@ pub enum QuarantineError {
     /// The log did not take it.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// It is in the log, and a damaged pack could not be removed.
+    /// A pack could not be read or removed. Nothing is recorded yet.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Records that a checkpoint is not to be used, and removes those of the packs `suspects` that are really damaged;
-/// returns them.
+/// Removes those of the packs `suspects` that are really damaged, and records that the checkpoint is not to be used;
+/// returns the packs removed.
 ///
 /// They are removed because saves skip packs that the store has: frozen layers would be refused a good copy for ever,
-/// and every later checkpoint would be as bad as this one.
+/// and every later checkpoint would be as bad as this one. They go before the record is made: a crash in between leaves
+/// a checkpoint that lacks packs, which is noticed and quarantined again, and not a damaged pack that nobody suspects.
 pub async fn quarantine(
     office: &mut Office,
     manifest: &str,
     reason: &str,
-    suspects: &[Hash],
+    suspects: &[Pack],
 ) -> Result<Vec<Hash>, QuarantineError> {
     tracing::error!(run = office.run().uri(), manifest, reason, "checkpoint quarantined");
-    office.append(Record::Quarantined { manifest: manifest.to_owned(), reason: reason.to_owned() }).await?;
+    let folder = office.run().folder().clone();
     let mut removed = Vec::new();
     for suspect in suspects {
-        let name = pack::name(suspect);
-        let folder = office.run().folder().clone();
-        let Some(bytes) = folder.get(&name).await? else { continue };
-        if Hash::of(&bytes) != *suspect {
+        // Read twice before it is believed, as for a restore: what the network did passes.
+        if let Err(BadPack::Damaged { .. } | BadPack::WrongLength { .. }) = fetch(&folder, suspect).await? {
             office.check().await?;
-            folder.delete(&[name]).await?;
-            removed.push(*suspect);
+            folder.delete(&[pack::name(&suspect.hash)]).await?;
+            removed.push(suspect.hash);
         }
     }
+    office.append(Record::Quarantined { manifest: manifest.to_owned(), reason: reason.to_owned() }).await?;
     Ok(removed)
 }

@@ -31,7 +31,7 @@ async fn live(run: &RunDir, acknowledged: &mut Vec<u64>) -> Result<(), Box<dyn E
     }
     let newest = office.history().checkpoints().pop().ok_or("no checkpoint")?;
     let manifest = run.manifest(&newest.manifest).await?;
-    quarantine(&mut office, &newest.manifest, "a test", &[manifest.packs[0].hash]).await?;
+    quarantine(&mut office, &newest.manifest, "a test", &manifest.packs[..1]).await?;
     acknowledged.pop();
     collect(&mut office, &KEEP_ONE).await?;
     Ok(())

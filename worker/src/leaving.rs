@@ -14,8 +14,7 @@ impl Session {
     /// Leaves a generation because an operation of its group failed.
     pub(crate) fn break_off(&mut self, member: Member, error: &Error) -> Result<(), SessionError> {
         let generation = member.generation.number;
-        // The connections first, so that the peers notice at once.
-        drop(member);
+        self.leave(member);
         self.report_break(generation, error)
     }
 
@@ -31,8 +30,20 @@ impl Session {
     /// Leaves a generation that cannot go on.
     pub(crate) fn leave_broken(&mut self, member: Member, reason: String, suspect: Option<WorkerId>) {
         let generation = member.generation.number;
-        drop(member);
+        self.leave(member);
         self.report_halt(generation, broken(reason, suspect));
+    }
+
+    fn leave(&self, member: Member) {
+        let (generation, step, unstaged) =
+            (member.generation.number, member.step, member.phase.is_to_stage());
+        // The connections first, so that the peers notice at once.
+        drop(member);
+        if unstaged {
+            // The others may have staged theirs: they are not to be waited with.
+            let reason = "its generation was left before it was staged".to_owned();
+            self.link.outbox().send(Message::SliceFailed(v1::SliceFailed { generation, step, reason }));
+        }
     }
 
     /// Says that the generation was left, and which state is held.

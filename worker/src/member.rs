@@ -48,6 +48,20 @@ pub(crate) enum Phase {
     Completed,
 }
 
+impl Phase {
+    /// Whether a slice of this boundary's checkpoint is still to be staged.
+    pub(crate) fn is_to_stage(&self) -> bool {
+        match self {
+            Self::Boundary(todo) | Self::Evaluating(_, todo) => todo.checkpoint,
+            Self::Uninitialised(_)
+            | Self::Initialising(_)
+            | Self::Step(_)
+            | Self::Applying(_)
+            | Self::Completed => false,
+        }
+    }
+}
+
 /// What is to be done at a step boundary before the next step, in this order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Todo {

@@ -62,7 +62,11 @@ impl Saver {
                 link.outbox().send(failed(&slice, why));
                 return;
             }
-            None => return,
+            None => {
+                link.outbox()
+                    .send(failed(&slice, "its generation was called off before it was staged".into()));
+                return;
+            }
         }
         self.buffer.clear();
         self.buffer.reserve(slice.range.len());

@@ -9,8 +9,8 @@ use std::{
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use whimbrel_agent::AgentError;
-use whimbrel_coordinator::{Coordinator, Settings, Token};
-use whimbrel_core::Timing;
+use whimbrel_coordinator::{Coordinator, Settings, Timing, Token};
+
 use whimbrel_store::Store;
 
 use crate::{
