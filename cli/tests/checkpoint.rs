@@ -51,6 +51,7 @@ impl Run {
                 run: "r-test".into(),
                 step,
                 generation: 1,
+                samples: 1,
                 layout: layout.clone(),
                 packs,
             };

@@ -35,8 +35,8 @@ pub(crate) struct Desk {
     events: Option<broadcast::Sender<v1::RunEvent>>,
     /// The way to the recorder; dropping it ends that.
     recorder: Option<mpsc::UnboundedSender<Task>>,
-    /// The state that the run trains, as its first worker described it.
-    layout: Option<Layout>,
+    /// The samples of the data set, and the state that the run trains, as its first worker described them.
+    trained: Option<(u64, Layout)>,
     /// The numerics class of the first worker that was ready: equal bits are promised within it.
     numerics: Option<String>,
     tokens_per_sample: Option<u64>,
@@ -77,7 +77,7 @@ impl Desk {
             scribe,
             events: Some(broadcast::channel(WATCH_BACKLOG).0),
             recorder: Some(recorder),
-            layout: None,
+            trained: None,
             numerics: None,
             tokens_per_sample: None,
             slices: BTreeMap::new(),
@@ -168,9 +168,12 @@ impl Desk {
             ready.layout.iter().cloned().map(TensorSpec::try_from).collect::<Result<_, _>>()?;
         let layout = Layout::new(tensors)?;
         self.tokens_per_sample = ready.tokens_per_sample;
-        match &self.layout {
-            Some(known) => known.same_as(&layout)?,
-            None => self.layout = Some(layout),
+        match &self.trained {
+            Some((samples, _)) if *samples != ready.samples => {
+                return Err(DescribeError::Samples { there: *samples, here: ready.samples });
+            }
+            Some((_, known)) => known.same_as(&layout)?,
+            None => self.trained = Some((ready.samples, layout)),
         }
         let known = self.numerics.get_or_insert_with(|| ready.numerics.clone());
         if *known != ready.numerics {
@@ -222,11 +225,11 @@ impl Desk {
     pub(crate) fn commit(&mut self, generation: u64, step: u64) -> Result<Task, String> {
         let mut slices = self.slices.remove(&(generation, step)).ok_or("no slice of it is known")?;
         let members = self.members.get(&generation).ok_or("its generation is not known")?;
-        let layout = self.layout.clone().ok_or("no worker has described its state")?;
+        let (samples, layout) = self.trained.clone().ok_or("no worker has described what it trains")?;
         let packs =
             members.iter().flat_map(|worker| slices.packs.remove(worker).unwrap_or_default()).collect();
         let run = self.dir.id().to_string();
-        let manifest = Box::new(Manifest { format: FORMAT, run, step, generation, layout, packs });
+        let manifest = Box::new(Manifest { format: FORMAT, run, step, generation, samples, layout, packs });
         manifest.check().map_err(|error| error.to_string())?;
         Ok(Task::Commit { manifest, begun: slices.begun, blocked_seconds: slices.blocked_seconds })
     }
@@ -275,6 +278,10 @@ impl Desk {
 pub(crate) enum DescribeError {
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(
+        "its data set has {here} samples and that of the other workers {there}: no step would be made of the same"
+    )]
+    Samples { there: u64, here: u64 },
     #[error("its trainer's state is not that of the other workers, or makes no sense: {0}")]
     Layout(#[from] LayoutError),
 }

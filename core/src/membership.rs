@@ -25,6 +25,13 @@ pub(crate) struct Live {
     pub(crate) shares: Vec<u32>,
     /// When it last got further.
     progress: Duration,
+    /// The steps applied to the state it began with, and whether it has applied another.
+    first_step: u64,
+    fruitful: bool,
+    /// How often members came to suspect each.
+    suspected: BTreeMap<WorkerId, u32>,
+    /// What a member said of its end.
+    reason: Option<String>,
     /// Since when it is known to be beyond repair; the members still in it are told to leave.
     broken: Option<Duration>,
     /// The members have been told to leave.
@@ -86,6 +93,7 @@ impl Run {
             return;
         }
         live.progress = now;
+        live.fruitful |= step > live.first_step;
         let workers = live.members.len() as u32;
         for member in &live.members {
             if let Some(member) = self.workers.get_mut(member) {
@@ -127,17 +135,19 @@ impl Run {
             worker.heard = now;
             worker.reached = worker.reached.max(step.unwrap_or(0));
         }
-        if let Cause::Broken { reason, suspect } = cause
-            && live.broken.is_none()
-        {
-            live.broken = Some(now);
-            self.gap_since = now;
-            let suspected = suspect.map(|suspect| format!(" (it suspects {suspect})")).unwrap_or_default();
-            self.warn(
-                format!("worker {id} left generation {generation}: {reason}{suspected}"),
-                Vec::new(),
-                out,
-            );
+        if let Cause::Broken { reason, suspect } = cause {
+            if let Some(suspect) = suspect {
+                *live.suspected.entry(suspect).or_default() += 1;
+            }
+            live.reason.get_or_insert_with(|| reason.clone());
+            if live.broken.is_none() {
+                live.broken = Some(now);
+                self.gap_since = now;
+                let suspected =
+                    suspect.map(|suspect| format!(" (it suspects {suspect})")).unwrap_or_default();
+                let text = format!("worker {id} left generation {generation}: {reason}{suspected}");
+                self.warn(text, Vec::new(), out);
+            }
         }
         self.member_left(now, id, generation, step, out);
         if let Some(step) = step {
@@ -163,6 +173,7 @@ impl Run {
         if live.number != generation || !live.present.contains(&id) {
             return;
         }
+        live.fruitful = true;
         live.completed.insert(id, state);
         live.progress = now;
         self.loss = loss.or(self.loss);
@@ -229,8 +240,12 @@ impl Run {
     pub(crate) fn tend_generation(&mut self, now: Duration, out: &mut Vec<Command>) {
         self.lose_the_stuck(now, out);
         if self.live.as_ref().is_none_or(|live| live.present.is_empty()) {
-            self.live = None;
-            self.form(now, out);
+            if let Some(live) = self.live.take() {
+                self.judge_barren(now, live, out);
+            }
+            if !self.has_ended() {
+                self.form(now, out);
+            }
         }
         let admit = self.newcomers_wait(now);
         let halt = admit || self.is_stopping();
@@ -251,6 +266,30 @@ impl Run {
                 let (run, generation) = (self.id.clone(), live.number);
                 out.push(Command::Ask { run, worker, generation, checkpoint, halt });
             }
+        }
+    }
+
+    /// Generations that break one after another before their first step, though nobody dies, would do so for ever: some
+    /// member cannot be worked with, be it that its peers cannot reach it. The one that most suspect has to go.
+    fn judge_barren(&mut self, now: Duration, live: Live, out: &mut Vec<Command>) {
+        let well =
+            |id: &WorkerId| self.workers.get(id).is_some_and(|worker| worker.state != WorkerState::Lost);
+        if live.broken.is_none() || live.fruitful || !live.members.iter().all(well) {
+            self.barren = 0;
+            return;
+        }
+        self.barren += 1;
+        if self.barren < self.facts.tries {
+            return;
+        }
+        let (barren, reason) = (self.barren, live.reason.unwrap_or_default());
+        let suspects = live.suspected.iter().filter(|(id, _)| live.members.contains(id));
+        if let Some((&suspect, _)) = suspects.max_by_key(|&(id, count)| (count, std::cmp::Reverse(id))) {
+            let text = format!("{barren} generations in a row broke before their first step: {reason}");
+            self.lose(now, suspect, &text, out);
+        } else if barren >= 2 * self.facts.tries {
+            let text = format!("{barren} generations in a row broke before their first step: {reason}");
+            self.fail(text, Vec::new(), out);
         }
     }
 
@@ -374,6 +413,10 @@ impl Run {
             members: ids,
             shares,
             progress: now,
+            first_step: step,
+            fruitful: false,
+            suspected: BTreeMap::new(),
+            reason: None,
             broken: None,
             interrupted: false,
             halt_asked: false,

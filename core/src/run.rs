@@ -47,6 +47,8 @@ pub(crate) struct Run {
     /// How `setup` failed on a node just now, and its last lines.
     pub(crate) setup_failure: Option<(String, Vec<String>)>,
     pub(crate) intent: Intent,
+    /// Generations in a row that broke before they applied a step.
+    pub(crate) barren: u32,
     /// The phase last announced.
     pub(crate) announced: Option<(Phase, String)>,
 }
@@ -125,6 +127,7 @@ impl Run {
             restore_failures: 0,
             setup_failure: None,
             intent: Intent::Train,
+            barren: 0,
             announced: None,
         }
     }

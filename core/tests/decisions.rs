@@ -441,3 +441,33 @@ fn runs_get_nodes_in_the_order_of_their_submission() {
     story.exits(2, Exit::Signal(9));
     assert_eq!(story.started(), [(s, node, WorkerId(2))]);
 }
+
+#[test]
+fn a_worker_that_nobody_can_reach_does_not_hold_up_the_run_for_ever() {
+    let mut story = Story::with_two_workers(facts());
+    story.applies(1, 1, 7);
+    // The connection between the two goes, and stays away: each generation breaks before its first step.
+    for generation in 1..=4 {
+        for (worker, suspect) in [(1, 2), (2, 1)] {
+            let cause = Cause::Broken { reason: "no route".into(), suspect: Some(WorkerId(suspect)) };
+            story.of_run(RunEvent::Halted { worker: WorkerId(worker), generation, step: Some(7), cause });
+        }
+    }
+    // After as many as there are tries, one of the two has to go, and the other goes on alone.
+    let said = story.said();
+    let killed = |command: &&Command| matches!(command, Command::Kill { .. });
+    assert_eq!(said.iter().filter(killed).count(), 1);
+    let formations = said.iter().filter_map(|command| match command {
+        Command::Form { formation, .. } => Some(members(formation).len()),
+        _ => None,
+    });
+    assert_eq!(formations.collect::<Vec<_>>(), [2, 2, 2, 1]);
+}
+
+#[test]
+fn a_setup_ends_with_its_run() {
+    let mut story = Story::of(RunFacts { has_setup: true, ..facts() });
+    story.node_joins(1, 1);
+    story.of_run(RunEvent::CancelRequested);
+    assert!(story.said().contains(&Command::Kill { run: run("r"), node: NodeId(1), worker: WorkerId(0) }));
+}

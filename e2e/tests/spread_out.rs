@@ -54,6 +54,25 @@ fn a_coordinator_killed_and_started_again_takes_up_its_runs() {
 }
 
 #[test]
+fn a_run_stopped_and_resumed_is_taken_up_after_its_coordinators_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(folder.path());
+    let _node = cluster.agent("east", 1);
+    let run = cluster.submit(&Spec::small(20_000));
+    cluster.until(&run, "step 5", |status| status["step"].as_u64() >= Some(5));
+    assert!(cluster.call(&["stop", &run]).status.success());
+    let stopped = cluster.until_phase(&run, "stopped")["checkpoint"].as_u64();
+    let resumed = cluster.call(&["submit", "--resume", &run]);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    cluster.until(&run, "new steps", |status| status["checkpoint"].as_u64() > stopped);
+    cluster.coordinator().signal(Signal::KILL);
+    cluster.coordinator_mut().wait(PATIENCE);
+    cluster.start_coordinator();
+    let status = cluster.until(&run, "its workers", |status| status["phase"] == "training");
+    assert!(status["epoch"].as_u64() >= Some(3), "{status:#}");
+}
+
+#[test]
 fn a_node_that_dies_costs_its_workers_only() {
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();

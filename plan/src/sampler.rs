@@ -34,6 +34,11 @@ impl Sampler {
         }
     }
 
+    /// Samples in the data set.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
     /// The places in the sequence that shard `shard` of step `step` takes.
     pub fn places(&self, step: u64, shard: u32) -> Range<u128> {
         let size = u128::from(self.global_batch / self.shards);

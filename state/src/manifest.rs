@@ -21,6 +21,8 @@ pub struct Manifest {
     pub step: u64,
     /// The generation whose workers staged it: all slices are of one lineage.
     pub generation: u64,
+    /// Samples in the data set that it was trained on: their order is a function of their number.
+    pub samples: u64,
     /// The tensors.
     pub layout: Layout,
     /// The packs, in the order of the state's bytes.

@@ -157,5 +157,13 @@ async fn raw_read(objects: Arc<LocalFileSystem>, staged: &Bytes, limits: &Limits
 
 async fn save(run: &RunDir, layout: &Layout, staged: &Bytes, limits: &Limits) -> Result<Manifest> {
     let packs = save_slice(run, layout, 0..layout.bytes(), staged.clone(), limits).await?;
-    Ok(Manifest { format: 1, run: "bench".into(), step: 1, generation: 1, layout: layout.clone(), packs })
+    Ok(Manifest {
+        format: 1,
+        run: "bench".into(),
+        step: 1,
+        generation: 1,
+        samples: 1,
+        layout: layout.clone(),
+        packs,
+    })
 }

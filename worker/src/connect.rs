@@ -143,6 +143,7 @@ impl Newcomer {
             numerics: numerics::class(),
             tokens_per_sample: program.tokens_per_sample,
             layout: layout.tensors().iter().map(v1::Tensor::from).collect(),
+            samples: program.samples,
         };
         self.link.outbox().send(Message::Ready(ready));
         Ok(Session::new(self, program.samples, gradients, layout))

@@ -114,7 +114,7 @@ impl Session {
     ) -> Result<bool, SessionError> {
         let mut bytes = self.bytes_of(state)?;
         self.hold(generation, None);
-        let read = read(&self.run, step, manifest, &mut bytes);
+        let read = read(&self.run, step, manifest, self.sampler.samples(), &mut bytes);
         match self.link.unless_called_off(generation, read) {
             Some(Ok(())) => {
                 self.hold(generation, Some(step));
@@ -135,7 +135,13 @@ impl Session {
     }
 }
 
-async fn read(run: &RunDir, step: u64, name: &str, state: &mut StateBytes<'_>) -> Result<(), Unreadable> {
+async fn read(
+    run: &RunDir,
+    step: u64,
+    name: &str,
+    samples: u64,
+    state: &mut StateBytes<'_>,
+) -> Result<(), Unreadable> {
     let manifest = run
         .manifest(name)
         .await
@@ -143,6 +149,13 @@ async fn read(run: &RunDir, step: u64, name: &str, state: &mut StateBytes<'_>) -
     if manifest.step != step {
         let reason = format!("{name} holds the state after step {}, not {step}", manifest.step);
         return Err(Unreadable { damaged: true, reason });
+    }
+    if manifest.samples != samples {
+        let reason = format!(
+            "the data set has {samples} samples here and had {} when it was saved: no step would be made of the same",
+            manifest.samples
+        );
+        return Err(Unreadable { damaged: false, reason });
     }
     restore(run, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
         |error| {

@@ -34,7 +34,15 @@ fn trained(stage: &mut Stage, workers: u64) -> String {
     assert!(slices.iter().all(|slice| (slice.generation, slice.step) == (generation, 20)));
     let packs = slices.into_iter().flat_map(|slice| slice.packs).map(|pack| Pack::try_from(pack).unwrap());
     let (run, packs) = (stage.run.to_string(), packs.collect());
-    let manifest = Manifest { format: FORMAT, run, step: 20, generation, layout: layout(), packs };
+    let manifest = Manifest {
+        format: FORMAT,
+        run,
+        step: 20,
+        generation,
+        samples: stage::linear::SAMPLES,
+        layout: layout(),
+        packs,
+    };
     let committed = stage.block_on(async |office| {
         let directory = office.run().clone();
         let verified = verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap();

@@ -282,7 +282,7 @@ pub(crate) async fn save(
         packs.extend(save_slice(run, &state.layout, slice, staged, &SMALL_PACKS).await?);
     }
     let layout = state.layout.clone();
-    Ok(Manifest { format: 1, run: run.id().to_string(), step, generation: 1, layout, packs })
+    Ok(Manifest { format: 1, run: run.id().to_string(), step, generation: 1, samples: 1, layout, packs })
 }
 
 /// Saves and commits.

@@ -13,7 +13,7 @@ use whimbrel_worker::{
 use super::{GLOBAL_BATCH, SEED, SHARDS};
 
 pub const WIDTH: usize = 301;
-const SAMPLES: u64 = 500;
+pub const SAMPLES: u64 = 500;
 
 pub struct Linear {
     weights: Vec<f32>,
