@@ -59,8 +59,15 @@ async fn a_few_packs() {
 
     let (packs, most) = peak(save_slice(&run, &layout, 0..STATE, staged.clone(), &LIMITS)).await;
     assert!(most <= 1, "a save of {STATE} bytes held {most} packs");
-    let manifest =
-        Manifest { format: 1, run: "r".into(), step: 1, generation: 1, layout, packs: packs.unwrap() };
+    let manifest = Manifest {
+        format: 1,
+        run: "r".into(),
+        step: 1,
+        generation: 1,
+        samples: 1,
+        layout,
+        packs: packs.unwrap(),
+    };
 
     let (verified, most) = peak(verify(&run, &manifest, &LIMITS, |_| {})).await;
     verified.unwrap();
