@@ -1,4 +1,10 @@
 //! The one task that owns the core: it feeds it, and executes what it commands.
+//!
+//! `hearing` makes events of what agents and workers say; `executing` does what the core commands; what clients ask, and
+//! the loop itself, is here.
+
+mod executing;
+mod hearing;
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +17,8 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tonic::Status;
-use whimbrel_core::{Cause, Command, Core, Event, Exit, Notice, Phase, RunEvent, Timing};
-use whimbrel_plan::{NodeId, RunId, WorkerId};
+use whimbrel_core::{Core, Event, Phase, RunEvent, Timing};
+use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::{border, v1};
 use whimbrel_store::{Mode, Store};
 
@@ -20,7 +26,7 @@ use crate::{
     desk::Desk,
     input::{Input, Inputs, NodeLink, Reply},
     opening::{self, Opened, SubmitError},
-    recorder::{self, Task},
+    recorder,
     scribe::{self, Scribe},
     wire,
 };
@@ -243,121 +249,6 @@ impl Driver {
         }
     }
 
-    fn execute(&mut self, command: Command) {
-        use v1::{agent_command::Command as ToAgent, worker_command::Command as ToWorker};
-        match command {
-            Command::Prepare { run, node } => {
-                let Some(desk) = self.desks.get(&run) else { return };
-                let setup = desk.spec.setup.clone().unwrap_or_default();
-                let environment = desk.spec.workers.environment.clone().into_iter().collect();
-                self.send(node, ToAgent::Prepare(v1::Prepare { run: run.to_string(), setup, environment }));
-            }
-            Command::Start { run, node, worker } => {
-                let Some(desk) = self.desks.get(&run) else { return };
-                let environment = desk.spec.workers.environment.clone().into_iter().collect();
-                let command = desk.spec.command.clone();
-                let start = v1::StartWorker { run: run.to_string(), worker: worker.0, command, environment };
-                self.send(node, ToAgent::Start(start));
-            }
-            Command::Kill { run, node, worker } => {
-                if let Some(desk) = self.desks.get_mut(&run) {
-                    desk.links.remove(&worker);
-                }
-                let stop = v1::StopWorker { run: run.to_string(), worker: worker.0, grace_ms: 0 };
-                self.send(node, ToAgent::Stop(stop));
-            }
-            Command::Form { run, formation } => {
-                let Some(desk) = self.desks.get_mut(&run) else { return };
-                match desk.generation(formation) {
-                    Ok(generation) => {
-                        let wire = v1::Generation::from(&generation);
-                        for member in &generation.members {
-                            desk.send(member.worker, ToWorker::Generation(wire.clone()));
-                        }
-                    }
-                    Err(error) => {
-                        let reason = format!("no random bytes for a generation's key: {error}");
-                        self.inputs.send(Input::Recorded(run, RunEvent::OfficeLost { reason }));
-                    }
-                }
-            }
-            Command::Ask { run, worker, generation, checkpoint, halt } => {
-                self.send_worker(&run, worker, ToWorker::Ask(v1::Ask { generation, checkpoint, halt }));
-            }
-            Command::Interrupt { run, worker, generation } => {
-                self.send_worker(&run, worker, ToWorker::Interrupt(v1::Interrupt { generation }));
-            }
-            Command::Leave { run, worker, reason } => {
-                self.send_worker(&run, worker, ToWorker::Leave(v1::Leave { reason }));
-            }
-            Command::Commit { run, generation, step } => {
-                let Some(desk) = self.desks.get_mut(&run) else { return };
-                match desk.commit(generation, step) {
-                    Ok(task) => desk.order(task),
-                    Err(reason) => {
-                        self.inputs.send(Input::Recorded(run, RunEvent::CommitFailed { step, reason }))
-                    }
-                }
-            }
-            Command::Discard { run, generation, step } => {
-                if let Some(desk) = self.desks.get_mut(&run) {
-                    desk.discard(generation, step);
-                }
-            }
-            Command::Quarantine { run, manifest, reason } => {
-                if let Some(desk) = self.desks.get(&run) {
-                    desk.order(Task::Quarantine { manifest, reason });
-                }
-            }
-            Command::RecordEnd { run, end } => {
-                if let Some(desk) = self.desks.get(&run) {
-                    desk.order(Task::End(end));
-                }
-            }
-            Command::Announce { run, notice } => {
-                let Some(desk) = self.desks.get_mut(&run) else { return };
-                if let Notice::WorkerExited { worker, .. } = &notice {
-                    // Its process may live on where its node was lost by silence: it is not listened to any more.
-                    desk.links.remove(worker);
-                }
-                let event = wire::event(desk, notice, |node| node_name(&self.nodes, node));
-                let is_last = matches!(event, v1::run_event::Event::Ended(_));
-                say(&run, &event);
-                desk.tell(event);
-                if is_last {
-                    desk.close();
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, node: NodeId, command: v1::agent_command::Command) {
-        let Some(link) = self.nodes.get(&node).map(|node| &node.link) else { return };
-        if link.try_send(v1::AgentCommand { command: Some(command) }).is_err() {
-            tracing::warn!(%node, "its agent does not take its commands; the connection is dropped");
-            self.nodes.remove(&node);
-            self.inputs.send(Input::NodeGone(node, "it does not take its commands".into()));
-        }
-    }
-
-    fn send_worker(&mut self, run: &RunId, worker: WorkerId, command: v1::worker_command::Command) {
-        if let Some(desk) = self.desks.get_mut(run) {
-            desk.send(worker, command);
-        }
-    }
-
-    fn send_heartbeats(&mut self) {
-        use v1::{agent_command::Command as ToAgent, worker_command::Command as ToWorker};
-        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
-            self.send(node, ToAgent::Heartbeat(v1::AgentCoordinatorHeartbeat {}));
-        }
-        for desk in self.desks.values_mut() {
-            for worker in desk.links.keys().copied().collect::<Vec<_>>() {
-                desk.send(worker, ToWorker::Heartbeat(v1::CoordinatorHeartbeat {}));
-            }
-        }
-    }
-
     fn open(
         &mut self,
         what: v1::submit_request::What,
@@ -453,155 +344,6 @@ impl Driver {
         let here = self.core.views().into_iter().map(|(id, _)| id);
         self.archive.keys().cloned().chain(here).filter_map(|id| self.status(&id)).collect()
     }
-
-    fn node_joined(&mut self, join: v1::Join, link: NodeLink, reply: Reply<NodeId>) {
-        self.last_node += 1;
-        let node = NodeId(self.last_node);
-        if reply.send(node).is_err() {
-            return;
-        }
-        tracing::info!(%node, name = join.name, provider = join.provider, slots = join.slots, "node joined");
-        self.nodes.insert(node, Node { name: join.name, link });
-        let welcome = v1::NodeWelcome { node: node.0, epoch: 0 };
-        self.send(node, v1::agent_command::Command::Welcome(welcome));
-        self.decide(Event::NodeJoined { node, slots: join.slots });
-    }
-
-    fn node_says(&mut self, node: NodeId, message: v1::agent_message::Message) {
-        use v1::agent_message::Message;
-        if !self.core.has_node(node) {
-            // Given up for its silence, it speaks again: its agent ends its workers and joins anew.
-            self.nodes.remove(&node);
-            return;
-        }
-        self.decide(Event::NodeHeard { node });
-        let (run, event) = match message {
-            Message::Join(_) => return tracing::warn!(%node, "it joins twice; ignored"),
-            Message::Heartbeat(_) => return,
-            Message::Output(output) => {
-                let desk = border::run_id(&output.run).ok().and_then(|run| self.desks.get_mut(&run));
-                if let Some(desk) = desk {
-                    desk.scribe.print(output.worker, output.lines);
-                }
-                return;
-            }
-            Message::Prepared(prepared) => (prepared.run, RunEvent::Prepared { node }),
-            Message::PrepareFailed(failed) => {
-                (failed.run, RunEvent::PrepareFailed { node, reason: failed.reason, tail: failed.tail })
-            }
-            Message::WorkerStarted(started) => {
-                let worker = WorkerId(started.worker);
-                (started.run, RunEvent::WorkerStarted { worker, pid: started.pid })
-            }
-            Message::WorkerExited(exited) => {
-                use v1::worker_exited::How;
-                let exit = match exited.how {
-                    Some(How::Code(code)) => Exit::Code(code),
-                    Some(How::Signal(signal)) => Exit::Signal(signal),
-                    Some(How::Unstarted(reason)) => Exit::Unstarted(reason),
-                    None => Exit::Unstarted("the agent did not say how it ended".into()),
-                };
-                let worker = WorkerId(exited.worker);
-                (exited.run, RunEvent::WorkerExited { worker, exit, tail: exited.tail })
-            }
-        };
-        match border::run_id(&run) {
-            Ok(run) => self.of_run(run, event),
-            Err(error) => tracing::warn!(%node, %error, "it says something that makes no sense"),
-        }
-    }
-
-    fn worker_called(
-        &mut self,
-        run: &RunId,
-        worker: WorkerId,
-        link: crate::input::WorkerLink,
-    ) -> Result<v1::Welcome, Status> {
-        let unknown =
-            || Status::not_found(format!("this coordinator started no worker {worker} of run {run}"));
-        let desk = self.desks.get_mut(run).filter(|_| self.core.expects(run, worker)).ok_or_else(unknown)?;
-        if desk.links.contains_key(&worker) {
-            return Err(Status::already_exists(format!("worker {worker} of run {run} has called already")));
-        }
-        let welcome = desk.welcome()?;
-        desk.links.insert(worker, link);
-        Ok(welcome)
-    }
-
-    fn worker_says(&mut self, run: RunId, worker: WorkerId, message: v1::worker_message::Message) {
-        match self.event_of(&run, worker, message) {
-            Ok(Some(event)) => self.of_run(run, event),
-            Ok(None) => {}
-            // What makes no sense once makes no sense the next time: it is another version, or broken.
-            Err(reason) => self.of_run(run, RunEvent::WorkerLost { worker, reason }),
-        }
-    }
-
-    fn event_of(
-        &mut self,
-        run: &RunId,
-        worker: WorkerId,
-        message: v1::worker_message::Message,
-    ) -> Result<Option<RunEvent>, String> {
-        use v1::worker_message::Message;
-        let Some(desk) = self.desks.get_mut(run) else { return Ok(None) };
-        Ok(Some(match message {
-            Message::Hello(_) => return Err("it says hello twice".into()),
-            Message::Ready(ready) => {
-                desk.describe(worker, &ready).map_err(|error| error.to_string())?;
-                let address = ready
-                    .data_address
-                    .parse()
-                    .map_err(|_| format!("its data address {:?} is not IP:PORT", ready.data_address))?;
-                tracing::debug!(%run, %worker, %address, numerics = ready.numerics, "worker ready");
-                RunEvent::WorkerReady { worker, address }
-            }
-            Message::Heartbeat(heartbeat) => RunEvent::WorkerHeard { worker, step: heartbeat.step },
-            Message::StepApplied(applied) => {
-                let v1::StepApplied { generation, step, loss, .. } = applied;
-                if let Some(tensor) = &applied.skipped {
-                    let text = format!(
-                        "step {step}: tensor {tensor} of the gradient is not finite; no update was made"
-                    );
-                    desk.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
-                }
-                desk.step = Some(applied);
-                RunEvent::StepApplied { worker, generation, step, loss }
-            }
-            Message::Halted(halted) => {
-                use v1::halted::Cause as Wire;
-                let cause = match halted.cause.ok_or("it does not say why it halted")? {
-                    Wire::Agreed(v1::Agreed {}) => Cause::Agreed,
-                    Wire::Broken(v1::Broken { reason, suspect }) => {
-                        Cause::Broken { reason, suspect: suspect.map(WorkerId) }
-                    }
-                };
-                RunEvent::Halted { worker, generation: halted.generation, step: halted.step, cause }
-            }
-            Message::SliceSaved(saved) => {
-                let (generation, step) = (saved.generation, saved.step);
-                desk.keep_slice(worker, saved).map_err(|error| error.to_string())?;
-                RunEvent::SliceSaved { worker, generation, step }
-            }
-            Message::SliceFailed(v1::SliceFailed { generation, step, reason }) => {
-                RunEvent::SliceFailed { worker, generation, step, reason }
-            }
-            Message::Evaluated(v1::Evaluated { step, val_loss, .. }) => {
-                RunEvent::Evaluated { step, val_loss }
-            }
-            Message::Completed(completed) => {
-                let v1::Completed { generation, loss, val_loss, .. } = completed;
-                let state = border::hash("state", &completed.state).map_err(|error| error.to_string())?;
-                RunEvent::Completed { worker, generation, state: *state.as_bytes(), loss, val_loss }
-            }
-            Message::RestoreFailed(v1::RestoreFailed { generation, manifest, damaged, reason }) => {
-                RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason }
-            }
-            Message::TrainerFailed(v1::TrainerFailed { reason }) => {
-                RunEvent::TrainerFailed { worker, reason }
-            }
-        }))
-    }
 }
 
 fn has_ended(phase: Phase) -> bool {
@@ -610,22 +352,4 @@ fn has_ended(phase: Phase) -> bool {
 
 fn node_name(nodes: &BTreeMap<NodeId, Node>, node: NodeId) -> String {
     nodes.get(&node).map_or_else(|| node.to_string(), |node| node.name.clone())
-}
-
-/// What the coordinator's own log says of an event.
-fn say(run: &RunId, event: &v1::run_event::Event) {
-    use v1::run_event::Event;
-    match event {
-        Event::Warning(v1::WarningEvent { text, .. }) => tracing::warn!(%run, "{text}"),
-        Event::Generation(formed) => {
-            tracing::info!(%run, generation = formed.generation, workers = formed.workers, step = formed.step, "generation formed");
-        }
-        Event::Exit(exit) => {
-            tracing::info!(%run, worker = exit.worker, reason = exit.reason, "worker exited")
-        }
-        Event::Ended(ended) => {
-            tracing::info!(%run, phase = ended.phase().as_str_name(), step = ended.step, reason = ended.reason, "run ended");
-        }
-        _ => {}
-    }
 }
