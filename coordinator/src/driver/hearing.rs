@@ -17,7 +17,7 @@ impl Driver {
         }
         tracing::info!(%node, name = join.name, provider = join.provider, slots = join.slots, "node joined");
         self.nodes.insert(node, Node { name: join.name, link });
-        let welcome = v1::NodeWelcome { node: node.0, epoch: 0 };
+        let welcome = v1::NodeWelcome { node: node.0 };
         self.send(node, v1::agent_command::Command::Welcome(welcome));
         self.decide(Event::NodeJoined { node, slots: join.slots });
     }
