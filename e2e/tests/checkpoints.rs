@@ -86,6 +86,14 @@ fn the_last_three_are_kept_listed_and_verified() {
 }
 
 #[test]
+fn checkpoints_may_be_asked_for_by_the_clock() {
+    let arguments = ["--workers", "2", "--set", "checkpoint.every=200ms"];
+    let outcome = undisturbed(&Spec::small(1000), &arguments);
+    outcome.state();
+    assert!(outcome.count("checkpoint") >= 3, "{} checkpoints", outcome.count("checkpoint"));
+}
+
+#[test]
 fn the_example_writes_text_from_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "1"]).finish().state();

@@ -22,13 +22,14 @@ fn a_run_is_submitted_watched_and_finished_by_two_nodes() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path());
     let _nodes = [cluster.agent("east", 2), cluster.agent("west", 1)];
-    let run = cluster.submit(&Spec::small(STEPS));
+    let run = cluster.submit(&Spec { setup: Some("echo getting ready".into()), ..Spec::small(STEPS) });
     cluster.until_phase(&run, "finished");
 
     let runs = cluster.call(&["runs"]);
     assert!(String::from_utf8_lossy(&runs.stdout).contains(&run));
     let logs = cluster.call(&["logs", &run]);
     assert!(logs.status.success(), "{}", String::from_utf8_lossy(&logs.stderr));
+    assert!(String::from_utf8_lossy(&logs.stdout).contains("getting ready"), "what setup printed is kept");
     let verified = cluster.folder_command(&["checkpoint", "verify", &run, "--store", "runs"]);
     let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.contains(&expected), "{verified}");
