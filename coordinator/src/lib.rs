@@ -19,7 +19,6 @@
 //! - [`Token`] is what callers from beyond loopback must show.
 
 mod attendance;
-mod causes;
 mod desk;
 mod driver;
 mod input;

@@ -5,17 +5,14 @@ use std::time::Duration;
 use tonic::Status;
 use whimbrel_core::{CheckpointEvery, RunFacts, Start};
 use whimbrel_plan::RunId;
-use whimbrel_proto::v1;
+use whimbrel_proto::{v1, with_causes};
 use whimbrel_spec::{Every, Mistakes, RunSpec};
 use whimbrel_store::{
     AppendError, CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError,
     Record, RunDir, Store, StoreError,
 };
 
-use crate::{
-    causes::with_causes,
-    input::{Input, Inputs},
-};
+use crate::input::{Input, Inputs};
 
 /// Runs that the store did not answer for at the start are tried again after this long.
 const ADOPT_AGAIN: Duration = Duration::from_secs(5);

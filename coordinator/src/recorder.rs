@@ -11,7 +11,7 @@ use tokio::{
 };
 use whimbrel_core::{End, Outcome, RunEvent};
 use whimbrel_plan::RunId;
-use whimbrel_proto::v1;
+use whimbrel_proto::{v1, with_causes};
 use whimbrel_state::{Hash, Manifest};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Stopped,
@@ -19,7 +19,6 @@ use whimbrel_store::{
 };
 
 use crate::{
-    causes::with_causes,
     input::{Input, Inputs},
     opening::newest,
 };

@@ -5,6 +5,7 @@
 //! inside the program there are only types that cannot be wrong.
 
 pub mod border;
+mod words;
 
 /// The messages and services, as generated.
 #[allow(
@@ -18,6 +19,8 @@ pub mod border;
 pub mod v1 {
     tonic::include_proto!("whimbrel.v1");
 }
+
+pub use words::with_causes;
 
 /// The compiled `.proto` files with their comments, for the gRPC reflection service.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");

@@ -8,6 +8,7 @@ use whimbrel_plan::{RunId, WorkerId};
 use whimbrel_proto::{
     border::WireError,
     v1::{self, worker_message::Message},
+    with_causes,
 };
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
 use whimbrel_store::{OpenError, RunDir, open_run};
@@ -17,7 +18,6 @@ use crate::{
     gradients::{Gradients, GradientsError},
     link::Link,
     numerics,
-    reason::reason,
     session::{Session, State},
     terms::Terms,
     trainer::Context,
@@ -152,7 +152,7 @@ impl Newcomer {
     /// Tells the coordinator that the program failed, and why. To be called before a worker ends for a reason of its
     /// own.
     pub fn fail(mut self, error: &dyn Error) {
-        self.link.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason: reason(error) }));
+        self.link.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason: with_causes(error) }));
         self.link.close();
     }
 }

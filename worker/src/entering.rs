@@ -4,13 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use whimbrel_collective::{Error, Group, Limits};
 use whimbrel_plan::{Generation, Origin};
-use whimbrel_proto::v1::{self, worker_message::Message};
+use whimbrel_proto::{
+    v1::{self, worker_message::Message},
+    with_causes,
+};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{RestoreError, RunDir, restore};
 
 use crate::{
     member::{Member, Phase, Todo},
-    reason::reason,
     session::{Session, SessionError, State},
 };
 
@@ -145,7 +147,7 @@ async fn read(
     let manifest = run
         .manifest(name)
         .await
-        .map_err(|error| Unreadable { damaged: error.is_damage(), reason: reason(&error) })?;
+        .map_err(|error| Unreadable { damaged: error.is_damage(), reason: with_causes(&error) })?;
     if manifest.step != step {
         let reason = format!("{name} holds the state after step {}, not {step}", manifest.step);
         return Err(Unreadable { damaged: true, reason });
@@ -160,7 +162,7 @@ async fn read(
     restore(run, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
         |error| {
             let damaged = matches!(error, RestoreError::Damaged { .. } | RestoreError::Manifest { .. });
-            Unreadable { damaged, reason: reason(&error) }
+            Unreadable { damaged, reason: with_causes(&error) }
         },
     )
 }

@@ -2,11 +2,13 @@
 
 use whimbrel_collective::Error;
 use whimbrel_plan::WorkerId;
-use whimbrel_proto::v1::{self, halted::Cause, worker_message::Message};
+use whimbrel_proto::{
+    v1::{self, halted::Cause, worker_message::Message},
+    with_causes,
+};
 
 use crate::{
     member::Member,
-    reason::reason,
     session::{Session, SessionError},
 };
 
@@ -23,7 +25,7 @@ impl Session {
         if let Error::Misuse(_) = error {
             return Err(SessionError::Misuse(error.to_string()));
         }
-        self.report_halt(generation, broken(reason(error), error.suspect()));
+        self.report_halt(generation, broken(with_causes(error), error.suspect()));
         Ok(())
     }
 

@@ -37,7 +37,6 @@ mod member;
 mod note;
 mod numerics;
 mod orders;
-mod reason;
 mod saver;
 mod session;
 mod steps;

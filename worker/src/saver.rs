@@ -12,14 +12,14 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{task::JoinSet, time::timeout};
-use whimbrel_proto::v1::{self, worker_message::Message};
+use whimbrel_proto::{
+    v1::{self, worker_message::Message},
+    with_causes,
+};
 use whimbrel_state::{Layout, StateBytes};
 use whimbrel_store::{Limits, RunDir, save_slice};
 
-use crate::{
-    link::{FAREWELL, Link, Outbox},
-    reason::reason,
-};
+use crate::link::{FAREWELL, Link, Outbox};
 
 /// Saves slices of checkpoints, one at a time.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Saver {
                         blocked_seconds: blocked.as_secs_f64(),
                         seconds: began.elapsed().as_secs_f64(),
                     }),
-                    Err(error) => failed(&slice, reason(&error)),
+                    Err(error) => failed(&slice, with_causes(&error)),
                 },
             );
             staged.try_into_mut().unwrap_or_default()

@@ -4,7 +4,10 @@ use std::{error::Error, sync::Arc};
 
 use whimbrel_collective::{Accumulator, Endpoint};
 use whimbrel_plan::{Sampler, WorkerId};
-use whimbrel_proto::v1::{self, worker_message::Message};
+use whimbrel_proto::{
+    v1::{self, worker_message::Message},
+    with_causes,
+};
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::RunDir;
 
@@ -15,7 +18,6 @@ use crate::{
     link::{Link, LinkError},
     member::{Computing, Evaluating, Member, Phase},
     orders::End,
-    reason::reason,
     saver::Saver,
     terms::Terms,
     trainer::{Context, Trainer},
@@ -241,7 +243,7 @@ impl Session {
     pub fn fail(mut self, error: &dyn Error) {
         // The peers first: they must not wait for this worker's share.
         self.member = None;
-        self.link.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason: reason(error) }));
+        self.link.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason: with_causes(error) }));
         // A checkpoint under way may be whole but for this worker's slice.
         self.saver.finish(&self.link);
         self.link.close();

@@ -12,11 +12,11 @@ use crate::{
     connect::{ConnectError, Program, ReadyError},
     environment::{Environment, EnvironmentError},
     logging,
-    reason::reason,
     session::{Session, SessionError},
     trainer::{Context, Trainer, TrainerError},
     work::Work,
 };
+use whimbrel_proto::with_causes;
 
 /// The program was not started as a worker, or not rightly.
 const NOT_A_WORKER: u8 = 2;
@@ -51,7 +51,7 @@ pub fn train<T: Trainer>(build: impl Fn(&Context) -> Result<T, TrainerError>) ->
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // The last words of the process go to stderr whatever is logged: the agent keeps them.
-            if let Err(error) = writeln!(io::stderr().lock(), "error: {}", reason(&failure)) {
+            if let Err(error) = writeln!(io::stderr().lock(), "error: {}", with_causes(&failure)) {
                 tracing::debug!(%error, "stderr is closed");
             }
             match failure {

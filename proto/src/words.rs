@@ -1,9 +1,10 @@
-//! Errors as one line, for messages to people elsewhere.
+//! Errors as they cross the wire: one line of words for people elsewhere.
 
 use std::error::Error;
 
-/// An error and all its sources, outermost first: `could not do this: because of that: on account of those`.
-pub(crate) fn reason(error: &dyn Error) -> String {
+/// An error's own words and those of all that caused it, outermost first: `could not do this: because of that: on account
+/// of those`.
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
