@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    env, io,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{ExitStatus, Stdio},
@@ -122,6 +122,16 @@ impl Keeper {
         if let Some(before) = self.processes.insert((run.clone(), worker), handle) {
             // A `setup` of a run that was let go of, and has come back.
             before.kill.cancel();
+        }
+        for (name, _) in env::vars_os() {
+            // What cargo told this program of itself is not true of the run's: a `setup` that calls cargo would build
+            // everything anew that looks at it.
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                .iter()
+                .any(|of_ours| name.to_string_lossy().starts_with(of_ours))
+            {
+                command.env_remove(name);
+            }
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its own group: a Ctrl-C at the terminal is for us to pass on, and whatever it starts ends with it.
