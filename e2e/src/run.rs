@@ -154,6 +154,11 @@ impl Outcome {
         state
     }
 
+    /// Checks that the run failed, as its last event and its exit code tell.
+    pub fn assert_failed(&self) {
+        assert_eq!((self.code, self.last()["event"].as_str()), (Some(1), Some("failed")), "{}", self.errors);
+    }
+
     /// The steps that were applied, in the order in which they were heard of.
     pub fn steps(&self) -> Vec<u64> {
         let steps = self.events.iter().filter(|event| event["event"] == "step");

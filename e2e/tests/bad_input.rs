@@ -68,12 +68,7 @@ fn an_agent_that_joins_nobody_says_so() {
 fn a_command_that_does_not_exist_fails_the_run_with_its_name() {
     let spec = Spec { command: vec!["./no-such-trainer".into()], ..Spec::small(10) };
     let outcome = undisturbed(&spec, &[]);
-    assert_eq!(
-        (outcome.code, outcome.last()["event"].as_str()),
-        (Some(1), Some("failed")),
-        "{}",
-        outcome.errors
-    );
+    outcome.assert_failed();
     let reason = outcome.last()["reason"].as_str().unwrap();
     assert!(reason.contains("no-such-trainer"), "{reason}");
 }
@@ -82,12 +77,7 @@ fn a_command_that_does_not_exist_fails_the_run_with_its_name() {
 fn a_setup_that_fails_fails_the_run_with_its_last_lines() {
     let spec = Spec { setup: Some("echo no compiler here; exit 7".into()), ..Spec::small(10) };
     let outcome = undisturbed(&spec, &[]);
-    assert_eq!(
-        (outcome.code, outcome.last()["event"].as_str()),
-        (Some(1), Some("failed")),
-        "{}",
-        outcome.errors
-    );
+    outcome.assert_failed();
     let last = outcome.last().to_string();
     assert!(last.contains("setup failed") && last.contains("no compiler here"), "{last}");
 }
@@ -99,12 +89,7 @@ fn a_trainer_that_exits_every_time_fails_the_run_after_three_tries() {
         ..Spec::small(10)
     };
     let outcome = undisturbed(&spec, &["--workers", "1"]);
-    assert_eq!(
-        (outcome.code, outcome.last()["event"].as_str()),
-        (Some(1), Some("failed")),
-        "{}",
-        outcome.errors
-    );
+    outcome.assert_failed();
     let last = outcome.last().to_string();
     assert!(
         last.contains("3 times") && last.contains("exit code 1") && last.contains("out of luck"),
@@ -116,12 +101,7 @@ fn a_trainer_that_exits_every_time_fails_the_run_after_three_tries() {
 #[test]
 fn a_trainer_that_panics_at_start_fails_the_run_with_its_message() {
     let outcome = undisturbed(&Spec::awkward(10, "panic_at_start = true"), &["--workers", "1"]);
-    assert_eq!(
-        (outcome.code, outcome.last()["event"].as_str()),
-        (Some(1), Some("failed")),
-        "{}",
-        outcome.errors
-    );
+    outcome.assert_failed();
     assert!(outcome.last().to_string().contains("cannot be built, on purpose"), "{:#}", outcome.last());
 }
 
@@ -130,12 +110,7 @@ fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_c
     for (setting, words) in [("error_at", "no good, on purpose"), ("panic_at", "went wrong, on purpose")] {
         let spec = Spec { checkpoint_every: 4, ..Spec::awkward(20, &format!("{setting} = 9")) };
         let outcome = undisturbed(&spec, &["--workers", "1"]);
-        assert_eq!(
-            (outcome.code, outcome.last()["event"].as_str()),
-            (Some(1), Some("failed")),
-            "{}",
-            outcome.errors
-        );
+        outcome.assert_failed();
         assert!(outcome.last().to_string().contains(words), "{:#}", outcome.last());
         let checkpoint = outcome.last()["checkpoint"].as_str().unwrap();
         assert!(checkpoint.ends_with("@8"), "{checkpoint}");
@@ -145,12 +120,7 @@ fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_c
 #[test]
 fn a_gradient_that_is_not_finite_is_named_by_its_tensor() {
     let outcome = undisturbed(&Spec::awkward(20, "nan_at = 3"), &["--workers", "1"]);
-    assert_eq!(
-        (outcome.code, outcome.last()["event"].as_str()),
-        (Some(1), Some("failed")),
-        "{}",
-        outcome.errors
-    );
+    outcome.assert_failed();
     assert!(outcome.last().to_string().contains("right"), "{:#}", outcome.last());
 
     let skip =
@@ -171,12 +141,7 @@ fn a_hung_worker_is_as_dead_as_a_killed_one() {
         ..Spec::awkward(20, "hang_at = 6")
     };
     let outcome = undisturbed(&spec, &["--workers", "1"]);
-    assert_eq!(
-        (outcome.code, outcome.last()["event"].as_str()),
-        (Some(1), Some("failed")),
-        "{}",
-        outcome.errors
-    );
+    outcome.assert_failed();
     assert!(outcome.last().to_string().contains("applied no step within 2 s"), "{:#}", outcome.last());
 }
 
