@@ -47,6 +47,8 @@ pub(super) struct Hook {
 pub(super) struct Plan(Arc<Mutex<State>>);
 
 struct State {
+    /// How often the record has begun anew.
+    term: usize,
     recognizer: Recognizer,
     faults: HashMap<Operation, Fault>,
     outages: HashMap<Operation, Fault>,
@@ -57,24 +59,10 @@ struct State {
     listings: HashMap<String, Bytes>,
 }
 
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = f.debug_struct("State");
-        told.field("faults", &self.faults).field("outage", &self.outage).field("seen", &self.seen);
-        told.finish_non_exhaustive()
-    }
-}
-
-/// A request that was recognised: its place in the record, and what is to happen to it.
-pub(super) struct Verdict {
-    pub(super) operation: Operation,
-    pub(super) place: usize,
-    pub(super) fault: Option<Fault>,
-}
-
-impl Plan {
-    pub(super) fn new(root: &str) -> Self {
-        Self(Arc::new(Mutex::new(State {
+impl State {
+    fn new(root: &str) -> Self {
+        Self {
+            term: 0,
             recognizer: Recognizer::new(root),
             faults: HashMap::new(),
             outages: HashMap::new(),
@@ -83,11 +71,44 @@ impl Plan {
             seen: Vec::new(),
             happened: 0,
             listings: HashMap::new(),
-        })))
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = f.debug_struct("State");
+        told.field("faults", &self.faults).field("outage", &self.outage).field("seen", &self.seen);
+        told.finish_non_exhaustive()
+    }
+}
+
+/// A place in the record of a term.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    term: usize,
+    index: usize,
+}
+
+/// A request that was recognised: its place in the record, and what is to happen to it.
+pub(super) struct Verdict {
+    pub(super) operation: Operation,
+    pub(super) place: Place,
+    pub(super) fault: Option<Fault>,
+}
+
+impl Plan {
+    pub(super) fn new(root: &str) -> Self {
+        Self(Arc::new(Mutex::new(State::new(root))))
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.0.lock().unwrap())
+    }
+
+    /// Forgets everything, and names operations relative to another root from here on.
+    pub(super) fn begin(&self, root: &str) {
+        self.with(|state| *state = State { term: state.term + 1, ..State::new(root) });
     }
 
     pub(super) fn fail_at(&self, operation: Operation, fault: Fault) {
@@ -118,7 +139,7 @@ impl Plan {
     pub(super) fn judge(&self, request: &request::Parts, body: &Bytes) -> Verdict {
         self.with(|state| {
             let operation = state.recognizer.recognize(request);
-            let place = state.seen.len();
+            let place = Place { term: state.term, index: state.seen.len() };
             let seen = Seen { operation: operation.clone(), sent: body.len(), answered: 0, status: None };
             state.seen.push(seen);
             if let Some(fault) = state.outages.remove(&operation) {
@@ -141,10 +162,13 @@ impl Plan {
     }
 
     /// Completes the record of an operation that the server answered.
-    pub(super) fn answered(&self, place: usize, status: u16, bytes: usize) {
+    pub(super) fn answered(&self, place: Place, status: u16, bytes: usize) {
         self.with(|state| {
-            let seen = &mut state.seen[place];
-            (seen.status, seen.answered) = (Some(status), bytes);
+            // The record may have begun anew while the server was at it.
+            if place.term == state.term {
+                let seen = &mut state.seen[place.index];
+                (seen.status, seen.answered) = (Some(status), bytes);
+            }
         });
     }
 

@@ -78,6 +78,11 @@ impl FaultProxy {
         self.address
     }
 
+    /// Begins anew, under another root: what it was told is forgotten, and the record is empty.
+    pub fn begin(&self, root: &str) {
+        self.plan.begin(root);
+    }
+
     /// Lets one operation fail, once.
     pub fn fail_at(&self, operation: Operation, fault: Fault) {
         self.plan.fail_at(operation, fault);
