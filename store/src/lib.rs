@@ -21,6 +21,7 @@
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`mod@restore`], [`mod@verify`]: reading it back.
 //! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
+//! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
 
 pub mod checkpoint;
@@ -29,6 +30,7 @@ pub mod entry;
 pub mod fetch;
 pub mod folder;
 pub mod history;
+pub mod interop;
 pub mod office;
 pub mod output;
 pub mod pack;
