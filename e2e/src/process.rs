@@ -1,8 +1,8 @@
 //! Child processes that never outlive their test, and signals to them.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, ExitStatus, Stdio},
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
         mpsc::{Receiver, channel},
@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     errors: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -38,9 +39,20 @@ pub fn lives(id: u32) -> bool {
 }
 
 impl Process {
-    /// Starts a command.
+    /// Starts a command, with nothing on its standard input.
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts a command that is to be [told](Self::say) things.
+    pub fn start_with_input(mut command: Command) -> Self {
+        command.stdin(Stdio::piped());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (sender, lines) = channel();
@@ -61,12 +73,19 @@ impl Process {
             drop(sender);
             stderr_reader.join().unwrap();
         });
-        Self { child, lines, errors, reader: Some(reader) }
+        let input = child.stdin.take();
+        Self { child, input, lines, errors, reader: Some(reader) }
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Writes a line to its standard input. It may have ended already.
+    pub fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("the process was started with an input");
+        writeln!(input, "{line}").ok();
     }
 
     /// The next line of its standard output; `None` once that is closed.
