@@ -54,7 +54,6 @@ pub struct Case {
 }
 
 /// The cases of an act, learnt by playing it.
-#[derive(Debug)]
 pub struct Matrix<'a> {
     server: &'a dyn Server,
     program: PathBuf,
@@ -78,12 +77,20 @@ impl Blow {
         use Fault as F;
         matches!(
             self,
-            Self::Fault(F::Unavailable | F::Throttled | F::CutBefore | F::AnswerLost | F::CutInAnswer | F::SlowDrip)
+            Self::Fault(
+                F::Unavailable | F::Throttled | F::CutBefore | F::AnswerLost | F::CutInAnswer | F::SlowDrip
+            )
         )
     }
 
     fn kills(self) -> bool {
         matches!(self, Self::KillBefore | Self::KillAfter)
+    }
+}
+
+impl std::fmt::Debug for Matrix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matrix").field("server", &self.server.name()).field("cases", &self.cases).finish()
     }
 }
 
@@ -176,7 +183,13 @@ impl<'a> Matrix<'a> {
             self.operations,
             wrong.len()
         );
-        assert!(wrong.is_empty(), "{} of {} cases went wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        assert!(
+            wrong.is_empty(),
+            "{} of {} cases went wrong:\n{}",
+            wrong.len(),
+            cases.len(),
+            wrong.join("\n")
+        );
     }
 }
 

@@ -10,8 +10,8 @@ use whimbrel_state::{
     Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, digest, tensor::Place,
 };
 use whimbrel_store::{
-    CheckpointInfo, Committed, Limits, Mode, Office, Patience, Retention, RunDir, Store, collect, commit, quarantine,
-    restore, save_slice, verify,
+    CheckpointInfo, Committed, Limits, Mode, Office, Patience, Retention, RunDir, Store, collect, commit,
+    quarantine, restore, save_slice, verify,
 };
 
 /// The run that the acts are about.
@@ -134,12 +134,19 @@ async fn take_over(run: &RunDir, acknowledged: u64, damaged: bool) -> Played {
             Ok(()) => whole += 1,
             Err(error) if error.is::<Broken>() => return Err(error),
             Err(error) if damaged => {
-                let suspects =
-                    run.manifest(&checkpoint.manifest).await.map(|manifest| manifest.packs).unwrap_or_default();
+                let suspects = run
+                    .manifest(&checkpoint.manifest)
+                    .await
+                    .map(|manifest| manifest.packs)
+                    .unwrap_or_default();
                 quarantine(&mut office, &checkpoint.manifest, &error.to_string(), &suspects).await?;
             }
             Err(error) => {
-                return Err(broken(format!("step {} is not whole: {}", checkpoint.step, chain(error.as_ref()))));
+                return Err(broken(format!(
+                    "step {} is not whole: {}",
+                    checkpoint.step,
+                    chain(error.as_ref())
+                )));
             }
         }
     }
@@ -199,15 +206,23 @@ struct State {
 
 impl State {
     fn of(step: u64) -> Self {
-        let tensor = |name: &str, dtype, shape: &[usize]| TensorSpec { name: name.into(), dtype, shape: shape.to_vec() };
-        let tensors =
-            vec![tensor("bias", Dtype::BF16, &[4, 9]), tensor("frozen", Dtype::F32, &[40]), tensor("trained", Dtype::F32, &[8, 5])];
+        let tensor = |name: &str, dtype, shape: &[usize]| TensorSpec {
+            name: name.into(),
+            dtype,
+            shape: shape.to_vec(),
+        };
+        let tensors = vec![
+            tensor("bias", Dtype::BF16, &[4, 9]),
+            tensor("frozen", Dtype::F32, &[40]),
+            tensor("trained", Dtype::F32, &[8, 5]),
+        ];
         let mut state = Self { layout: Layout::new(tensors).unwrap(), bytes: Vec::new() };
         let is_frozen = |at: &usize| {
             let frozen = state.layout.tensors().iter().position(|spec| spec.name == "frozen");
             frozen.is_some_and(|index| state.layout.range_of(index).contains(at))
         };
-        let byte = |at: usize| (at as u8).wrapping_mul(31).wrapping_add(if is_frozen(&at) { 0 } else { step as u8 });
+        let byte =
+            |at: usize| (at as u8).wrapping_mul(31).wrapping_add(if is_frozen(&at) { 0 } else { step as u8 });
         state.bytes = (0..state.layout.bytes()).map(byte).collect();
         state
     }

@@ -3,12 +3,16 @@
 //!
 //! `WHIMBREL_MATRIX=wide` tries every case on the real servers as well, of which a sample is tried otherwise;
 //! `WHIMBREL_MATRIX_SEED` draws another sample.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and says what it drew")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it drew"
+)]
 
 use std::{env, path::Path};
 
 use whimbrel_e2e::{matrix::Matrix, story::Act};
-use whimbrel_testbed::{GcsServer, Moto, Radosgw, Azurite, Server, available};
+use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, available};
 
 const ACTS: [Act; 2] = [Act::Live, Act::Restore];
 

@@ -137,7 +137,11 @@ impl Recognizer {
         let mut name = match verb {
             Verb::List => self.listed(query.get("prefix").map_or("", String::as_str)),
             // An account's name may come before the bucket's.
-            _ => path.find(&self.root).map_or(path.as_str(), |at| &path[at + self.root.len()..]).trim_start_matches('/').to_owned(),
+            _ => path
+                .find(&self.root)
+                .map_or(path.as_str(), |at| &path[at + self.root.len()..])
+                .trim_start_matches('/')
+                .to_owned(),
         };
         let next = ["continuation-token", "marker"].iter().find_map(|key| query.get(*key));
         if verb == Verb::List && next.is_some_and(|token| !token.is_empty()) {
