@@ -54,7 +54,6 @@ pub struct Case {
 }
 
 /// The cases of an act, learnt by playing it.
-#[derive(Debug)]
 pub struct Matrix<'a> {
     server: &'a dyn Server,
     program: PathBuf,
@@ -86,6 +85,12 @@ impl Blow {
 
     fn kills(self) -> bool {
         matches!(self, Self::KillBefore | Self::KillAfter)
+    }
+}
+
+impl std::fmt::Debug for Matrix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matrix").field("server", &self.server.name()).field("cases", &self.cases).finish()
     }
 }
 

@@ -18,7 +18,7 @@ use whimbrel_store::{
 const RUN: &str = "r";
 
 /// Packs so small that a state of a few hundred bytes has several.
-const LIMITS: Limits = Limits { pack_bytes: 64, concurrency: 3 };
+const LIMITS: Limits = Limits { pack_bytes: 64, concurrency: 3, bandwidth: None };
 
 /// One checkpoint more than one damaged upload can spoil.
 const KEEP: Retention = Retention { keep: 2, grace: Duration::ZERO, in_flight: Vec::new() };
@@ -176,7 +176,7 @@ async fn check(run: &RunDir, checkpoint: &CheckpointInfo) -> Played {
 async fn restore_one(run: &RunDir, checkpoint: &CheckpointInfo) -> Played {
     let manifest = run.manifest(&checkpoint.manifest).await?;
     let mut state = State { bytes: vec![0; manifest.layout.bytes()], layout: manifest.layout.clone() };
-    restore(run, &manifest, &mut StateBytes::new(state.tensors())?, &LIMITS).await?;
+    restore(&run.clone().into(), &manifest, &mut StateBytes::new(state.tensors())?, &LIMITS).await?;
     match state == State::of(checkpoint.step) {
         true => Ok(()),
         false => Err(broken(format!("bad bytes were loaded of step {}", checkpoint.step))),

@@ -77,7 +77,8 @@ pub(super) async fn import(
     let mut progress = |bytes| meter.advance(bytes);
     let limits = Limits::default();
     let work = interop::import(&run, model.clone(), &options, &limits, &mut progress);
-    let imported = unless_interrupted(work, "no checkpoint was made; importing again skips what is saved").await;
+    let imported =
+        unless_interrupted(work, "no checkpoint was made; importing again skips what is saved").await;
     meter.finish();
     let imported = imported?;
 
