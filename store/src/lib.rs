@@ -19,8 +19,10 @@
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
-//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`mod@restore`], [`mod@verify`]: reading it back.
+//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
+//!   [`mod@verify`]: reading it back, from whichever store has it.
 //! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
+//! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
 
 pub mod checkpoint;
@@ -29,14 +31,17 @@ pub mod entry;
 pub mod fetch;
 pub mod folder;
 pub mod history;
+pub mod interop;
 pub mod office;
 pub mod output;
 pub mod pack;
 pub mod probe;
 pub mod quarantine;
+pub mod read_state;
 pub mod restore;
 pub mod run_dir;
 pub mod save;
+pub mod sources;
 pub mod store;
 pub mod verify;
 
@@ -50,8 +55,10 @@ pub use office::{AppendError, CreateError, Office, OfficeError};
 pub use output::OutputChunk;
 pub use probe::ProbeError;
 pub use quarantine::{QuarantineError, quarantine};
+pub use read_state::{StateReader, read_state};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use run_dir::{RunDir, open_run};
 pub use save::{Limits, SaveError, save_slice};
+pub use sources::Sources;
 pub use store::{OpenError, Store};
 pub use verify::{Verified, VerifyError, verify};

@@ -6,7 +6,7 @@ use std::{io, net::SocketAddr, path::Path};
 pub const BUCKET: &str = "whimbrel";
 
 /// An object-store server that runs for a test.
-pub trait Server: Send {
+pub trait Server: Send + std::fmt::Debug {
     /// What it is, in a word.
     fn name(&self) -> &'static str;
 
