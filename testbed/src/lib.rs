@@ -20,12 +20,27 @@
 //! println!("{} with {:?}", server.store_uri("runs"), server.environment());
 //! ```
 //!
-//! [`proxy`] comes between a program and a server, and fails where it is told to; [`netns`] is a slow link.
-//!
 //! By hand, for a benchmark: `cargo run -p whimbrel-testbed -- radosgw`.
+//!
+//! [`proxy`] has proxies between a program and a store, one that fails at the operation it is told to and one that is far
+//! away; [`netns`] a link of a few megabits in a network namespace of its own.
 
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "for tests alone: what goes wrong is to fail the test, loudly"
+)]
 pub mod netns;
 pub mod process;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "for tests alone: what goes wrong is to fail the test, loudly"
+)]
 pub mod proxy;
 pub mod server;
 

@@ -3,8 +3,6 @@
 //! It takes root and iproute2's `ip` and `tc`; the rate is bounded by the kernel's token bucket (`tbf`), in both
 //! directions. Far away is another thing: for that there is [`DelayProxy`](crate::proxy::DelayProxy).
 
-#![allow(clippy::print_stderr, reason = "what takes a while says so")]
-
 use std::{
     fmt,
     net::Ipv4Addr,

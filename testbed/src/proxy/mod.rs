@@ -8,12 +8,6 @@
 //! identified by what it does to which object, and by how many like it came before: the second look-up of *this* pack
 //! is the same operation in every run, and a fault placed there is placed there every time.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a part of tests: what goes wrong is to fail the test, loudly"
-)]
-
 mod answer;
 mod delay;
 mod fault;
