@@ -15,7 +15,8 @@
 //! leaves only packs that nobody refers to. Every byte read back is compared with a BLAKE3 hash before it is used.
 //!
 //! # Where to start reading
-//! - [`store`]: a place for runs, by URI; [`run_dir`]: one run's directory in it; [`probe`]: whether a store will do.
+//! - [`store`]: a place for runs; [`place`]: its URI and the client that reaches it; [`run_dir`]: one run's directory in
+//!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
@@ -34,8 +35,10 @@ pub mod interop;
 pub mod office;
 pub mod output;
 pub mod pack;
+pub mod place;
 pub mod probe;
 pub mod quarantine;
+pub mod refusal;
 pub mod restore;
 pub mod run_dir;
 pub mod save;
@@ -50,10 +53,12 @@ pub use folder::{Patience, StoreError};
 pub use history::{CheckpointInfo, History, LogError};
 pub use office::{AppendError, CreateError, Office, OfficeError};
 pub use output::OutputChunk;
-pub use probe::ProbeError;
+pub use place::{Environment, OpenError};
+pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
+pub use refusal::Refusal;
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
-pub use run_dir::{RunDir, open_run};
+pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
-pub use store::{OpenError, Store};
+pub use store::Store;
 pub use verify::{Verified, VerifyError, verify};
