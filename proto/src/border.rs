@@ -106,6 +106,7 @@ impl From<&Pack> for v1::Pack {
             hash: pack.hash.as_bytes().to_vec(),
             length: pack.length,
             pieces: pack.pieces.iter().map(piece).collect(),
+            blocks: pack.blocks.iter().map(|block| block.as_bytes().to_vec()).collect(),
         }
     }
 }
@@ -119,6 +120,7 @@ impl TryFrom<v1::Pack> for Pack {
             hash: hash("pack.hash", &wire.hash)?,
             length: wire.length,
             pieces: wire.pieces.into_iter().map(piece).collect(),
+            blocks: wire.blocks.iter().map(|block| hash("pack.blocks", block)).collect::<Result<_, _>>()?,
         })
     }
 }

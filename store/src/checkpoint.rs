@@ -112,6 +112,16 @@ impl ReadManifestError {
 impl RunDir {
     /// Reads a manifest by its name in the run's directory, and checks its hash and that it describes a whole state.
     pub async fn manifest(&self, name: &str) -> Result<Manifest, ReadManifestError> {
+        let bytes = self.manifest_bytes(name).await?;
+        let object = || self.folder().uri_of(name);
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|source| ReadManifestError::Content { object: object(), source })?;
+        manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
+        Ok(manifest)
+    }
+
+    /// Reads the bytes of a manifest, and checks their hash.
+    pub(crate) async fn manifest_bytes(&self, name: &str) -> Result<Bytes, ReadManifestError> {
         let expected = hash(name).ok_or_else(|| ReadManifestError::Name { name: name.to_owned() })?;
         let object = || self.folder().uri_of(name);
         let bytes = self.folder().get(name).await?;
@@ -120,10 +130,7 @@ impl RunDir {
         if found != expected {
             return Err(ReadManifestError::Damaged { object: object(), found });
         }
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|source| ReadManifestError::Content { object: object(), source })?;
-        manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
-        Ok(manifest)
+        Ok(bytes)
     }
 }
 

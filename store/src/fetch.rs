@@ -1,5 +1,7 @@
 //! Reading packs: no byte leaves here that does not hash to its pack's name.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use whimbrel_state::{Hash, Pack};
 
@@ -18,12 +20,12 @@ pub enum BadPack {
         pack: Hash,
     },
     /// Its bytes are not those that were put, as two reads found.
-    #[error("pack {pack} is damaged: its bytes hash to {found}")]
+    #[error("pack {pack} is damaged: bytes {} to {} of it are not those that were put", bytes.start, bytes.end)]
     Damaged {
         /// The pack, whose name is the hash its bytes should have.
         pack: Hash,
-        /// The hash they have.
-        found: Hash,
+        /// The first part found to be bad.
+        bytes: Range<u64>,
     },
     /// Its length is not that of what was put.
     #[error("pack {pack} is damaged: it is {found} bytes long and should be {expected}")]
@@ -68,7 +70,7 @@ pub(crate) async fn fetch(folder: &Folder, pack: &Pack) -> Result<Result<Bytes, 
                 } else if found == pack.hash {
                     return Ok(Ok(bytes));
                 } else {
-                    BadPack::Damaged { pack: pack.hash, found }
+                    BadPack::Damaged { pack: pack.hash, bytes: 0..pack.length }
                 }
             }
         };

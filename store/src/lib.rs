@@ -20,7 +20,8 @@
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
-//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`mod@restore`], [`mod@verify`]: reading it back.
+//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
+//!   [`mod@verify`]: reading it back, from whichever store has it.
 //! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
 //! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
@@ -38,10 +39,12 @@ pub mod pack;
 pub mod place;
 pub mod probe;
 pub mod quarantine;
+pub mod read_state;
 pub mod refusal;
 pub mod restore;
 pub mod run_dir;
 pub mod save;
+pub mod sources;
 pub mod store;
 pub mod verify;
 
@@ -56,9 +59,11 @@ pub use output::OutputChunk;
 pub use place::{Environment, OpenError};
 pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
+pub use read_state::{StateReader, read_state};
 pub use refusal::Refusal;
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
+pub use sources::Sources;
 pub use store::Store;
 pub use verify::{Verified, VerifyError, verify};

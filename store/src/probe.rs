@@ -77,18 +77,19 @@ pub enum ProbeError {
 }
 
 /// A user waits for it: what does not answer soon will not answer.
-const PATIENCE: Patience = Patience {
-    attempts: 3,
-    first_wait: Duration::from_millis(200),
-    answer: Duration::from_secs(15),
-    slowest: 256 << 10,
-};
+fn at_most(patience: &Patience) -> Patience {
+    Patience {
+        attempts: patience.attempts.min(3),
+        answer: patience.answer.min(Duration::from_secs(15)),
+        ..patience.clone()
+    }
+}
 
 impl Store {
     /// Tries what a run needs: to create an object, to be refused creating it again, to read, list and delete it. The
     /// failure names the permission that is missing.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let folder = self.folder().clone().with_patience(PATIENCE);
+        let folder = self.folder().clone().with_patience(at_most(self.folder().patience()));
         let name = random_name().map_err(|source| self.lacks(Need::Create, source))?;
         let name = format!("whimbrel-probe-{name}");
         let body = Bytes::from(name.clone());

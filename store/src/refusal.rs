@@ -52,6 +52,9 @@ const OTHER_REGION: [&str; 4] = [
     "IllegalLocationConstraintException",
 ];
 
+/// Azure's message for credentials that are not good, whichever code goes with it.
+const NOT_AUTHENTICATED: &str = "Server failed to authenticate the request";
+
 impl Refusal {
     /// What a failed request to a store means.
     pub(crate) fn of(error: &StoreError) -> Self {
@@ -64,15 +67,17 @@ impl Refusal {
 
     fn of_answer(error: &Error) -> Self {
         let text = told(error);
+        let status = status_of(&text);
         let code = code_of(&text).unwrap_or_default();
         match error {
             _ if ["NoSuchBucket", "ContainerNotFound"].contains(&code) => Self::NoBucket,
-            _ if BAD_CREDENTIALS.contains(&code) => Self::Credentials,
+            _ if BAD_CREDENTIALS.contains(&code) || text.contains(NOT_AUTHENTICATED) => Self::Credentials,
             _ if OTHER_REGION.contains(&code) || text.contains("redirect without LOCATION") => Self::Region,
-            Error::Unauthenticated { .. } => Self::Credentials,
-            Error::PermissionDenied { .. } => Self::Permission,
+            // A refused listing is an error of no kind: its status is only in its words.
+            _ if status == Some(401) => Self::Credentials,
+            _ if status == Some(403) => Self::Permission,
             Error::NotImplemented { .. } | Error::NotSupported { .. } => Self::Unsupported,
-            Error::Generic { .. } if status_of(&text) == Some(501) => Self::Unsupported,
+            Error::Generic { .. } if status == Some(501) => Self::Unsupported,
             Error::Generic { .. } if is_unreachable(error) => Self::Unreachable,
             _ => Self::Other,
         }
@@ -93,7 +98,7 @@ fn is_unreachable(error: &Error) -> bool {
 }
 
 /// The HTTP status that an error tells. The client has no other way to say it than in words.
-pub(crate) fn status_of(text: &str) -> Option<u16> {
+fn status_of(text: &str) -> Option<u16> {
     let (_, behind) = text.split_once("status code: ")?;
     behind.get(..3)?.parse().ok()
 }

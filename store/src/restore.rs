@@ -1,22 +1,19 @@
 //! Reading a checkpoint back into memory, all of it or some of its tensors.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use whimbrel_state::{Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut};
+use whimbrel_state::{Hash, Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut};
 
-use crate::{
-    fetch::{BadPack, fetch},
-    folder::StoreError,
-    run_dir::RunDir,
-    save::Limits,
-};
+use crate::{fetch::BadPack, folder::StoreError, save::Limits, sources::Sources};
 
 /// What a restore read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestoreReport {
     /// Packs read.
     pub packs: usize,
     /// Bytes read, headers included.
     pub bytes: u64,
+    /// Packs that were missing or damaged in the primary source, and are whole there again.
+    pub healed: Vec<Hash>,
 }
 
 /// A restore that failed. The memory it was to fill then holds some of the checkpoint and some of what it held before:
@@ -39,7 +36,7 @@ pub enum RestoreError {
         /// What is wrong with it.
         source: ManifestError,
     },
-    /// A pack is missing or damaged: quarantine the checkpoint and use the one before.
+    /// A pack is missing or damaged in every source: quarantine the checkpoint and use the one before.
     #[error("the checkpoint of step {step} is damaged")]
     Damaged {
         /// The checkpoint's step.
@@ -56,20 +53,20 @@ pub enum RestoreError {
 ///
 /// The state must have the checkpoint's layout. Up to [`Limits::concurrency`] packs, and one more, are in memory.
 pub async fn restore(
-    run: &RunDir,
+    sources: &Sources,
     manifest: &Manifest,
     state: &mut StateBytes<'_>,
     limits: &Limits,
 ) -> Result<RestoreReport, RestoreError> {
     let step = manifest.step;
     manifest.layout.same_as(state.layout()).map_err(|source| RestoreError::Layout { step, source })?;
-    fill(run, manifest, state, limits).await
+    fill(sources, manifest, state, limits).await
 }
 
 /// Fills some tensors of a checkpoint, as a program does that only wants the parameters. Packs that hold none of them
 /// are not read; those that do are verified whole.
 pub async fn restore_some(
-    run: &RunDir,
+    sources: &Sources,
     manifest: &Manifest,
     tensors: Vec<TensorMut<'_>>,
     limits: &Limits,
@@ -91,7 +88,7 @@ pub async fn restore_some(
             None => return Err(differs("no such tensor".to_owned())),
         }
     }
-    fill(run, manifest, &mut state, limits).await
+    fill(sources, manifest, &mut state, limits).await
 }
 
 fn index_of(layout: &Layout, name: &str) -> Option<usize> {
@@ -100,7 +97,7 @@ fn index_of(layout: &Layout, name: &str) -> Option<usize> {
 
 /// Copies every tensor that `state` and the manifest share from the packs into `state`.
 async fn fill(
-    run: &RunDir,
+    sources: &Sources,
     manifest: &Manifest,
     state: &mut StateBytes<'_>,
     limits: &Limits,
@@ -110,18 +107,19 @@ async fn fill(
     let copies = Copies::new(&manifest.layout, state.layout());
     let needed = manifest.packs.iter().filter(|pack| copies.of(pack).next().is_some()).cloned();
     let needed: Vec<Pack> = needed.collect();
-    let mut report = RestoreReport { packs: 0, bytes: 0 };
+    let mut report = RestoreReport::default();
     // Packs of their own, since a future that borrows each in turn is not one the compiler lets go to other threads.
     let reads = needed.into_iter().map(|pack| async move {
-        let read = fetch(run.folder(), &pack).await?;
+        let read = sources.pack(&pack).await?;
         Ok::<_, RestoreError>((pack, read))
     });
     let mut reads = stream::iter(reads).buffer_unordered(limits.concurrency.max(1));
     while let Some((pack, read)) = reads.try_next().await? {
-        let bytes = read.map_err(|source| RestoreError::Damaged { step, source })?;
+        let (bytes, healed) = read.map_err(|source| RestoreError::Damaged { step, source })?;
         for copy in copies.of(&pack) {
             state.write(copy.to, &bytes[copy.from..copy.from + copy.length]);
         }
+        report.healed.extend(healed.then_some(pack.hash));
         report.packs += 1;
         report.bytes += pack.length;
     }

@@ -1,6 +1,6 @@
 //! Saving a slice of the state: cutting it into packs and putting those that the store lacks.
 
-use std::ops::Range;
+use std::{num::NonZeroU64, ops::Range};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -20,11 +20,13 @@ pub struct Limits {
     pub pack_bytes: usize,
     /// Packs under way at a time. A save holds none of them but the staged copy; a restore holds each in memory.
     pub concurrency: usize,
+    /// The most bytes a second that packs are put with; as fast as it goes where there is none.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pack_bytes: 64 << 20, concurrency: 4 }
+        Self { pack_bytes: 64 << 20, concurrency: 4, bandwidth: None }
     }
 }
 

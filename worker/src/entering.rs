@@ -9,7 +9,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_state::StateBytes;
-use whimbrel_store::{RestoreError, RunDir, restore};
+use whimbrel_store::{RestoreError, Sources, restore};
 
 use crate::{
     member::{Member, Phase, Todo},
@@ -116,7 +116,7 @@ impl Session {
     ) -> Result<bool, SessionError> {
         let mut bytes = self.bytes_of(state)?;
         self.hold(generation, None);
-        let read = read(&self.run, step, manifest, self.sampler.samples(), &mut bytes);
+        let read = read(&self.sources, step, manifest, self.sampler.samples(), &mut bytes);
         match self.link.unless_called_off(generation, read) {
             Some(Ok(())) => {
                 self.hold(generation, Some(step));
@@ -138,13 +138,13 @@ impl Session {
 }
 
 async fn read(
-    run: &RunDir,
+    sources: &Sources,
     step: u64,
     name: &str,
     samples: u64,
     state: &mut StateBytes<'_>,
 ) -> Result<(), Unreadable> {
-    let manifest = run
+    let manifest = sources
         .manifest(name)
         .await
         .map_err(|error| Unreadable { damaged: error.is_damage(), reason: with_causes(&error) })?;
@@ -159,7 +159,7 @@ async fn read(
         );
         return Err(Unreadable { damaged: false, reason });
     }
-    restore(run, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
+    restore(sources, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
         |error| {
             let damaged = matches!(error, RestoreError::Damaged { .. } | RestoreError::Manifest { .. });
             Unreadable { damaged, reason: with_causes(&error) }

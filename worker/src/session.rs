@@ -9,7 +9,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
-use whimbrel_store::RunDir;
+use whimbrel_store::Sources;
 
 use crate::{
     connect::{ConnectError, Newcomer},
@@ -149,7 +149,8 @@ pub struct Session {
     pub(crate) endpoint: Endpoint,
     pub(crate) link: Link,
     pub(crate) terms: Terms,
-    pub(crate) run: RunDir,
+    /// Where checkpoints are read from.
+    pub(crate) sources: Sources,
     pub(crate) gradients: Gradients,
     pub(crate) layout: Layout,
     pub(crate) sampler: Sampler,
@@ -201,7 +202,7 @@ impl Session {
             endpoint,
             link,
             terms,
-            run,
+            sources: Sources::new(run),
             gradients,
             layout,
         }

@@ -1,11 +1,22 @@
 //! `whimbrel checkpoint`.
 
-/// Looks at the checkpoints of a run, straight in its store: no coordinator is needed.
+use std::path::PathBuf;
+
+use whimbrel_plan::RunId;
+
+use crate::size::{Rate, Size};
+
+/// Looks at, moves and converts the checkpoints of a run, straight in its store: no coordinator is needed.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum CheckpointCommand {
     List(ListArgs),
     Show(ShowArgs),
     Verify(VerifyArgs),
+    Diff(DiffArgs),
+    Copy(CopyArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
+    Collect(CollectArgs),
 }
 
 /// Lists a run's checkpoints.
@@ -13,11 +24,16 @@ pub(crate) enum CheckpointCommand {
 #[command(after_help = "\
 Examples:
   whimbrel checkpoint list runs/char-lm-k3x9qa
-  whimbrel checkpoint list char-lm-k3x9qa --store s3://bucket/runs")]
+  whimbrel checkpoint list char-lm-k3x9qa --store s3://bucket/runs
+  whimbrel checkpoint list az://labwest/runs/char-lm-k3x9qa --against s3://lab-east/runs/char-lm-k3x9qa")]
 pub(crate) struct ListArgs {
     /// The run: the URI or path of its directory, or its id in --store.
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+
+    /// The same run in another store: says which of the two is ahead, and what the other lacks.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) against: Option<String>,
 
     #[command(flatten)]
     pub(crate) options: Options,
@@ -53,7 +69,212 @@ pub(crate) struct VerifyArgs {
     pub(crate) options: Options,
 }
 
-/// What the three have in common.
+/// Tells how two checkpoints differ, wherever they are and however they are packed: tensor by tensor, in elements that
+/// differ and the largest difference. What hashes say is the same is not read.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint diff runs/char-lm-k3x9qa@200 runs/char-lm-k3x9qa@400
+  whimbrel checkpoint diff s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs/char-lm-k3x9qa
+
+Exit codes: 0 the same bits, 1 they differ, 2 no such checkpoint, 3 a store cannot be reached, 4 bytes are damaged.")]
+pub(crate) struct DiffArgs {
+    /// One checkpoint: a run's URI, path, or id in --store; with @STEP the one after that step, otherwise the newest.
+    #[arg(value_name = "A[@STEP]")]
+    pub(crate) a: String,
+
+    /// The other.
+    #[arg(value_name = "B[@STEP]")]
+    pub(crate) b: String,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Copies a run's checkpoints into another store, whose copy can then be resumed. Says first what will move and what
+/// leaving the store costs. What is there already is skipped, so a copy that was cut off goes on where it was; every
+/// pack is verified, and each checkpoint counts in the copy once all of it is there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint copy s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs
+  whimbrel checkpoint copy runs/char-lm-k3x9qa@2000 gs://lab/runs --bandwidth '50 MB/s'
+  whimbrel checkpoint copy char-lm-k3x9qa gs://lab/runs --newest --dry-run
+
+Prices are what clouds list for data that leaves them, and can be set in the settings file, in dollars per GB:
+  [egress]
+  \"s3://lab-east\" = 0.02
+  az = 0.05
+
+Exit codes: 0 copied, 2 bad input, 3 a store cannot be reached, 4 damaged checkpoints were left out, 75 cut off.")]
+pub(crate) struct CopyArgs {
+    /// The run: the URI or path of its directory, or its id in --store; with @STEP only the checkpoint after that step.
+    #[arg(value_name = "RUN[@STEP]")]
+    pub(crate) source: String,
+
+    /// Where to: a store, in which the run keeps its name; or the URI of the run's directory there.
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
+
+    /// Copies the newest checkpoint alone.
+    #[arg(long)]
+    pub(crate) newest: bool,
+
+    /// Says what would move and what it would cost, and moves nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// The most bytes a second to write, e.g. '100 MB/s' [default: as many as there can be].
+    #[arg(long, value_name = "RATE")]
+    pub(crate) bandwidth: Option<Rate>,
+
+    /// The most packs under way at a time: each is in memory meanwhile.
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<std::num::NonZero<usize>>,
+
+    /// Does not ask, whatever it costs.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Writes a checkpoint as a folder that other programs load: model.safetensors, or several files with
+/// model.safetensors.index.json, as Hugging Face's libraries have them; and the run spec as run.toml.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint export runs/char-lm-k3x9qa@2000 exported
+  whimbrel checkpoint export runs/char-lm-k3x9qa exported --without 'adam.*' --rename blocks.=model.layers.
+
+Exit codes: 0 exported, 2 bad input, 3 the store cannot be reached, 4 bytes are damaged or missing.")]
+pub(crate) struct ExportArgs {
+    /// The run: the URI or path of its directory, or its id in --store; with @STEP the checkpoint after that step,
+    /// otherwise the newest.
+    #[arg(value_name = "RUN[@STEP]")]
+    pub(crate) run: String,
+
+    /// The folder to write: new or empty.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+
+    /// The most bytes of tensors in a file; a larger tensor has one to itself.
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    pub(crate) shard_size: Size,
+
+    #[command(flatten)]
+    pub(crate) tensors: Tensors,
+
+    /// Replaces the model in a folder that is not empty; other files there stay.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Makes a checkpoint of a folder of safetensors files, from which `whimbrel run --resume` goes on: as a new run in a
+/// store, or added to a run that is stopped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint import exported s3://lab-east/runs
+  whimbrel checkpoint import llama-3-8b runs --spec run.toml --samples 120000
+  whimbrel checkpoint import exported runs/char-lm-k3x9qa --step 2000
+
+What --spec, --step and --samples do not say comes from the folder, if `checkpoint export` wrote it.")]
+pub(crate) struct ImportArgs {
+    /// The folder, or one safetensors file.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+
+    /// Where to: a store, for a new run; or a stopped run, by its URI, path, or id in --store.
+    #[arg(value_name = "STORE_OR_RUN")]
+    pub(crate) into: String,
+
+    /// The run spec of a new run [default: run.toml in the folder].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) spec: Option<PathBuf>,
+
+    /// The id of a new run [default: the spec's name and six random characters].
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<RunId>,
+
+    /// Steps applied to the state: the run goes on with the next [default: by the folder, or 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) step: Option<u64>,
+
+    /// Samples in the data set that the run is trained on [default: by the folder].
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) tensors: Tensors,
+
+    /// Adds to a run that broke off without being stopped. A coordinator that works on it all the same is fenced.
+    #[arg(long)]
+    pub(crate) take_office: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Deletes checkpoints that are not to be kept, and packs that nothing refers to. The newest whole checkpoint always
+/// stays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint collect runs/char-lm-k3x9qa --keep 1 --dry-run
+  whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'")]
+pub(crate) struct CollectArgs {
+    /// The run: the URI or path of its directory, or its id in --store. It must be stopped or have ended.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+
+    /// How many of the newest whole checkpoints stay [default: checkpoint.keep of the run's spec].
+    #[arg(long, value_name = "N")]
+    pub(crate) keep: Option<std::num::NonZero<u32>>,
+
+    /// Besides these, one every so many steps, or every so long: '1000 steps', '6h' [default: checkpoint.keep of the
+    /// run's spec, unless --keep is given].
+    #[arg(long, value_name = "EVERY")]
+    pub(crate) keep_every: Option<String>,
+
+    /// How long a pack stays that no checkpoint names: it may belong to a save or a copy under way.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(crate) grace: std::time::Duration,
+
+    /// Says what would go, and deletes nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Collects in a run that is not known to be stopped. Only the holder of a run's office may delete, so this takes
+    /// it: a coordinator that works on the run is fenced, and stops.
+    #[arg(long)]
+    pub(crate) take_office: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Which tensors, and their names on the other side.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tensors {
+    /// Only tensors whose name matches, e.g. 'model.*'; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) only: Vec<String>,
+
+    /// No tensors whose name matches, e.g. 'adam.*'; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) without: Vec<String>,
+
+    /// Names that start with FROM then start with TO; may be repeated, the first that fits counts.
+    #[arg(long, value_name = "FROM=TO", value_parser = pair)]
+    pub(crate) rename: Vec<(String, String)>,
+}
+
+/// What they have in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The store of a run that is given by its id.
@@ -63,4 +284,9 @@ pub(crate) struct Options {
     /// Writes JSON, one object a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (from, to) = text.split_once('=').ok_or("write FROM=TO, e.g. model.=transformer.")?;
+    Ok((from.to_owned(), to.to_owned()))
 }

@@ -17,7 +17,8 @@ async fn refused(uri: &str, environment: Vec<(&'static str, String)>) -> (ProbeE
         .map(|(_, value)| value.clone())
         .collect();
     let environment: Environment = environment.into_iter().collect();
-    let error = Store::open_in(uri, &environment).unwrap().probe().await.unwrap_err();
+    let probed = Store::open_in(uri, &environment).unwrap().probe().await;
+    let error = probed.err().unwrap_or_else(|| panic!("{uri} is not refused with {environment:?}"));
     let told = told(&error);
     for secret in secrets {
         assert!(!told.contains(&secret), "a secret is told: {told}");
@@ -59,6 +60,7 @@ async fn s3_radosgw_names_the_permission_that_is_missing() {
     for (missing, need) in all.into_iter().zip(needs) {
         let granted: Vec<&str> = all.into_iter().filter(|action| *action != missing).collect();
         server.allow(&stranger, &granted).unwrap();
+        eprintln!("without {missing}");
         let refusal = refused(&uri, server.environment_of(&stranger)).await;
         assert_lacks(&refusal, (need, Refusal::Permission), missing);
         assert!(refusal.1.contains("arn:aws:s3:::whimbrel"), "{}", refusal.1);

@@ -27,7 +27,7 @@ pub(crate) async fn suite(store: &Store) {
     assert_eq!(restored(&run, &first.manifest).await.unwrap(), state);
     let mut some = State::blank(&state.layout);
     let wanted = some.tensors().into_iter().filter(|tensor| tensor.spec.name == "weights").collect();
-    restore_some(&run, &manifest, wanted, &SMALL_PACKS).await.unwrap();
+    restore_some(&run.clone().into(), &manifest, wanted, &SMALL_PACKS).await.unwrap();
     assert_ne!(some, state);
     let verified = verify(&run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
     assert_eq!(verified.state, state.digest(10));
@@ -74,8 +74,13 @@ pub(crate) async fn suite(store: &Store) {
     assert_eq!(history.checkpoints().len(), 1);
     let mut whole = State::blank(&later.layout);
     let manifest = run.manifest(&newest.manifest).await.unwrap();
-    whimbrel_store::restore(&run, &manifest, &mut StateBytes::new(whole.tensors()).unwrap(), &SMALL_PACKS)
-        .await
-        .unwrap();
+    whimbrel_store::restore(
+        &run.clone().into(),
+        &manifest,
+        &mut StateBytes::new(whole.tensors()).unwrap(),
+        &SMALL_PACKS,
+    )
+    .await
+    .unwrap();
     assert_eq!(whole, later);
 }
