@@ -7,12 +7,13 @@ use std::{
 
 use indicatif::{HumanBytes, MultiProgress};
 use serde::Serialize;
+use whimbrel_coordinator::new_run_id;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 use whimbrel_store::{
     Limits, LogError, RunDir, Store,
     interop::{self, ImportOptions, Model, SPEC, key},
-    new_run_id, open_run,
+    open_run,
 };
 
 use super::{
@@ -77,7 +78,8 @@ pub(super) async fn import(
     let mut progress = |bytes| meter.advance(bytes);
     let limits = Limits::default();
     let work = interop::import(&run, model.clone(), &options, &limits, &mut progress);
-    let imported = unless_interrupted(work, "no checkpoint was made; importing again skips what is saved").await;
+    let imported =
+        unless_interrupted(work, "no checkpoint was made; importing again skips what is saved").await;
     meter.finish();
     let imported = imported?;
 

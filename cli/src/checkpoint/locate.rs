@@ -115,7 +115,10 @@ mod tests {
 
     #[test]
     fn what_is_added_to_a_uri_goes_before_its_query() {
-        assert_eq!(inside("s3://lab/runs/?endpoint=http://a", "r-1@5"), "s3://lab/runs/r-1@5?endpoint=http://a");
+        assert_eq!(
+            inside("s3://lab/runs/?endpoint=http://a", "r-1@5"),
+            "s3://lab/runs/r-1@5?endpoint=http://a"
+        );
         assert_eq!(inside("runs", "r-1"), "runs/r-1");
         assert_eq!(insert("s3://lab/r-1?region=x", "@5"), "s3://lab/r-1@5?region=x");
         assert_eq!(insert("file:///runs/r-1", "@5"), "file:///runs/r-1@5");

@@ -45,7 +45,9 @@ pub enum ShardError {
     #[error("two tensors would be named {0:?}; rename them otherwise")]
     Twice(String),
     /// A name that safetensors files use for something else.
-    #[error("a tensor would be named {METADATA:?}, which is no tensor's name in a safetensors file; rename it")]
+    #[error(
+        "a tensor would be named {METADATA:?}, which is no tensor's name in a safetensors file; rename it"
+    )]
     Reserved,
 }
 
@@ -86,8 +88,13 @@ impl Shards {
         if groups.is_empty() {
             return Err(ShardError::Nothing { of: layout.tensors().len() });
         }
-        let mut shards =
-            Self { files: Vec::new(), places: vec![None; layout.tensors().len()], index: None, tensors, bytes };
+        let mut shards = Self {
+            files: Vec::new(),
+            places: vec![None; layout.tensors().len()],
+            index: None,
+            tensors,
+            bytes,
+        };
         let mut weight_map = BTreeMap::new();
         let of = groups.len();
         for (number, group) in groups.into_iter().enumerate() {
