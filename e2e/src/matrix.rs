@@ -54,7 +54,6 @@ pub struct Case {
 }
 
 /// The cases of an act, learnt by playing it.
-#[derive(Debug)]
 pub struct Matrix<'a> {
     server: &'a dyn Server,
     program: PathBuf,
@@ -86,6 +85,12 @@ impl Blow {
 
     fn kills(self) -> bool {
         matches!(self, Self::KillBefore | Self::KillAfter)
+    }
+}
+
+impl std::fmt::Debug for Matrix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matrix").field("server", &self.server.name()).field("cases", &self.cases).finish()
     }
 }
 
@@ -123,7 +128,7 @@ impl<'a> Matrix<'a> {
         for (number, &act) in acts.iter().enumerate() {
             let store = lane.prepare(&format!("learnt-{number}"));
             let played = lane.actor.play(act, &store);
-            assert_eq!(played.ending, Some(Ending::Done), "{act}, undisturbed");
+            assert_eq!(played.ending, Ending::Done, "{act}, undisturbed");
             for seen in lane.proxy.seen() {
                 matrix.operations += 1;
                 let case = |blow| Case { act, operation: seen.operation.clone(), blow };
@@ -208,7 +213,7 @@ impl Lane {
         let store = self.store.replace("PREFIX", name);
         self.proxy.begin(&format!("{BUCKET}/{name}"));
         let prepared = self.stage.play(Act::Prepare, &store);
-        assert_eq!(prepared.ending, Some(Ending::Done), "a run is prepared at {store}");
+        assert_eq!(prepared.ending, Ending::Done, "a run is prepared at {store}");
         store
     }
 
@@ -222,15 +227,19 @@ impl Lane {
             }
             Blow::KillBefore | Blow::KillAfter => self.play_and_kill(case, &store),
         };
-        match (&played.ending, case.blow.kills()) {
-            (None, true) => {}
-            (None, false) => return Err("the program died".into()),
-            (Some(Ending::Broken(what)), _) => return Err(what.clone()),
-            (Some(Ending::Failed(why)), _) if case.blow.is_to_pass_unnoticed() => {
+        match &played.ending {
+            Ending::Died if case.blow.kills() => {}
+            _ if case.blow.kills() => return Err(format!("it was not killed: {played:?}")),
+            Ending::Died | Ending::Hung => {
+                let errors = self.actor.process().errors();
+                self.actor = Player::start(&self.program, &self.environment);
+                return Err(format!("the program {:?}: {errors}", played.ending));
+            }
+            Ending::Broken(what) => return Err(what.clone()),
+            Ending::Failed(why) if case.blow.is_to_pass_unnoticed() => {
                 return Err(format!("it did not get over it: {why}"));
             }
-            (Some(_), true) => return Err(format!("it was not killed: {played:?}")),
-            (Some(_), false) => {}
+            Ending::Done | Ending::Failed(_) => {}
         }
         if self.proxy.happened() != 1 {
             return Err(format!("the operation did not come: {:?}", self.proxy.seen()));
@@ -238,7 +247,7 @@ impl Lane {
         let acknowledged = played.acknowledged.unwrap_or(10);
         let damaged = case.blow == Blow::Fault(Fault::FlippedRequest);
         match self.stage.play(Act::TakeOver { acknowledged, damaged }, &store).ending {
-            Some(Ending::Done) => Ok(()),
+            Ending::Done => Ok(()),
             other => Err(format!("taking over afterwards: {other:?}; it had ended with {:?}", played.ending)),
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    process::Process,
+    process::{Late, Process},
     story::{Act, Ending},
 };
 
@@ -25,8 +25,8 @@ pub struct Player {
 pub struct Played {
     /// The newest step whose commit was acknowledged to the program; `None` where none was.
     pub acknowledged: Option<u64>,
-    /// What came of it; `None` if the program died in it.
-    pub ending: Option<Ending>,
+    /// What came of it.
+    pub ending: Ending,
 }
 
 impl Player {
@@ -57,9 +57,14 @@ impl Player {
     pub fn end(&mut self) -> Played {
         let deadline = Instant::now() + PATIENCE;
         let mut acknowledged = None;
-        while let Some(line) = self.process.line(deadline) {
+        let ending = loop {
+            let line = match self.process.line_or_late(deadline) {
+                Ok(Some(line)) => line,
+                Ok(None) => break Ending::Died,
+                Err(Late) => break Ending::Hung,
+            };
             let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-            let ending = match word {
+            break match word {
                 "acknowledged" => {
                     acknowledged = Some(rest.parse().unwrap());
                     continue;
@@ -69,8 +74,7 @@ impl Player {
                 "broken" => Ending::Broken(rest.to_owned()),
                 _ => panic!("not a line of a story: {line}"),
             };
-            return Played { acknowledged, ending: Some(ending) };
-        }
-        Played { acknowledged, ending: None }
+        };
+        Played { acknowledged, ending }
     }
 }

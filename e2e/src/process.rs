@@ -5,7 +5,7 @@ use std::{
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -22,6 +22,10 @@ pub struct Process {
     errors: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
+
+/// A deadline that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late;
 
 /// The process with this id, as a signal's addressee.
 pub fn pid(id: u32) -> Pid {
@@ -90,13 +94,19 @@ impl Process {
 
     /// The next line of its standard output; `None` once that is closed.
     pub fn line(&self, deadline: Instant) -> Option<String> {
+        match self.line_or_late(deadline) {
+            Ok(line) => line,
+            Err(Late) => panic!("no line of output in time; standard error:\n{}", self.errors()),
+        }
+    }
+
+    /// The same, where coming too late is an answer, too.
+    pub fn line_or_late(&self, deadline: Instant) -> Result<Option<String>, Late> {
         let wait = deadline.saturating_duration_since(Instant::now());
         match self.lines.recv_timeout(wait) {
-            Ok(line) => Some(line),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                panic!("no line of output in time; standard error:\n{}", self.errors())
-            }
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => Err(Late),
         }
     }
 

@@ -18,6 +18,8 @@ fn main() -> io::Result<()> {
         // Who does not hear of an acknowledgement has ended, and so does this.
         let ending = runtime.block_on(play(act, uri, |step| drop(say(format!("acknowledged {step}")))));
         say(match ending {
+            // Only seen from outside.
+            Ending::Died | Ending::Hung => continue,
             Ending::Done => "done".into(),
             Ending::Failed(why) => format!("failed {why}"),
             Ending::Broken(what) => format!("broken {what}"),
