@@ -23,11 +23,13 @@
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
 //!   [`mod@verify`]: reading it back, from whichever store has it.
 //! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
+//! - [`mod@diff`]: how two checkpoints differ.
 //! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
 
 pub mod checkpoint;
 pub mod collect;
+pub mod diff;
 pub mod entry;
 pub mod fetch;
 pub mod folder;
@@ -46,6 +48,7 @@ pub mod run_dir;
 pub mod save;
 pub mod sources;
 pub mod store;
+mod strides;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
