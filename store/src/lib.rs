@@ -16,7 +16,8 @@
 //!
 //! # Where to start reading
 //! - [`store`]: a place for runs, by URI; [`run_dir`]: one run's directory in it; [`probe`]: whether a store will do.
-//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
+//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
+//!   store keeps up with, and slower when it says so ([`slow_down`]).
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
@@ -32,6 +33,8 @@ pub mod folder;
 pub mod history;
 pub mod office;
 pub mod output;
+mod pace;
+mod pacing;
 pub mod pack;
 pub mod probe;
 pub mod quarantine;
@@ -39,15 +42,18 @@ pub mod read_state;
 pub mod restore;
 pub mod run_dir;
 pub mod save;
+pub mod slow_down;
 pub mod sources;
 pub mod store;
+pub mod tries;
+mod units;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
 pub use collect::{CollectError, Collected, Retention, collect};
 pub use entry::{Ended, Entry, EntryError, Mode, Outcome, Record, Stopped};
 pub use fetch::BadPack;
-pub use folder::{Patience, StoreError};
+pub use folder::StoreError;
 pub use history::{CheckpointInfo, History, LogError};
 pub use office::{AppendError, CreateError, Office, OfficeError};
 pub use output::OutputChunk;
@@ -57,6 +63,8 @@ pub use read_state::{StateReader, read_state};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use run_dir::{RunDir, open_run};
 pub use save::{Limits, SaveError, save_slice};
+pub use slow_down::SlowDown;
 pub use sources::Sources;
 pub use store::{OpenError, Store};
+pub use tries::Patience;
 pub use verify::{Verified, VerifyError, verify};

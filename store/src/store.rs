@@ -19,8 +19,9 @@ use whimbrel_plan::{InvalidRunId, RunId};
 
 use crate::{
     entry,
-    folder::{Folder, Patience, StoreError},
+    folder::{Folder, StoreError},
     run_dir::RunDir,
+    tries::Patience,
 };
 
 /// A place for runs: a folder, or a prefix in a bucket. Cheap to clone.
