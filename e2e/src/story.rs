@@ -21,7 +21,7 @@ const RUN: &str = "r";
 const LIMITS: Limits = Limits { pack_bytes: 128, concurrency: 3, bandwidth: None };
 
 /// One checkpoint more than one damaged upload can spoil.
-const KEEP: Retention = Retention { keep: 2, grace: Duration::ZERO, in_flight: Vec::new() };
+const KEEP: Retention = Retention { last: 2, every: None, grace: Duration::ZERO, in_flight: Vec::new() };
 
 /// Something that is done to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
