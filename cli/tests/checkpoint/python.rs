@@ -15,7 +15,7 @@ use crate::stage::{SPEC, Stage, State, block_on, files};
 
 /// What Python says of the files in a folder: by file, by tensor.
 fn python(python: &Python, what: &str, folder: &Path) -> BTreeMap<String, Value> {
-    let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/checkpoint/safetensors.py"));
+    let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/checkpoint/others.py"));
     let said = python.run(&script, &[what.as_ref(), folder.as_ref()]).unwrap();
     serde_json::from_str(&said).unwrap()
 }
