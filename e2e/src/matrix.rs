@@ -57,6 +57,8 @@ pub struct Case {
 pub struct Matrix<'a> {
     server: &'a dyn Server,
     program: PathBuf,
+    /// Part of the names of its stores, so that several can be tried on one server.
+    name: &'static str,
     cases: Vec<Case>,
     operations: usize,
 }
@@ -107,26 +109,27 @@ impl<'a> Matrix<'a> {
     /// Plays the acts once on a server, by the program `store-story`, and finds the faults that concern each operation
     /// seen.
     pub fn of_faults(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
-        Self::learn(server, program, acts, |seen| {
+        Self::learn("fault", server, program, acts, |seen| {
             Fault::ALL.into_iter().filter(|fault| fault.concerns(seen)).map(Blow::Fault).collect()
         })
     }
 
     /// The same with the program killed before and after each operation.
     pub fn of_kills(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
-        Self::learn(server, program, acts, |_| vec![Blow::KillBefore, Blow::KillAfter])
+        Self::learn("kill", server, program, acts, |_| vec![Blow::KillBefore, Blow::KillAfter])
     }
 
     fn learn(
+        name: &'static str,
         server: &'a dyn Server,
         program: &Path,
         acts: &[Act],
         blows: impl Fn(&whimbrel_testbed::proxy::Seen) -> Vec<Blow>,
     ) -> Self {
-        let mut matrix = Self { server, program: program.to_owned(), cases: Vec::new(), operations: 0 };
+        let mut matrix = Self { server, program: program.to_owned(), name, cases: Vec::new(), operations: 0 };
         let mut lane = Lane::new(server, program);
         for (number, &act) in acts.iter().enumerate() {
-            let store = lane.prepare(&format!("learnt-{number}"));
+            let store = lane.prepare(&format!("{name}-learnt-{number}"));
             let played = lane.actor.play(act, &store);
             assert_eq!(played.ending, Ending::Done, "{act}, undisturbed");
             for seen in lane.proxy.seen() {
@@ -159,7 +162,7 @@ impl<'a> Matrix<'a> {
         let next = AtomicUsize::new(0);
         let wrong = Mutex::new(Vec::new());
         let lanes: Vec<Lane> = (0..LANES).map(|_| Lane::new(self.server, &self.program)).collect();
-        let cases = &self.cases;
+        let (cases, name) = (&self.cases, self.name);
         thread::scope(|scope| {
             for mut lane in lanes {
                 let (next, wrong) = (&next, &wrong);
@@ -167,7 +170,7 @@ impl<'a> Matrix<'a> {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         let Some(case) = cases.get(number) else { break };
-                        if let Err(why) = lane.try_case(number, case) {
+                        if let Err(why) = lane.try_case(&format!("{name}-{number}"), case) {
                             wrong.lock().unwrap().push(format!("{case}: {why}"));
                         }
                     }
@@ -218,8 +221,8 @@ impl Lane {
     }
 
     /// Tries a case, and says what was wrong.
-    fn try_case(&mut self, number: usize, case: &Case) -> Result<(), String> {
-        let store = self.prepare(&format!("case-{number}"));
+    fn try_case(&mut self, name: &str, case: &Case) -> Result<(), String> {
+        let store = self.prepare(name);
         let played = match case.blow {
             Blow::Fault(fault) => {
                 self.proxy.fail_at(case.operation.clone(), fault);

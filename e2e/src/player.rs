@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Player {
     process: Process,
+    patience: Duration,
 }
 
 /// What became of an act.
@@ -34,7 +35,17 @@ impl Player {
     pub fn start(program: &Path, environment: &[(&'static str, String)]) -> Self {
         let mut command = Command::new(program);
         command.envs(environment.iter().cloned());
-        Self { process: Process::start_with_input(command) }
+        Self::start_by(command)
+    }
+
+    /// Starts it by a command of the caller's.
+    pub fn start_by(command: Command) -> Self {
+        Self { process: Process::start_with_input(command), patience: PATIENCE }
+    }
+
+    /// Gives each act so long.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The process.
@@ -55,7 +66,7 @@ impl Player {
 
     /// Waits for what comes of the act that was begun.
     pub fn end(&mut self) -> Played {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut acknowledged = None;
         let ending = loop {
             let line = match self.process.line_or_late(deadline) {

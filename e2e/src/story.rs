@@ -32,6 +32,14 @@ pub enum Act {
     Live,
     /// Restores the newest checkpoint.
     Restore,
+    /// Creates the run and saves a state that does not compress, as a program does with the limits and the patience
+    /// that it has by default.
+    SaveMuch {
+        /// MiB of the state.
+        mebibytes: usize,
+    },
+    /// Verifies the newest checkpoint against the digest that the log has of it.
+    Verify,
     /// Another coordinator takes over: what was acknowledged is there, all that is there is whole, and the run goes on.
     TakeOver {
         /// The newest step whose commit was acknowledged.
@@ -85,8 +93,12 @@ pub async fn play(act: Act, uri: &str, acknowledged: impl FnMut(u64)) -> Ending 
             answer: Duration::from_millis(700),
             slowest: 1 << 30,
         };
-        let run = Store::open(uri)?.with_patience(patience).run(&RUN.parse()?);
+        let store = Store::open(uri)?;
+        let patient = store.run(&RUN.parse()?);
+        let run = store.with_patience(patience).run(&RUN.parse()?);
         match act {
+            Act::SaveMuch { mebibytes } => save_much(&patient, mebibytes, acknowledged).await,
+            Act::Verify => verify_newest(&patient).await,
             Act::Prepare => prepare(&run).await,
             Act::Live => live(&run, acknowledged).await,
             Act::Restore => restore_newest(&run).await,
@@ -122,6 +134,26 @@ async fn restore_newest(run: &RunDir) -> Played {
     let checkpoints = history.checkpoints();
     let newest = checkpoints.last().ok_or_else(|| broken("no checkpoint is left"))?;
     restore_one(run, newest).await
+}
+
+async fn save_much(run: &RunDir, mebibytes: usize, mut acknowledged: impl FnMut(u64)) -> Played {
+    run.create("[run]\nname = \"r\"\n", Mode::Embedded).await?;
+    let mut office = run.take_office("patient").await?;
+    let state = State::random(mebibytes << 20);
+    checkpoint_of(&mut office, &state, 10, &Limits::default()).await?;
+    acknowledged(10);
+    Ok(())
+}
+
+async fn verify_newest(run: &RunDir) -> Played {
+    let history = run.history().await?;
+    let newest = history.checkpoints().pop().ok_or_else(|| broken("no checkpoint is left"))?;
+    let manifest = run.manifest(&newest.manifest).await?;
+    let verified = verify(run, &manifest, &Limits::default(), |_| {}).await?;
+    match newest.state {
+        Some(state) if state == verified.state => Ok(()),
+        other => Err(broken(format!("the log says {other:?}, and the packs hold {:?}", verified.state))),
+    }
 }
 
 async fn take_over(run: &RunDir, acknowledged: u64, damaged: bool) -> Played {
@@ -185,14 +217,23 @@ async fn restore_one(run: &RunDir, checkpoint: &CheckpointInfo) -> Played {
     }
 }
 
-/// Saves the state of a step as two workers do, each its own slice, and commits it.
+/// Saves the state of a step and commits it.
 async fn checkpoint(office: &mut Office, step: u64) -> Result<Committed, Box<dyn Error + Send + Sync>> {
-    let state = State::of(step);
+    checkpoint_of(office, &State::of(step), step, &LIMITS).await
+}
+
+/// Saves a state as two workers do, each its own slice, and commits it.
+async fn checkpoint_of(
+    office: &mut Office,
+    state: &State,
+    step: u64,
+    limits: &Limits,
+) -> Result<Committed, Box<dyn Error + Send + Sync>> {
     let mut packs = Vec::new();
     for worker in 0..2 {
         let slice = state.layout.slice(worker, 2);
         let staged = state.bytes[slice.clone()].to_vec().into();
-        packs.extend(save_slice(office.run(), &state.layout, slice, staged, &LIMITS).await?);
+        packs.extend(save_slice(office.run(), &state.layout, slice, staged, limits).await?);
     }
     let (run, layout) = (office.run().id().to_string(), state.layout.clone());
     let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
@@ -226,6 +267,14 @@ impl State {
         let byte =
             |at: usize| (at as u8).wrapping_mul(31).wrapping_add(if is_frozen(&at) { 0 } else { step as u8 });
         state.bytes = (0..state.layout.bytes()).map(byte).collect();
+        state
+    }
+
+    /// One tensor of random bytes, the same every time.
+    fn random(bytes: usize) -> Self {
+        let layout = Layout::new(vec![TensorSpec::f32("weights", [bytes / 4])]).unwrap();
+        let mut state = Self { bytes: vec![0; layout.bytes()], layout };
+        fastrand::Rng::with_seed(7).fill(&mut state.bytes);
         state
     }
 
@@ -270,6 +319,8 @@ impl std::fmt::Display for Act {
             Self::Prepare => f.write_str("prepare"),
             Self::Live => f.write_str("live"),
             Self::Restore => f.write_str("restore"),
+            Self::SaveMuch { mebibytes } => write!(f, "save-much {mebibytes}"),
+            Self::Verify => f.write_str("verify"),
             Self::TakeOver { acknowledged, damaged } => write!(f, "take-over {acknowledged} {damaged}"),
         }
     }
@@ -285,6 +336,8 @@ impl FromStr for Act {
             ["prepare"] => Self::Prepare,
             ["live"] => Self::Live,
             ["restore"] => Self::Restore,
+            ["save-much", mebibytes] => Self::SaveMuch { mebibytes: mebibytes.parse().map_err(|_| wrong())? },
+            ["verify"] => Self::Verify,
             ["take-over", acknowledged, damaged] => Self::TakeOver {
                 acknowledged: acknowledged.parse().map_err(|_| wrong())?,
                 damaged: damaged.parse().map_err(|_| wrong())?,
