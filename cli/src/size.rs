@@ -12,7 +12,9 @@ pub(crate) struct Rate(pub(crate) std::num::NonZero<u64>);
 
 /// The text is no size.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a size; write it as 500MB, 5 GB or 64 MiB (kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024)")]
+#[error(
+    "{0:?} is not a size; write it as 500MB, 5 GB or 64 MiB (kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024)"
+)]
 pub(crate) struct InvalidSize(String);
 
 /// The text is no rate.

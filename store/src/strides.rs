@@ -37,8 +37,7 @@ pub(crate) async fn read(
 ) -> Result<(), RestoreError> {
     for range in ranges {
         let mut at = range.start;
-        let mut reader =
-            StateReader::new(sources, manifest, range.start as u64..range.end as u64, limits)?;
+        let mut reader = StateReader::new(sources, manifest, range.start as u64..range.end as u64, limits)?;
         while let Some(bytes) = reader.next().await? {
             let (start, length) = (at, bytes.len());
             at += length;

@@ -7,12 +7,13 @@ use std::{
 
 use indicatif::{HumanBytes, MultiProgress};
 use serde::Serialize;
+use whimbrel_coordinator::new_run_id;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 use whimbrel_store::{
     Limits, LogError, RunDir, Store,
     interop::{self, ImportOptions, Model, SPEC, key},
-    new_run_id, open_run,
+    open_run,
 };
 
 use super::{

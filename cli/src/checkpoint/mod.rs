@@ -1,12 +1,14 @@
 //! `whimbrel checkpoint`: a run's checkpoints, straight in their store.
 //!
 //! - [`locate`]: which run and checkpoint an argument names; [`meter`]: how far a long command has got;
+//!   [`interrupt`]: what Ctrl-C leaves;
 //! - [`look`], [`verify`], [`diff`]: reading; [`mod@copy`], [`collect`]: moving and deleting;
 //! - [`export`], [`import`]: to and from the folders of other programs.
 
 mod diff;
 mod export;
 mod import;
+mod interrupt;
 mod locate;
 mod look;
 mod meter;

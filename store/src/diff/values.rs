@@ -96,7 +96,10 @@ mod tests {
         assert_eq!(found, Apart { elements: 3, largest: 3.5, not_finite: 1 });
         let found = apart(Dtype::I64, &[i64::MIN.to_le_bytes()], &[i64::MAX.to_le_bytes()]);
         assert_eq!(found, Apart { elements: 1, largest: 2_f64.powi(64), not_finite: 0 });
-        assert_eq!(apart(Dtype::U8, &[[3], [4]], &[[3], [1]]), Apart { elements: 1, largest: 3.0, not_finite: 0 });
+        assert_eq!(
+            apart(Dtype::U8, &[[3], [4]], &[[3], [1]]),
+            Apart { elements: 1, largest: 3.0, not_finite: 0 }
+        );
     }
 
     #[test]

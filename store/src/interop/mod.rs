@@ -10,18 +10,21 @@
 //!
 //! - [`selection`]: which tensors, and their names on the other side;
 //! - [`header`]: the header of a safetensors file; [`model`]: a folder to be read as one state;
-//! - [`mod@import`]: making it a checkpoint.
+//! - [`mod@import`]: making it a checkpoint; [`shards`], [`mod@export`]: and the other way.
 
+pub mod export;
 pub mod header;
 pub mod import;
 pub mod model;
 pub mod selection;
 pub mod shards;
 
+pub use export::{ExportError, export};
 pub use header::{Header, HeaderError};
 pub use import::{ImportError, ImportOptions, Imported, import};
 pub use model::{Model, ModelError};
 pub use selection::{Selection, SelectionError};
+pub use shards::{ShardError, Shards};
 
 /// The one file of a model that fits into one.
 pub const SINGLE: &str = "model.safetensors";
