@@ -26,6 +26,13 @@ impl From<blake3::Hash> for Hash {
     }
 }
 
+/// A chaining value: what a subtree of BLAKE3's tree comes to.
+impl From<[u8; 32]> for Hash {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())

@@ -4,16 +4,17 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{hash::Hash, layout::Layout};
+use crate::{blocks, hash::Hash, layout::Layout};
 
-/// The version of the manifest's format that this program writes.
-pub const FORMAT: u32 = 1;
+/// The version of the manifest's format that this program writes. It reads earlier ones too: those of format 1 say
+/// nothing of the blocks of their packs.
+pub const FORMAT: u32 = 2;
 
 /// A checkpoint: the state after `step` steps, spread over packs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or an earlier one.
     pub format: u32,
     /// The run it belongs to.
     pub run: String,
@@ -39,6 +40,10 @@ pub struct Pack {
     pub length: u64,
     /// What it holds.
     pub pieces: Vec<Piece>,
+    /// What its [blocks] come to, for a pack of more than one: chaining values whose root is [`hash`](Self::hash), so
+    /// that part of a pack can be verified without the rest. Manifests of format 1 have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Hash>,
 }
 
 /// Consecutive bytes of the state within a pack.
@@ -51,6 +56,27 @@ pub struct Piece {
     pub start: u64,
     /// Length in bytes.
     pub length: u64,
+}
+
+impl Pack {
+    /// The bytes of the pack that can be verified by themselves, as [`blocks`] cuts them; a pack of which no blocks are
+    /// known is one.
+    pub fn block(&self, index: u64) -> Range<u64> {
+        if self.blocks.is_empty() { 0..self.length } else { blocks::range(index, self.length) }
+    }
+
+    fn check_blocks(&self, format: u32) -> Result<(), ManifestError> {
+        let unknown = format < 2 || blocks::count(self.length) == 1;
+        let good = match self.blocks.as_slice() {
+            [] => unknown,
+            known => {
+                !unknown
+                    && known.len() as u64 == blocks::count(self.length)
+                    && blocks::root(known) == Some(self.hash)
+            }
+        };
+        if good { Ok(()) } else { Err(ManifestError::Blocks(self.hash)) }
+    }
 }
 
 impl Piece {
@@ -77,6 +103,9 @@ pub enum ManifestError {
     /// A piece lies outside its pack.
     #[error("pack {0} is too short for the pieces it should hold")]
     OutsidePack(Hash),
+    /// The hashes of a pack's blocks are not those of the pack.
+    #[error("the hashes of the blocks of pack {0} do not come to that of the pack")]
+    Blocks(Hash),
     /// The packs end before the state does.
     #[error("its packs hold {found} bytes of a state of {expected}")]
     Short {
@@ -88,13 +117,15 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// Checks that the packs hold every byte of the state exactly once, in order, each inside its pack.
+    /// Checks that the packs hold every byte of the state exactly once, in order, each inside its pack,
+    /// and that the hashes of a pack's blocks are those of the pack.
     pub fn check(&self) -> Result<(), ManifestError> {
         if self.format > FORMAT {
             return Err(ManifestError::Format(self.format));
         }
         let mut end = 0_u64;
         for pack in &self.packs {
+            pack.check_blocks(self.format)?;
             for piece in &pack.pieces {
                 if piece.start != end {
                     return Err(ManifestError::Gap { expected: end, found: piece.start });
@@ -114,6 +145,64 @@ impl Manifest {
 
     /// Bytes of all packs.
     pub fn stored_bytes(&self) -> u64 {
-        self.packs.iter().map(|pack| pack.length).sum()
+        self.packs.iter().fold(0, |sum, pack| sum.saturating_add(pack.length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::TensorSpec;
+
+    /// A state of 9 MiB in one pack of three blocks.
+    fn manifest() -> Manifest {
+        let content: Vec<u8> = (0..9_u32 << 20).map(|at| (at >> 7) as u8).collect();
+        let length = content.len() as u64;
+        let (hash, blocks) = blocks::hash([content.as_slice()], length);
+        let layout = Layout::new(vec![TensorSpec::f32("w", [content.len() / 4])]).unwrap();
+        let packs = vec![Pack { hash, length, pieces: vec![Piece { offset: 0, start: 0, length }], blocks }];
+        Manifest { format: FORMAT, run: "r".into(), step: 1, generation: 1, samples: 1, layout, packs }
+    }
+
+    #[test]
+    fn blocks_that_are_not_those_of_their_pack_are_refused() {
+        let good = manifest();
+        good.check().unwrap();
+        assert_eq!(good.packs[0].block(2), 8 << 20..9 << 20);
+        let spoil: [fn(&mut Manifest); 6] = [
+            |manifest| manifest.packs[0].blocks.truncate(2),
+            |manifest| manifest.packs[0].blocks.clear(),
+            |manifest| manifest.packs[0].blocks.push(Hash::of(b"more")),
+            |manifest| manifest.packs[0].blocks.swap(0, 1),
+            |manifest| manifest.packs[0].length = u64::MAX,
+            |manifest| manifest.format = 1,
+        ];
+        for spoil in spoil {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            assert!(matches!(bad.check(), Err(ManifestError::Blocks(_))), "{:?}", bad.packs[0].length);
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_format_1_knows_no_blocks_and_is_read() {
+        let mut old = manifest();
+        old.format = 1;
+        old.packs[0].blocks.clear();
+        old.check().unwrap();
+        assert_eq!(old.packs[0].block(0), 0..9 << 20);
+        let text = serde_json::to_string(&old).unwrap();
+        assert!(!text.contains("blocks"), "{text}");
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), old);
+        let new = serde_json::to_string(&manifest()).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&new).unwrap(), manifest());
+    }
+
+    #[test]
+    fn sums_of_hostile_lengths_do_not_overflow() {
+        let mut bad = manifest();
+        bad.packs[0].length = u64::MAX;
+        bad.packs.push(bad.packs[0].clone());
+        assert_eq!(bad.stored_bytes(), u64::MAX);
     }
 }

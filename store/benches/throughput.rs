@@ -20,7 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem, path::Path as Name,
 };
-use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec};
+use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{Limits, RunDir, Store, restore, save_slice, verify};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -79,7 +79,7 @@ async fn measure(size: usize, parent: &Path) -> Result<()> {
         let tensors = layout.tensors().iter().zip(&mut values);
         let tensors = tensors.map(|(spec, values)| TensorMut::f32(&spec.name, spec.shape.clone(), values));
         let mut state = StateBytes::new(tensors.collect())?;
-        let restoring = async { Ok(restore(&run, &manifest, &mut state, &limits).await?) };
+        let restoring = async { Ok(restore(&run.clone().into(), &manifest, &mut state, &limits).await?) };
         keep_best(&mut best[3], timed(restoring).await?.1);
         let verifying = async { Ok(verify(&run, &manifest, &limits, |_| {}).await?) };
         keep_best(&mut best[4], timed(verifying).await?.1);
@@ -158,7 +158,7 @@ async fn raw_read(objects: Arc<LocalFileSystem>, staged: &Bytes, limits: &Limits
 async fn save(run: &RunDir, layout: &Layout, staged: &Bytes, limits: &Limits) -> Result<Manifest> {
     let packs = save_slice(run, layout, 0..layout.bytes(), staged.clone(), limits).await?;
     Ok(Manifest {
-        format: 1,
+        format: FORMAT,
         run: "bench".into(),
         step: 1,
         generation: 1,

@@ -120,6 +120,16 @@ impl RunDir {
         &self,
         name: &str,
     ) -> Result<(Manifest, Bytes), ReadManifestError> {
+        let bytes = self.manifest_bytes(name).await?;
+        let object = || self.folder().uri_of(name);
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|source| ReadManifestError::Content { object: object(), source })?;
+        manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
+        Ok((manifest, bytes))
+    }
+
+    /// Reads the bytes of a manifest, and checks their hash.
+    pub(crate) async fn manifest_bytes(&self, name: &str) -> Result<Bytes, ReadManifestError> {
         let expected = hash(name).ok_or_else(|| ReadManifestError::Name { name: name.to_owned() })?;
         let object = || self.folder().uri_of(name);
         let bytes = self.folder().get(name).await?;
@@ -128,10 +138,7 @@ impl RunDir {
         if found != expected {
             return Err(ReadManifestError::Damaged { object: object(), found });
         }
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|source| ReadManifestError::Content { object: object(), source })?;
-        manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
-        Ok((manifest, bytes))
+        Ok(bytes)
     }
 }
 

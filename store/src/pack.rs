@@ -12,7 +12,7 @@ use std::{cmp::Reverse, collections::HashSet, ops::Range};
 
 use bytes::Bytes;
 use object_store::PutPayload;
-use whimbrel_state::{Hash, Layout, Pack, Piece};
+use whimbrel_state::{Hash, Layout, Pack, Piece, blocks};
 
 /// More tensors than this do not go into one pack: its header is to stay a few MiB, which every reader takes.
 const MAX_TENSORS: usize = 1 << 16;
@@ -101,10 +101,8 @@ pub(crate) fn encode(layout: &Layout, range: Range<usize>, bytes: &Bytes) -> Enc
     let data_start = head.len();
     let mut body = vec![Bytes::from(head)];
     body.extend(data.into_iter().map(|slice| bytes.slice(slice)));
-    let mut hasher = blake3::Hasher::new();
-    body.iter().for_each(|chunk| {
-        hasher.update(chunk);
-    });
+    let length = (data_start + end) as u64;
+    let (hash, blocks) = blocks::hash(body.iter().map(Bytes::as_ref), length);
 
     let mut pieces: Vec<Piece> = Vec::new();
     for ((index, piece), offset) in parts.into_iter().zip(offsets) {
@@ -115,7 +113,7 @@ pub(crate) fn encode(layout: &Layout, range: Range<usize>, bytes: &Bytes) -> Enc
             _ => pieces.push(Piece { offset, start, length }),
         }
     }
-    let pack = Pack { hash: hasher.finalize().into(), length: (data_start + end) as u64, pieces };
+    let pack = Pack { hash, length, pieces, blocks };
     Encoded { pack, body: body.into_iter().collect() }
 }
 

@@ -6,8 +6,10 @@ mod support;
 use std::{error::Error, fs, path::Path};
 
 use support::{SMALL_PACKS, Scene, State, checkpoint, restored, save};
+use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    BadPack, CommitError, LogError, ReadManifestError, RestoreError, VerifyError, commit, quarantine, verify,
+    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, VerifyError, commit,
+    quarantine, restore, verify,
 };
 
 /// Flips a bit of each byte of a file in turn, and has `noticed` look at each.
@@ -148,4 +150,52 @@ async fn a_checkpoint_that_lacks_a_pack_or_is_another_runs_is_not_committed() {
     assert!(matches!(commit(&mut office, &torn, None).await.unwrap_err(), CommitError::Invalid { .. }));
     assert!(office.history().checkpoints().is_empty());
     assert!(scene.files("manifests").is_empty());
+}
+
+#[tokio::test]
+async fn what_one_store_lost_is_read_from_a_replica_and_put_back() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    let committed = checkpoint(&mut office, &State::small(1), 5).await;
+    let copy = Scene::new().await;
+    let mut elsewhere = copy.run().take_office("c").await.unwrap();
+    assert_eq!(checkpoint(&mut elsewhere, &State::small(1), 5).await.manifest, committed.manifest);
+
+    let packs = scene.files("packs");
+    let mut names: Vec<&String> = packs.keys().collect();
+    names.sort();
+    fs::remove_file(&packs[names[0]]).unwrap();
+    let mut flipped = fs::read(&packs[names[1]]).unwrap();
+    flipped[9] ^= 1;
+    fs::write(&packs[names[1]], flipped).unwrap();
+    fs::write(&packs[names[2]], b"cut").unwrap();
+    fs::remove_file(&scene.files("manifests")[&committed.manifest]).unwrap();
+
+    let sources = Sources::new(scene.run()).with_replica(copy.run());
+    let manifest = sources.manifest(&committed.manifest).await.unwrap();
+    let mut state = State::blank(&manifest.layout);
+    let mut bytes = StateBytes::new(state.tensors()).unwrap();
+    let report = restore(&sources, &manifest, &mut bytes, &SMALL_PACKS).await.unwrap();
+    assert_eq!(state, State::small(1));
+    let mut healed: Vec<String> = report.healed.iter().map(ToString::to_string).collect();
+    healed.sort();
+    let expected: Vec<&str> = names[..3].iter().map(|name| &name[9..73]).collect();
+    assert_eq!(healed, expected, "three packs were bad and are whole again");
+    assert_eq!(restored(&scene.run(), &committed.manifest).await.unwrap(), State::small(1));
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_damaged_only_if_no_store_has_its_pack() {
+    let (scene, copy) = (Scene::new().await, Scene::new().await);
+    let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
+    save(&copy.run(), &State::small(1), 5, 2).await.unwrap();
+    let (name, file) = scene.files("packs").into_iter().next().unwrap();
+    fs::remove_file(file).unwrap();
+    fs::write(&copy.files("packs")[&name], b"cut").unwrap();
+    let sources = Sources::new(scene.run()).with_replica(copy.run());
+    let mut state = State::blank(&manifest.layout);
+    let mut bytes = StateBytes::new(state.tensors()).unwrap();
+    let error = restore(&sources, &manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
+    let is_missing = matches!(&error, RestoreError::Damaged { source: BadPack::Missing { .. }, .. });
+    assert!(is_missing, "what the primary lacks is what is said: {error}");
 }

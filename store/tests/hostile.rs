@@ -69,7 +69,7 @@ proptest! {
                 bad.packs[0].pieces = pieces.collect();
                 refused(&scene, &bad).await;
                 let hash = bad.packs[0].hash;
-                bad.packs = vec![Pack { hash, length, pieces: vec![Piece { offset: 0, start: 0, length: state.bytes.len() as u64 }] }];
+                bad.packs = vec![Pack { hash, length, pieces: vec![Piece { offset: 0, start: 0, length: state.bytes.len() as u64 }], blocks: Vec::new() }];
                 refused(&scene, &bad).await;
             }
         });
@@ -87,7 +87,7 @@ proptest! {
 async fn refused(scene: &Scene, manifest: &Manifest) {
     let mut state = State::blank(&manifest.layout);
     let mut bytes = StateBytes::new(state.tensors()).unwrap();
-    restore(&scene.run(), manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
+    restore(&scene.run().into(), manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
     verify(&scene.run(), manifest, &SMALL_PACKS, |_| {}).await.unwrap_err();
 }
 

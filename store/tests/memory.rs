@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec};
+use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{Limits, Store, restore, save_slice, verify};
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -38,7 +38,7 @@ static ALLOCATOR: Counting = Counting;
 
 const MIB: usize = 1 << 20;
 const STATE: usize = 96 * MIB;
-const LIMITS: Limits = Limits { pack_bytes: 2 * MIB, concurrency: 3 };
+const LIMITS: Limits = Limits { pack_bytes: 2 * MIB, concurrency: 3, bandwidth: None };
 
 /// The most that was allocated at a time while `work` ran, beyond what was there before, in packs.
 async fn peak<T>(work: impl Future<Output = T>) -> (T, usize) {
@@ -60,7 +60,7 @@ async fn a_few_packs() {
     let (packs, most) = peak(save_slice(&run, &layout, 0..STATE, staged.clone(), &LIMITS)).await;
     assert!(most <= 1, "a save of {STATE} bytes held {most} packs");
     let manifest = Manifest {
-        format: 1,
+        format: FORMAT,
         run: "r".into(),
         step: 1,
         generation: 1,
@@ -75,7 +75,7 @@ async fn a_few_packs() {
 
     values.fill(0.0);
     let mut state = StateBytes::new(vec![TensorMut::f32("w", [STATE / 4], &mut values)]).unwrap();
-    let (restored, most) = peak(restore(&run, &manifest, &mut state, &LIMITS)).await;
+    let (restored, most) = peak(restore(&run.clone().into(), &manifest, &mut state, &LIMITS)).await;
     restored.unwrap();
     assert!(most <= LIMITS.concurrency + 2, "a restore held {most} packs");
     assert!(state.tensor(0) == staged);

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use support::{Faulty, SMALL_PACKS, Scene, State, checkpoint, restored, save};
-use whimbrel_state::{Dtype, Layout, Manifest, StateBytes, TensorSpec};
-use whimbrel_store::{Limits, RestoreError, SaveError, restore, restore_some, save_slice, verify};
+use whimbrel_state::{Dtype, Layout, Manifest, StateBytes, TensorSpec, manifest::FORMAT};
+use whimbrel_store::{
+    Limits, RestoreError, SaveError, read_state, restore, restore_some, save_slice, verify,
+};
 
 fn dtype() -> impl Strategy<Value = Dtype> {
-    use Dtype::{BF16, F16, F32, F64, I32, I64, U8};
-    prop::sample::select(vec![F32, F64, F16, BF16, I64, I32, U8])
+    prop::sample::select(Dtype::ALL.to_vec())
 }
 
 /// Layouts of up to eight tensors, scalars and empty ones among them, under names as hostile as a program may choose.
@@ -50,7 +51,7 @@ proptest! {
 async fn round_trip(state: State, workers: usize, pack_bytes: usize, wanted: u8) {
     let scene = Scene::new().await;
     let run = scene.run();
-    let limits = Limits { pack_bytes, concurrency: 3 };
+    let limits = Limits { pack_bytes, concurrency: 3, bandwidth: None };
     let mut packs = Vec::new();
     for worker in 0..workers {
         let slice = state.layout.slice(worker, workers);
@@ -58,22 +59,32 @@ async fn round_trip(state: State, workers: usize, pack_bytes: usize, wanted: u8)
         packs.extend(save_slice(&run, &state.layout, slice, staged, &limits).await.unwrap());
     }
     let layout = state.layout.clone();
-    let manifest = Manifest { format: 1, run: "r".into(), step: 4, generation: 2, samples: 1, layout, packs };
+    let manifest =
+        Manifest { format: FORMAT, run: "r".into(), step: 4, generation: 2, samples: 1, layout, packs };
     manifest.check().unwrap();
 
     let mut read = State::blank(&state.layout);
-    restore(&run, &manifest, &mut StateBytes::new(read.tensors()).unwrap(), &limits).await.unwrap();
+    restore(&run.clone().into(), &manifest, &mut StateBytes::new(read.tensors()).unwrap(), &limits)
+        .await
+        .unwrap();
     assert_eq!(read, state);
     let mut told = 0;
     let verified = verify(&run, &manifest, &limits, |bytes| told += bytes).await.unwrap();
     assert_eq!((verified.state, verified.bytes), (state.digest(4), told));
+
+    let from = state.bytes.len() * usize::from(wanted) / 256;
+    let mut part = Vec::new();
+    let reading = |bytes: &[u8]| part.extend_from_slice(bytes);
+    let sources = run.clone().into();
+    read_state(&sources, &manifest, from as u64..state.bytes.len() as u64, &limits, reading).await.unwrap();
+    assert_eq!(part, state.bytes[from..]);
 
     let mut some = State::blank(&state.layout);
     let mut tensors = some.tensors();
     let is_wanted = |index: usize| wanted >> index & 1 == 1;
     let mut index = 0..;
     tensors.retain(|_| is_wanted(index.next().unwrap()));
-    restore_some(&run, &manifest, tensors, &limits).await.unwrap();
+    restore_some(&run.clone().into(), &manifest, tensors, &limits).await.unwrap();
     for index in 0..state.layout.tensors().len() {
         let range = state.layout.range_of(index);
         let expected =
@@ -159,7 +170,7 @@ async fn only_the_packs_of_the_tensors_asked_for_are_read() {
     let mut blank = State::blank(&state.layout);
     let mut tensors = blank.tensors();
     tensors.retain(|tensor| tensor.spec.name == "weights");
-    let report = restore_some(&scene.run(), &manifest, tensors, &SMALL_PACKS).await.unwrap();
+    let report = restore_some(&scene.run().into(), &manifest, tensors, &SMALL_PACKS).await.unwrap();
     assert_eq!((manifest.packs.len(), report.packs), (5, 1));
 }
 
@@ -169,10 +180,11 @@ async fn a_program_with_another_state_is_told_the_difference() {
     let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     let mut other = State::filled(vec![TensorSpec::f32("embedding", [8, 6])], 1);
     let mut bytes = StateBytes::new(other.tensors()).unwrap();
-    let error = restore(&scene.run(), &manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
+    let error = restore(&scene.run().into(), &manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
     let RestoreError::Layout { step: 5, source } = error else { panic!("{error}") };
     assert!(source.to_string().contains("[8, 5]") && source.to_string().contains("[8, 6]"), "{source}");
-    let error = restore_some(&scene.run(), &manifest, other.tensors(), &SMALL_PACKS).await.unwrap_err();
+    let error =
+        restore_some(&scene.run().into(), &manifest, other.tensors(), &SMALL_PACKS).await.unwrap_err();
     assert!(matches!(error, RestoreError::Layout { .. }), "{error}");
 }
 

@@ -6,8 +6,8 @@ mod support;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    Mode, Replicator, Retention, Which, collect, collectable, commit, plan_copy, quarantine, restore,
-    restore_some, save_slice, verify,
+    Mode, Replicator, Retention, Which, collect, collectable, commit, plan_copy, quarantine, read_state,
+    restore, restore_some, save_slice, verify,
 };
 
 /// Takes any future that a multi-threaded runtime takes, and awaits it.
@@ -31,8 +31,9 @@ async fn a_whole_life_of_spawnable_futures() {
     let manifest = spawnable(run.manifest(&committed.manifest)).await.unwrap();
     let mut read = State::blank(&state.layout);
     let mut bytes = StateBytes::new(read.tensors()).unwrap();
-    spawnable(restore(&run, &manifest, &mut bytes, &SMALL_PACKS)).await.unwrap();
-    spawnable(restore_some(&run, &manifest, read.tensors(), &SMALL_PACKS)).await.unwrap();
+    spawnable(restore(&run.clone().into(), &manifest, &mut bytes, &SMALL_PACKS)).await.unwrap();
+    spawnable(restore_some(&run.clone().into(), &manifest, read.tensors(), &SMALL_PACKS)).await.unwrap();
+    spawnable(read_state(&run.clone().into(), &manifest, 0..9, &SMALL_PACKS, |_| {})).await.unwrap();
     spawnable(verify(&run, &manifest, &SMALL_PACKS, |_| {})).await.unwrap();
     spawnable(collect(&mut office, &Retention::default())).await.unwrap();
     spawnable(quarantine(&mut office, &committed.manifest, "a test", &[])).await.unwrap();

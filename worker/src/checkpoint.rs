@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 use whimbrel_spec::{Mistakes, RunSpec};
 use whimbrel_state::{Manifest, TensorMut, TensorSpec};
 use whimbrel_store::{
-    Limits, LogError, OpenError, ReadManifestError, RestoreError, RunDir, open_run, restore_some,
+    Limits, LogError, OpenError, ReadManifestError, RestoreError, Sources, open_run, restore_some,
 };
 
 /// A checkpoint of a run, open for reading.
@@ -23,7 +23,7 @@ use whimbrel_store::{
 #[derive(Debug)]
 pub struct Checkpoint {
     runtime: Runtime,
-    run: RunDir,
+    sources: Sources,
     spec: String,
     manifest: Manifest,
 }
@@ -104,7 +104,7 @@ impl Checkpoint {
         };
         let unreadable = |source| CheckpointError::Manifest { step: checkpoint.step, source };
         let manifest = runtime.block_on(run.manifest(&checkpoint.manifest)).map_err(unreadable)?;
-        Ok(Self { spec: history.spec().to_owned(), runtime, run, manifest })
+        Ok(Self { spec: history.spec().to_owned(), runtime, sources: Sources::new(run), manifest })
     }
 
     /// Steps applied to the state it holds.
@@ -119,7 +119,7 @@ impl Checkpoint {
 
     /// The `[train.settings]` of the run it belongs to, as the program's own type.
     pub fn settings<S: DeserializeOwned>(&self) -> Result<S, CheckpointError> {
-        let run = || self.run.uri().to_owned();
+        let run = || self.sources.primary().uri().to_owned();
         let spec = RunSpec::parse("the stored spec", &self.spec, &[])
             .map_err(|source| CheckpointError::Spec { run: run(), source })?;
         serde_json::from_value(spec.train.settings.into())
@@ -129,7 +129,7 @@ impl Checkpoint {
     /// Fills these tensors, which need not be all that the checkpoint holds. Only the packs that hold them are read,
     /// and every byte is verified. Blocks until it is done.
     pub fn load(&self, tensors: Vec<TensorMut<'_>>) -> Result<(), CheckpointError> {
-        self.runtime.block_on(restore_some(&self.run, &self.manifest, tensors, &Limits::default()))?;
+        self.runtime.block_on(restore_some(&self.sources, &self.manifest, tensors, &Limits::default()))?;
         Ok(())
     }
 }

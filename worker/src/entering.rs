@@ -8,8 +8,8 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
-use whimbrel_state::StateBytes;
-use whimbrel_store::{RestoreError, RunDir, restore};
+use whimbrel_state::{Hash, StateBytes};
+use whimbrel_store::{RestoreError, Sources, restore};
 
 use crate::{
     member::{Member, Phase, Todo},
@@ -116,10 +116,15 @@ impl Session {
     ) -> Result<bool, SessionError> {
         let mut bytes = self.bytes_of(state)?;
         self.hold(generation, None);
-        let read = read(&self.run, step, manifest, self.sampler.samples(), &mut bytes);
+        let read = read(&self.sources, step, manifest, self.sampler.samples(), &mut bytes);
         match self.link.unless_called_off(generation, read) {
-            Some(Ok(())) => {
+            Some(Ok(healed)) => {
                 self.hold(generation, Some(step));
+                if !healed.is_empty() {
+                    let packs = healed.iter().map(|pack| pack.as_bytes().to_vec()).collect();
+                    let manifest = manifest.to_owned();
+                    self.link.outbox().send(Message::Healed(v1::Healed { generation, manifest, packs }));
+                }
                 Ok(true)
             }
             Some(Err(Unreadable { damaged, reason })) => {
@@ -137,14 +142,15 @@ impl Session {
     }
 }
 
+/// Reads a checkpoint, and says which packs were put back into the run's directory on the way.
 async fn read(
-    run: &RunDir,
+    sources: &Sources,
     step: u64,
     name: &str,
     samples: u64,
     state: &mut StateBytes<'_>,
-) -> Result<(), Unreadable> {
-    let manifest = run
+) -> Result<Vec<Hash>, Unreadable> {
+    let manifest = sources
         .manifest(name)
         .await
         .map_err(|error| Unreadable { damaged: error.is_damage(), reason: with_causes(&error) })?;
@@ -159,10 +165,11 @@ async fn read(
         );
         return Err(Unreadable { damaged: false, reason });
     }
-    restore(run, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
-        |error| {
+    restore(sources, &manifest, state, &whimbrel_store::Limits::default())
+        .await
+        .map(|report| report.healed)
+        .map_err(|error| {
             let damaged = matches!(error, RestoreError::Damaged { .. } | RestoreError::Manifest { .. });
             Unreadable { damaged, reason: with_causes(&error) }
-        },
-    )
+        })
 }

@@ -22,7 +22,9 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 use tempfile::TempDir;
-use whimbrel_state::{Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, tensor::Place};
+use whimbrel_state::{
+    Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT, tensor::Place,
+};
 use whimbrel_store::{
     Committed, Limits, Mode, Office, Patience, RestoreError, RunDir, Store, commit, restore, save_slice,
 };
@@ -293,7 +295,7 @@ impl State {
 }
 
 /// Packs small enough that a small state has several.
-pub(crate) const SMALL_PACKS: Limits = Limits { pack_bytes: 64, concurrency: 3 };
+pub(crate) const SMALL_PACKS: Limits = Limits { pack_bytes: 64, concurrency: 3, bandwidth: None };
 
 /// Saves a state as `workers` workers do, each its own slice.
 pub(crate) async fn save(
@@ -309,7 +311,7 @@ pub(crate) async fn save(
         packs.extend(save_slice(run, &state.layout, slice, staged, &SMALL_PACKS).await?);
     }
     let layout = state.layout.clone();
-    Ok(Manifest { format: 1, run: run.id().to_string(), step, generation: 1, samples: 1, layout, packs })
+    Ok(Manifest { format: FORMAT, run: run.id().to_string(), step, generation: 1, samples: 1, layout, packs })
 }
 
 /// Saves and commits.
@@ -322,7 +324,8 @@ pub(crate) async fn checkpoint(office: &mut Office, state: &State, step: u64) ->
 pub(crate) async fn restored(run: &RunDir, name: &str) -> std::result::Result<State, RestoreError> {
     let manifest = run.manifest(name).await.unwrap();
     let mut state = State::blank(&manifest.layout);
-    restore(run, &manifest, &mut StateBytes::new(state.tensors()).unwrap(), &SMALL_PACKS).await?;
+    restore(&run.clone().into(), &manifest, &mut StateBytes::new(state.tensors()).unwrap(), &SMALL_PACKS)
+        .await?;
     Ok(state)
 }
 
