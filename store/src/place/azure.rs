@@ -7,6 +7,8 @@ use object_store::{
     azure::{AzureConfigKey as Key, MicrosoftAzureBuilder},
 };
 
+use crate::slow_down::Listening;
+
 use super::{AzurePlace, CredentialSource, Environment, OpenError, Place, connection};
 
 /// Builds the client.
@@ -46,7 +48,8 @@ pub(super) fn client(
     let channel = connection::channel(&whole, endpoint, environment, "AZURE_ALLOW_HTTP")?;
     let mut builder = MicrosoftAzureBuilder::new()
         .with_client_options(connection::options(channel))
-        .with_retry(connection::retries());
+        .with_retry(connection::retries())
+        .with_http_connector(Listening::default());
     let source = source_of(&settings);
     for (key, value) in settings {
         builder = builder.with_config(key, value);

@@ -7,6 +7,8 @@ use object_store::{
     aws::{AmazonS3Builder, AmazonS3ConfigKey as Key},
 };
 
+use crate::slow_down::Listening;
+
 use super::{
     Environment, OpenError, Place, S3Place,
     connection::{self, Channel},
@@ -103,6 +105,7 @@ fn builder(
     let mut builder = AmazonS3Builder::new()
         .with_client_options(connection::options(channel))
         .with_retry(connection::retries())
+        .with_http_connector(Listening::default())
         // A signature over the body costs a SHA-256 of every pack: as long as the put itself on a fast link. TLS
         // protects the body on its way, and what is read back is compared with its BLAKE3. Without TLS nothing else
         // protects it, so there it is signed.
