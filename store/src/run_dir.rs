@@ -31,6 +31,18 @@ impl RunDir {
         self.folder.uri()
     }
 
+    /// The URI of the store that it is in.
+    pub fn store_uri(&self) -> String {
+        let (path, query) = match self.uri().split_once('?') {
+            Some((path, query)) => (path, format!("?{query}")),
+            None => (self.uri(), String::new()),
+        };
+        let store = path.strip_suffix(self.id.as_str()).unwrap_or(path);
+        // What is left of "file:///run" is the root folder.
+        let store = store.strip_suffix('/').filter(|store| !store.ends_with('/')).unwrap_or(store);
+        format!("{store}{query}")
+    }
+
     pub(crate) fn folder(&self) -> &Folder {
         &self.folder
     }
