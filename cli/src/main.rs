@@ -6,6 +6,7 @@
 //! - [`submit`], [`runs`], [`logs`], [`watch`]: what is asked of a coordinator, over [`client`].
 //! - [`checkpoint`]: a run's checkpoints, straight from its store. [`store_errors`]: what its errors come to.
 //! - [`screen`]: what is seen of a run: a bar, lines, or JSON. [`mod@print`]: the only way to stdout and stderr.
+//! - [`mod@size`]: sizes as people write them.
 //! - [`exit`]: exit codes, and how a failure is reported.
 
 mod address;
@@ -24,6 +25,7 @@ mod run;
 mod runs;
 mod screen;
 mod signals;
+mod size;
 mod spec_file;
 mod store_errors;
 mod submit;
@@ -76,6 +78,6 @@ async fn execute(command: Command, config: Config, bars: &MultiProgress) -> Resu
         Command::Watch(args) => watch::watch(args, client, bars).await,
         Command::Stop(args) => runs::stop(args, client).await,
         Command::Cancel(args) => runs::cancel(args, client).await,
-        Command::Checkpoint(command) => checkpoint::checkpoint(command, client, bars).await,
+        Command::Checkpoint(command) => checkpoint::checkpoint(command, &config, bars).await,
     }
 }

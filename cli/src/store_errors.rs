@@ -1,7 +1,12 @@
 //! Which exit code goes with which error of a store.
 
 use object_store::Error as Refusal;
-use whimbrel_store::{LogError, OpenError, ProbeError, ReadManifestError, StoreError, VerifyError};
+use whimbrel_store::{
+    AppendError, CommitError, CreateError, LogError, OfficeError, OpenError, ProbeError, ReadManifestError,
+    RestoreError, SaveError, StoreError, VerifyError,
+    diff::DiffError,
+    interop::{ExportError, ImportError, ModelError},
+};
 
 use crate::exit::{Code, Failure};
 
@@ -46,13 +51,83 @@ impl From<ProbeError> for Failure {
     }
 }
 
+fn log_code(error: &LogError) -> Code {
+    match error {
+        LogError::NoRun { .. } => Code::BadInput,
+        LogError::Store(source) => code(source),
+        LogError::Contradiction { .. } => Code::Unreachable,
+        LogError::Entry { .. } | LogError::Hole { .. } | LogError::Order { .. } => Code::Damaged,
+    }
+}
+
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
+        Self::new(log_code(&error), error)
+    }
+}
+
+fn append_code(error: &AppendError) -> Code {
+    match error {
+        AppendError::Fenced { .. } => Code::Failed,
+        AppendError::Log(source) => log_code(source),
+    }
+}
+
+fn restore_code(error: &RestoreError) -> Code {
+    match error {
+        RestoreError::Store(source) => code(source),
+        RestoreError::Layout { .. } => Code::BadInput,
+        RestoreError::Manifest { .. } | RestoreError::Damaged { .. } => Code::Damaged,
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        Self::bad_input(error)
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
         let code = match &error {
-            LogError::NoRun { .. } => Code::BadInput,
-            LogError::Store(source) => code(source),
-            LogError::Contradiction { .. } => Code::Unreachable,
-            LogError::Entry { .. } | LogError::Hole { .. } | LogError::Order { .. } => Code::Damaged,
+            ExportError::NotEmpty { .. } | ExportError::Write { .. } => Code::BadInput,
+            ExportError::Read(source) => restore_code(source),
+            ExportError::Store(source) => code(source),
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let save = |error: &SaveError| match error {
+            SaveError::Store(source) => code(source),
+            SaveError::Range { .. } => Code::Failed,
+        };
+        let code = match &error {
+            ImportError::Model(_) | ImportError::Ended { .. } | ImportError::NotStopped { .. } => {
+                Code::BadInput
+            }
+            ImportError::Save(source) => save(source),
+            ImportError::Log(source)
+            | ImportError::Create(CreateError::Log(source))
+            | ImportError::Office(OfficeError { source, .. }) => log_code(source),
+            ImportError::Create(CreateError::Exists { .. }) => Code::BadInput,
+            ImportError::Commit(CommitError::Store(source)) => code(source),
+            ImportError::Commit(CommitError::Append(source)) | ImportError::Append(source) => {
+                append_code(source)
+            }
+            ImportError::Commit(_) => Code::Failed,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<DiffError> for Failure {
+    fn from(error: DiffError) -> Self {
+        let code = match &error {
+            DiffError::Read(source) => restore_code(source),
+            DiffError::Store(source) => code(source),
         };
         Self::new(code, error)
     }

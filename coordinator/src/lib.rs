@@ -30,7 +30,7 @@ mod services;
 mod token;
 mod wire;
 
-pub use opening::SubmitError;
+pub use opening::{SubmitError, new_run_id};
 pub use server::{Coordinator, ServeError, Settings, StartError};
 pub use token::{Token, TokenError};
 pub use whimbrel_core::Timing;

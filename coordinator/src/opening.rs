@@ -105,7 +105,7 @@ pub(crate) async fn submit(
 ) -> Result<Opened, SubmitError> {
     let spec = RunSpec::parse("the run spec", text, &[])?;
     store.probe().await?;
-    let id = new_id(&spec.name)?;
+    let id = new_run_id(&spec.name)?;
     let dir = store.run(&id);
     dir.create(&spec.to_toml(), submitter).await?;
     let office = dir.take_office(coordinator).await?;
@@ -261,8 +261,8 @@ fn outcome_word(ended: &Ended) -> &'static str {
     }
 }
 
-/// The run's name and six random characters, none of them easily mistaken for another.
-fn new_id(name: &str) -> Result<RunId, SubmitError> {
+/// A new run's id: its name and six random characters, none of them easily mistaken for another.
+pub fn new_run_id(name: &str) -> Result<RunId, SubmitError> {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut random = [0_u8; 6];
     getrandom::fill(&mut random).map_err(|error| SubmitError::Name(error.to_string()))?;

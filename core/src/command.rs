@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use whimbrel_plan::{Member, NodeId, Origin, RunId, WorkerId};
 
-use crate::{event::Exit, view::Phase};
+use crate::{event::Exit, interval::Interval, view::Phase};
 
 /// Something is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,6 +222,8 @@ pub enum Notice {
         /// The loss.
         val_loss: f64,
     },
+    /// The core takes checkpoints at another interval from now on.
+    Interval(Interval),
     /// Something went wrong and is handled.
     Warning {
         /// What.

@@ -130,7 +130,7 @@ impl Run {
         let committed = self.saves.committed;
         match &self.saves.failure {
             Some(failure) if self.held() > committed => {
-                format!("stopped, but the checkpoint could not be saved: {failure}")
+                format!("stopped, but the checkpoint could not be saved: {}", failure.reason)
             }
             _ if self.high > committed.unwrap_or(0) => {
                 let kept = committed.unwrap_or(0);
@@ -157,7 +157,7 @@ impl Run {
             return true;
         }
         if self.saves.refusals >= self.facts.tries {
-            let reason = self.saves.failure.clone().unwrap_or_default();
+            let reason = self.saves.failure.as_ref().map_or("", |failure| failure.reason.as_str());
             self.fail(format!("the last checkpoint could not be saved: {reason}"), Vec::new(), out);
             return true;
         }

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
-use crate::facts::{RunFacts, Start};
+use crate::{
+    facts::{Past, RunFacts, Start},
+    interval::SaveCost,
+};
 
 /// Something happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +24,8 @@ pub enum Event {
         epoch: u64,
         /// Where the state is.
         start: Start,
+        /// What the run has been through.
+        past: Past,
     },
     /// A node offers slots for workers.
     NodeJoined {
@@ -171,6 +176,8 @@ pub enum RunEvent {
         step: u64,
         /// Its manifest's name.
         manifest: String,
+        /// What it cost.
+        cost: SaveCost,
     },
     /// A checkpoint could not be committed.
     CommitFailed {

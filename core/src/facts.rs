@@ -30,6 +30,17 @@ pub enum CheckpointEvery {
     Steps(u64),
     /// After so much time: the core asks.
     Time(Duration),
+    /// As often as is cheapest, by [`Interval`](crate::Interval): the core asks.
+    Auto,
+}
+
+/// What a run has been through under earlier coordinators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Past {
+    /// How long it was trained.
+    pub trained: Duration,
+    /// How often its whole membership was lost, its coordinator's with it included.
+    pub failures: u32,
 }
 
 /// Where a run's state is when nobody holds it.
@@ -75,6 +86,14 @@ pub struct Timing {
     pub save: Duration,
     /// A checkpoint that failed is tried again after this long.
     pub save_again: Duration,
+    /// Where intervals between checkpoints are left to the core: the time to the first one, which shows what one costs.
+    pub first_save: Duration,
+    /// The shortest interval that the core chooses.
+    pub least_interval: Duration,
+    /// The longest.
+    pub most_interval: Duration,
+    /// The time between failures that the core begins with, not having seen any.
+    pub prior: Duration,
 }
 
 impl Default for Timing {
@@ -88,6 +107,10 @@ impl Default for Timing {
             restart: Duration::from_secs(1),
             save: Duration::from_secs(1800),
             save_again: Duration::from_secs(5),
+            first_save: Duration::from_secs(60),
+            least_interval: Duration::from_secs(10),
+            most_interval: Duration::from_secs(4 * 3600),
+            prior: Duration::from_secs(12 * 3600),
         }
     }
 }

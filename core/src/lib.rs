@@ -11,7 +11,7 @@
 //! - `run`: a run as the core sees it, and `settle`, the one place where it asks "what now?";
 //! - `places`: slots of nodes given to runs, workers started and started again;
 //! - `membership`: generations formed, broken, halted and replaced;
-//! - `saving`: checkpoints from the first slice to the commit;
+//! - `saving`: checkpoints from the first slice to the commit; [`interval`]: how often, where that is left to the core;
 //! - `ending`: finished, failed, cancelled, stopped.
 
 mod ending;
@@ -24,6 +24,7 @@ mod view;
 pub mod command;
 pub mod event;
 pub mod facts;
+pub mod interval;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,8 +33,9 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 pub use crate::{
     command::{Command, End, Formation, Notice, Outcome},
     event::{Cause, Event, Exit, RunEvent},
-    facts::{CheckpointEvery, RunFacts, Start, Timing},
-    view::{Phase, RunView, WorkerView},
+    facts::{CheckpointEvery, Past, RunFacts, Start, Timing},
+    interval::{Bound, Interval, SaveCost},
+    view::{Phase, RunView, SaveFailure, WorkerView},
 };
 use crate::{places::Node, run::Run};
 
@@ -41,6 +43,8 @@ use crate::{places::Node, run::Run};
 #[derive(Debug)]
 pub struct Core {
     timing: Timing,
+    /// When the last event was taken.
+    now: Duration,
     nodes: BTreeMap<NodeId, Node>,
     runs: BTreeMap<RunId, Run>,
     /// In the order of submission, which is the order in which they are given nodes.
@@ -50,15 +54,18 @@ pub struct Core {
 impl Core {
     /// A core that knows of no node and no run.
     pub fn new(timing: Timing) -> Self {
-        Self { timing, nodes: BTreeMap::new(), runs: BTreeMap::new(), order: Vec::new() }
+        Self { timing, now: Duration::ZERO, nodes: BTreeMap::new(), runs: BTreeMap::new(), order: Vec::new() }
     }
 
     /// Takes an event and decides. `now` is the time since any fixed moment and never goes back.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
+        self.now = now;
         match event {
             Event::Tick => self.find_silent_nodes(now, &mut commands),
-            Event::RunOpened { run, facts, epoch, start } => self.open(now, run, facts, epoch, start),
+            Event::RunOpened { run, facts, epoch, start, past } => {
+                self.open(now, Run::new(run, facts, self.timing, epoch, start, past, now));
+            }
             Event::NodeJoined { node, slots } => {
                 self.nodes.insert(node, Node { slots, heard: now });
             }
@@ -101,17 +108,17 @@ impl Core {
 
     /// How a run stands.
     pub fn view(&self, run: &RunId) -> Option<RunView> {
-        self.runs.get(run).map(Run::view)
+        self.runs.get(run).map(|run| run.view(self.now))
     }
 
     /// All runs in the order of their submission.
     pub fn views(&self) -> Vec<(RunId, RunView)> {
-        let view = |id: &RunId| self.runs.get(id).map(|run| (id.clone(), run.view()));
+        let view = |id: &RunId| self.runs.get(id).map(|run| (id.clone(), run.view(self.now)));
         self.order.iter().filter_map(view).collect()
     }
 
-    fn open(&mut self, now: Duration, id: RunId, facts: RunFacts, epoch: u64, start: Start) {
-        let mut run = Run::new(id.clone(), facts, self.timing, epoch, start, now);
+    fn open(&mut self, now: Duration, mut run: Run) {
+        let id = run.id.clone();
         if let Some(before) = self.runs.remove(&id) {
             run.inherit(before, now);
         }

@@ -59,10 +59,12 @@ impl Live {
 impl Run {
     /// Takes note that a worker is gone, if it was a member.
     pub(crate) fn miss_member(&mut self, now: Duration, worker: WorkerId) {
-        if let Some(live) = &mut self.live
-            && live.present.remove(&worker)
-            && live.broken.is_none()
-        {
+        let Some(live) = &mut self.live else { return };
+        if !live.present.remove(&worker) {
+            return;
+        }
+        self.experience.lost_one_of(live.members.len());
+        if live.broken.is_none() {
             live.broken = Some(now);
             self.gap_since = now;
         }
@@ -246,6 +248,9 @@ impl Run {
             if !self.has_ended() {
                 self.form(now, out);
             }
+            if self.live.is_none() {
+                self.experience.rests(now);
+            }
         }
         let admit = self.newcomers_wait(now);
         let halt = admit || self.is_stopping();
@@ -400,6 +405,7 @@ impl Run {
             self.told = step;
         }
         self.saves.generation_formed(number, &ids);
+        self.experience.trains(now);
         let notice = Notice::Formed {
             generation: number,
             step,

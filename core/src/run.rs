@@ -8,7 +8,8 @@ use crate::{
     command::{Command, Notice},
     ending::Intent,
     event::RunEvent,
-    facts::{RunFacts, Start, Timing},
+    facts::{Past, RunFacts, Start, Timing},
+    interval::{Experience, Interval},
     membership::Live,
     places::{Place, Preparation},
     saving::Saves,
@@ -42,6 +43,10 @@ pub(crate) struct Run {
     pub(crate) loss: Option<f64>,
     pub(crate) val_loss: Option<f64>,
     pub(crate) saves: Saves,
+    /// What saves cost and how often the membership was lost.
+    pub(crate) experience: Experience,
+    /// The interval last announced.
+    pub(crate) interval_told: Option<Interval>,
     /// Failures in a row to read a checkpoint because the store was out of reach.
     pub(crate) restore_failures: u32,
     /// How `setup` failed on a node just now, and its last lines.
@@ -104,6 +109,7 @@ impl Run {
         timing: Timing,
         epoch: u64,
         start: Start,
+        past: Past,
         now: Duration,
     ) -> Self {
         Self {
@@ -112,6 +118,8 @@ impl Run {
             epoch,
             high: start.step(),
             saves: Saves::new(&start, now),
+            experience: Experience::new(past),
+            interval_told: None,
             facts,
             start: Some(start),
             places: BTreeMap::new(),
@@ -163,7 +171,10 @@ impl Run {
             RunEvent::SliceFailed { worker, generation, step, reason } => {
                 self.slice_failed(now, worker, generation, step, &reason, out);
             }
-            RunEvent::Committed { step, manifest } => self.committed(step, manifest),
+            RunEvent::Committed { step, manifest, cost } => {
+                self.committed(step, manifest, cost);
+                self.announce_interval(now, out);
+            }
             RunEvent::CommitFailed { step, reason } => self.commit_failed(now, step, &reason, out),
             RunEvent::Completed { worker, generation, state, loss, val_loss } => {
                 self.completed(now, worker, generation, state, loss, val_loss, out);
@@ -189,7 +200,7 @@ impl Run {
                 }
             }
             RunEvent::WorkerExited { worker, exit, tail } => self.worker_exited(now, worker, exit, tail, out),
-            RunEvent::Committed { step, manifest } => self.committed(step, manifest),
+            RunEvent::Committed { step, manifest, cost } => self.committed(step, manifest, cost),
             RunEvent::EndRecorded => self.end_recorded(out),
             RunEvent::OfficeLost { reason } => self.office_lost(reason, out),
             _ => {}

@@ -12,10 +12,15 @@ use std::{
 use whimbrel_plan::WorkerId;
 
 use crate::{
-    command::Command,
+    command::{Command, Notice},
     facts::{CheckpointEvery, Start},
+    interval::{Interval, SaveCost},
     run::{Run, WorkerState},
+    view::SaveFailure,
 };
+
+/// An interval is news when it is longer or shorter than the last one told of by this factor.
+const NOTICEABLE: (u32, u32) = (5, 4);
 
 /// So many generations back, slices may still arrive.
 const REMEMBERED: usize = 8;
@@ -52,7 +57,7 @@ pub(crate) struct Saves {
     /// How often in a row the store refused the checkpoint that the run's end waits for.
     pub(crate) refusals: u32,
     /// Why the last one failed, unless one was committed since.
-    pub(crate) failure: Option<String>,
+    pub(crate) failure: Option<SaveFailure>,
 }
 
 impl Saves {
@@ -184,7 +189,8 @@ impl Run {
         }
     }
 
-    pub(crate) fn committed(&mut self, step: u64, manifest: String) {
+    pub(crate) fn committed(&mut self, step: u64, manifest: String, cost: SaveCost) {
+        self.experience.saved(cost);
         self.saves.committing.retain(|&(_, committing)| committing != step);
         if self.saves.committed.is_none_or(|committed| committed < step) {
             self.saves.committed = Some(step);
@@ -262,15 +268,36 @@ impl Run {
         if !later && !self.saves.is_superseded(step) {
             self.saves.again = Some((step, now + self.timing.save_again));
         }
-        self.saves.failure = Some(reason.to_owned());
+        self.saves.failure = Some(SaveFailure { step, reason: reason.to_owned() });
         out.push(Command::Discard { run: self.id.clone(), generation, step });
         self.warn(format!("the checkpoint of step {step} could not be saved: {reason}"), Vec::new(), out);
+    }
+
+    /// The interval between checkpoints, where that is left to the core.
+    pub(crate) fn interval(&self, now: Duration) -> Option<Interval> {
+        (self.facts.checkpoint == CheckpointEvery::Auto).then(|| self.experience.interval(now, &self.timing))
+    }
+
+    /// Says how often checkpoints are taken, once it is noticeably not what was said before.
+    pub(crate) fn announce_interval(&mut self, now: Duration, out: &mut Vec<Command>) {
+        let Some(interval) = self.interval(now) else { return };
+        let noticeable = self.interval_told.is_none_or(|told| {
+            let (less, more) = (told.every.min(interval.every), told.every.max(interval.every));
+            told.cost.is_none() || more > less * NOTICEABLE.0 / NOTICEABLE.1
+        });
+        if noticeable {
+            self.interval_told = Some(interval);
+            self.announce(Notice::Interval(interval), out);
+        }
     }
 
     /// Asks the members for a checkpoint when one is due by time, or is to make up for one that failed.
     pub(crate) fn ask_for_checkpoint(&mut self, now: Duration, out: &mut Vec<Command>) {
         let due = match self.facts.checkpoint {
             CheckpointEvery::Time(every) => now.saturating_sub(self.saves.begun) >= every,
+            CheckpointEvery::Auto => {
+                now.saturating_sub(self.saves.begun) >= self.experience.interval(now, &self.timing).every
+            }
             CheckpointEvery::Steps(_) => false,
         };
         let due = due || self.saves.again.is_some_and(|(_, again)| again <= now);

@@ -1,12 +1,13 @@
 //! How a run stands, for people.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use whimbrel_plan::{NodeId, WorkerId};
 
 use crate::{
     command::Outcome,
     ending::Intent,
+    interval::Interval,
     places::Preparation,
     run::{Run, WorkerState},
 };
@@ -55,6 +56,19 @@ pub struct RunView {
     pub val_loss: Option<f64>,
     /// Steps applied in the newest committed checkpoint.
     pub checkpoint: Option<u64>,
+    /// How often checkpoints are taken, where that is left to the core.
+    pub interval: Option<Interval>,
+    /// The last failure to save a checkpoint, unless one was committed since.
+    pub save_failure: Option<SaveFailure>,
+}
+
+/// A checkpoint that could not be saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaveFailure {
+    /// Steps applied to it.
+    pub step: u64,
+    /// Which worker failed, on what, and how.
+    pub reason: String,
 }
 
 /// How a worker stands.
@@ -77,7 +91,7 @@ pub struct WorkerView {
 }
 
 impl Run {
-    pub(crate) fn view(&self) -> RunView {
+    pub(crate) fn view(&self, now: Duration) -> RunView {
         let (phase, detail) = self.phase();
         let share = |id: &WorkerId| {
             let live = self.live.as_ref()?;
@@ -114,6 +128,8 @@ impl Run {
             loss: self.loss,
             val_loss: self.val_loss,
             checkpoint: self.saves.committed,
+            interval: self.interval(now),
+            save_failure: self.saves.failure.clone(),
         }
     }
 

@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use whimbrel_core::{
-    Cause, CheckpointEvery, Command, Core, End, Event, Exit, Formation, Notice, Outcome, Phase, RunEvent,
-    RunFacts, Start, Timing,
+    Cause, CheckpointEvery, Command, Core, End, Event, Exit, Formation, Notice, Outcome, Past, Phase,
+    RunEvent, RunFacts, SaveCost, Start, Timing,
 };
 use whimbrel_plan::{NodeId, Origin, RunId, WorkerId};
 
@@ -52,7 +52,7 @@ impl Story {
     }
 
     fn opens(&mut self, name: &str, start: Start, facts: RunFacts) {
-        self.happens(Event::RunOpened { run: run(name), facts, epoch: 1, start });
+        self.happens(Event::RunOpened { run: run(name), facts, epoch: 1, start, past: Past::default() });
     }
 
     fn happens(&mut self, event: Event) {
@@ -101,6 +101,13 @@ impl Story {
 
     fn saves(&mut self, worker: u64, generation: u64, step: u64) {
         self.of_run(RunEvent::SliceSaved { worker: WorkerId(worker), generation, step });
+    }
+
+    /// The checkpoint of that step is committed; training stood still for `stall` seconds, and all took ten times that.
+    fn is_committed(&mut self, step: u64, stall: u64) {
+        let stall = Duration::from_secs(stall);
+        let cost = SaveCost { stall, duration: stall * 10 };
+        self.of_run(RunEvent::Committed { step, manifest: format!("{step}-a"), cost });
     }
 
     fn completes(&mut self, worker: u64, generation: u64, bits: u8) {
@@ -315,6 +322,75 @@ fn a_checkpoint_due_by_time_is_asked_for_once() {
     assert_eq!(story.said(), [Command::Commit { run: run("r"), generation: 1, step: 13 }]);
 }
 
+/// Seconds until the members are asked for a checkpoint, while they apply a step in each.
+fn seconds_to_the_next_checkpoint(story: &mut Story, generation: u64, step: &mut u64) -> u64 {
+    story.said();
+    for seconds in 1.. {
+        *step += 1;
+        story.seconds_pass(1);
+        story.applies(1, generation, *step);
+        if asked(&story.said()).iter().any(|&(_, checkpoint, _)| checkpoint) {
+            return seconds;
+        }
+    }
+    unreachable!("an endless range")
+}
+
+#[test]
+fn checkpoints_are_taken_as_often_as_is_cheapest() {
+    let auto = RunFacts { steps: 100_000, checkpoint: CheckpointEvery::Auto, ..facts() };
+    let mut story = Story::with_two_workers(auto);
+    let mut step = 0;
+    // What one costs shows the first, which comes soon.
+    assert_eq!(seconds_to_the_next_checkpoint(&mut story, 1, &mut step), 60);
+    story.saves(1, 1, step);
+    story.saves(2, 1, step);
+    story.is_committed(step, 2);
+    // Of two seconds' cost and a failure in twelve hours, the prior: √(2 × 2 s × 12 h).
+    let told = story.said().into_iter().find_map(|command| match command {
+        Command::Announce { notice: Notice::Interval(interval), .. } => Some(interval),
+        _ => None,
+    });
+    let told = told.unwrap();
+    assert_eq!((told.cost, told.every.as_secs()), (Some(Duration::from_secs(2)), 415));
+    assert_eq!(seconds_to_the_next_checkpoint(&mut story, 1, &mut step), 418);
+
+    // It fails at a store that refuses: that is said, made up for soon, and kept in sight until one succeeds.
+    let (worker, reason) = (WorkerId(2), "cannot create s3://lab/runs/r/packs/x: 503".to_owned());
+    story.of_run(RunEvent::SliceFailed { worker, generation: 1, step, reason });
+    let expected = format!(
+        "the checkpoint of step {step} could not be saved: worker w2: cannot create \
+                            s3://lab/runs/r/packs/x: 503"
+    );
+    assert_eq!(warnings(&story.said()), [expected]);
+    let failure = |story: &Story| story.core.view(&run("r")).unwrap().save_failure;
+    assert_eq!(failure(&story).map(|failure| failure.step), Some(step));
+    assert_eq!(seconds_to_the_next_checkpoint(&mut story, 1, &mut step), 5);
+    story.saves(1, 1, step);
+    story.saves(2, 1, step);
+    assert!(failure(&story).is_some(), "it is not committed yet");
+    story.is_committed(step, 2);
+    assert_eq!(failure(&story), None);
+
+    // A worker in two is lost, and half a failure in some minutes says little beside the prior: √(2 × 2 s × 8.1 h).
+    story.is_killed(2);
+    story.breaks_off(1, 1, step);
+    let interval = story.core.view(&run("r")).unwrap().interval.unwrap();
+    assert_eq!(interval.every.as_secs(), 341);
+    assert_eq!(seconds_to_the_next_checkpoint(&mut story, 2, &mut step), 343);
+}
+
+#[test]
+fn a_run_that_was_lost_often_is_saved_often() {
+    let mut story =
+        Story { core: Core::new(Timing::default()), now: Duration::from_secs(1000), said: Vec::new() };
+    let auto = RunFacts { checkpoint: CheckpointEvery::Auto, ..facts() };
+    let past = Past { trained: Duration::from_secs(12 * 3600), failures: 23 };
+    story.happens(Event::RunOpened { run: run("r"), facts: auto, epoch: 24, start: Start::Initial, past });
+    let interval = story.core.view(&run("r")).unwrap().interval.unwrap();
+    assert_eq!((interval.between_failures, interval.cost), (Duration::from_secs(3600), None));
+}
+
 #[test]
 fn a_checkpoint_that_a_member_did_not_live_to_save_stands_in_nobodys_way() {
     let every = CheckpointEvery::Time(Duration::from_secs(60));
@@ -343,7 +419,7 @@ fn a_stop_saves_and_then_ends() {
     story.saves(2, 1, 6);
     assert!(story.said().contains(&Command::Commit { run: run("r"), generation: 1, step: 6 }));
 
-    story.of_run(RunEvent::Committed { step: 6, manifest: "6-a".into() });
+    story.is_committed(6, 0);
     let said = story.said();
     let recorded = said.iter().find_map(|command| match command {
         Command::RecordEnd { end, .. } => Some((end.outcome, end.step, end.reason.as_str())),
@@ -383,7 +459,7 @@ fn a_resumed_run_waits_for_its_old_workers_to_leave() {
     story.halts(2, 1, 6);
     story.saves(1, 1, 6);
     story.saves(2, 1, 6);
-    story.of_run(RunEvent::Committed { step: 6, manifest: "6-a".into() });
+    story.is_committed(6, 0);
     story.of_run(RunEvent::EndRecorded);
     story.exits(1, Exit::Code(0));
     story.said();

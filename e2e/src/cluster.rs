@@ -10,29 +10,40 @@ use serde_json::Value;
 
 use crate::{process::Process, programs, run::PATIENCE, spec::Spec};
 
-/// A coordinator over the folder `runs`, and what it takes to talk to it.
+/// A coordinator over a store, and what it takes to talk to it.
 #[derive(Debug)]
 pub struct Cluster {
     folder: PathBuf,
+    store: String,
+    environment: Vec<(&'static str, String)>,
     address: String,
     coordinator: Option<Process>,
 }
 
 impl Cluster {
-    /// Starts a coordinator on a free port of this machine.
+    /// Starts a coordinator over the folder `runs`, on a free port of this machine.
     pub fn start(folder: &Path) -> Self {
+        Self::start_over(folder, folder.join("runs").to_str().unwrap(), Vec::new())
+    }
+
+    /// Starts one over a store that is reached by these environment variables.
+    pub fn start_over(folder: &Path, store: &str, environment: Vec<(&'static str, String)>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut cluster =
-            Self { folder: folder.to_owned(), address: format!("127.0.0.1:{port}"), coordinator: None };
+        let mut cluster = Self {
+            folder: folder.to_owned(),
+            store: store.to_owned(),
+            environment,
+            address: format!("127.0.0.1:{port}"),
+            coordinator: None,
+        };
         cluster.start_coordinator();
         cluster
     }
 
     /// Starts the coordinator, again where it has been killed, and waits until it answers.
     pub fn start_coordinator(&mut self) {
-        let mut command = Command::new(programs::whimbrel());
-        command.args(["coordinator", "--listen", &self.address, "--store"]).arg(self.folder.join("runs"));
-        command.current_dir(&self.folder);
+        let mut command = self.whimbrel();
+        command.args(["coordinator", "--listen", &self.address, "--store", &self.store]);
         self.coordinator = Some(Process::start(command));
         let deadline = Instant::now() + PATIENCE;
         while !self.call(&["runs", "--json"]).status.success() {
@@ -46,9 +57,9 @@ impl Cluster {
 
     /// Starts an agent that offers `slots` slots.
     pub fn agent(&self, name: &str, slots: u32) -> Process {
-        let mut command = Command::new(programs::whimbrel());
+        let mut command = self.whimbrel();
         command.args(["agent", "--join", &self.address, "--name", name, "--provider", "test", "--slots"]);
-        command.arg(slots.to_string()).current_dir(&self.folder);
+        command.arg(slots.to_string());
         Process::start(command)
     }
 
@@ -64,14 +75,19 @@ impl Cluster {
 
     /// Runs a `whimbrel` command against the coordinator.
     pub fn call(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(programs::whimbrel());
-        command.args(arguments).args(["--coordinator", &self.address]).current_dir(&self.folder);
-        command.output().unwrap()
+        self.whimbrel().args(arguments).args(["--coordinator", &self.address]).output().unwrap()
     }
 
     /// Runs a `whimbrel` command that needs no coordinator, in the cluster's folder.
     pub fn folder_command(&self, arguments: &[&str]) -> Output {
-        Command::new(programs::whimbrel()).args(arguments).current_dir(&self.folder).output().unwrap()
+        self.whimbrel().args(arguments).output().unwrap()
+    }
+
+    /// A `whimbrel` command in the cluster's folder, which can reach its store.
+    fn whimbrel(&self) -> Command {
+        let mut command = Command::new(programs::whimbrel());
+        command.current_dir(&self.folder).envs(self.environment.iter().cloned());
+        command
     }
 
     /// Submits a spec and returns the run's name.

@@ -3,7 +3,9 @@
 //! - [`programs`]: the programs under test, built as a user builds them;
 //! - [`run`]: a `whimbrel run` as a child process, its events read as they come;
 //! - [`spec`]: run specs, small enough that a test takes seconds;
-//! - [`cluster`]: a coordinator and agents as processes of their own.
+//! - [`cluster`]: a coordinator and agents as processes of their own;
+//! - [`story`], [`player`]: what a run does with its store, by a program that can be killed in it;
+//! - [`matrix`]: every fault at every operation of that.
 //!
 //! A test tells a story: start a run, wait for the event that it is about, do something to a process, look at what comes
 //! of it. Nothing waits for time to pass, and every wait has a deadline, so that a failure says what did not happen.
@@ -17,7 +19,10 @@
 )]
 
 pub mod cluster;
+pub mod matrix;
+pub mod player;
 pub mod process;
 pub mod programs;
 pub mod run;
 pub mod spec;
+pub mod story;

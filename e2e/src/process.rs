@@ -1,11 +1,11 @@
 //! Child processes that never outlive their test, and signals to them.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, ExitStatus, Stdio},
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -17,10 +17,15 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     errors: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
 }
+
+/// A deadline that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late;
 
 /// The process with this id, as a signal's addressee.
 pub fn pid(id: u32) -> Pid {
@@ -38,9 +43,20 @@ pub fn lives(id: u32) -> bool {
 }
 
 impl Process {
-    /// Starts a command.
+    /// Starts a command, with nothing on its standard input.
     pub fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts a command that is to be [told](Self::say) things.
+    pub fn start_with_input(mut command: Command) -> Self {
+        command.stdin(Stdio::piped());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (sender, lines) = channel();
@@ -61,7 +77,8 @@ impl Process {
             drop(sender);
             stderr_reader.join().unwrap();
         });
-        Self { child, lines, errors, reader: Some(reader) }
+        let input = child.stdin.take();
+        Self { child, input, lines, errors, reader: Some(reader) }
     }
 
     /// Its process id.
@@ -69,15 +86,27 @@ impl Process {
         self.child.id()
     }
 
+    /// Writes a line to its standard input. It may have ended already.
+    pub fn say(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("the process was started with an input");
+        writeln!(input, "{line}").ok();
+    }
+
     /// The next line of its standard output; `None` once that is closed.
     pub fn line(&self, deadline: Instant) -> Option<String> {
+        match self.line_or_late(deadline) {
+            Ok(line) => line,
+            Err(Late) => panic!("no line of output in time; standard error:\n{}", self.errors()),
+        }
+    }
+
+    /// The same, where coming too late is an answer, too.
+    pub fn line_or_late(&self, deadline: Instant) -> Result<Option<String>, Late> {
         let wait = deadline.saturating_duration_since(Instant::now());
         match self.lines.recv_timeout(wait) {
-            Ok(line) => Some(line),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                panic!("no line of output in time; standard error:\n{}", self.errors())
-            }
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => Err(Late),
         }
     }
 

@@ -135,6 +135,14 @@ impl From<&TensorSpec> for v1::Tensor {
             Dtype::I64 => v1::Dtype::I64,
             Dtype::I32 => v1::Dtype::I32,
             Dtype::U8 => v1::Dtype::U8,
+            Dtype::BOOL => v1::Dtype::Bool,
+            Dtype::I8 => v1::Dtype::I8,
+            Dtype::F8_E4M3 => v1::Dtype::F8E4m3,
+            Dtype::F8_E5M2 => v1::Dtype::F8E5m2,
+            Dtype::I16 => v1::Dtype::I16,
+            Dtype::U16 => v1::Dtype::U16,
+            Dtype::U32 => v1::Dtype::U32,
+            Dtype::U64 => v1::Dtype::U64,
             // A later dtype of the state crate needs a number of its own in the protocol first.
             _ => v1::Dtype::Unspecified,
         };
@@ -155,6 +163,14 @@ impl TryFrom<v1::Tensor> for TensorSpec {
             v1::Dtype::I64 => Dtype::I64,
             v1::Dtype::I32 => Dtype::I32,
             v1::Dtype::U8 => Dtype::U8,
+            v1::Dtype::Bool => Dtype::BOOL,
+            v1::Dtype::I8 => Dtype::I8,
+            v1::Dtype::F8E4m3 => Dtype::F8_E4M3,
+            v1::Dtype::F8E5m2 => Dtype::F8_E5M2,
+            v1::Dtype::I16 => Dtype::I16,
+            v1::Dtype::U16 => Dtype::U16,
+            v1::Dtype::U32 => Dtype::U32,
+            v1::Dtype::U64 => Dtype::U64,
             v1::Dtype::Unspecified => {
                 return Err(WireError::Invalid("tensor.dtype", format!("{} (unknown)", wire.dtype)));
             }

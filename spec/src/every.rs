@@ -1,6 +1,6 @@
 //! How often something is done: every so many steps, or after so much time.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{cmp::Ordering, fmt, str::FromStr, time::Duration};
 
 use crate::time::{self, InvalidTime};
 
@@ -11,6 +11,15 @@ pub enum Every {
     Steps(u64),
     /// Whenever this much time has passed; 1 ms to 30 days.
     Time(Duration),
+}
+
+/// How often checkpoints are taken. Written as [`Every`] is, or `"auto"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CheckpointEvery {
+    /// As often as the spec says.
+    Fixed(Every),
+    /// As often as is cheapest, going by what checkpoints cost and how often work is lost.
+    Auto,
 }
 
 /// The text says neither a number of steps nor a time.
@@ -31,6 +40,34 @@ pub enum InvalidEvery {
     /// It is a time that is too short or too long.
     #[error(transparent)]
     Time(InvalidTime),
+}
+
+impl Every {
+    /// Which of two intervals is longer; `None` where one is in steps and the other a time.
+    pub(crate) fn compare(self, other: Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Steps(one), Self::Steps(other)) => Some(one.cmp(&other)),
+            (Self::Time(one), Self::Time(other)) => Some(one.cmp(&other)),
+            (Self::Steps(_), Self::Time(_)) | (Self::Time(_), Self::Steps(_)) => None,
+        }
+    }
+}
+
+impl fmt::Display for CheckpointEvery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(every) => every.fmt(f),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+impl FromStr for CheckpointEvery {
+    type Err = InvalidEvery;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEvery> {
+        if text.trim() == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Fixed) }
+    }
 }
 
 impl fmt::Display for Every {

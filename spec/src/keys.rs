@@ -57,15 +57,24 @@ pub(crate) const ENVIRONMENT: Key =
     Key::optional("workers", "environment", r#"environment = { RUST_LOG = "info" }"#);
 
 pub(crate) const STORE: Key = Key::optional("checkpoint", "store", r#"store = "s3://bucket/runs""#);
+pub(crate) const REPLICAS: Key =
+    Key::optional("checkpoint", "replicas", r#"replicas = ["az://container/runs"]"#);
 pub(crate) const CHECKPOINT_EVERY: Key =
-    Key::optional("checkpoint", "every", r#"every = "200 steps" or every = "5m""#);
-pub(crate) const KEEP: Key = Key::optional("checkpoint", "keep", "keep = 3");
+    Key::optional("checkpoint", "every", r#"every = "200 steps" or every = "5m" or every = "auto""#);
+pub(crate) const KEEP: Key =
+    Key::optional("checkpoint", "keep", r#"keep = 3 or keep = { last = 3, every = "1000 steps" }"#);
+pub(crate) const BANDWIDTH: Key = Key::optional("checkpoint", "bandwidth", r#"bandwidth = "100 MB/s""#);
+
+/// The table that `keep` may be.
+pub(crate) const KEEP_TABLE: &str = "checkpoint.keep";
+pub(crate) const KEEP_LAST: Key = Key::optional(KEEP_TABLE, "last", "last = 3");
+pub(crate) const KEEP_EVERY: Key = Key::optional(KEEP_TABLE, "every", r#"every = "1000 steps""#);
 
 pub(crate) const MODE: Key = Key::optional("reduction", "mode", r#"mode = "exact""#);
 pub(crate) const ON_NONFINITE: Key = Key::optional("reduction", "on_nonfinite", r#"on_nonfinite = "stop""#);
 
 /// All of them, in the order of the file.
-pub(crate) const ALL: [&Key; 26] = [
+pub(crate) const ALL: [&Key; 30] = [
     &NAME,
     &SETUP,
     &COMMAND,
@@ -88,8 +97,12 @@ pub(crate) const ALL: [&Key; 26] = [
     &STEP_TIMEOUT,
     &ENVIRONMENT,
     &STORE,
+    &REPLICAS,
     &CHECKPOINT_EVERY,
     &KEEP,
+    &KEEP_LAST,
+    &KEEP_EVERY,
+    &BANDWIDTH,
     &MODE,
     &ON_NONFINITE,
 ];
@@ -109,8 +122,10 @@ pub(crate) fn meant_by(table: &str, name: &str) -> Vec<String> {
         return Vec::new();
     }
     let name = name.to_lowercase();
+    // Who writes `every` at the top does not mean a key of a table within a table.
+    let outer = |key: &&Key| !key.table.contains('.');
     let elsewhere: Vec<String> =
-        ALL.into_iter().filter(|key| key.name == name).map(|key| key.dotted()).collect();
+        ALL.into_iter().filter(outer).filter(|key| key.name == name).map(|key| key.dotted()).collect();
     if !elsewhere.is_empty() {
         return elsewhere;
     }

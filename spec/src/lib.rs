@@ -43,7 +43,7 @@
 //! Start reading at [`spec`], which says what a spec holds; then `parse.rs`, which reads it section by section.
 //!
 //! - [`spec`]: the types, with the default and the bounds of every key;
-//! - [`every`]: how often something is done, in steps or in time;
+//! - [`every`]: how often something is done, in steps or in time; [`bandwidth`]: how much may be sent in a second;
 //! - [`overrides`]: `KEY=VALUE` from the command line;
 //! - [`mistake`]: what can be wrong, and the words for it; [`place`]: where it was written;
 //! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: how TOML
@@ -51,6 +51,7 @@
 //!
 //! Nothing here does I/O.
 
+pub mod bandwidth;
 pub mod every;
 mod keys;
 pub mod mistake;
@@ -65,9 +66,10 @@ mod time;
 mod tree;
 mod write;
 
-pub use every::{Every, InvalidEvery};
+pub use bandwidth::{Bandwidth, InvalidBandwidth};
+pub use every::{CheckpointEvery, Every, InvalidEvery};
 pub use mistake::{Mistake, Mistakes, Problem};
 pub use overrides::{InvalidOverride, Override};
 pub use place::Place;
-pub use spec::{Checkpoint, Evaluate, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers};
+pub use spec::{Checkpoint, Evaluate, Keep, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers};
 pub use time::InvalidTime;

@@ -2,7 +2,13 @@
 
 use std::{error::Error, fmt};
 
-use crate::{every::InvalidEvery, place::Place, quote, time::InvalidTime};
+use crate::{
+    bandwidth::InvalidBandwidth,
+    every::{Every, InvalidEvery},
+    place::Place,
+    quote,
+    time::InvalidTime,
+};
 
 /// Everything that is wrong with a spec, in the order of the text; at least one mistake.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +139,9 @@ pub enum Problem {
     /// Not an interval.
     #[error(transparent)]
     Every(InvalidEvery),
+    /// Not an interval of checkpoints.
+    #[error("{0}, or \"auto\"")]
+    CheckpointEvery(InvalidEvery),
     /// A time where steps are wanted.
     #[error(
         "{} is a time, but evaluations are counted in steps; write it as \"200 steps\"",
@@ -154,6 +163,35 @@ pub enum Problem {
         /// What stands before `://`.
         scheme: String,
     },
+    /// A replica in the store itself.
+    #[error(
+        "{} is the store itself, and a replica is a copy elsewhere; name another store",
+        quote::excerpt(uri)
+    )]
+    ReplicaIsStore {
+        /// The replica as written.
+        uri: String,
+    },
+    /// A replica that is named before.
+    #[error("{} is named twice; take one of the two out", quote::excerpt(uri))]
+    ReplicaTwice {
+        /// The replica as written.
+        uri: String,
+    },
+    /// Checkpoints to be kept more often than they are taken.
+    #[error(
+        "\"{keep}\" is more often than checkpoints are taken (\"{every}\"), and every one would be kept for good; \
+         use a multiple of that"
+    )]
+    KeptMoreOftenThanTaken {
+        /// `checkpoint.keep.every`.
+        keep: Every,
+        /// `checkpoint.every`.
+        every: Every,
+    },
+    /// Not a bandwidth.
+    #[error(transparent)]
+    Bandwidth(InvalidBandwidth),
     /// A name that no environment variable can have.
     #[error("an environment variable's name is not empty and holds neither '=' nor a NUL byte; rename it")]
     UnfitVariable,

@@ -1,12 +1,12 @@
 //! Reads a spec section by section. The checks that concern one key are the reader's; those between keys are here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 use serde_json::Map;
 use whimbrel_plan::RunId;
 
 use crate::{
-    every::Every,
+    every::{CheckpointEvery, Every},
     keys,
     mistake::{Mistakes, Problem},
     overrides::Override,
@@ -14,7 +14,7 @@ use crate::{
     quote,
     reader::{Placed, Reader},
     settings,
-    spec::{Checkpoint, Evaluate, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers},
+    spec::{Checkpoint, Evaluate, Keep, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers},
     time,
     tree::{self, Item, Value},
 };
@@ -27,8 +27,9 @@ const DEFAULT_LOCAL: u32 = 2;
 const DEFAULT_MIN: u32 = 1;
 const DEFAULT_TRIES: u32 = 3;
 const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-const DEFAULT_CHECKPOINT_EVERY: Every = Every::Time(Duration::from_secs(5 * 60));
-const DEFAULT_KEEP: u32 = 3;
+const DEFAULT_CHECKPOINT_EVERY: CheckpointEvery =
+    CheckpointEvery::Fixed(Every::Time(Duration::from_secs(5 * 60)));
+const DEFAULT_KEEP: Keep = Keep { last: 3, every: None };
 
 impl RunSpec {
     /// Reads `text` with `overrides` laid over it, in their order. `origin` is what messages call the text: usually the
@@ -220,18 +221,95 @@ fn quoted_scalar(value: &Value) -> String {
 }
 
 fn checkpoint(table: &mut Reader<'_>) -> Option<Checkpoint> {
-    let store = table.parsed(&keys::STORE, |store| match store.split_once("://") {
-        Some((scheme, _)) if !["file", "s3", "az", "gs"].contains(&scheme) => {
-            Err(Problem::UnknownStore { scheme: scheme.to_owned() })
-        }
-        _ => Ok(store.to_owned()),
-    });
-    let every = table.parsed(&keys::CHECKPOINT_EVERY, |text| text.parse().map_err(Problem::Every));
-    let keep = table.number(&keys::KEEP, 1..=u32::MAX);
-    Some(Checkpoint {
-        store: store.map(|store| store.value),
-        every: every.map_or(DEFAULT_CHECKPOINT_EVERY, |every| *every),
-        keep: keep.map_or(DEFAULT_KEEP, |keep| *keep),
+    let store = table.parsed(&keys::STORE, store_uri).map(|store| store.value);
+    let replicas = replicas(table, store.as_deref()).unwrap_or_default();
+    let every = table
+        .parsed(&keys::CHECKPOINT_EVERY, |text| text.parse().map_err(Problem::CheckpointEvery))
+        .map_or(DEFAULT_CHECKPOINT_EVERY, |every| *every);
+    let keep = keep(table, every).unwrap_or(DEFAULT_KEEP);
+    let bandwidth = table.parsed(&keys::BANDWIDTH, |text| text.parse().map_err(Problem::Bandwidth));
+    Some(Checkpoint { store, replicas, every, keep, bandwidth: bandwidth.map(|bandwidth| *bandwidth) })
+}
+
+/// A store as it is written: what kind it is, is all that is looked at here.
+fn store_uri(uri: &str) -> Result<String, Problem> {
+    const AZURE: &str = ".blob.core.windows.net";
+    let Some((scheme, rest)) = uri.split_once("://") else { return Ok(uri.to_owned()) };
+    let host = rest.split('/').next().unwrap_or_default();
+    let known = match scheme {
+        "file" | "s3" | "az" | "abfs" | "abfss" | "gs" => true,
+        "https" => host.ends_with(AZURE),
+        _ => false,
+    };
+    if known { Ok(uri.to_owned()) } else { Err(Problem::UnknownStore { scheme: scheme.to_owned() }) }
+}
+
+fn replicas(table: &mut Reader<'_>, store: Option<&str>) -> Option<Vec<String>> {
+    let key = &keys::REPLICAS;
+    let item = table.take(key)?;
+    let Value::Array(items) = item.value else { return table.wrong_type(key, &item, "an array of strings") };
+    let mut replicas: Vec<String> = Vec::with_capacity(items.len());
+    for (index, Item { place, value }) in items.into_iter().enumerate() {
+        let problem = match value {
+            Value::String(uri) if uri.contains('\0') => Problem::Nul,
+            Value::String(uri) if uri.trim().is_empty() => Problem::Empty { example: key.example },
+            Value::String(uri) => match store_uri(&uri) {
+                Err(problem) => problem,
+                Ok(uri) if store.is_some_and(|store| same_place(store, &uri)) => {
+                    Problem::ReplicaIsStore { uri }
+                }
+                Ok(uri) if replicas.iter().any(|other| same_place(other, &uri)) => {
+                    Problem::ReplicaTwice { uri }
+                }
+                Ok(uri) => {
+                    replicas.push(uri);
+                    continue;
+                }
+            },
+            other => Problem::WrongType {
+                found: other.describe(),
+                wanted: "a string",
+                example: key.example.to_owned(),
+            },
+        };
+        table.note(place, format!("{}[{index}]", key.dotted()), problem);
+    }
+    Some(replicas)
+}
+
+/// Whether two stores are the same as far as their text tells; whoever opens them knows better.
+fn same_place(one: &str, other: &str) -> bool {
+    fn bare(uri: &str) -> &str {
+        let uri = uri.strip_prefix("file://").filter(|path| path.starts_with('/')).unwrap_or(uri);
+        uri.trim_end_matches('/')
+    }
+    bare(one) == bare(other)
+}
+
+/// A number, or a table that says more.
+fn keep(table: &mut Reader<'_>, taken: CheckpointEvery) -> Option<Keep> {
+    let counts = 1..=u32::MAX;
+    let item = table.take(&keys::KEEP)?;
+    let Value::Table(entries) = item.value else {
+        return match item.value {
+            Value::Integer(..) => {
+                table.number_in(&keys::KEEP, item, counts).map(|last| Keep { last: last.value, every: None })
+            }
+            _ => table.wrong_type(&keys::KEEP, &item, "a whole number or a table"),
+        };
+    };
+    table.inner(keys::KEEP_TABLE, item.place, entries, |table| {
+        let last = table.number(&keys::KEEP_LAST, counts);
+        let every = table.parsed(&keys::KEEP_EVERY, |text| {
+            let keep: Every = text.parse().map_err(Problem::Every)?;
+            match taken {
+                CheckpointEvery::Fixed(every) if keep.compare(every) == Some(Ordering::Less) => {
+                    Err(Problem::KeptMoreOftenThanTaken { keep, every })
+                }
+                _ => Ok(keep),
+            }
+        });
+        Some(Keep { last: last.map_or(DEFAULT_KEEP.last, |last| *last), every: every.map(|every| *every) })
     })
 }
 

@@ -64,6 +64,43 @@ impl<'a> Reader<'a> {
         Reader { name: key.name, place, entries, mistakes: self.mistakes }.all(read)
     }
 
+    /// Reads the entries of the table `name`, which is the value of a key that may also be something else, with `read`,
+    /// then notes the keys that `read` did not take.
+    pub(crate) fn inner<T>(
+        &mut self,
+        name: &'static str,
+        place: Place,
+        entries: Table,
+        read: impl FnOnce(&mut Reader<'_>) -> T,
+    ) -> T {
+        Reader { name, place, entries, mistakes: self.mistakes }.all(read)
+    }
+
+    /// Reads the value of `key`, which has been taken already, as a whole number.
+    pub(crate) fn number_in<T>(
+        &mut self,
+        key: &Key,
+        item: Item,
+        range: RangeInclusive<T>,
+    ) -> Option<Placed<T>>
+    where
+        T: Copy + Into<i128> + TryFrom<i128>,
+    {
+        let Value::Integer(found, value) = &item.value else {
+            return self.wrong_type(key, &item, "a whole number");
+        };
+        let (least, most) = ((*range.start()).into(), (*range.end()).into());
+        let value = value.filter(|value| (least..=most).contains(value));
+        match value.and_then(|value| T::try_from(value).ok()) {
+            Some(value) => Some(Placed { place: item.place, value }),
+            None => {
+                let found = quote::line(found);
+                self.note(item.place, key.dotted(), Problem::OutOfRange { found, least, most });
+                None
+            }
+        }
+    }
+
     fn all<T>(mut self, read: impl FnOnce(&mut Reader<'_>) -> T) -> T {
         let result = read(&mut self);
         for (name, item) in self.entries {
@@ -96,19 +133,7 @@ impl<'a> Reader<'a> {
         T: Copy + Into<i128> + TryFrom<i128>,
     {
         let item = self.take(key)?;
-        let Value::Integer(found, value) = &item.value else {
-            return self.wrong_type(key, &item, "a whole number");
-        };
-        let (least, most) = ((*range.start()).into(), (*range.end()).into());
-        let value = value.filter(|value| (least..=most).contains(value));
-        match value.and_then(|value| T::try_from(value).ok()) {
-            Some(value) => Some(Placed { place: item.place, value }),
-            None => {
-                let found = quote::line(found);
-                self.note(item.place, key.dotted(), Problem::OutOfRange { found, least, most });
-                None
-            }
-        }
+        self.number_in(key, item, range)
     }
 
     /// Takes a string that is neither blank nor holds a NUL byte.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde_json::{Map, Value};
 
-use crate::every::Every;
+use crate::{
+    bandwidth::Bandwidth,
+    every::{CheckpointEvery, Every},
+};
 
 /// A run, as its user describes it. Immutable once submitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,10 +83,24 @@ pub struct Checkpoint {
     /// Where: a URI (`s3://`, `az://`, `gs://`, `file://`) or the path of a folder. `None`, the default, leaves it to
     /// whoever submits the run.
     pub store: Option<String>,
+    /// Stores in which copies of the run are kept in step behind it, each written as `store` is. None is named twice,
+    /// nor is `store` among them. Default: none.
+    pub replicas: Vec<String>,
     /// How often. Default every 5 minutes.
-    pub every: Every,
-    /// How many of the newest are kept; at least 1. Default 3.
-    pub keep: u32,
+    pub every: CheckpointEvery,
+    /// Which are kept.
+    pub keep: Keep,
+    /// The most that each worker, and the coordinator for the replicas, sends in a second. Default: no limit.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// Which checkpoints are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How many of the newest; at least 1. Default 3.
+    pub last: u32,
+    /// Besides, for good, one in so many steps or so much time; not more often than they are taken. Default: none.
+    pub every: Option<Every>,
 }
 
 /// How gradients are summed over the workers.

@@ -4,7 +4,12 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
-use crate::{every::Every, quote, spec::RunSpec, time};
+use crate::{
+    every::Every,
+    quote,
+    spec::{Keep, RunSpec},
+    time,
+};
 
 impl RunSpec {
     /// The spec as TOML with every key that has a value, defaults and overrides included. [`RunSpec::parse`] reads an
@@ -56,8 +61,21 @@ impl RunSpec {
         if let Some(store) = &checkpoint.store {
             text.entry("store", quote::string(store));
         }
+        if !checkpoint.replicas.is_empty() {
+            text.entry("replicas", array(checkpoint.replicas.iter().map(|uri| quote::string(uri))));
+        }
         text.entry("every", quote::string(&checkpoint.every.to_string()));
-        text.entry("keep", checkpoint.keep);
+        let Keep { last, every } = checkpoint.keep;
+        match every {
+            None => text.entry("keep", last),
+            Some(every) => {
+                let every = quote::string(&every.to_string());
+                text.entry("keep", format!("{{ last = {last}, every = {every} }}"));
+            }
+        }
+        if let Some(bandwidth) = checkpoint.bandwidth {
+            text.entry("bandwidth", quote::string(&bandwidth.to_string()));
+        }
 
         text.table("reduction");
         text.entry("mode", quote::string(reduction.mode.as_str()));

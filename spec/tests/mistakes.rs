@@ -196,9 +196,82 @@ fn a_wrong_value_of_an_optional_key() {
              use s3://, az://, gs://, file:// or the path of a folder",
         ),
         (
+            "[checkpoint]\nstore = \"https://example.com/runs\"",
+            "run.toml:9: checkpoint.store: there is no store of the kind \"https\"; \
+             use s3://, az://, gs://, file:// or the path of a folder",
+        ),
+        (
+            "[checkpoint]\nreplicas = \"az://labwest/runs\"",
+            "run.toml:9: checkpoint.replicas: found the string \"az://labwest/runs\", wanted an array of strings, \
+             as in replicas = [\"az://container/runs\"]",
+        ),
+        (
+            "[checkpoint]\nstore = \"s3://lab/runs\"\nreplicas = [\n\"az://west/runs\",\n\"ftp://west\",\n3,\n\"\",\n\
+             \"s3://lab/runs/\",\n\"az://west/runs\",\n\"gs://south\"]",
+            "run.toml:12: checkpoint.replicas[1]: there is no store of the kind \"ftp\"; \
+             use s3://, az://, gs://, file:// or the path of a folder\n\
+             run.toml:13: checkpoint.replicas[2]: found the number 3, wanted a string, \
+             as in replicas = [\"az://container/runs\"]\n\
+             run.toml:14: checkpoint.replicas[3]: empty; write something, as in replicas = [\"az://container/runs\"]\n\
+             run.toml:15: checkpoint.replicas[4]: \"s3://lab/runs/\" is the store itself, and a replica is a copy \
+             elsewhere; name another store\n\
+             run.toml:16: checkpoint.replicas[5]: \"az://west/runs\" is named twice; take one of the two out",
+        ),
+        (
+            "[checkpoint]\nstore = \"/data/runs\"\nreplicas = [\"file:///data/runs/\"]",
+            "run.toml:10: checkpoint.replicas[0]: \"file:///data/runs/\" is the store itself, and a replica is a copy \
+             elsewhere; name another store",
+        ),
+        (
+            "[checkpoint]\nevery = \"automatic\"",
+            "run.toml:9: checkpoint.every: \"automatic\" is neither a number of steps nor a time; \
+             write it as \"200 steps\" or \"5m\", or \"auto\"",
+        ),
+        (
+            "[evaluate]\nevery = \"auto\"",
+            "run.toml:9: evaluate.every: \"auto\" is neither a number of steps nor a time; \
+             write it as \"200 steps\" or \"5m\"",
+        ),
+        (
+            "[checkpoint]\nkeep = \"3\"",
+            "run.toml:9: checkpoint.keep: found the string \"3\", wanted a whole number or a table, \
+             as in keep = 3 or keep = { last = 3, every = \"1000 steps\" }",
+        ),
+        (
+            "[checkpoint]\nkeep = { last = 0, every = \"weekly\", first = 1 }",
+            "run.toml:9: checkpoint.keep.last: 0 is out of range; use a whole number from 1 to 4294967295\n\
+             run.toml:9: checkpoint.keep.every: \"weekly\" is neither a number of steps nor a time; \
+             write it as \"200 steps\" or \"5m\"\n\
+             run.toml:9: checkpoint.keep.first: there is no such key; [checkpoint.keep] takes last, every",
+        ),
+        (
+            "[checkpoint]\nevery = \"100 steps\"\nkeep = { every = \"10 steps\" }",
+            "run.toml:10: checkpoint.keep.every: \"10 steps\" is more often than checkpoints are taken \
+             (\"100 steps\"), and every one would be kept for good; use a multiple of that",
+        ),
+        (
+            "[checkpoint]\nkeep = { every = \"1m\" }",
+            "run.toml:9: checkpoint.keep.every: \"1m\" is more often than checkpoints are taken (\"5m\"), \
+             and every one would be kept for good; use a multiple of that",
+        ),
+        (
+            "[checkpoint]\nbandwidth = \"100 MB\"",
+            "run.toml:9: checkpoint.bandwidth: \"100 MB\" is not a bandwidth; write a number and one of \
+             B/s, kB/s, MB/s, GB/s, MiB/s, GiB/s, Mbit/s, Gbit/s, as in \"100 MB/s\"",
+        ),
+        (
+            "[checkpoint]\nbandwidth = \"1 B/s\"",
+            "run.toml:9: checkpoint.bandwidth: \"1 B/s\" is out of range; use a bandwidth from 1 kB/s to 1000 GB/s",
+        ),
+        (
+            "[checkpoint]\nbandwidth = 100",
+            "run.toml:9: checkpoint.bandwidth: found the number 100, wanted a string, \
+             as in bandwidth = \"100 MB/s\"",
+        ),
+        (
             "[checkpoint]\nevery = \"often\"",
             "run.toml:9: checkpoint.every: \"often\" is neither a number of steps nor a time; \
-             write it as \"200 steps\" or \"5m\"",
+             write it as \"200 steps\" or \"5m\", or \"auto\"",
         ),
         (
             "[checkpoint]\nkeep = 0",
@@ -348,7 +421,7 @@ every = "1 fortnight"
          run.toml:7: train.steps: found the string \"many\", wanted a whole number, as in steps = 2000\n\
          run.toml:9: train.shards: 3 does not divide global_batch (16); use 1, 2, 4, 8 or 16\n\
          run.toml:11: checkpoint.every: \"1 fortnight\" is neither a number of steps nor a time; \
-         write it as \"200 steps\" or \"5m\"\n\
+         write it as \"200 steps\" or \"5m\", or \"auto\"\n\
          --set reduction.mode=bf16: reduction.mode: \"bf16\" is not one of the choices; use \"exact\" or \"f32\""
     );
 }

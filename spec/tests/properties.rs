@@ -1,11 +1,14 @@
 //! What holds of any spec and of any text.
 
+#![expect(clippy::unwrap_used, reason = "where a helper fails, so does the test")]
+
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value};
 use whimbrel_spec::{
-    Checkpoint, Evaluate, Every, Mode, OnNonfinite, Override, ReductionSpec, RunSpec, Train, Workers,
+    Bandwidth, Checkpoint, CheckpointEvery, Evaluate, Every, Keep, Mode, OnNonfinite, Override,
+    ReductionSpec, RunSpec, Train, Workers,
 };
 
 const GOOD: &str = r#"name = "x"
@@ -21,7 +24,10 @@ every = "200 steps"
 environment = { K = "v" }
 step_timeout = "5m"
 [checkpoint]
+replicas = ["az://a/b"]
 every = "5m"
+keep = { last = 3, every = "1000 steps" }
+bandwidth = "100 MB/s"
 [reduction]
 mode = "exact"
 "#;
@@ -91,7 +97,26 @@ fn workers(shards: u32) -> impl Strategy<Value = Workers> {
 
 fn checkpoint() -> impl Strategy<Value = Checkpoint> {
     let store = option::of(prop_oneof!["s3://[a-z]{1,9}", "[a-z/ ]{1,9}x"]);
-    (store, every(), 1..=u32::MAX).prop_map(|(store, every, keep)| Checkpoint { store, every, keep })
+    let replicas = vec("gs://[a-z]{1,9}", 0..4).prop_map(|mut uris: Vec<String>| {
+        uris.sort();
+        uris.dedup();
+        uris
+    });
+    let bandwidth =
+        option::of((1_000..=1_000_000_000_000_u64).prop_map(|rate| Bandwidth::try_from(rate).unwrap()));
+    let taken = prop_oneof![Just(CheckpointEvery::Auto), every().prop_map(CheckpointEvery::Fixed)];
+    let keep = (1..=u32::MAX, option::of(every()));
+    (store, replicas, taken, keep, bandwidth).prop_map(|(store, replicas, every, (last, kept), bandwidth)| {
+        // No more often than they are taken.
+        let kept = kept.map(|kept| match (kept, every) {
+            (Every::Steps(kept), CheckpointEvery::Fixed(Every::Steps(every))) => {
+                Every::Steps(kept.max(every))
+            }
+            (Every::Time(kept), CheckpointEvery::Fixed(Every::Time(every))) => Every::Time(kept.max(every)),
+            (kept, _) => kept,
+        });
+        Checkpoint { store, replicas, every, keep: Keep { last, every: kept }, bandwidth }
+    })
 }
 
 fn reduction() -> impl Strategy<Value = ReductionSpec> {

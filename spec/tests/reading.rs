@@ -5,7 +5,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
-use whimbrel_spec::{Checkpoint, Evaluate, Every, Mode, OnNonfinite, Override, ReductionSpec, RunSpec};
+use whimbrel_spec::{
+    Checkpoint, CheckpointEvery, Evaluate, Every, Keep, Mode, OnNonfinite, Override, ReductionSpec, RunSpec,
+};
 
 const FULL: &str = r#"
 name    = "char-lm"
@@ -37,8 +39,10 @@ environment = { RUST_LOG = "info", EMPTY = "" }
 
 [checkpoint]
 store = "s3://bucket/runs"
+replicas = ["az://container/runs", 'https://lab.blob.core.windows.net/west/runs']
 every = "200 steps"
-keep  = 4
+keep  = { every = "1000 steps", last = 4 }
+bandwidth = "0.1 GB/s"
 
 [reduction]
 mode = "f32"
@@ -74,9 +78,16 @@ fn every_key_is_read() {
     assert_eq!(workers.step_timeout, Duration::from_secs(90));
     let environment = [("RUST_LOG", "info"), ("EMPTY", "")].map(|(key, value)| (key.into(), value.into()));
     assert_eq!(workers.environment, BTreeMap::from(environment));
+    let replicas = ["az://container/runs", "https://lab.blob.core.windows.net/west/runs"];
     assert_eq!(
         spec.checkpoint,
-        Checkpoint { store: Some("s3://bucket/runs".into()), every: Every::Steps(200), keep: 4 }
+        Checkpoint {
+            store: Some("s3://bucket/runs".into()),
+            replicas: replicas.map(str::to_owned).into(),
+            every: CheckpointEvery::Fixed(Every::Steps(200)),
+            keep: Keep { last: 4, every: Some(Every::Steps(1000)) },
+            bandwidth: Some("100 MB/s".parse().unwrap()),
+        }
     );
     assert_eq!(spec.reduction, ReductionSpec { mode: Mode::F32, on_nonfinite: OnNonfinite::Skip });
 }
@@ -89,8 +100,10 @@ fn what_is_not_said_has_a_default() {
     let workers = spec.workers;
     assert_eq!((workers.local, workers.min, workers.max, workers.tries), (2, 1, 8, 3));
     assert_eq!((workers.step_timeout, workers.environment.len()), (Duration::from_secs(300), 0));
-    let every = Every::Time(Duration::from_secs(300));
-    assert_eq!(spec.checkpoint, Checkpoint { store: None, every, keep: 3 });
+    let every = CheckpointEvery::Fixed(Every::Time(Duration::from_secs(300)));
+    let keep = Keep { last: 3, every: None };
+    let replicas = Vec::new();
+    assert_eq!(spec.checkpoint, Checkpoint { store: None, replicas, every, keep, bandwidth: None });
     assert_eq!(spec.reduction, ReductionSpec { mode: Mode::Exact, on_nonfinite: OnNonfinite::Stop });
     // The default number of local workers is not more than the run takes in.
     assert_eq!(read(LEAST, &["train.shards=1"]).workers.local, 1);
@@ -111,7 +124,11 @@ fn overrides_are_laid_over_the_text_in_order() {
         ],
     );
     assert_eq!((spec.train.steps, spec.name.as_str()), (50, "foo"));
-    assert_eq!(spec.checkpoint.every, Every::Steps(10));
+    assert_eq!(spec.checkpoint.every, CheckpointEvery::Fixed(Every::Steps(10)));
+    assert_eq!(read(LEAST, &["checkpoint.every=auto"]).checkpoint.every, CheckpointEvery::Auto);
+    assert_eq!(read(FULL, &["checkpoint.keep=7"]).checkpoint.keep, Keep { last: 7, every: None });
+    let keep = read(FULL, &["checkpoint.keep.last=7"]).checkpoint.keep;
+    assert_eq!(keep, Keep { last: 7, every: Some(Every::Steps(1000)) });
     assert_eq!(spec.train.settings["layers"], 2);
     assert_eq!(spec.train.settings["new"], json!({"depth": 1}));
     // A table replaces a table.
@@ -154,8 +171,10 @@ RUST_LOG = "info"
 
 [checkpoint]
 store = "s3://bucket/runs"
+replicas = ["az://container/runs", "https://lab.blob.core.windows.net/west/runs"]
 every = "200 steps"
-keep = 4
+keep = { last = 4, every = "1000 steps" }
+bandwidth = "100 MB/s"
 
 [reduction]
 mode = "f32"

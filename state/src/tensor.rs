@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The element type of a tensor. The names are those of the safetensors format.
+/// The element type of a tensor. The names are those of the safetensors format, and are stored as they are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Dtype {
@@ -20,16 +20,53 @@ pub enum Dtype {
     I32,
     /// Unsigned byte.
     U8,
+    /// A truth value in a byte.
+    BOOL,
+    /// Signed byte.
+    I8,
+    /// 8-bit float of 4 exponent and 3 mantissa bits, without infinities.
+    #[expect(non_camel_case_types, reason = "the format's name")]
+    F8_E4M3,
+    /// 8-bit float of 5 exponent and 2 mantissa bits.
+    #[expect(non_camel_case_types, reason = "the format's name")]
+    F8_E5M2,
+    /// 16-bit signed integer.
+    I16,
+    /// 16-bit unsigned integer.
+    U16,
+    /// 32-bit unsigned integer.
+    U32,
+    /// 64-bit unsigned integer.
+    U64,
 }
 
 impl Dtype {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::F64,
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::F8_E4M3,
+        Self::F8_E5M2,
+        Self::I64,
+        Self::I32,
+        Self::I16,
+        Self::I8,
+        Self::U64,
+        Self::U32,
+        Self::U16,
+        Self::U8,
+        Self::BOOL,
+    ];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 => 2,
-            Self::U8 => 1,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
+            Self::U8 | Self::I8 | Self::BOOL | Self::F8_E4M3 | Self::F8_E5M2 => 1,
         }
     }
 }

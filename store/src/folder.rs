@@ -106,8 +106,16 @@ impl Folder {
         &self.uri
     }
 
+    pub(crate) fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
     pub(crate) fn uri_of(&self, name: &str) -> String {
-        format!("{}/{name}", self.uri)
+        // What stands behind a question mark says how the store is reached, and goes to the end.
+        match self.uri.split_once('?') {
+            Some((path, query)) => format!("{path}/{name}?{query}"),
+            None => format!("{}/{name}", self.uri),
+        }
     }
 
     pub(crate) fn patience(&self) -> &Patience {

@@ -15,7 +15,8 @@
 //! leaves only packs that nobody refers to. Every byte read back is compared with a BLAKE3 hash before it is used.
 //!
 //! # Where to start reading
-//! - [`store`]: a place for runs, by URI; [`run_dir`]: one run's directory in it; [`probe`]: whether a store will do.
+//! - [`store`]: a place for runs; [`place`]: its URI and the client that reaches it; [`run_dir`]: one run's directory in
+//!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
 //!   store keeps up with, and slower when it says so ([`slow_down`]).
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
@@ -23,28 +24,35 @@
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
 //!   [`mod@verify`]: reading it back, from whichever store has it.
 //! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
+//! - [`mod@diff`]: how two checkpoints differ.
+//! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
 
 pub mod checkpoint;
 pub mod collect;
+pub mod diff;
 pub mod entry;
 pub mod fetch;
 pub mod folder;
 pub mod history;
+pub mod interop;
 pub mod office;
 pub mod output;
 mod pace;
 mod pacing;
 pub mod pack;
+pub mod place;
 pub mod probe;
 pub mod quarantine;
 pub mod read_state;
+pub mod refusal;
 pub mod restore;
 pub mod run_dir;
 pub mod save;
 pub mod slow_down;
 pub mod sources;
 pub mod store;
+mod strides;
 pub mod tries;
 mod units;
 pub mod verify;
@@ -57,14 +65,16 @@ pub use folder::StoreError;
 pub use history::{CheckpointInfo, History, LogError};
 pub use office::{AppendError, CreateError, Office, OfficeError};
 pub use output::OutputChunk;
-pub use probe::ProbeError;
+pub use place::{Environment, OpenError};
+pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
 pub use read_state::{StateReader, read_state};
+pub use refusal::Refusal;
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
-pub use run_dir::{RunDir, open_run};
+pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
 pub use slow_down::SlowDown;
 pub use sources::Sources;
-pub use store::{OpenError, Store};
+pub use store::Store;
 pub use tries::Patience;
 pub use verify::{Verified, VerifyError, verify};

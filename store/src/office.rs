@@ -180,7 +180,10 @@ async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogError> {
     let sort = |found: Entry| if found.writer == entry.writer { Placed::Mine } else { Placed::Taken(found) };
     for attempt in 0..folder.patience().attempts.max(1) {
         match folder.create(&name, body.clone()).await {
-            Ok(Created::New) => return Ok(Placed::Mine),
+            Ok(Created::New) => {
+                read_back(folder, &name, &body).await?;
+                return Ok(Placed::Mine);
+            }
             Ok(Created::Taken) => match read_entry(folder, entry.number).await? {
                 Some(found) => return Ok(sort(found)),
                 // On S3 a create that races with another is told that the object exists, and the other may yet fail.
@@ -196,4 +199,20 @@ async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogError> {
         }
     }
     Err(LogError::Contradiction { object: folder.uri_of(&name) })
+}
+
+/// Compares an entry that this write created with what was sent, and writes it again where the store has other bytes: a
+/// log that cannot be read is a run that is lost. The name is ours, since it was created, so nobody else's entry is
+/// overwritten.
+async fn read_back(folder: &Folder, name: &str, body: &bytes::Bytes) -> Result<(), LogError> {
+    for _ in 0..folder.patience().attempts.max(1) {
+        match folder.get(name).await? {
+            Some(found) if found == body => return Ok(()),
+            _ => {
+                tracing::warn!(entry = folder.uri_of(name), "not as it was put: putting it again");
+                folder.replace(name, body.clone()).await?;
+            }
+        }
+    }
+    Err(LogError::Contradiction { object: folder.uri_of(name) })
 }

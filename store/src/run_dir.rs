@@ -5,7 +5,8 @@ use whimbrel_plan::RunId;
 use crate::{
     folder::Folder,
     history::{CheckpointInfo, History, LogError},
-    store::{Missing, OpenError, Store},
+    place::{Environment, OpenError, Place, without_secrets},
+    store::{Missing, Store},
 };
 
 /// The directory `<store>/<run-id>/`. What it holds is the run: copy it and you have moved the run. Cheap to clone.
@@ -45,20 +46,33 @@ impl RunDir {
     }
 }
 
-/// Opens a run by its URI, `<store>/<run-id>`, and the step of `<store>/<run-id>@<step>` if there is one. A store that
-/// is a folder must exist; whether the run does, [`RunDir::history`] tells.
+/// Opens a run by its URI, `<store>/<run-id>`, and the step of `<store>/<run-id>@<step>` if there is one; the options of
+/// an `s3://` URI stand behind all that, after a `?`. A store that is a folder must exist; whether the run does,
+/// [`RunDir::history`] tells.
 pub fn open_run(uri: &str) -> Result<(RunDir, Option<u64>), OpenError> {
-    let trimmed = uri.trim_end_matches('/');
+    open_run_in(uri, &Environment::of_process())
+}
+
+/// The same with the credentials of an environment that need not be this process's.
+pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Option<u64>), OpenError> {
+    let is_in_cloud = uri.contains("://") && !uri.starts_with("file://");
+    let (path, query) = match uri.split_once('?') {
+        Some((path, query)) if is_in_cloud => (path, format!("?{query}")),
+        _ => (uri, String::new()),
+    };
+    let trimmed = path.trim_end_matches('/');
     let (store, run) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
+    let told = || without_secrets(uri);
     let (run, step) = match run.split_once('@') {
         Some((run, step)) => {
-            let wrong = |_| OpenError::Step { uri: uri.to_owned(), step: step.to_owned() };
+            let wrong = |_| OpenError::Step { uri: told(), step: step.to_owned() };
             (run, Some(step.parse().map_err(wrong)?))
         }
         None => (run, None),
     };
-    let id = run.parse().map_err(|source| OpenError::Run { uri: uri.to_owned(), source })?;
+    let id = run.parse().map_err(|source| OpenError::Run { uri: told(), source })?;
     // What is left of "/run" and of "file:///run" is the root folder.
-    let store = if store.is_empty() || store.ends_with('/') { format!("{store}/") } else { store.to_owned() };
-    Ok((Store::open_with(&store, Missing::Refuse)?.run(&id), step))
+    let slash = if store.is_empty() || store.ends_with('/') { "/" } else { "" };
+    let place = Place::parse(&format!("{store}{slash}{query}"))?;
+    Ok((Store::open_at(place, environment, Missing::Refuse)?.run(&id), step))
 }

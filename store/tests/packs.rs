@@ -14,8 +14,7 @@ use whimbrel_store::{
 };
 
 fn dtype() -> impl Strategy<Value = Dtype> {
-    use Dtype::{BF16, F16, F32, F64, I32, I64, U8};
-    prop::sample::select(vec![F32, F64, F16, BF16, I64, I32, U8])
+    prop::sample::select(Dtype::ALL.to_vec())
 }
 
 /// Layouts of up to eight tensors, scalars and empty ones among them, under names as hostile as a program may choose.

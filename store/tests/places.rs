@@ -7,7 +7,7 @@ use std::{error::Error, fs};
 
 use support::Faulty;
 use tokio::task::JoinSet;
-use whimbrel_store::{Mode, OpenError, ProbeError, Store, open_run};
+use whimbrel_store::{Environment, Mode, Need, OpenError, ProbeError, Store, open_run, open_run_in};
 
 fn told(error: &dyn Error) -> String {
     match error.source() {
@@ -73,10 +73,29 @@ async fn what_is_wrong_with_a_uri_is_said() {
 #[test]
 fn buckets_have_canonical_uris() {
     // Clients are only set up: nothing is sent.
-    for (given, uri) in [("s3://bucket/a/b/", "s3://bucket/a/b/r"), ("s3://bucket", "s3://bucket/r")] {
-        let store = Store::open(given).unwrap();
+    let environment: Environment =
+        [("AZURE_STORAGE_ACCOUNT", "lab"), ("GOOGLE_BEARER_TOKEN", "t")].into_iter().collect();
+    let cases = [
+        ("s3://bucket/a/b/", "s3://bucket/a/b/r", "s3://bucket/a/b/r@7"),
+        ("s3://bucket", "s3://bucket/r", "s3://bucket/r@7"),
+        (
+            "s3://bucket/a?endpoint=http://127.0.0.1:9000&region=eu-1",
+            "s3://bucket/a/r?endpoint=http://127.0.0.1:9000&region=eu-1",
+            "s3://bucket/a/r@7?region=eu-1&endpoint=http://127.0.0.1:9000/",
+        ),
+        ("az://container/a", "az://container/a/r", "az://container/a/r@7"),
+        (
+            "abfss://container@lab.dfs.core.windows.net/a",
+            "https://lab.blob.core.windows.net/container/a/r",
+            "abfss://container@lab.dfs.core.windows.net/a/r@7",
+        ),
+        ("gs://bucket/a", "gs://bucket/a/r", "gs://bucket/a/r@7/"),
+    ];
+    for (given, uri, at_step) in cases {
+        let store = Store::open_in(given, &environment).unwrap();
         assert_eq!(store.run(&"r".parse().unwrap()).uri(), uri);
-        let (run, step) = open_run(&format!("{uri}@7")).unwrap();
+        assert_eq!(Store::open_in(store.uri(), &environment).unwrap().uri(), store.uri());
+        let (run, step) = open_run_in(at_step, &environment).unwrap();
         assert_eq!((run.uri(), step), (uri, Some(7)));
     }
 }
@@ -92,7 +111,7 @@ async fn a_store_that_overwrites_will_not_do() {
     fs::remove_dir(folder.path()).unwrap();
     fs::write(folder.path(), "in the way").unwrap();
     let error = store.probe().await.unwrap_err();
-    assert!(matches!(&error, ProbeError::Lacks { need: "create objects", .. }), "{error}");
+    assert!(matches!(&error, ProbeError::Lacks { need: Need::Create, .. }), "{error}");
     assert!(told(&error).contains("test://store/whimbrel-probe-"), "{}", told(&error));
 }
 

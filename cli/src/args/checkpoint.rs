@@ -1,11 +1,20 @@
 //! `whimbrel checkpoint`.
 
-/// Looks at the checkpoints of a run, straight in its store: no coordinator is needed.
+use std::path::PathBuf;
+
+use whimbrel_plan::RunId;
+
+use crate::size::Size;
+
+/// Looks at, moves and converts the checkpoints of a run, straight in its store: no coordinator is needed.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum CheckpointCommand {
     List(ListArgs),
     Show(ShowArgs),
     Verify(VerifyArgs),
+    Diff(DiffArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
 }
 
 /// Lists a run's checkpoints.
@@ -13,11 +22,16 @@ pub(crate) enum CheckpointCommand {
 #[command(after_help = "\
 Examples:
   whimbrel checkpoint list runs/char-lm-k3x9qa
-  whimbrel checkpoint list char-lm-k3x9qa --store s3://bucket/runs")]
+  whimbrel checkpoint list char-lm-k3x9qa --store s3://bucket/runs
+  whimbrel checkpoint list az://labwest/runs/char-lm-k3x9qa --against s3://lab-east/runs/char-lm-k3x9qa")]
 pub(crate) struct ListArgs {
     /// The run: the URI or path of its directory, or its id in --store.
     #[arg(value_name = "RUN")]
     pub(crate) run: String,
+
+    /// The same run in another store: says which of the two is ahead, and what the other lacks.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) against: Option<String>,
 
     #[command(flatten)]
     pub(crate) options: Options,
@@ -53,7 +67,125 @@ pub(crate) struct VerifyArgs {
     pub(crate) options: Options,
 }
 
-/// What the three have in common.
+/// Tells how two checkpoints differ, wherever they are and however they are packed: tensor by tensor, in elements that
+/// differ and the largest difference. What hashes say is the same is not read.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint diff runs/char-lm-k3x9qa@200 runs/char-lm-k3x9qa@400
+  whimbrel checkpoint diff s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs/char-lm-k3x9qa
+
+Exit codes: 0 the same bits, 1 they differ, 2 no such checkpoint, 3 a store cannot be reached, 4 bytes are damaged.")]
+pub(crate) struct DiffArgs {
+    /// One checkpoint: a run's URI, path, or id in --store; with @STEP the one after that step, otherwise the newest.
+    #[arg(value_name = "A[@STEP]")]
+    pub(crate) a: String,
+
+    /// The other.
+    #[arg(value_name = "B[@STEP]")]
+    pub(crate) b: String,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Writes a checkpoint as a folder that other programs load: model.safetensors, or several files with
+/// model.safetensors.index.json, as Hugging Face's libraries have them; and the run spec as run.toml.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint export runs/char-lm-k3x9qa@2000 exported
+  whimbrel checkpoint export runs/char-lm-k3x9qa exported --without 'adam.*' --rename blocks.=model.layers.
+
+Exit codes: 0 exported, 2 bad input, 3 the store cannot be reached, 4 bytes are damaged or missing.")]
+pub(crate) struct ExportArgs {
+    /// The run: the URI or path of its directory, or its id in --store; with @STEP the checkpoint after that step,
+    /// otherwise the newest.
+    #[arg(value_name = "RUN[@STEP]")]
+    pub(crate) run: String,
+
+    /// The folder to write: new or empty.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+
+    /// The most bytes of tensors in a file; a larger tensor has one to itself.
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    pub(crate) shard_size: Size,
+
+    #[command(flatten)]
+    pub(crate) tensors: Tensors,
+
+    /// Replaces the model in a folder that is not empty; other files there stay.
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Makes a checkpoint of a folder of safetensors files, from which `whimbrel run --resume` goes on: as a new run in a
+/// store, or added to a run that is stopped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint import exported s3://lab-east/runs
+  whimbrel checkpoint import llama-3-8b runs --spec run.toml --samples 120000
+  whimbrel checkpoint import exported runs/char-lm-k3x9qa --step 2000
+
+What --spec, --step and --samples do not say comes from the folder, if `checkpoint export` wrote it.")]
+pub(crate) struct ImportArgs {
+    /// The folder, or one safetensors file.
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+
+    /// Where to: a store, for a new run; or a stopped run, by its URI, path, or id in --store.
+    #[arg(value_name = "STORE_OR_RUN")]
+    pub(crate) into: String,
+
+    /// The run spec of a new run [default: run.toml in the folder].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) spec: Option<PathBuf>,
+
+    /// The id of a new run [default: the spec's name and six random characters].
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<RunId>,
+
+    /// Steps applied to the state: the run goes on with the next [default: by the folder, or 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) step: Option<u64>,
+
+    /// Samples in the data set that the run is trained on [default: by the folder].
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) tensors: Tensors,
+
+    /// Adds to a run that broke off without being stopped. A coordinator that works on it all the same is fenced.
+    #[arg(long)]
+    pub(crate) take_office: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Which tensors, and their names on the other side.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Tensors {
+    /// Only tensors whose name matches, e.g. 'model.*'; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) only: Vec<String>,
+
+    /// No tensors whose name matches, e.g. 'adam.*'; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) without: Vec<String>,
+
+    /// Names that start with FROM then start with TO; may be repeated, the first that fits counts.
+    #[arg(long, value_name = "FROM=TO", value_parser = pair)]
+    pub(crate) rename: Vec<(String, String)>,
+}
+
+/// What they have in common.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The store of a run that is given by its id.
@@ -63,4 +195,9 @@ pub(crate) struct Options {
     /// Writes JSON, one object a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (from, to) = text.split_once('=').ok_or("write FROM=TO, e.g. model.=transformer.")?;
+    Ok((from.to_owned(), to.to_owned()))
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use whimbrel_core::{Command, Core, End, Event, Formation, Notice, Outcome, RunEvent};
+use whimbrel_core::{Command, Core, End, Event, Formation, Notice, Outcome, Past, RunEvent, SaveCost};
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 use crate::{
@@ -31,6 +31,8 @@ pub(crate) struct Watch {
     pub(crate) formations: BTreeMap<u64, Formation>,
     /// Slices that the driver knows of, by generation and step.
     pub(crate) slices: BTreeMap<(u64, u64), BTreeSet<WorkerId>>,
+    /// What each committed checkpoint cost.
+    pub(crate) costs: Vec<SaveCost>,
     pub(crate) prepared: BTreeSet<NodeId>,
     pub(crate) started: BTreeSet<WorkerId>,
     pub(crate) ready: BTreeSet<WorkerId>,
@@ -60,6 +62,7 @@ impl World {
                 facts: record.facts.clone(),
                 epoch: self.term,
                 start: record.start(),
+                past: Past { trained: self.now, failures: u32::try_from(self.term).unwrap_or(u32::MAX) - 1 },
             })
             .collect();
         for event in opened {
@@ -199,6 +202,7 @@ impl World {
                 }
             }
             Notice::Formed { .. } => self.tally.count("generations"),
+            Notice::Interval(_) => self.tally.count("interval told"),
             _ => {}
         }
     }
@@ -266,7 +270,12 @@ impl World {
                     record.checkpoints.push(committed);
                 }
                 self.tally.count("committed");
-                RunEvent::Committed { step, manifest }
+                let stall = self.between(Duration::ZERO..Duration::from_millis(300));
+                let cost = SaveCost { stall, duration: stall + self.between(self.scenario.upload.clone()) };
+                if let Some(watch) = self.watches.get_mut(run) {
+                    watch.costs.push(cost);
+                }
+                RunEvent::Committed { step, manifest, cost }
             }
             Job::Quarantine { manifest } => {
                 for checkpoint in &mut record.checkpoints {

@@ -30,7 +30,7 @@ use crate::{
 const SEEDS: u64 = 3000;
 
 /// What must come to pass in some seed, or the promises are watched where nothing endangers them.
-const SEEN: [&str; 15] = [
+const SEEN: [&str; 18] = [
     "applied in a broken step",
     "commit failed",
     "fault: CoordinatorCrashes",
@@ -38,6 +38,9 @@ const SEEN: [&str; 15] = [
     "fault: Stall",
     "halted as agreed",
     "halted, broken",
+    "interval: by its limits",
+    "interval: cheapest",
+    "interval: not below a save",
     "outcome: Cancelled",
     "outcome: Failed",
     "outcome: Finished",

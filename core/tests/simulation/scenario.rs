@@ -123,6 +123,10 @@ impl Scenario {
                 leave: millis(rng, 500..5000),
                 restart: millis(rng, 100..1000),
                 save_again: millis(rng, 100..3000),
+                first_save: millis(rng, 100..3000),
+                least_interval: millis(rng, 100..1000),
+                most_interval: millis(rng, 1000..10_000),
+                prior: millis(rng, 1000..60_000),
                 ..Timing::default()
             },
             runs,
@@ -148,10 +152,10 @@ fn facts(rng: &mut Rng) -> RunFacts {
         workers_max,
         tries: rng.u32(3..7),
         step_timeout: millis(rng, 3000..8000),
-        checkpoint: if rng.bool() {
-            CheckpointEvery::Steps(rng.u64(1..12))
-        } else {
-            CheckpointEvery::Time(millis(rng, 500..5000))
+        checkpoint: match rng.u32(0..3) {
+            0 => CheckpointEvery::Steps(rng.u64(1..12)),
+            1 => CheckpointEvery::Time(millis(rng, 500..5000)),
+            _ => CheckpointEvery::Auto,
         },
         has_setup: rng.bool(),
     }

@@ -215,7 +215,7 @@ impl World {
         let last = step == record.facts.steps;
         let due = match record.facts.checkpoint {
             CheckpointEvery::Steps(every) => step % every == 0,
-            CheckpointEvery::Time(_) => false,
+            CheckpointEvery::Time(_) | CheckpointEvery::Auto => false,
         };
         if first {
             self.say(pid, RunEvent::StepApplied { worker, generation, step, loss: 1.0 });

@@ -7,6 +7,7 @@ use crate::world::World;
 pub(crate) mod checkpoints;
 pub(crate) mod ending;
 pub(crate) mod finished;
+pub(crate) mod interval;
 pub(crate) mod liveness;
 pub(crate) mod membership;
 pub(crate) mod no_scapegoat;
@@ -27,6 +28,7 @@ pub(crate) fn check(world: &mut World, command: &Command) {
         }
         Command::RecordEnd { run, end } => no_step_lost::a_stop_keeps_them(world, run, end),
         Command::Commit { run, generation, step } => checkpoints::is_whole(world, run, *generation, *step),
+        Command::Ask { run, checkpoint: true, halt: false, .. } => interval::is_the_cheapest(world, run),
         Command::Announce { run, notice: Notice::Ended(end) } => {
             finished::everything_is_kept(world, run, end)
         }

@@ -1,0 +1,40 @@
+//! `whimbrel checkpoint`: a run's checkpoints, straight in their store.
+//!
+//! - [`locate`]: which run and checkpoint an argument names; [`meter`]: how far a long command has got;
+//!   [`interrupt`]: what Ctrl-C leaves;
+//! - [`look`], [`verify`], [`diff`]: reading; [`mod@copy`], [`collect`]: moving and deleting;
+//! - [`export`], [`import`]: to and from the folders of other programs.
+
+mod diff;
+mod export;
+mod import;
+mod interrupt;
+mod locate;
+mod look;
+mod meter;
+mod verify;
+
+use indicatif::MultiProgress;
+
+use crate::{
+    args::checkpoint::CheckpointCommand,
+    config::Config,
+    exit::{Code, Failure},
+};
+
+/// `whimbrel checkpoint …`.
+pub(crate) async fn checkpoint(
+    command: CheckpointCommand,
+    config: &Config,
+    bars: &MultiProgress,
+) -> Result<Code, Failure> {
+    let client = &config.client;
+    match command {
+        CheckpointCommand::List(args) => look::list(args, client).await,
+        CheckpointCommand::Show(args) => look::show(args, client).await,
+        CheckpointCommand::Verify(args) => verify::verify_one(args, client, bars).await,
+        CheckpointCommand::Diff(args) => diff::diff(args, client, bars).await,
+        CheckpointCommand::Export(args) => export::export(args, client, bars).await,
+        CheckpointCommand::Import(args) => import::import(args, client, bars).await,
+    }
+}

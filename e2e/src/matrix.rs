@@ -1,0 +1,272 @@
+//! Every fault at every operation of an act on a store.
+//!
+//! The operations are not listed anywhere: the act is played once through a proxy that records them, and then once more
+//! for each operation and each fault that makes a difference to it. After each, whatever came of the act, another
+//! coordinator takes over, and looks whether the promises are kept: no bad byte is loaded, what was acknowledged is
+//! there, and the run goes on.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use whimbrel_testbed::{
+    Server,
+    proxy::{Fault, FaultProxy, Operation, Then},
+    server::BUCKET,
+};
+
+use crate::{
+    player::{Played, Player},
+    process,
+    story::{Act, Ending},
+};
+
+/// Cases at a time. Many of them wait for a deadline.
+const LANES: usize = 4;
+
+/// What happens at an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// Something between the program and the store goes wrong.
+    Fault(Fault),
+    /// The program is killed by SIGKILL before the request reaches the server.
+    KillBefore,
+    /// The program is killed by SIGKILL after the server has carried out the request, before it hears of that.
+    KillAfter,
+}
+
+/// One case of the matrix.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is played.
+    pub act: Act,
+    /// Where the blow falls.
+    pub operation: Operation,
+    /// What it is.
+    pub blow: Blow,
+}
+
+/// The cases of an act, learnt by playing it.
+pub struct Matrix<'a> {
+    server: &'a dyn Server,
+    program: PathBuf,
+    /// Part of the names of its stores, so that several can be tried on one server.
+    name: &'static str,
+    cases: Vec<Case>,
+    operations: usize,
+}
+
+/// A proxy, a program behind it, and one that reaches the server without it.
+struct Lane {
+    program: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    store: String,
+    proxy: FaultProxy,
+    actor: Player,
+    stage: Player,
+}
+
+impl Blow {
+    /// Whether the client is to get over it by itself, so that nobody notices.
+    fn is_to_pass_unnoticed(self) -> bool {
+        use Fault as F;
+        matches!(
+            self,
+            Self::Fault(
+                F::Unavailable | F::Throttled | F::CutBefore | F::AnswerLost | F::CutInAnswer | F::SlowDrip
+            )
+        )
+    }
+
+    fn kills(self) -> bool {
+        matches!(self, Self::KillBefore | Self::KillAfter)
+    }
+}
+
+impl std::fmt::Debug for Matrix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matrix").field("server", &self.server.name()).field("cases", &self.cases).finish()
+    }
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.blow {
+            Blow::Fault(fault) => write!(f, "{}: {fault:?} at {}", self.act, self.operation),
+            blow => write!(f, "{}: {blow:?} at {}", self.act, self.operation),
+        }
+    }
+}
+
+impl<'a> Matrix<'a> {
+    /// Plays the acts once on a server, by the program `store-story`, and finds the faults that concern each operation
+    /// seen.
+    pub fn of_faults(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
+        Self::learn("fault", server, program, acts, |seen| {
+            Fault::ALL.into_iter().filter(|fault| fault.concerns(seen)).map(Blow::Fault).collect()
+        })
+    }
+
+    /// The same with the program killed before and after each operation.
+    pub fn of_kills(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
+        Self::learn("kill", server, program, acts, |_| vec![Blow::KillBefore, Blow::KillAfter])
+    }
+
+    fn learn(
+        name: &'static str,
+        server: &'a dyn Server,
+        program: &Path,
+        acts: &[Act],
+        blows: impl Fn(&whimbrel_testbed::proxy::Seen) -> Vec<Blow>,
+    ) -> Self {
+        let mut matrix = Self { server, program: program.to_owned(), name, cases: Vec::new(), operations: 0 };
+        let mut lane = Lane::new(server, program);
+        for (number, &act) in acts.iter().enumerate() {
+            let store = lane.prepare(&format!("{name}-learnt-{number}"));
+            let played = lane.actor.play(act, &store);
+            assert_eq!(played.ending, Ending::Done, "{act}, undisturbed");
+            for seen in lane.proxy.seen() {
+                matrix.operations += 1;
+                let case = |blow| Case { act, operation: seen.operation.clone(), blow };
+                matrix.cases.extend(blows(&seen).into_iter().map(case));
+            }
+        }
+        matrix
+    }
+
+    /// Leaves `cases` of them, drawn by a seed.
+    pub fn sample(mut self, cases: usize, seed: u64) -> Self {
+        fastrand::Rng::with_seed(seed).shuffle(&mut self.cases);
+        self.cases.truncate(cases);
+        self
+    }
+
+    /// The cases.
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// Tries them all, and says how many there were.
+    ///
+    /// # Panics
+    /// If a promise was not kept in one of them; all such cases are named.
+    pub fn run(self) {
+        let started = Instant::now();
+        let next = AtomicUsize::new(0);
+        let wrong = Mutex::new(Vec::new());
+        let lanes: Vec<Lane> = (0..LANES).map(|_| Lane::new(self.server, &self.program)).collect();
+        let (cases, name) = (&self.cases, self.name);
+        thread::scope(|scope| {
+            for mut lane in lanes {
+                let (next, wrong) = (&next, &wrong);
+                scope.spawn(move || {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(case) = cases.get(number) else { break };
+                        if let Err(why) = lane.try_case(&format!("{name}-{number}"), case) {
+                            wrong.lock().unwrap().push(format!("{case}: {why}"));
+                        }
+                    }
+                });
+            }
+        });
+        let wrong = wrong.into_inner().unwrap();
+        let took = Duration::from_secs(started.elapsed().as_secs());
+        eprintln!(
+            "crash matrix on {}: {} cases over {} operations in {took:?}, {} of them wrong",
+            self.server.name(),
+            cases.len(),
+            self.operations,
+            wrong.len()
+        );
+        assert!(
+            wrong.is_empty(),
+            "{} of {} cases went wrong:\n{}",
+            wrong.len(),
+            cases.len(),
+            wrong.join("\n")
+        );
+    }
+}
+
+impl Lane {
+    fn new(server: &dyn Server, program: &Path) -> Self {
+        let proxy = FaultProxy::start(server.address(), BUCKET);
+        let environment = server.environment_at(proxy.address());
+        Self {
+            program: program.to_owned(),
+            // The prefix is put in for each case.
+            store: server.store_uri("PREFIX"),
+            actor: Player::start(program, &environment),
+            stage: Player::start(program, &server.environment()),
+            environment,
+            proxy,
+        }
+    }
+
+    /// A store of its own for a case, with a run in it.
+    fn prepare(&mut self, name: &str) -> String {
+        let store = self.store.replace("PREFIX", name);
+        self.proxy.begin(&format!("{BUCKET}/{name}"));
+        let prepared = self.stage.play(Act::Prepare, &store);
+        assert_eq!(prepared.ending, Ending::Done, "a run is prepared at {store}");
+        store
+    }
+
+    /// Tries a case, and says what was wrong.
+    fn try_case(&mut self, name: &str, case: &Case) -> Result<(), String> {
+        let store = self.prepare(name);
+        let played = match case.blow {
+            Blow::Fault(fault) => {
+                self.proxy.fail_at(case.operation.clone(), fault);
+                self.actor.play(case.act, &store)
+            }
+            Blow::KillBefore | Blow::KillAfter => self.play_and_kill(case, &store),
+        };
+        match &played.ending {
+            Ending::Died if case.blow.kills() => {}
+            _ if case.blow.kills() => return Err(format!("it was not killed: {played:?}")),
+            Ending::Died | Ending::Hung => {
+                let errors = self.actor.process().errors();
+                self.actor = Player::start(&self.program, &self.environment);
+                return Err(format!("the program {:?}: {errors}", played.ending));
+            }
+            Ending::Broken(what) => return Err(what.clone()),
+            Ending::Failed(why) if case.blow.is_to_pass_unnoticed() => {
+                return Err(format!("it did not get over it: {why}"));
+            }
+            Ending::Done | Ending::Failed(_) => {}
+        }
+        if self.proxy.happened() != 1 {
+            return Err(format!("the operation did not come: {:?}", self.proxy.seen()));
+        }
+        let acknowledged = played.acknowledged.unwrap_or(10);
+        let damaged = case.blow == Blow::Fault(Fault::FlippedRequest);
+        match self.stage.play(Act::TakeOver { acknowledged, damaged }, &store).ending {
+            Ending::Done => Ok(()),
+            other => Err(format!("taking over afterwards: {other:?}; it had ended with {:?}", played.ending)),
+        }
+    }
+
+    fn play_and_kill(&self, case: &Case, store: &str) -> Played {
+        let mut victim = Player::start(&self.program, &self.environment);
+        let (id, at) = (victim.process().id(), case.operation.clone());
+        let wanted = move |operation: &Operation, _: &bytes::Bytes| *operation == at;
+        let kill = move |_: &Operation| {
+            process::signal(id, Signal::KILL);
+            Then::Cut
+        };
+        match case.blow {
+            Blow::KillBefore => self.proxy.before(wanted, kill),
+            _ => self.proxy.after(wanted, kill),
+        }
+        victim.play(case.act, store)
+    }
+}

@@ -1,0 +1,69 @@
+//! Every fault, and a SIGKILL, at every operation on the store of a save, a commit, a collection and a restore. After
+//! each: no bad byte is loaded, the last good checkpoint is there, and the next attempt succeeds.
+//!
+//! `WHIMBREL_MATRIX=wide` tries every case on the real servers as well, of which a sample is tried otherwise;
+//! `WHIMBREL_MATRIX_SEED` draws another sample.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it drew"
+)]
+
+use std::{env, path::Path};
+
+use whimbrel_e2e::{matrix::Matrix, story::Act};
+use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, available};
+
+const ACTS: [Act; 2] = [Act::Live, Act::Restore];
+
+fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_store-story"))
+}
+
+/// All cases in the wide matrix, a sample otherwise.
+fn sampled<'a>(matrix: Matrix<'a>, cases: usize) -> Matrix<'a> {
+    if env::var("WHIMBREL_MATRIX").is_ok_and(|width| width == "wide") {
+        return matrix;
+    }
+    let seed = env::var("WHIMBREL_MATRIX_SEED").map_or(7, |seed| seed.parse().unwrap());
+    eprintln!("{cases} of {} cases, drawn by WHIMBREL_MATRIX_SEED={seed}", matrix.cases().len());
+    matrix.sample(cases, seed)
+}
+
+fn on(server: &dyn Server) {
+    sampled(Matrix::of_faults(server, program(), &ACTS), 60).run();
+    sampled(Matrix::of_kills(server, program(), &ACTS), 20).run();
+}
+
+#[test]
+fn every_fault_at_every_operation() {
+    let Some(server) = available(GcsServer::start()) else { return };
+    Matrix::of_faults(&server, program(), &ACTS).run();
+}
+
+#[test]
+fn killed_before_and_after_every_operation() {
+    let Some(server) = available(GcsServer::start()) else { return };
+    Matrix::of_kills(&server, program(), &ACTS).run();
+}
+
+#[test]
+fn on_s3_radosgw() {
+    if let Some(server) = available(Radosgw::start()) {
+        on(&server);
+    }
+}
+
+#[test]
+fn on_s3_moto() {
+    if let Some(server) = available(Moto::start()) {
+        on(&server);
+    }
+}
+
+#[test]
+fn on_azure_azurite() {
+    if let Some(server) = available(Azurite::start()) {
+        on(&server);
+    }
+}

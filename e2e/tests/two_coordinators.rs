@@ -1,0 +1,99 @@
+//! Promise 5, one decider: a coordinator is stopped in the very moment of its commit, another takes over, finishes the
+//! run and collects, and the first wakes up.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
+use std::sync::mpsc;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use whimbrel_e2e::{cluster::Cluster, process::signal, run::undisturbed, spec::Spec};
+use whimbrel_testbed::{
+    Moto, Radosgw, Server, available,
+    proxy::{FaultProxy, Operation, Part, Then, Verb},
+    server::BUCKET,
+};
+
+/// Enough for the second coordinator to commit, and collect, again and again.
+const STEPS: u64 = 120;
+
+#[test]
+fn a_coordinator_that_wakes_up_on_s3_radosgw_finds_itself_fenced() {
+    if let Some(server) = available(Radosgw::start()) {
+        one_sleeps_while_the_other_decides(&server);
+    }
+}
+
+#[test]
+fn a_coordinator_that_wakes_up_on_s3_moto_finds_itself_fenced() {
+    if let Some(server) = available(Moto::start()) {
+        one_sleeps_while_the_other_decides(&server);
+    }
+}
+
+fn one_sleeps_while_the_other_decides(server: &dyn Server) {
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let store = server.store_uri("runs");
+    let proxy = FaultProxy::start(server.address(), &format!("{BUCKET}/runs"));
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+
+    // The first one, behind the proxy, until it is about to append its third checkpoint or a later one to the log.
+    let first = Cluster::start_over(folders[0].path(), &store, server.environment_at(proxy.address()));
+    let (id, (asleep, sleeps), (release, released)) =
+        (first.coordinator().id(), mpsc::channel(), mpsc::channel());
+    let appends_a_checkpoint = |operation: &Operation, body: &bytes::Bytes| {
+        let entry: Value = serde_json::from_slice(body).unwrap_or_default();
+        let is_entry = operation.verb == Verb::Put && operation.part() == Part::Log;
+        let record = &entry["entry"];
+        is_entry && record["record"] == "checkpoint" && record["step"].as_u64() >= Some(30)
+    };
+    proxy.before(appends_a_checkpoint, move |operation| {
+        signal(id, Signal::STOP);
+        asleep.send(operation.clone()).unwrap();
+        // Until the test has had the other coordinator finish, or has failed.
+        match released.recv() {
+            Ok(()) => Then::Pass,
+            Err(_) => Then::Cut,
+        }
+    });
+    let nodes = [first.agent("east", 1), first.agent("west", 1)];
+    let run = first.submit(&Spec::small(STEPS));
+    let held = sleeps.recv_timeout(whimbrel_e2e::run::PATIENCE).expect("the third checkpoint is committed");
+
+    // The other one, elsewhere, adopts the run and finishes it.
+    let second = Cluster::start_over(folders[1].path(), &store, server.environment());
+    let _others = [second.agent("north", 1), second.agent("south", 2)];
+    let finished = second.until_phase(&run, "finished");
+    assert_eq!(finished["epoch"].as_u64(), Some(2), "{finished:#}");
+
+    // The first wakes up. What it was about to write reaches the store, too late.
+    release.send(()).unwrap();
+    first.coordinator().signal(Signal::CONT);
+    let woken = first.until_phase(&run, "stopped");
+    assert!(woken.to_string().contains("fenced"), "it does not say that it was fenced: {woken:#}");
+    let refused = proxy.seen().into_iter().filter(|seen| seen.operation.name == held.name);
+    assert!(
+        refused.filter(|seen| seen.operation.verb == Verb::Put).all(|seen| seen.status != Some(200)),
+        "{held} went through"
+    );
+    drop(nodes);
+
+    // One lineage, whole, and its checkpoints collected but for the last three.
+    let listed = second.folder_command(&["checkpoint", "list", &format!("{store}/{run}"), "--json"]);
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let steps: Vec<u64> = listed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, [STEPS - 20, STEPS - 10, STEPS], "each step once, in order");
+    let verified = second.folder_command(&["checkpoint", "verify", &format!("{store}/{run}")]);
+    let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
+    assert!(verified.contains(&expected), "{verified} does not name the state {expected}");
+    assert_eq!(second.stop(), Some(0));
+}

@@ -1,0 +1,118 @@
+//! What a cloud's refusal means: bad credentials, a missing permission, no such bucket, nobody there.
+
+use std::error::Error as StdError;
+
+use object_store::{
+    Error,
+    client::{HttpError, HttpErrorKind},
+};
+
+use crate::folder::StoreError;
+
+/// Why a request was not granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such bucket or container.
+    NoBucket,
+    /// The credentials are wrong, have expired, or there are none.
+    Credentials,
+    /// The credentials are good, and may not do this.
+    Permission,
+    /// The bucket is in another region.
+    Region,
+    /// Nobody answers there.
+    Unreachable,
+    /// The server does not know what is asked of it.
+    Unsupported,
+    /// Anything else, in the server's own words.
+    Other,
+}
+
+/// Codes with which S3 and GCS say that the credentials are not good. AWS documents them under "Error responses".
+const BAD_CREDENTIALS: [&str; 11] = [
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "RequestTimeTooSkewed",
+    "AuthenticationRequired",
+    // Azure's.
+    "AuthenticationFailed",
+    "InvalidAuthenticationInfo",
+    "NoAuthenticationInformation",
+    "AuthorizationExpired",
+];
+
+/// Codes with which a server says that the bucket is elsewhere.
+const OTHER_REGION: [&str; 4] = [
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+];
+
+/// Azure's message for credentials that are not good, whichever code goes with it.
+const NOT_AUTHENTICATED: &str = "Server failed to authenticate the request";
+
+impl Refusal {
+    /// What a failed request to a store means.
+    pub(crate) fn of(error: &StoreError) -> Self {
+        match error {
+            StoreError::Refused { source, .. } => Self::of_answer(source),
+            StoreError::Silent { .. } => Self::Unreachable,
+            _ => Self::Other,
+        }
+    }
+
+    fn of_answer(error: &Error) -> Self {
+        let text = told(error);
+        let status = status_of(&text);
+        let code = code_of(&text).unwrap_or_default();
+        match error {
+            _ if ["NoSuchBucket", "ContainerNotFound"].contains(&code) => Self::NoBucket,
+            _ if BAD_CREDENTIALS.contains(&code) || text.contains(NOT_AUTHENTICATED) => Self::Credentials,
+            _ if OTHER_REGION.contains(&code) || text.contains("redirect without LOCATION") => Self::Region,
+            // A refused listing is an error of no kind: its status is only in its words.
+            _ if status == Some(401) => Self::Credentials,
+            _ if status == Some(403) => Self::Permission,
+            Error::NotImplemented { .. } | Error::NotSupported { .. } => Self::Unsupported,
+            Error::Generic { .. } if status == Some(501) => Self::Unsupported,
+            Error::Generic { .. } if is_unreachable(error) => Self::Unreachable,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether the connection was not made, or broke.
+fn is_unreachable(error: &Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            use HttpErrorKind::{Connect, Interrupted, Request, Timeout};
+            return matches!(error.kind(), Connect | Request | Timeout | Interrupted);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The HTTP status that an error tells. The client has no other way to say it than in words.
+fn status_of(text: &str) -> Option<u16> {
+    let (_, behind) = text.split_once("status code: ")?;
+    behind.get(..3)?.parse().ok()
+}
+
+/// The code in the XML of an answer, S3's, Azure's and Google's alike.
+fn code_of(text: &str) -> Option<&str> {
+    let (_, behind) = text.split_once("<Code>")?;
+    behind.split_once("</Code>").map(|(code, _)| code)
+}
+
+/// The error with all its causes.
+fn told(error: &dyn StdError) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", told(source)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,255 @@
+//! Checkpoints out to models' folders and back: the same bits, nothing half done, and no run that others rely on
+//! disturbed.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use proptest::prelude::*;
+use safetensors::SafeTensors;
+use support::{SMALL_PACKS, Scene, State, checkpoint, restored};
+use whimbrel_state::{Dtype, Layout, TensorSpec};
+use whimbrel_store::{
+    Ended, Limits, Outcome, Record, RunDir, Sources, Stopped, Store,
+    interop::{ExportError, ImportError, ImportOptions, Imported, Model, Selection, Shards, export, import},
+};
+
+/// Layouts of up to eight tensors of any type, scalars and empty ones among them.
+fn layout() -> impl Strategy<Value = Layout> {
+    let name =
+        prop_oneof!["[a-z]{1,6}(\\.[a-z0-9]{1,3})?", Just("w[0..4]".to_owned()), "[\"\\\\é \\n/]{1,4}"];
+    let dtype = prop::sample::select(Dtype::ALL.to_vec());
+    let tensor = (dtype, prop::collection::vec(0_usize..6, 0..4));
+    prop::collection::btree_map(name, tensor, 1..8).prop_map(|tensors: BTreeMap<_, _>| {
+        let tensors = tensors.into_iter().map(|(name, (dtype, shape))| TensorSpec { name, dtype, shape });
+        Layout::new(tensors.collect()).unwrap()
+    })
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Exports the newest checkpoint of a run.
+async fn export_newest(
+    run: &RunDir,
+    selection: &Selection,
+    shard_bytes: u64,
+    folder: &Path,
+    force: bool,
+) -> Result<Shards, ExportError> {
+    let newest = run.checkpoints().await.unwrap().pop().unwrap();
+    let manifest = run.manifest(&newest.manifest).await.unwrap();
+    let shards = Shards::new(&manifest.layout, selection, shard_bytes, BTreeMap::new()).unwrap();
+    let sources = Sources::new(run.clone());
+    let mut written = 0;
+    let mut progress = |bytes| written += bytes;
+    export((&sources, &manifest), &shards, "name = \"r\"\n", folder, force, &SMALL_PACKS, &mut progress)
+        .await?;
+    assert!(written >= shards.bytes(), "{written} of {}", shards.bytes());
+    Ok(shards)
+}
+
+fn options(spec: Option<&str>) -> ImportOptions {
+    let spec = spec.map(ToOwned::to_owned);
+    ImportOptions { step: 7, samples: 1, spec, take_office: false, who: "a test".into() }
+}
+
+async fn import_into(run: &RunDir, folder: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let model = Arc::new(Model::open(folder, &Selection::default())?);
+    import(run, model, options, &SMALL_PACKS, &mut |_| {}).await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_state_goes_out_and_comes_back_with_the_same_bits(layout in layout(), seed: u8, shard_bytes in 0_u64..200) {
+        runtime().block_on(there_and_back(State::filled(layout.into(), seed), shard_bytes));
+    }
+}
+
+async fn there_and_back(state: State, shard_bytes: u64) {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("a test").await.unwrap();
+    checkpoint(&mut office, &state, 7).await;
+    let folder = tempfile::tempdir().unwrap();
+    let exported = folder.path().join("a/model");
+    let shards =
+        export_newest(&scene.run(), &Selection::default(), shard_bytes, &exported, false).await.unwrap();
+
+    let mut seen = 0;
+    for name in shards.names().filter(|name| name.ends_with(".safetensors")) {
+        let bytes = fs::read(exported.join(name)).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        for (name, view) in file.tensors() {
+            let tensors = state.layout.tensors();
+            let index = tensors.iter().position(|tensor| tensor.name == name).unwrap();
+            assert_eq!(view.data(), &state.bytes[state.layout.range_of(index)], "{name}");
+            assert_eq!(view.shape(), tensors[index].shape);
+            assert_eq!(format!("{:?}", view.dtype()), format!("{:?}", tensors[index].dtype));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, state.layout.tensors().len());
+
+    let store = Store::open(folder.path().join("store").to_str().unwrap()).unwrap();
+    let run = store.run(&"r-back".parse().unwrap());
+    let imported = import_into(&run, &exported, &options(Some("name = \"r\"\n"))).await.unwrap();
+    assert_eq!(imported.state, state.digest(7));
+    assert_eq!(restored(&run, &imported.committed.manifest).await.unwrap(), state);
+    let history = run.history().await.unwrap();
+    assert_eq!(history.stopped().unwrap().step, 7);
+    assert_eq!(history.checkpoints().len(), 1);
+}
+
+/// A run with one checkpoint after step 7.
+async fn scene() -> (Scene, State) {
+    let scene = Scene::new().await;
+    let state = State::small(3);
+    let mut office = scene.run().take_office("a test").await.unwrap();
+    checkpoint(&mut office, &state, 7).await;
+    (scene, state)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_folder_is_filled_at_once_and_what_is_in_it_is_not_replaced_unasked() {
+    let (scene, _) = scene().await;
+    let run = scene.run();
+    let all = Selection::default();
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("model");
+    export_newest(&run, &all, 1 << 20, &at, false).await.unwrap();
+    assert_eq!(names(&at), ["model.safetensors", "run.toml"]);
+    assert_eq!(names(folder.path()), ["model"]);
+
+    let error = export_newest(&run, &all, 40, &at, false).await.unwrap_err();
+    assert!(
+        matches!(error, ExportError::NotEmpty { .. }) && error.to_string().contains("--force"),
+        "{error}"
+    );
+    fs::write(at.join("tokenizer.json"), "{}").unwrap();
+    let shards = export_newest(&run, &all, 40, &at, true).await.unwrap();
+    let mut expected: Vec<_> = shards.names().map(ToOwned::to_owned).collect();
+    assert!(expected.len() > 3, "{expected:?}");
+    expected.extend(["run.toml".into(), "tokenizer.json".into()]);
+    expected.sort();
+    assert_eq!(names(&at), expected);
+    export_newest(&run, &all, 1 << 20, &at, true).await.unwrap();
+    assert_eq!(names(&at), ["model.safetensors", "run.toml", "tokenizer.json"]);
+
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    export_newest(&run, &all, 1 << 20, &empty, false).await.unwrap();
+    assert_eq!(names(&empty), ["model.safetensors", "run.toml"]);
+}
+
+#[tokio::test]
+async fn an_export_of_a_damaged_checkpoint_leaves_nothing() {
+    let (scene, _) = scene().await;
+    let pack = scene.files("packs").into_values().next().unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for at in [folder.path().join("new"), folder.path().to_owned()] {
+        let error = export_newest(&scene.run(), &Selection::default(), 40, &at, false).await.unwrap_err();
+        assert!(matches!(error, ExportError::Read(_)), "{error}");
+        assert_eq!(names(folder.path()), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn chosen_and_renamed_tensors_alone_go_out() {
+    let (scene, state) = scene().await;
+    let pairs = vec![("w".to_owned(), "model.w".to_owned())];
+    let selection = Selection::new(&["*s".into()], &["flags".into()], pairs).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let shards = export_newest(&scene.run(), &selection, 1 << 20, folder.path(), false).await.unwrap();
+    assert_eq!(shards.tensors(), 2);
+    let bytes = fs::read(folder.path().join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), 2);
+    for (there, here) in [("steps", "steps"), ("model.weights", "weights")] {
+        let index = state.layout.tensors().iter().position(|tensor| tensor.name == here).unwrap();
+        assert_eq!(file.tensor(there).unwrap().data(), &state.bytes[state.layout.range_of(index)]);
+    }
+    let twice = Selection::new(&[], &[], vec![("flags".into(), "steps".into())]).unwrap();
+    let error = Shards::new(&state.layout, &twice, 1, BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("two tensors would be named \"steps\""), "{error}");
+    let none = Selection::new(&["x*".into()], &[], Vec::new()).unwrap();
+    let error = Shards::new(&state.layout, &none, 1, BTreeMap::new()).unwrap_err();
+    assert!(error.to_string().contains("none of the 5 tensors is chosen"), "{error}");
+}
+
+#[tokio::test]
+async fn only_a_stopped_run_is_added_to_and_it_goes_on_from_what_was_added() {
+    let (scene, state) = scene().await;
+    let run = scene.run();
+    let folder = tempfile::tempdir().unwrap();
+    export_newest(&run, &Selection::default(), 40, folder.path(), false).await.unwrap();
+
+    let error = import_into(&run, folder.path(), &options(None)).await.unwrap_err();
+    assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");
+    assert_eq!(run.history().await.unwrap().epoch(), 1, "nobody was fenced");
+
+    let mut office = run.take_office("a test").await.unwrap();
+    office.append(Record::Stopped(Stopped { step: 7, reason: "a test".into() })).await.unwrap();
+    let at_nine = ImportOptions { step: 9, ..options(None) };
+    let imported = import_into(&run, folder.path(), &at_nine).await.unwrap();
+    let history = run.history().await.unwrap();
+    assert_eq!(history.checkpoints().last().unwrap().manifest, imported.committed.manifest);
+    assert_eq!((history.checkpoints().len(), history.stopped().unwrap().step), (2, 7));
+    assert_eq!(imported.state, state.digest(9));
+
+    let mut office = run.take_office("a test").await.unwrap();
+    let ended =
+        Ended { outcome: Outcome::Finished, step: 9, loss: None, val_loss: None, state: None, reason: None };
+    office.append(Record::Ended(ended)).await.unwrap();
+    let error = import_into(&run, folder.path(), &at_nine).await.unwrap_err();
+    assert!(matches!(error, ImportError::Ended { .. }), "{error}");
+    // Under the name of a run that is there, none is created.
+    let error = import_into(&run, folder.path(), &options(Some("x"))).await.unwrap_err();
+    assert!(matches!(error, ImportError::Create(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_that_broke_off_is_added_to_when_its_office_is_taken() {
+    let (scene, _) = scene().await;
+    let run = scene.run();
+    let folder = tempfile::tempdir().unwrap();
+    export_newest(&run, &Selection::default(), 40, folder.path(), false).await.unwrap();
+    let mut fenced = run.take_office("a coordinator that lives").await.unwrap();
+    let options = ImportOptions { take_office: true, ..options(None) };
+    import_into(&run, folder.path(), &options).await.unwrap();
+    assert!(run.history().await.unwrap().stopped().is_some());
+    let error = fenced.append(Record::Resumed { step: 0 }).await.unwrap_err();
+    assert!(error.to_string().contains("fenced: a test took office"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_ends_early_makes_no_run() {
+    let (scene, _) = scene().await;
+    let folder = tempfile::tempdir().unwrap();
+    let exported = folder.path().join("model");
+    export_newest(&scene.run(), &Selection::default(), 1 << 20, &exported, false).await.unwrap();
+    let model = Arc::new(Model::open(&exported, &Selection::default()).unwrap());
+    let file = fs::File::options().write(true).open(exported.join("model.safetensors")).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 20).unwrap();
+
+    let store = Store::open(folder.path().join("store").to_str().unwrap()).unwrap();
+    let run = store.run(&"r-new".parse().unwrap());
+    let limits = Limits { pack_bytes: 64, ..SMALL_PACKS };
+    let spec = options(Some("name = \"r\"\n"));
+    let error = import(&run, model, &spec, &limits, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(error, ImportError::Model(_)), "{error}");
+    assert!(store.runs().await.unwrap().is_empty());
+}

@@ -1,0 +1,133 @@
+//! Microsoft's emulator of Azure Blob Storage.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use http::Method;
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ring::hmac;
+use tempfile::TempDir;
+
+use crate::{
+    install::{find, from_npm},
+    process::{Process, answers_http, free_ports},
+    server::{BUCKET, Server, Unavailable},
+    signed,
+};
+
+const NAME: &str = "azurite";
+
+/// The account and key that every emulator of the service has, as Microsoft documents them.
+const ACCOUNT: &str = "devstoreaccount1";
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Azurite: Azure Blob Storage over a folder, with shared keys and SAS that it checks.
+#[derive(Debug)]
+pub struct Azurite {
+    process: Process,
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+/// A shared access signature for the whole account.
+#[derive(Clone, Debug)]
+pub struct Sas(String);
+
+impl Azurite {
+    /// Installs it if need be, starts it, and makes the container.
+    pub fn start() -> Result<Self, Unavailable> {
+        let unavailable = |reason| Unavailable { server: NAME, reason };
+        let program = match find("azurite-blob") {
+            Some(program) => program,
+            None => {
+                let folder = from_npm("azurite", "3.37.0").map_err(unavailable)?;
+                folder.join("node_modules/.bin/azurite-blob")
+            }
+        };
+        let launch = || Self::launch(&program);
+        launch().or_else(|_| launch()).map_err(unavailable)
+    }
+
+    fn launch(program: &Path) -> Result<Self, String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let folder = TempDir::with_prefix("whimbrel-azurite-").map_err(failed)?;
+        let [port] = free_ports().map_err(failed)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut command = Command::new(program);
+        command.args(["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--blobHost", "127.0.0.1"]);
+        command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder.path());
+        let mut process = Process::spawn(NAME, &command, folder.path()).map_err(failed)?;
+        process.wait_until(Duration::from_secs(60), || answers_http(address))?;
+        let container = format!("http://{address}/{ACCOUNT}/{BUCKET}?restype=container");
+        signed::azure(Method::PUT, &container, ACCOUNT, KEY).map_err(|error| error.to_string())?;
+        Ok(Self { process, address, folder })
+    }
+
+    /// A signature that grants `rights` for an hour: the letters of Azure's documentation, `r`ead, `w`rite, `d`elete,
+    /// `l`ist, `a`dd and `c`reate.
+    pub fn sas(&self, rights: &str) -> Sas {
+        let end = Timestamp::now() + SignedDuration::from_hours(1);
+        let end = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let version = "2018-11-09";
+        // Account, rights, services, resource types, start, end, addresses, protocols, version; each ends its line.
+        let signed = format!("{ACCOUNT}\n{rights}\nb\nsco\n\n{end}\n\nhttps,http\n{version}\n");
+        let key = BASE64_STANDARD.decode(KEY).unwrap_or_default();
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.as_bytes());
+        let signature = BASE64_STANDARD.encode(signature);
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        Sas(format!(
+            "sv={version}&ss=b&srt=sco&sp={rights}&se={}&spr={}&sig={}",
+            encoded(&end),
+            encoded("https,http"),
+            encoded(&signature)
+        ))
+    }
+
+    /// The environment of a program that has a signature and no key.
+    pub fn environment_with(&self, sas: &Sas) -> Vec<(&'static str, String)> {
+        let mut environment = self.environment();
+        environment.retain(|(variable, _)| *variable != "AZURE_STORAGE_ACCOUNT_KEY");
+        environment.push(("AZURE_STORAGE_SAS_TOKEN", sas.0.clone()));
+        environment
+    }
+}
+
+impl Server for Azurite {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn store_uri(&self, prefix: &str) -> String {
+        format!("az://{BUCKET}/{prefix}")
+    }
+
+    fn environment_at(&self, address: SocketAddr) -> Vec<(&'static str, String)> {
+        vec![
+            ("AZURE_STORAGE_ENDPOINT", format!("http://{address}/{ACCOUNT}")),
+            ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT.to_owned()),
+            ("AZURE_STORAGE_ACCOUNT_KEY", KEY.to_owned()),
+        ]
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        vec![self.process.pid()]
+    }
+
+    fn data(&self) -> Option<&Path> {
+        Some(self.folder.path())
+    }
+
+    fn kill(&mut self) {
+        self.process.kill();
+    }
+}
