@@ -17,7 +17,8 @@
 //! # Where to start reading
 //! - [`store`]: a place for runs; [`place`]: its URI and the client that reaches it; [`run_dir`]: one run's directory in
 //!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
-//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
+//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
+//!   store keeps up with, and slower when it says so ([`slow_down`]).
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
@@ -27,36 +28,53 @@
 //! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
 
+mod age;
 pub mod checkpoint;
 pub mod collect;
+pub mod copy;
+pub mod cost;
 pub mod diff;
 pub mod entry;
 pub mod fetch;
 pub mod folder;
 pub mod history;
 pub mod interop;
+mod leftovers;
+pub mod mirror;
 pub mod office;
 pub mod output;
+mod pace;
+mod pacing;
 pub mod pack;
 pub mod place;
 pub mod probe;
 pub mod quarantine;
 pub mod read_state;
 pub mod refusal;
+pub mod replicate;
 pub mod restore;
+pub mod retention;
 pub mod run_dir;
 pub mod save;
+pub mod slow_down;
 pub mod sources;
 pub mod store;
 mod strides;
+pub mod tries;
+mod units;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
-pub use collect::{CollectError, Collected, Retention, collect};
-pub use entry::{Ended, Entry, EntryError, Mode, Outcome, Record, Stopped};
+pub use collect::{CollectError, Collected, collect, collectable};
+pub use copy::{
+    Amount, Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, Which, plan_copy,
+};
+pub use cost::{Price, PriceError, Prices, egress_price};
+pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};
 pub use fetch::BadPack;
-pub use folder::{Patience, StoreError};
+pub use folder::StoreError;
 pub use history::{CheckpointInfo, History, LogError};
+pub use mirror::{MirrorError, Relation, relation};
 pub use office::{AppendError, CreateError, Office, OfficeError};
 pub use output::OutputChunk;
 pub use place::{Environment, OpenError};
@@ -64,9 +82,13 @@ pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
 pub use read_state::{StateReader, read_state};
 pub use refusal::Refusal;
+pub use replicate::{Lag, ReplicateError, Replicator};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
+pub use retention::{KeepEvery, Retention};
 pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
+pub use slow_down::SlowDown;
 pub use sources::Sources;
 pub use store::Store;
+pub use tries::Patience;
 pub use verify::{Verified, VerifyError, verify};
