@@ -31,6 +31,14 @@ impl RunDir {
         self.folder.uri()
     }
 
+    /// The URI of its checkpoint after `step`, which [`open_run`] takes as well. A store's options stay behind it.
+    pub fn uri_at(&self, step: u64) -> String {
+        match self.uri().split_once('?') {
+            Some((path, options)) if !self.uri().starts_with("file:") => format!("{path}@{step}?{options}"),
+            _ => format!("{}@{step}", self.uri()),
+        }
+    }
+
     pub(crate) fn folder(&self) -> &Folder {
         &self.folder
     }

@@ -31,6 +31,7 @@ use crate::{
     screen::{self, Screen},
     signals::Signals,
     spec_file,
+    uri::parent,
     watch::{self, Watch},
 };
 
@@ -163,8 +164,8 @@ fn named_by_uri(uri: &str) -> Result<(Store, Wish), Failure> {
             format!("{uri:?} names a step, and a run is resumed from its newest checkpoint; leave the @ out");
         return Err(Failure::bad_input(error));
     }
-    let store = run.uri().strip_suffix(run.id().as_str()).unwrap_or(run.uri());
-    Ok((Store::open(store)?, Wish::Run(run.id().clone())))
+    let store = parent(run.uri()).map_or_else(|| run.uri().to_owned(), |(store, _)| store);
+    Ok((Store::open(&store)?, Wish::At(run.id().clone())))
 }
 
 fn claim(store: &Store, run: &RunId) -> Result<Claim, Failure> {
