@@ -322,7 +322,10 @@ mod tests {
         assert_eq!(choice(Wish::Any).await.unwrap(), Choice::New);
         for wish in [Wish::Newest, Wish::Run(id())] {
             let error = format!("{:?}", choice(wish).await.unwrap_err());
-            assert!(error.contains("Replica") && error.contains(&format!("--resume {}", run.uri())), "{error}");
+            assert!(
+                error.contains("Replica") && error.contains(&format!("--resume {}", run.uri())),
+                "{error}"
+            );
         }
         assert_eq!(choice(Wish::At(id())).await.unwrap(), Choice::Resume(id()));
         // Once it was, it is the run itself.

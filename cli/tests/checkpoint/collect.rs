@@ -26,7 +26,10 @@ fn going_on() -> Stage {
 fn what_is_not_kept_goes_and_a_dry_run_says_so_first() {
     let stage = Stage::finished();
     let said = stage.good(&["collect", "runs/r-test", "--keep", "1", "--dry-run"]);
-    assert!(said.contains("would delete 1 checkpoints and 1 packs") && said.contains("kept        after step 40"), "{said}");
+    assert!(
+        said.contains("would delete 1 checkpoints and 1 packs") && said.contains("kept        after step 40"),
+        "{said}"
+    );
     assert_eq!(steps(&stage, "runs/r-test"), [20, 40]);
     let said = stage.good(&["collect", "r-test", "--store", "runs", "--keep", "1"]);
     assert!(said.contains("deleted 1 checkpoints and 1 packs"), "{said}");
@@ -44,7 +47,10 @@ fn a_run_that_goes_on_is_left_to_its_coordinator_unless_one_insists() {
     let error = stage.failed(2, &["collect", "runs/r-test"]);
     assert!(error.contains("is not stopped") && error.contains("--take-office"), "{error}");
     let said = stage.good(&["collect", "runs/r-test", "--dry-run", "--keep-every", "30 steps"]);
-    assert!(said.contains("would delete 2 checkpoints") && said.contains("after step 30, 40, 50, 60"), "{said}");
+    assert!(
+        said.contains("would delete 2 checkpoints") && said.contains("after step 30, 40, 50, 60"),
+        "{said}"
+    );
     let epoch = || block_on(async { stage.run("runs", "r-test").history().await.unwrap().epoch() });
     assert_eq!(epoch(), 1, "a dry run fences nobody");
     stage.good(&["collect", "runs/r-test", "--take-office", "--keep", "2", "--keep-every", "20 steps"]);

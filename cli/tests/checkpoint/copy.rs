@@ -37,7 +37,10 @@ fn a_copy_says_first_what_will_move_and_then_how_to_go_on() {
 
     // By the URI of the run there, and once more.
     let said = stage.good(&["copy", "r-test", "elsewhere/r-test", "--store", "runs"]);
-    assert!(said.contains("of which 2 are there") && said.contains("nothing to copy: it is all there"), "{said}");
+    assert!(
+        said.contains("of which 2 are there") && said.contains("nothing to copy: it is all there"),
+        "{said}"
+    );
     let listed = stage.good(&["list", "elsewhere/r-test"]);
     assert!(listed.lines().nth(1).unwrap().starts_with("  a replica of file:///"), "{listed}");
     assert_eq!(listed.lines().count(), 5, "{listed}");
@@ -51,7 +54,10 @@ fn one_checkpoint_alone_is_copied_and_the_rest_of_it_later() {
     let against = ["--against", "runs/r-test"];
     let behind = stage.good(&[&["list", "elsewhere/r-test"], &against[..]].concat());
     let last = behind.lines().last().unwrap();
-    assert!(last.starts_with("20 steps behind file:///") && last.contains("lacks 1 of its checkpoints"), "{behind}");
+    assert!(
+        last.starts_with("20 steps behind file:///") && last.contains("lacks 1 of its checkpoints"),
+        "{behind}"
+    );
 
     let events = events(&stage.good(&["copy", "runs/r-test", "elsewhere", "--newest", "--json"]));
     let kinds: Vec<&str> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
@@ -65,11 +71,10 @@ fn one_checkpoint_alone_is_copied_and_the_rest_of_it_later() {
     let json = stage.good(&[&["list", "elsewhere/r-test", "--json"], &against[..]].concat());
     let lines = self::events(&json);
     assert!(lines[0]["replica_of"].as_str().unwrap().ends_with("/runs/r-test"), "{json}");
-    assert_eq!((&lines[2]["relation"], &lines[2]["steps"], &lines[2]["checkpoints"]), (
-        &"same".into(),
-        &0.into(),
-        &0.into()
-    ));
+    assert_eq!(
+        (&lines[2]["relation"], &lines[2]["steps"], &lines[2]["checkpoints"]),
+        (&"same".into(), &0.into(), &0.into())
+    );
     let itself = stage.good(&["list", "runs/r-test", "--against", "elsewhere/r-test"]);
     assert!(itself.lines().last().unwrap().starts_with("the run itself, of which file:///"), "{itself}");
 }
@@ -154,7 +159,8 @@ fn a_copy_that_is_cut_off_goes_on_where_it_was() {
     let mut command = stage.command(&args);
     let mut copy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(copy.stdout.take().unwrap()).lines();
-    let progress = lines.by_ref().map(Result::unwrap).find(|line| line.contains("\"event\":\"progress\"")).unwrap();
+    let progress =
+        lines.by_ref().map(Result::unwrap).find(|line| line.contains("\"event\":\"progress\"")).unwrap();
     let progress: Value = serde_json::from_str(&progress).unwrap();
     assert!(progress["bytes"].as_u64() < progress["total"].as_u64(), "{progress}");
     let pid = rustix::process::Pid::from_child(&copy);
