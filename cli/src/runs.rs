@@ -9,7 +9,7 @@ use crate::{
     config::ClientConfig,
     exit::{Code, Failure},
     print::Printer,
-    screen::words,
+    screen::{json::Replica, words},
 };
 
 /// A run as JSON. The order of the fields is the order of the keys.
@@ -29,6 +29,9 @@ struct Standing<'a> {
     checkpoint: Option<u64>,
     workers_min: u32,
     workers_max: u32,
+    interval: &'a str,
+    save_failure: Option<&'a str>,
+    replicas: Vec<Replica<'a>>,
     workers: Vec<Worker<'a>>,
 }
 
@@ -59,6 +62,9 @@ impl<'a> From<&'a RunStatus> for Standing<'a> {
             checkpoint: status.checkpoint,
             workers_min: status.workers_min,
             workers_max: status.workers_max,
+            interval: &status.interval,
+            save_failure: Some(status.save_failure.as_str()).filter(|failure| !failure.is_empty()),
+            replicas: status.replicas.iter().map(Replica::from).collect(),
             workers: status.workers.iter().map(Worker::from).collect(),
         }
     }
@@ -111,13 +117,18 @@ pub(crate) async fn status(args: StatusArgs, config: &ClientConfig) -> Result<Co
         ("loss", status.loss.map(words::loss)),
         ("validation", status.val_loss.map(words::loss)),
         ("checkpoint", status.checkpoint.map(|step| format!("after step {step}"))),
+        ("not saved", Some(status.save_failure.clone()).filter(|failure| !failure.is_empty())),
+        ("saved every", Some(status.interval.clone()).filter(|words| !words.is_empty())),
         ("generation", Some(format!("{} in epoch {}", status.generation, status.epoch))),
         ("workers", Some(format!("{} to {} wanted", status.workers_min, status.workers_max))),
     ];
     for (name, value) in facts {
         if let Some(value) = value {
-            out.line(format!("  {name:<10}  {value}"));
+            out.line(format!("  {name:<11}  {value}"));
         }
+    }
+    for replica in &status.replicas {
+        out.line(format!("  {:<11}  {}, {}", "replica", replica.uri, words::standing(replica)));
     }
     if !status.workers.is_empty() {
         let row = |worker: &WorkerStatus| {

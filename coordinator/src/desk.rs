@@ -10,7 +10,7 @@ use tonic::Status;
 use whimbrel_core::Formation;
 use whimbrel_plan::{Generation, RunId, WorkerId};
 use whimbrel_proto::{border::WireError, v1};
-use whimbrel_spec::{Every, Mode, OnNonfinite, RunSpec};
+use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
 use whimbrel_store::RunDir;
 
@@ -144,8 +144,8 @@ impl Desk {
             settings,
             evaluate_every: self.spec.evaluate.every,
             checkpoint_every: match self.spec.checkpoint.every {
-                Every::Steps(steps) => Some(steps),
-                Every::Time(_) => None,
+                CheckpointEvery::Fixed(Every::Steps(steps)) => Some(steps),
+                CheckpointEvery::Fixed(Every::Time(_)) | CheckpointEvery::Auto => None,
             },
             reduction: match self.spec.reduction.mode {
                 Mode::Exact => v1::Reduction::Exact,
@@ -158,6 +158,8 @@ impl Desk {
             }
             .into(),
             step_timeout_ms: millis(self.spec.workers.step_timeout),
+            replicas: Vec::new(),
+            bandwidth: self.spec.checkpoint.bandwidth.map(|bandwidth| bandwidth.bytes_per_second().get()),
         })
     }
 
@@ -291,6 +293,6 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 /// A length of time that came over the wire; nonsense counts as none.
-fn seconds(seconds: f64) -> Duration {
+pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
 }

@@ -17,13 +17,13 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tonic::Status;
-use whimbrel_core::{Core, Event, Phase, RunEvent, Timing};
+use whimbrel_core::{Core, Event, Phase, RunEvent, SaveCost, Timing};
 use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::{border, v1};
 use whimbrel_store::{Mode, Store};
 
 use crate::{
-    desk::Desk,
+    desk::{Desk, seconds},
     input::{Input, Inputs, NodeLink, Reply},
     opening::{self, Opened, SubmitError},
     recorder,
@@ -215,11 +215,13 @@ impl Driver {
             Input::Recorded(run, event) => self.of_run(run, event),
             Input::Committed(run, event) => {
                 let (step, manifest) = (event.step, event.manifest.clone());
+                let cost =
+                    SaveCost { stall: seconds(event.blocked_seconds), duration: seconds(event.seconds) };
                 if let Some(desk) = self.desks.get_mut(&run) {
                     desk.checkpoint = Some(step);
                     desk.tell(v1::run_event::Event::Checkpoint(event));
                 }
-                self.of_run(run, RunEvent::Committed { step, manifest });
+                self.of_run(run, RunEvent::Committed { step, manifest, cost });
             }
             Input::Shutdown(reply) => {
                 self.shutdown = Some((reply, Instant::now()));
@@ -283,21 +285,21 @@ impl Driver {
         reply: Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
     ) {
         let opened = opened.and_then(|opened| self.admit(opened));
-        let answer = opened.map(|Opened { dir, spec, office, start }| {
+        let answer = opened.map(|Opened { dir, spec, office, start, past }| {
             let (id, epoch) = (dir.id().clone(), office.epoch());
             let response =
                 v1::SubmitResponse { run: id.to_string(), uri: dir.uri().to_owned(), step: start.step() };
             let (orders, tasks) = mpsc::unbounded_channel();
             let (scribe, writing) = Scribe::new(dir.clone(), epoch);
             self.tasks.spawn(writing);
-            let keep = spec.checkpoint.keep;
+            let keep = spec.checkpoint.keep.last;
             self.tasks.spawn(recorder::record(office, keep, self.inputs.clone(), tasks));
             let facts = opening::facts(&spec);
             let checkpoint = matches!(start, whimbrel_core::Start::Checkpoint { .. }).then(|| start.step());
             self.archive.remove(&id);
             self.desks.insert(id.clone(), Desk::new(spec, dir, epoch, scribe, orders, checkpoint));
             tracing::info!(run = %id, epoch, step = start.step(), "office taken");
-            self.decide(Event::RunOpened { run: id, facts, epoch, start });
+            self.decide(Event::RunOpened { run: id, facts, epoch, start, past });
             response
         });
         if let Some(reply) = reply {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tonic::Status;
-use whimbrel_core::{CheckpointEvery, RunFacts, Start};
+use whimbrel_core::{CheckpointEvery, Past, RunFacts, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_spec::{Every, Mistakes, RunSpec};
+use whimbrel_spec::{self as spec, Every, Mistakes, RunSpec};
 use whimbrel_store::{
-    AppendError, CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError,
-    Record, RunDir, Store, StoreError,
+    AppendError, CreateError, Ended, Entry, History, LogError, Mode, Office, OfficeError, Outcome,
+    ProbeError, Record, RunDir, Store, StoreError,
 };
 
 use crate::input::{Input, Inputs};
@@ -24,6 +24,7 @@ pub(crate) struct Opened {
     pub(crate) spec: RunSpec,
     pub(crate) office: Office,
     pub(crate) start: Start,
+    pub(crate) past: Past,
 }
 
 /// A run cannot be submitted or resumed.
@@ -109,7 +110,7 @@ pub(crate) async fn submit(
     let dir = store.run(&id);
     dir.create(&spec.to_toml(), submitter).await?;
     let office = dir.take_office(coordinator).await?;
-    Ok(Opened { dir, spec, office, start: Start::Initial })
+    Ok(Opened { dir, spec, office, start: Start::Initial, past: Past::default() })
 }
 
 /// Takes the office of a run that is in the store.
@@ -136,7 +137,29 @@ async fn take_over(dir: RunDir, coordinator: &str) -> Result<Opened, SubmitError
     if office.history().stopped().is_some() {
         office.append(Record::Resumed { step: start.step() }).await?;
     }
-    Ok(Opened { start, dir, spec, office })
+    let past = past(office.history());
+    Ok(Opened { start, past, dir, spec, office })
+}
+
+/// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
+/// how many of them went without saying that the run had stopped or ended, its workers with them.
+pub(crate) fn past(history: &History) -> Past {
+    let mut past = Past::default();
+    let mut terms: Vec<&[Entry]> = Vec::new();
+    for term in history.entries().chunk_by(|_, next| !matches!(next.record, Record::Office { .. })) {
+        if term.first().is_some_and(|first| matches!(first.record, Record::Office { .. })) {
+            terms.push(term);
+        }
+    }
+    // The last term is the one that has just begun.
+    terms.pop();
+    for term in terms {
+        let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
+        past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
+        let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
+        past.failures += u32::from(!term.iter().any(parted));
+    }
+    past
 }
 
 /// Where a run goes on from: its newest good checkpoint, or its beginning.
@@ -250,6 +273,9 @@ fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
         checkpoint,
         workers_min: spec.as_ref().map_or(0, |spec| spec.workers.min),
         workers_max: spec.as_ref().map_or(0, |spec| spec.workers.max),
+        interval: spec.as_ref().map(|spec| spec.checkpoint.every.to_string()).unwrap_or_default(),
+        replicas: Vec::new(),
+        save_failure: String::new(),
     }
 }
 
@@ -280,8 +306,9 @@ pub(crate) fn facts(spec: &RunSpec) -> RunFacts {
         tries: spec.workers.tries,
         step_timeout: spec.workers.step_timeout,
         checkpoint: match spec.checkpoint.every {
-            Every::Steps(steps) => CheckpointEvery::Steps(steps),
-            Every::Time(time) => CheckpointEvery::Time(time),
+            spec::CheckpointEvery::Fixed(Every::Steps(steps)) => CheckpointEvery::Steps(steps),
+            spec::CheckpointEvery::Fixed(Every::Time(time)) => CheckpointEvery::Time(time),
+            spec::CheckpointEvery::Auto => CheckpointEvery::Auto,
         },
         has_setup: spec.setup.is_some(),
     }

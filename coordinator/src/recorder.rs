@@ -54,7 +54,7 @@ pub(crate) async fn record(
     mut tasks: mpsc::UnboundedReceiver<Task>,
 ) {
     let run = office.run().id().clone();
-    let retention = Retention { keep, ..Retention::default() };
+    let retention = Retention { last: keep, ..Retention::default() };
     let mut recorder = Recorder { run, office, retention, inputs };
     loop {
         let carried_out = match timeout(LOOK, tasks.recv()).await {

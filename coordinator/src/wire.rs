@@ -1,6 +1,8 @@
 //! What the core has to say, as watchers and clients hear it.
 
-use whimbrel_core::{End, Notice, Outcome, Phase, RunView};
+use std::time::Duration;
+
+use whimbrel_core::{Bound, End, Interval, Notice, Outcome, Phase, RunView};
 use whimbrel_plan::{NodeId, Origin};
 use whimbrel_proto::v1::{self, run_event::Event};
 
@@ -32,6 +34,12 @@ pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> S
         checkpoint: view.checkpoint,
         workers_min: desk.spec.workers.min,
         workers_max: desk.spec.workers.max,
+        interval: view.interval.map_or_else(|| desk.spec.checkpoint.every.to_string(), interval),
+        replicas: Vec::new(),
+        save_failure: view
+            .save_failure
+            .map(|failure| format!("step {}: {}", failure.step, failure.reason))
+            .unwrap_or_default(),
     }
 }
 
@@ -67,6 +75,9 @@ pub(crate) fn event(desk: &mut Desk, notice: Notice, node_name: impl Fn(NodeId) 
             Event::Step(desk.step_event(step, generation, workers, loss))
         }
         Notice::Evaluated { step, val_loss } => Event::Evaluation(v1::EvaluationEvent { step, val_loss }),
+        Notice::Interval(now) => {
+            Event::Interval(v1::IntervalEvent { seconds: now.every.as_secs_f64(), words: interval(now) })
+        }
         Notice::Warning { text, tail } => Event::Warning(v1::WarningEvent { text, tail }),
         Notice::Phase { phase: now, detail } => {
             Event::Phase(v1::PhaseEvent { phase: phase(now).into(), detail })
@@ -95,6 +106,35 @@ fn ended(desk: &Desk, end: End) -> v1::EndedEvent {
         tail: end.tail,
         checkpoint: desk.checkpoint_uri(),
         seconds: desk.opened.elapsed().as_secs_f64(),
+        replicas: Vec::new(),
+    }
+}
+
+/// An interval that the core chose, and what it comes from: `auto: every 4m 10s = √(2 × 0.8 s × 10.9 h)`.
+fn interval(interval: Interval) -> String {
+    let whole = Duration::from_secs(interval.every.as_secs_f64().round() as u64);
+    let every = humantime::format_duration(whole);
+    let Some(cost) = interval.cost else {
+        return format!("auto: the first after {every}, to see what one costs");
+    };
+    let root = format!("√(2 × {} × {})", figure(cost), figure(interval.between_failures));
+    match interval.bound {
+        None => format!("auto: every {every} = {root}"),
+        Some(Bound::SaveTakes) => {
+            format!("auto: every {every}, as long as a save takes, which is more than {root}")
+        }
+        Some(Bound::Limit) => format!("auto: every {every}, the nearest allowed to {root}"),
+    }
+}
+
+/// A time with two or three digits and one unit.
+fn figure(time: Duration) -> String {
+    const UNITS: [(f64, &str); 4] = [(86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")];
+    let seconds = time.as_secs_f64();
+    match UNITS.iter().find(|(unit, _)| seconds >= 2.0 * unit) {
+        Some((unit, name)) => format!("{:.1} {name}", seconds / unit),
+        None if seconds >= 0.1 => format!("{seconds:.1} s"),
+        None => format!("{:.1} ms", seconds * 1e3),
     }
 }
 
@@ -109,5 +149,37 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Finished => v1::Phase::Finished,
         Phase::Failed => v1::Phase::Failed,
         Phase::Cancelled => v1::Phase::Cancelled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_explains_itself() {
+        let chosen = |bound, seconds, cost| {
+            let (every, cost) = (Duration::from_secs_f64(seconds), Some(Duration::from_secs_f64(cost)));
+            interval(Interval { every, cost, between_failures: Duration::from_secs(39_240), bound })
+        };
+        assert_eq!(chosen(None, 250.57, 0.8), "auto: every 4m 11s = √(2 × 0.8 s × 10.9 h)");
+        assert_eq!(
+            chosen(Some(Bound::SaveTakes), 900.0, 0.012),
+            "auto: every 15m, as long as a save takes, which is more than √(2 × 12.0 ms × 10.9 h)"
+        );
+        assert_eq!(
+            chosen(Some(Bound::Limit), 10.0, 0.0),
+            "auto: every 10s, the nearest allowed to √(2 × 0.0 ms × 10.9 h)"
+        );
+        let every = Duration::from_secs(60);
+        let first = Interval { every, cost: None, between_failures: every, bound: None };
+        assert_eq!(interval(first), "auto: the first after 1m, to see what one costs");
+    }
+
+    #[test]
+    fn figures_have_one_unit() {
+        let figures = [0.0004, 0.25, 1.5, 100.0, 250.0, 7200.0, 1e6]
+            .map(|seconds| figure(Duration::from_secs_f64(seconds)));
+        assert_eq!(figures, ["0.4 ms", "0.2 s", "1.5 s", "100.0 s", "4.2 min", "2.0 h", "11.6 d"]);
     }
 }

@@ -80,7 +80,13 @@ impl Blow {
         matches!(
             self,
             Self::Fault(
-                F::Unavailable | F::Throttled | F::CutBefore | F::AnswerLost | F::CutInAnswer | F::SlowDrip
+                F::Unavailable
+                    | F::Throttled
+                    | F::CutBefore
+                    | F::Late
+                    | F::AnswerLost
+                    | F::CutInAnswer
+                    | F::SlowDrip
             )
         )
     }
@@ -129,7 +135,7 @@ impl<'a> Matrix<'a> {
         let mut matrix = Self { server, program: program.to_owned(), name, cases: Vec::new(), operations: 0 };
         let mut lane = Lane::new(server, program);
         for (number, &act) in acts.iter().enumerate() {
-            let store = lane.prepare(&format!("{name}-learnt-{number}"));
+            let store = lane.prepare(&format!("{name}-learnt-{number}"), act);
             let played = lane.actor.play(act, &store);
             assert_eq!(played.ending, Ending::Done, "{act}, undisturbed");
             for seen in lane.proxy.seen() {
@@ -212,17 +218,17 @@ impl Lane {
     }
 
     /// A store of its own for a case, with a run in it.
-    fn prepare(&mut self, name: &str) -> String {
+    fn prepare(&mut self, name: &str, act: Act) -> String {
         let store = self.store.replace("PREFIX", name);
         self.proxy.begin(&format!("{BUCKET}/{name}"));
-        let prepared = self.stage.play(Act::Prepare, &store);
+        let prepared = self.stage.play(act.prologue(), &store);
         assert_eq!(prepared.ending, Ending::Done, "a run is prepared at {store}");
         store
     }
 
     /// Tries a case, and says what was wrong.
     fn try_case(&mut self, name: &str, case: &Case) -> Result<(), String> {
-        let store = self.prepare(name);
+        let store = self.prepare(name, case.act);
         let played = match case.blow {
             Blow::Fault(fault) => {
                 self.proxy.fail_at(case.operation.clone(), fault);
@@ -247,11 +253,22 @@ impl Lane {
         if self.proxy.happened() != 1 {
             return Err(format!("the operation did not come: {:?}", self.proxy.seen()));
         }
-        let acknowledged = played.acknowledged.unwrap_or(10);
         let damaged = case.blow == Blow::Fault(Fault::FlippedRequest);
-        match self.stage.play(Act::TakeOver { acknowledged, damaged }, &store).ending {
+        let epilogue = case.act.epilogue(played.acknowledged, damaged);
+        self.look(epilogue, &store)
+            .map_err(|what| format!("{what}; it had ended with {:?}", played.ending))?;
+        if case.blow == Blow::Fault(Fault::Late) {
+            assert_eq!(self.proxy.deliver_late(), 1, "{case}");
+            self.look(epilogue, &store).map_err(|what| format!("{what}, after the request had arrived"))?;
+        }
+        Ok(())
+    }
+
+    /// Looks, past the proxy, whether the promises are kept.
+    fn look(&mut self, epilogue: Act, store: &str) -> Result<(), String> {
+        match self.stage.play(epilogue, store).ending {
             Ending::Done => Ok(()),
-            other => Err(format!("taking over afterwards: {other:?}; it had ended with {:?}", played.ending)),
+            other => Err(format!("then {epilogue}: {other:?}")),
         }
     }
 

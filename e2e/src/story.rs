@@ -21,7 +21,7 @@ const RUN: &str = "r";
 const LIMITS: Limits = Limits { pack_bytes: 128, concurrency: 3, bandwidth: None };
 
 /// One checkpoint more than one damaged upload can spoil.
-const KEEP: Retention = Retention { keep: 2, grace: Duration::ZERO, in_flight: Vec::new() };
+const KEEP: Retention = Retention { last: 2, every: None, grace: Duration::ZERO, in_flight: Vec::new() };
 
 /// Something that is done to a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Act {
         /// MiB of the state.
         mebibytes: usize,
     },
-    /// Verifies the newest checkpoint against the digest that the log has of it.
+    /// Verifies and restores the newest checkpoint, against the digest that the log has of it.
     Verify,
     /// Another coordinator takes over: what was acknowledged is there, all that is there is whole, and the run goes on.
     TakeOver {
@@ -48,6 +48,25 @@ pub enum Act {
         /// promise as long as a whole checkpoint is left.
         damaged: bool,
     },
+}
+
+impl Act {
+    /// The act that it follows.
+    pub fn prologue(self) -> Self {
+        match self {
+            // Several blocks, in each of several packs.
+            Self::Verify => Self::SaveMuch { mebibytes: 9 },
+            _ => Self::Prepare,
+        }
+    }
+
+    /// The act that shows whether its promises were kept, whatever came of it.
+    pub fn epilogue(self, acknowledged: Option<u64>, damaged: bool) -> Self {
+        match self {
+            Self::Verify => Self::Verify,
+            _ => Self::TakeOver { acknowledged: acknowledged.unwrap_or(10), damaged },
+        }
+    }
 }
 
 /// What came of an act.
@@ -98,7 +117,7 @@ pub async fn play(act: Act, uri: &str, acknowledged: impl FnMut(u64)) -> Ending 
         let run = store.with_patience(patience).run(&RUN.parse()?);
         match act {
             Act::SaveMuch { mebibytes } => save_much(&patient, mebibytes, acknowledged).await,
-            Act::Verify => verify_newest(&patient).await,
+            Act::Verify => verify_newest(&run).await,
             Act::Prepare => prepare(&run).await,
             Act::Live => live(&run, acknowledged).await,
             Act::Restore => restore_newest(&run).await,
@@ -151,8 +170,17 @@ async fn verify_newest(run: &RunDir) -> Played {
     let manifest = run.manifest(&newest.manifest).await?;
     let verified = verify(run, &manifest, &Limits::default(), |_| {}).await?;
     match newest.state {
-        Some(state) if state == verified.state => Ok(()),
-        other => Err(broken(format!("the log says {other:?}, and the packs hold {:?}", verified.state))),
+        Some(state) if state == verified.state => {}
+        other => {
+            return Err(broken(format!("the log says {other:?}, and the packs hold {:?}", verified.state)));
+        }
+    }
+    let mut state = State { bytes: vec![0; manifest.layout.bytes()], layout: manifest.layout.clone() };
+    restore(&run.clone().into(), &manifest, &mut StateBytes::new(state.tensors())?, &Limits::default())
+        .await?;
+    match state.digest(newest.step) == verified.state {
+        true => Ok(()),
+        false => Err(broken(format!("bad bytes were loaded of step {}", newest.step))),
     }
 }
 
@@ -187,12 +215,12 @@ async fn take_over(run: &RunDir, acknowledged: u64, damaged: bool) -> Played {
     if whole == 0 {
         return Err(broken("no checkpoint is whole"));
     }
-    let next = checkpoint(&mut office, 50).await?;
+    let next = checkpoint(&mut office, newest.unwrap_or_default() + 10).await?;
     collect(&mut office, &KEEP).await?;
     let found = office.history().checkpoints().last().cloned();
     match found {
         Some(found) if found.manifest == next.manifest => check(run, &found).await,
-        found => Err(broken(format!("step 50 was committed, and the newest is {found:?}"))),
+        found => Err(broken(format!("step {} was committed, and the newest is {found:?}", next.step))),
     }
 }
 

@@ -14,7 +14,8 @@ use std::{env, path::Path};
 use whimbrel_e2e::{matrix::Matrix, story::Act};
 use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, available};
 
-const ACTS: [Act; 2] = [Act::Live, Act::Restore];
+const ACTS: [Act; 4] =
+    [Act::Live, Act::Restore, Act::Verify, Act::TakeOver { acknowledged: 10, damaged: false }];
 
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_store-story"))

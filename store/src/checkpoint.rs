@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use whimbrel_state::{Hash, Manifest, ManifestError};
 
 use crate::{
-    entry::Record,
+    entry::{Origin, Record},
     folder::{Created, Folder, StoreError},
     office::{AppendError, Office},
     pack,
@@ -112,12 +112,20 @@ impl ReadManifestError {
 impl RunDir {
     /// Reads a manifest by its name in the run's directory, and checks its hash and that it describes a whole state.
     pub async fn manifest(&self, name: &str) -> Result<Manifest, ReadManifestError> {
+        self.manifest_and_bytes(name).await.map(|(manifest, _)| manifest)
+    }
+
+    /// A manifest, and the bytes that it was written as and is named by.
+    pub(crate) async fn manifest_and_bytes(
+        &self,
+        name: &str,
+    ) -> Result<(Manifest, Bytes), ReadManifestError> {
         let bytes = self.manifest_bytes(name).await?;
         let object = || self.folder().uri_of(name);
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|source| ReadManifestError::Content { object: object(), source })?;
         manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
-        Ok(manifest)
+        Ok((manifest, bytes))
     }
 
     /// Reads the bytes of a manifest, and checks their hash.
@@ -137,9 +145,10 @@ impl RunDir {
 /// Commits a checkpoint whose packs are saved: writes its manifest and appends it to the log. `state` is the digest of
 /// the state, if somebody computed it.
 ///
-/// Before the log hears of it, every pack is looked up. That closes the race with retention: a save may have skipped a
+/// Before the log hears of it, every pack is looked up. That closes the race with collection: a save may have skipped a
 /// pack because the store had it, and a sweep may have deleted it since. As long as one coordinator is in office,
-/// commit and sweep both hold its `&mut Office`, so none can come between the look-up and the entry.
+/// commit and sweep both hold its `&mut Office`, so none can come between the look-up and the entry. And when the log
+/// has grown in between, by whatever entry, they are looked up again.
 pub async fn commit(
     office: &mut Office,
     manifest: &Manifest,
@@ -151,16 +160,32 @@ pub async fn commit(
     if manifest.run != office.run().id().as_str() {
         return Err(invalid(format!("it is of run {:?}", manifest.run)));
     }
-    let packs = lacking(office.run(), manifest).await?;
-    if !packs.is_empty() {
-        return Err(CommitError::Lacks { step, packs });
-    }
     let bytes = Bytes::from(serde_json::to_vec(manifest).map_err(|error| invalid(error.to_string()))?);
     let name = name(step, &Hash::of(&bytes));
-    put_manifest(office.run(), &name, bytes).await?;
-    let bytes = manifest.stored_bytes();
-    let entry = office.append(Record::Checkpoint { step, manifest: name.clone(), bytes, state }).await?;
-    Ok(Committed { step, manifest: name, bytes, entry })
+    publish(office, manifest, &name, bytes, state, None).await
+}
+
+/// Writes a manifest, whose bytes and name these are, and appends it to the log, unless packs of it are lacking.
+pub(crate) async fn publish(
+    office: &mut Office,
+    manifest: &Manifest,
+    name: &str,
+    body: Bytes,
+    state: Option<Hash>,
+    origin: Option<Origin>,
+) -> Result<Committed, CommitError> {
+    let (step, bytes) = (manifest.step, manifest.stored_bytes());
+    let record = Record::Checkpoint { step, manifest: name.to_owned(), bytes, state, origin };
+    loop {
+        let packs = lacking(office.run(), manifest).await?;
+        if !packs.is_empty() {
+            return Err(CommitError::Lacks { step, packs });
+        }
+        put_manifest(office.run(), name, body.clone()).await?;
+        if let Some(entry) = office.append_next(record.clone()).await? {
+            return Ok(Committed { step, manifest: name.to_owned(), bytes, entry });
+        }
+    }
 }
 
 /// The packs of a manifest that the store does not have in their right length.

@@ -1,8 +1,8 @@
-//! Retention: deleting checkpoints that are no longer wanted, and packs that nothing refers to.
+//! Collection: deleting checkpoints that are no longer wanted, and packs that nothing refers to.
 //!
-//! Only the coordinator in office deletes, in this order: it reads the end of the log (am I fenced?), decides, records
-//! in the log which checkpoints go, and only then deletes manifests and packs, reading the end of the log again before
-//! each batch. A crash in between leaves objects that nothing refers to, and the next collection finds them.
+//! Only the holder of the office deletes, in this order: it reads the end of the log (am I fenced?), decides, records
+//! in the log what goes, and only then deletes manifests and packs, reading the end of the log again before each batch.
+//! A crash in between leaves objects that nothing refers to, and the next collection finds them.
 //!
 //! # Why no save under way loses a pack
 //! A pack goes only if no kept manifest names it, the caller does not name it as in flight, and either a checkpoint that
@@ -11,6 +11,13 @@
 //! [`commit`](crate::commit), which looks every pack up right before it appends to the log, refuses, and the slice is
 //! saved again. Commit and collect both need `&mut Office`, so no deletion comes between look-up and entry.
 //!
+//! # Why nothing that was collected comes back
+//! Whenever anything is deleted, an entry that says so comes first, even if it names no checkpoint: a *boundary*. A
+//! commit was decided by the log up to its own entry's number and is written under that number, so one that was given up
+//! and is still on its way, or one of a coordinator that was stopped and wakes, either lands before the boundary, and
+//! then what goes is decided again with it in view, or finds the boundary in its place. It then looks its packs up again,
+//! or learns that it is fenced.
+//!
 //! What remains is a coordinator that is fenced *between* its last look at the log and a deletion it has already sent
 //! off, against a successor that commits a pack of the very same content in that moment. Stores have no conditional
 //! delete, so this cannot be excluded; batches are small to keep it narrow, a restore notices (the hash), and a
@@ -18,41 +25,25 @@
 //!
 //! Ages are differences of the store's own times, the log's last entry standing for now: no clock of ours is involved.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
 use object_store::ObjectMeta;
-use whimbrel_state::{Hash, Manifest};
+use whimbrel_state::Hash;
 
 use crate::{
+    age::Ages,
     checkpoint::ReadManifestError,
-    entry::{self, Record},
-    folder::{Folder, Listed, StoreError},
+    entry::Record,
+    folder::{Listed, StoreError},
+    history::CheckpointInfo,
+    leftovers,
     office::{AppendError, Office},
     pack,
+    retention::Retention,
 };
 
 /// Objects deleted between two looks at the log.
 const BATCH: usize = 100;
-
-/// What to keep.
-#[derive(Clone, Debug)]
-pub struct Retention {
-    /// How many whole checkpoints to keep, the newest ones; one is kept at least.
-    pub keep: u32,
-    /// How long a pack that no checkpoint names stays, since it may belong to a save under way.
-    pub grace: Duration,
-    /// Packs of saves under way, as far as they are known: they stay whatever their age.
-    pub in_flight: Vec<Hash>,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { keep: 3, grace: Duration::from_secs(3600), in_flight: Vec::new() }
-    }
-}
 
 /// What was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,14 +54,16 @@ pub struct Collected {
     pub packs: usize,
     /// Their bytes.
     pub bytes: u64,
+    /// Kept checkpoints whose manifests cannot be read, by name: their packs are not known, so none went that might be
+    /// theirs. Quarantine them, or have them healed from a replica.
+    pub unreadable: Vec<String>,
+    /// Files that a program left in a local folder when it was killed in the middle of a put.
+    pub leftovers: usize,
 }
 
 /// A collection that was given up. What it deleted until then was not needed, and the next one goes on from there.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// A checkpoint that should stay cannot be read, so its packs are not known.
-    #[error("nothing is collected while a checkpoint that should be kept cannot be read; quarantine it")]
-    Unreadable(#[source] ReadManifestError),
     /// This coordinator is fenced, or the log cannot be written.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -79,57 +72,109 @@ pub enum CollectError {
     Store(#[from] StoreError),
 }
 
+/// What is to be deleted, by the log as it stands.
+struct Doomed {
+    /// The checkpoints to record as collected, by manifest.
+    checkpoints: Vec<String>,
+    /// The manifests to delete.
+    manifests: Vec<String>,
+    /// The packs to delete, and their bytes.
+    packs: Vec<(Hash, u64)>,
+    unreadable: Vec<String>,
+}
+
 /// Deletes what `retention` does not keep.
 ///
-/// Checkpoints older than the `keep`th whole one go, quarantined ones among them; a checkpoint whose packs are not all
-/// there does not count, so what can be restored is never deleted in favour of what cannot.
+/// Kept are the newest whole ones and the first whole one of each length of [`Retention::every`]; a checkpoint whose
+/// packs are not all there does not count, so what can be restored is never deleted in favour of what cannot.
+///
+/// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes or is
+/// quarantined, packs go only if a collected checkpoint named them.
 pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Collected, CollectError> {
     office.check().await?;
     let folder = office.run().folder().clone();
-    let packs: HashMap<Hash, ObjectMeta> = folder
-        .list("packs")
-        .await?
-        .into_iter()
-        .filter_map(|object| Some((pack::hash(&object.name)?, object.meta)))
-        .collect();
-
-    let mut kept = decide(office, retention, &packs).await?;
-    kept.packs.extend(&retention.in_flight);
-    if !kept.removed.is_empty() {
-        office.append(Record::Collected { manifests: kept.removed }).await?;
-    }
-
-    let ages = Ages::of(&folder, office.history().next_number().saturating_sub(1), retention.grace).await?;
-    let dead = dead_manifests(office, &ages).await?;
-    let mut doomed = HashSet::new();
-    for name in &dead {
-        match office.run().manifest(name).await {
-            Ok(manifest) => doomed.extend(manifest.packs.iter().map(|pack| pack.hash)),
-            Err(ReadManifestError::Store(error)) => return Err(error.into()),
-            // A damaged one cannot say what it held; its packs go by their age.
-            Err(_) => {}
+    let (doomed, ages) = loop {
+        let ages = Ages::of(office, retention.grace).await?;
+        let doomed = decide(office, retention, &ages).await?;
+        if doomed.is_empty() {
+            break (doomed, ages);
         }
-    }
-
-    let swept: Vec<(&Hash, &ObjectMeta)> = packs
-        .iter()
-        .filter(|(hash, meta)| {
-            !kept.packs.contains(hash) && (doomed.contains(hash) || ages.is_past_grace(meta))
-        })
-        .collect();
-    let collected = Collected {
-        packs: swept.len(),
-        bytes: swept.iter().map(|(_, meta)| meta.size).sum(),
-        manifests: dead.clone(),
+        let boundary = Record::Collected { manifests: doomed.checkpoints.clone() };
+        if office.append_next(boundary).await?.is_some() {
+            break (doomed, ages);
+        }
+        // An entry of ours came first, perhaps a checkpoint: what stays is decided with it in view.
     };
+    for manifest in &doomed.unreadable {
+        tracing::warn!(
+            run = office.run().uri(),
+            manifest,
+            "a checkpoint's manifest cannot be read; its packs stay"
+        );
+    }
     // Manifests first: one that is there then still has its packs, for whoever looks.
-    let names: Vec<String> =
-        dead.into_iter().chain(swept.into_iter().map(|(hash, _)| pack::name(hash))).collect();
+    let packs = doomed.packs.iter().map(|(hash, _)| pack::name(hash));
+    let names: Vec<String> = doomed.manifests.iter().cloned().chain(packs).collect();
     for batch in names.chunks(BATCH) {
         office.check().await?;
         folder.delete(batch).await?;
     }
-    Ok(collected)
+    Ok(Collected {
+        packs: doomed.packs.len(),
+        bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
+        manifests: doomed.manifests,
+        unreadable: doomed.unreadable,
+        leftovers: leftovers::sweep(&folder, &ages).await?,
+    })
+}
+
+/// What [`collect`] would delete now.
+pub async fn collectable(office: &mut Office, retention: &Retention) -> Result<Collected, CollectError> {
+    office.check().await?;
+    let ages = Ages::of(office, retention.grace).await?;
+    let doomed = decide(office, retention, &ages).await?;
+    Ok(Collected {
+        packs: doomed.packs.len(),
+        bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
+        manifests: doomed.manifests,
+        unreadable: doomed.unreadable,
+        leftovers: 0,
+    })
+}
+
+impl Doomed {
+    fn is_empty(&self) -> bool {
+        self.checkpoints.is_empty() && self.manifests.is_empty() && self.packs.is_empty()
+    }
+}
+
+type Listing = HashMap<Hash, ObjectMeta>;
+
+async fn decide(office: &mut Office, retention: &Retention, ages: &Ages) -> Result<Doomed, StoreError> {
+    let listing = office.run().folder().list("packs").await?;
+    let packs: Listing =
+        listing.into_iter().filter_map(|object| Some((pack::hash(&object.name)?, object.meta))).collect();
+    let mut kept = keep(office, retention, &packs).await?;
+    kept.packs.extend(&retention.in_flight);
+
+    let (manifests, collected) = dead_manifests(office, &kept.removed, ages).await?;
+    let mut named = HashSet::new();
+    for name in &collected {
+        match office.run().manifest(name).await {
+            Ok(manifest) => named.extend(manifest.packs.iter().map(|pack| pack.hash)),
+            Err(ReadManifestError::Store(error)) => return Err(error),
+            // A damaged one cannot say what it held; its packs go by their age.
+            Err(_) => {}
+        }
+    }
+    let by_age = kept.unreadable.is_empty();
+    let goes = |(hash, meta): &(&Hash, &ObjectMeta)| {
+        !kept.packs.contains(hash) && (named.contains(hash) || (by_age && ages.is_past_grace(meta)))
+    };
+    let mut packs: Vec<(Hash, u64)> =
+        packs.iter().filter(goes).map(|(hash, meta)| (*hash, meta.size)).collect();
+    packs.sort_unstable();
+    Ok(Doomed { checkpoints: kept.removed, manifests, packs, unreadable: kept.unreadable })
 }
 
 /// What stays, and which committed checkpoints do not.
@@ -137,45 +182,69 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
 struct Kept {
     packs: HashSet<Hash>,
     removed: Vec<String>,
+    unreadable: Vec<String>,
 }
 
-/// Goes from the newest checkpoint back until enough whole ones are kept; the rest is removed.
-async fn decide(
-    office: &Office,
-    retention: &Retention,
-    packs: &HashMap<Hash, ObjectMeta>,
-) -> Result<Kept, CollectError> {
+/// What became of a checkpoint, as far as can be told without reading its packs.
+enum Verdict {
+    /// All its packs are there in their right lengths.
+    Whole(Vec<(Hash, u64)>),
+    /// Some are not.
+    Lacking(Vec<(Hash, u64)>),
+    /// Its manifest cannot be read.
+    Unreadable,
+}
+
+/// Goes from the newest checkpoint back until enough whole ones are kept, then through the lengths that keep one each;
+/// the rest is removed.
+async fn keep(office: &mut Office, retention: &Retention, packs: &Listing) -> Result<Kept, StoreError> {
     let mut kept = Kept::default();
+    let checkpoints = office.history().all_checkpoints();
+    let mut older = checkpoints.as_slice();
+    let mut lengths = HashSet::new();
     let mut whole = 0;
-    for checkpoint in office.history().all_checkpoints().into_iter().rev() {
-        if whole >= retention.keep.max(1) {
-            kept.removed.push(checkpoint.manifest);
-            continue;
-        }
-        let quarantined = checkpoint.quarantined.is_some();
-        match office.run().manifest(&checkpoint.manifest).await {
-            Ok(manifest) => {
-                kept.packs.extend(manifest.packs.iter().map(|pack| pack.hash));
-                if !quarantined && is_whole(office, &manifest, packs).await? {
-                    whole += 1;
-                }
+    while whole < retention.last.max(1)
+        && let Some((checkpoint, rest)) = older.split_last()
+    {
+        older = rest;
+        let good = checkpoint.quarantined.is_none();
+        match judge(office, checkpoint, packs).await? {
+            Verdict::Whole(packs) => {
+                whole += u32::from(good);
+                kept.packs.extend(packs.iter().map(|(hash, _)| hash));
             }
-            Err(error) if error.is_damage() && quarantined => {}
-            Err(ReadManifestError::Store(error)) => return Err(error.into()),
-            Err(error) => return Err(CollectError::Unreadable(error)),
+            Verdict::Lacking(packs) => kept.packs.extend(packs.iter().map(|(hash, _)| hash)),
+            Verdict::Unreadable if good => kept.unreadable.push(checkpoint.manifest.clone()),
+            Verdict::Unreadable => {}
         }
     }
-    kept.removed.reverse();
+    for checkpoint in older {
+        let claim = retention.claims(checkpoint, office.history());
+        let claim = claim.filter(|length| checkpoint.quarantined.is_none() && !lengths.contains(length));
+        if let Some(length) = claim
+            && let Verdict::Whole(packs) = judge(office, checkpoint, packs).await?
+        {
+            lengths.insert(length);
+            kept.packs.extend(packs.iter().map(|(hash, _)| hash));
+        } else {
+            kept.removed.push(checkpoint.manifest.clone());
+        }
+    }
     Ok(kept)
 }
 
-/// Whether all packs of a checkpoint are there in their right lengths. What the listing lacks is looked up, since
-/// listings may lag.
-async fn is_whole(
+/// Reads a checkpoint's manifest and looks for its packs. What the listing lacks is looked up, since listings may lag.
+async fn judge(
     office: &Office,
-    manifest: &Manifest,
-    listed: &HashMap<Hash, ObjectMeta>,
-) -> Result<bool, StoreError> {
+    checkpoint: &CheckpointInfo,
+    listed: &Listing,
+) -> Result<Verdict, StoreError> {
+    let manifest = match office.run().manifest(&checkpoint.manifest).await {
+        Ok(manifest) => manifest,
+        Err(ReadManifestError::Store(error)) => return Err(error),
+        Err(_) => return Ok(Verdict::Unreadable),
+    };
+    let packs = manifest.packs.iter().map(|pack| (pack.hash, pack.length)).collect();
     for pack in &manifest.packs {
         let length = match listed.get(&pack.hash) {
             Some(meta) => Some(meta.size),
@@ -183,27 +252,27 @@ async fn is_whole(
         };
         if length != Some(pack.length) {
             tracing::warn!(step = manifest.step, pack = %pack.hash, "a checkpoint lacks a pack and does not count");
-            return Ok(false);
+            return Ok(Verdict::Lacking(packs));
         }
     }
-    Ok(true)
+    Ok(Verdict::Whole(packs))
 }
 
-/// The manifests in the store that no longer name a checkpoint: recorded as collected, or left behind by a commit that
-/// never reached the log.
-async fn dead_manifests(office: &Office, ages: &Ages) -> Result<Vec<String>, StoreError> {
+/// The manifests in the store that no longer name a checkpoint: recorded as collected, about to be, or left behind by a
+/// commit that never reached the log; and again the collected ones alone.
+async fn dead_manifests(
+    office: &Office,
+    removed: &[String],
+    ages: &Ages,
+) -> Result<(Vec<String>, Vec<String>), StoreError> {
     let history = office.history();
-    let alive: HashSet<String> =
-        history.all_checkpoints().into_iter().map(|checkpoint| checkpoint.manifest).collect();
-    let collected: HashSet<&String> = history
-        .entries()
-        .iter()
-        .filter_map(|entry| match &entry.record {
-            Record::Collected { manifests } => Some(manifests),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let all = history.all_checkpoints().into_iter().map(|checkpoint| checkpoint.manifest);
+    let alive: HashSet<String> = all.filter(|manifest| !removed.contains(manifest)).collect();
+    let recorded = history.entries().iter().filter_map(|entry| match &entry.record {
+        Record::Collected { manifests } => Some(manifests),
+        _ => None,
+    });
+    let collected: HashSet<&String> = recorded.flatten().chain(removed).collect();
     let is_dead = |object: &Listed| {
         !alive.contains(&object.name)
             && (collected.contains(&object.name) || ages.is_past_grace(&object.meta))
@@ -211,23 +280,6 @@ async fn dead_manifests(office: &Office, ages: &Ages) -> Result<Vec<String>, Sto
     let listing = office.run().folder().list("manifests").await?;
     let mut dead: Vec<String> = listing.into_iter().filter(is_dead).map(|object| object.name).collect();
     dead.sort();
-    Ok(dead)
-}
-
-/// Tells how old objects are, by the store's clock.
-struct Ages {
-    now: Option<ObjectMeta>,
-    grace: Duration,
-}
-
-impl Ages {
-    /// Entry `last` of the log stands for now: it is at most too old, which keeps more.
-    async fn of(folder: &Folder, last: u64, grace: Duration) -> Result<Self, StoreError> {
-        Ok(Self { now: folder.head(&entry::name(last)).await?, grace })
-    }
-
-    fn is_past_grace(&self, object: &ObjectMeta) -> bool {
-        let age = self.now.as_ref().map(|now| now.last_modified - object.last_modified);
-        age.and_then(|age| age.to_std().ok()).is_some_and(|age| age >= self.grace)
-    }
+    let recorded = dead.iter().filter(|name| collected.contains(name)).cloned().collect();
+    Ok((dead, recorded))
 }

@@ -5,20 +5,29 @@
 //! log is what says which checkpoint to trust.
 //!
 //! Fields that this program does not know are ignored, so that a later one may say more. What an earlier program must
-//! *not* ignore, such as a new kind of record, raises [`FORMAT`], and a program that meets a higher format than its
-//! own refuses the log.
+//! *not* ignore, such as a new kind of record, raises the format of the entries that say it, and a program that meets a
+//! higher format than [`FORMAT`] refuses the log.
+//!
+//! | format | says besides |
+//! | --- | --- |
+//! | 1 | – |
+//! | 2 | that an office is a mirror's ([`Mirror`]), and where a checkpoint was committed first ([`Origin`]) |
+//!
+//! An entry that says nothing of format 2 is written in format 1, so that a program that knows no more goes on reading
+//! the runs that were never mirrored. It could not make sense of a mirror's log: two offices of one epoch are an error
+//! to it, and it would take the order of the commits for that of the checkpoints.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use whimbrel_state::Hash;
 
-/// The version of the log's format that this program writes, and the highest that it reads.
-pub const FORMAT: u32 = 1;
+/// The highest version of the log's format that this program reads, and the highest that it writes.
+pub const FORMAT: u32 = 2;
 
 /// One entry of a run log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`FORMAT`] of the program that wrote it.
+    /// The least version of the format that says what it does: [`Record::format`].
     pub format: u32,
     /// Its place in the log, from 0; also its name.
     pub number: u64,
@@ -48,6 +57,9 @@ pub enum Record {
     Office {
         /// Who, in words for people: a host, a process.
         coordinator: String,
+        /// What it copies, if it does nothing but keep this directory in step with another of the same run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mirrors: Option<Mirror>,
     },
     /// A checkpoint was committed.
     Checkpoint {
@@ -60,6 +72,9 @@ pub enum Record {
         /// The digest of the state, if somebody computed it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         state: Option<Hash>,
+        /// Where it was committed first, if this entry is a copy's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<Origin>,
     },
     /// A checkpoint was found damaged and is not to be used.
     Quarantined {
@@ -68,9 +83,10 @@ pub enum Record {
         /// What is wrong with it.
         reason: String,
     },
-    /// Checkpoints that are no longer wanted: from here on they may be gone.
+    /// Checkpoints that are no longer wanted: from here on they may be gone, and so may packs that no checkpoint named
+    /// until here.
     Collected {
-        /// The manifests' names.
+        /// The manifests' names; none if only such packs go.
         manifests: Vec<String>,
     },
     /// The run was stopped and can be resumed.
@@ -82,6 +98,35 @@ pub enum Record {
     },
     /// The run is over.
     Ended(Ended),
+}
+
+/// What the office of a mirror says: the directory it keeps is a copy of another, the *source*, made for whoever holds the
+/// source's office.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// The URI of the source.
+    pub source: String,
+    /// The identity of the office that the source was under: the [`writer`](Entry::writer) of the entry by which a
+    /// coordinator took it. It is the same in every copy, and copies of copies.
+    pub office: String,
+    /// The identities of the offices before that one which this log does not tell of, since they were over before the
+    /// copy was made; the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<String>,
+}
+
+/// Where and when a checkpoint was committed by the coordinator that made it.
+///
+/// Copies may be made in any order. Within a run's lineage an epoch is held in one directory only, so epoch and number
+/// order the checkpoints of all its copies alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Origin {
+    /// The coordinator's epoch.
+    pub epoch: u64,
+    /// The number of the entry in the log that it wrote.
+    pub entry: u64,
+    /// When, by its clock.
+    pub time: Timestamp,
 }
 
 /// Where and why a run was stopped.
@@ -134,6 +179,16 @@ pub enum Outcome {
     Failed,
     /// Somebody ended it.
     Cancelled,
+}
+
+impl Record {
+    /// The least version of the format that says this.
+    pub fn format(&self) -> u32 {
+        match self {
+            Self::Office { mirrors: Some(_), .. } | Self::Checkpoint { origin: Some(_), .. } => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Bytes that are not an entry this program can use.

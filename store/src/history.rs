@@ -5,15 +5,16 @@ use jiff::Timestamp;
 use whimbrel_state::Hash;
 
 use crate::{
-    entry::{self, Ended, Entry, EntryError, Mode, Record, Stopped},
+    entry::{self, Ended, Entry, EntryError, Mirror, Mode, Origin, Record, Stopped},
     folder::{Folder, StoreError},
+    mirror,
 };
 
 /// Entries read at a time.
 const AHEAD: usize = 16;
 
 /// The entries of a run log in order: numbers from 0 without a gap, epochs that only rise, and rise only where a
-/// coordinator takes office.
+/// coordinator takes office. Mirrors of one office may follow each other in its epoch.
 #[derive(Clone, Debug)]
 pub struct History {
     first: Submission,
@@ -23,6 +24,7 @@ pub struct History {
 /// What the first entry says.
 #[derive(Clone, Debug)]
 struct Submission {
+    entry: Entry,
     spec: String,
     submitter: Mode,
 }
@@ -34,8 +36,10 @@ pub struct CheckpointInfo {
     pub step: u64,
     /// The manifest's name in the run's directory, for [`RunDir::manifest`](crate::RunDir::manifest).
     pub manifest: String,
-    /// When it was committed, by the coordinator's clock.
+    /// When it was committed, by the clock of the coordinator that made it.
     pub time: Timestamp,
+    /// Where it was committed first: here, or in the directory that this one is a copy of.
+    pub origin: Origin,
     /// Bytes of its packs.
     pub bytes: u64,
     /// The digest of its state, if it was computed.
@@ -119,16 +123,28 @@ impl History {
     }
 
     fn begin(folder: &Folder, first: Entry) -> Result<Self, LogError> {
+        let wrong = |why| LogError::Order { object: folder.uri_of(&entry::name(0)), why };
+        Self::first(first).map_err(wrong)
+    }
+
+    fn first(first: Entry) -> Result<Self, &'static str> {
         match &first.record {
-            Record::Submitted { spec, submitter } if first.epoch == 0 => {
-                let submission = Submission { spec: spec.clone(), submitter: *submitter };
+            Record::Submitted { spec, submitter } if first.epoch == 0 && first.number == 0 => {
+                let submission =
+                    Submission { entry: first.clone(), spec: spec.clone(), submitter: *submitter };
                 Ok(Self { first: submission, entries: vec![first] })
             }
-            _ => Err(LogError::Order {
-                object: folder.uri_of(&entry::name(0)),
-                why: "a log starts with the submission of its run, before anyone is in office",
-            }),
+            _ => Err("a log starts with the submission of its run, before anyone is in office"),
         }
+    }
+
+    /// The history that these entries tell; why they tell none, if they do not.
+    #[cfg(test)]
+    pub(crate) fn of(entries: Vec<Entry>) -> Result<Self, &'static str> {
+        let mut entries = entries.into_iter();
+        let mut history = Self::first(entries.next().ok_or("there is none")?)?;
+        entries.try_for_each(|entry| history.add(entry))?;
+        Ok(history)
     }
 
     /// Reads what was appended since.
@@ -140,24 +156,30 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, folder: &Folder, entry: Entry) -> Result<(), LogError> {
+        let number = self.next_number();
+        self.add(entry).map_err(|why| LogError::Order { object: folder.uri_of(&entry::name(number)), why })
+    }
+
+    /// Adds the next entry; says how it contradicts those before it, if it does.
+    fn add(&mut self, entry: Entry) -> Result<(), &'static str> {
         let takes_office = matches!(entry.record, Record::Office { .. });
-        let wrong = if entry.number != self.next_number() {
-            Some("its number is not its name's")
-        } else if takes_office && entry.epoch <= self.epoch() {
-            Some("a coordinator took office without a higher epoch")
-        } else if !takes_office && entry.epoch != self.epoch() {
-            Some("it was written by a coordinator that was not in office")
-        } else {
-            None
-        };
-        match wrong {
-            None => self.entries.push(entry),
-            Some(why) => {
-                let object = folder.uri_of(&entry::name(self.next_number()));
-                return Err(LogError::Order { object, why });
-            }
+        if entry.number != self.next_number() {
+            return Err("its number is not its name's");
         }
+        if takes_office && entry.epoch <= self.epoch() && !self.is_relieved_by(&entry) {
+            return Err("a coordinator took office without a higher epoch");
+        }
+        if !takes_office && entry.epoch != self.epoch() {
+            return Err("it was written by a coordinator that was not in office");
+        }
+        self.entries.push(entry);
         Ok(())
+    }
+
+    /// Whether `next` is another mirror of the office that the last one mirrors: it goes on where that one was.
+    fn is_relieved_by(&self, next: &Entry) -> bool {
+        let Record::Office { mirrors: Some(mirror), .. } = &next.record else { return false };
+        next.epoch == self.epoch() && self.mirrored().is_some_and(|last| last.office == mirror.office)
     }
 
     /// All entries, in order.
@@ -175,6 +197,11 @@ impl History {
         &self.first.spec
     }
 
+    /// When the run was submitted, by the clock of who did.
+    pub fn submitted(&self) -> Timestamp {
+        self.first.entry.time
+    }
+
     /// Who looks after the run.
     pub fn submitter(&self) -> Mode {
         self.first.submitter
@@ -185,12 +212,51 @@ impl History {
         self.entries.last().map_or(0, |entry| entry.epoch)
     }
 
+    /// The entries by which coordinators took office, in order.
+    pub(crate) fn offices(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| matches!(entry.record, Record::Office { .. }))
+    }
+
+    /// The name of the write by which the present holder took office.
+    pub(crate) fn seat(&self) -> Option<&str> {
+        self.offices().next_back().map(|entry| entry.writer.as_str())
+    }
+
+    /// The identity of the office that the directory is under: of the coordinator's here, or of the one that it mirrors.
+    pub(crate) fn identity(&self) -> Option<&str> {
+        self.offices().next_back().and_then(mirror::identity)
+    }
+
+    /// The identities of all offices over the run, as far as this log tells, in the order in which they were taken.
+    pub(crate) fn identities(&self) -> Vec<&str> {
+        self.offices().flat_map(mirror::identities).collect()
+    }
+
+    /// The random name of the run's submission: the same in every copy of the run, and in no other run.
+    pub(crate) fn submission(&self) -> &str {
+        &self.first.entry.writer
+    }
+
+    /// The entry that submitted the run.
+    pub(crate) fn submission_entry(&self) -> &Entry {
+        &self.first.entry
+    }
+
     /// The coordinator in office.
     pub fn coordinator(&self) -> Option<&str> {
-        self.entries.iter().rev().find_map(|entry| match &entry.record {
-            Record::Office { coordinator } => Some(coordinator.as_str()),
+        match &self.offices().next_back()?.record {
+            Record::Office { coordinator, .. } => Some(coordinator),
             _ => None,
-        })
+        }
+    }
+
+    /// What the holder of the office copies, if it is a mirror: then the directory is a *replica* of another one, and
+    /// the run goes on there and not here, until somebody resumes it here.
+    pub fn mirrored(&self) -> Option<&Mirror> {
+        match &self.offices().next_back()?.record {
+            Record::Office { mirrors, .. } => mirrors.as_ref(),
+            _ => None,
+        }
     }
 
     /// How the run ended; `None` while it has not, and after it was resumed.
@@ -211,10 +277,15 @@ impl History {
 
     /// The last word on whether the run goes on.
     fn standing(&self) -> Option<&Record> {
-        let decides = |record: &&Record| {
-            matches!(record, Record::Stopped(_) | Record::Resumed { .. } | Record::Ended(_))
+        self.standing_entry().map(|entry| &entry.record)
+    }
+
+    /// The entry with the last word on whether the run goes on.
+    pub(crate) fn standing_entry(&self) -> Option<&Entry> {
+        let decides = |entry: &&Entry| {
+            matches!(entry.record, Record::Stopped(_) | Record::Resumed { .. } | Record::Ended(_))
         };
-        self.entries.iter().rev().map(|entry| &entry.record).find(decides)
+        self.entries.iter().rev().find(decides)
     }
 
     /// The checkpoints that can be used: committed, not quarantined and not collected; newest last.
@@ -225,16 +296,20 @@ impl History {
     /// The committed checkpoints, quarantined ones included and collected ones not; newest last.
     ///
     /// A checkpoint that is committed once more counts as new: the state was computed and saved again, and found good.
+    /// Copies are in the order in which the checkpoints were made, whatever that in which they were copied.
     pub fn all_checkpoints(&self) -> Vec<CheckpointInfo> {
         let mut checkpoints: Vec<CheckpointInfo> = Vec::new();
         for entry in &self.entries {
             match &entry.record {
-                Record::Checkpoint { step, manifest, bytes, state } => {
+                Record::Checkpoint { step, manifest, bytes, state, origin } => {
                     checkpoints.retain(|known| known.manifest != *manifest);
+                    let here = Origin { epoch: entry.epoch, entry: entry.number, time: entry.time };
+                    let origin = origin.unwrap_or(here);
                     checkpoints.push(CheckpointInfo {
                         step: *step,
                         manifest: manifest.clone(),
-                        time: entry.time,
+                        time: origin.time,
+                        origin,
                         bytes: *bytes,
                         state: *state,
                         quarantined: None,
@@ -251,6 +326,7 @@ impl History {
                 _ => {}
             }
         }
+        checkpoints.sort_by_key(|known| (known.origin.epoch, known.origin.entry));
         checkpoints
     }
 }

@@ -28,14 +28,19 @@
 //! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
 //! - [`output`]: the workers' printed lines.
 
+mod age;
 pub mod checkpoint;
 pub mod collect;
+pub mod copy;
+pub mod cost;
 pub mod diff;
 pub mod entry;
 pub mod fetch;
 pub mod folder;
 pub mod history;
 pub mod interop;
+mod leftovers;
+pub mod mirror;
 pub mod office;
 pub mod output;
 mod pace;
@@ -46,7 +51,9 @@ pub mod probe;
 pub mod quarantine;
 pub mod read_state;
 pub mod refusal;
+pub mod replicate;
 pub mod restore;
+pub mod retention;
 pub mod run_dir;
 pub mod save;
 pub mod slow_down;
@@ -58,11 +65,16 @@ mod units;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
-pub use collect::{CollectError, Collected, Retention, collect};
-pub use entry::{Ended, Entry, EntryError, Mode, Outcome, Record, Stopped};
+pub use collect::{CollectError, Collected, collect, collectable};
+pub use copy::{
+    Amount, Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, Which, plan_copy,
+};
+pub use cost::{Price, PriceError, Prices, egress_price};
+pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};
 pub use fetch::BadPack;
 pub use folder::StoreError;
 pub use history::{CheckpointInfo, History, LogError};
+pub use mirror::{MirrorError, Relation, relation};
 pub use office::{AppendError, CreateError, Office, OfficeError};
 pub use output::OutputChunk;
 pub use place::{Environment, OpenError};
@@ -70,7 +82,9 @@ pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
 pub use read_state::{StateReader, read_state};
 pub use refusal::Refusal;
+pub use replicate::{Lag, ReplicateError, Replicator};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
+pub use retention::{KeepEvery, Retention};
 pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
 pub use slow_down::SlowDown;

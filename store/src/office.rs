@@ -6,6 +6,9 @@
 //! append anything *after* that entry it must run into it, and reads there that it is fenced. What it appended
 //! *before* that entry, the new coordinator has read, since it took the first free number.
 //!
+//! So the holder is whoever wrote the *last* office entry of the log. Coordinators' epochs only rise. The offices of
+//! [mirrors](crate::mirror) bear the epoch of the office they copy, and one may follow another: it is fenced no less.
+//!
 //! # Why a lost answer does no harm
 //! A create may succeed and its answer be lost; made again, it is told that the object exists. Each write therefore
 //! bears a random name: the entry found in the way is mine if it bears mine. A write that failed for good may still
@@ -15,7 +18,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use crate::{
-    entry::{self, Entry, FORMAT, Mode, Record},
+    entry::{self, Entry, Mode, Record},
     folder::{Created, Folder, random_name},
     history::{History, LogError, read_entry},
     run_dir::RunDir,
@@ -26,6 +29,8 @@ use crate::{
 pub struct Office {
     run: RunDir,
     epoch: u64,
+    /// The name of the write that took it.
+    seat: String,
     history: History,
 }
 
@@ -90,13 +95,13 @@ impl RunDir {
         let mut history = self.history().await.map_err(failed)?;
         loop {
             let epoch = history.epoch() + 1;
-            let record = Record::Office { coordinator: coordinator.to_owned() };
+            let record = Record::Office { coordinator: coordinator.to_owned(), mirrors: None };
             let entry = draft(history.next_number(), epoch, record).map_err(failed)?;
             match place(self.folder(), &entry).await.map_err(failed)? {
                 Placed::Mine => {
-                    history.push(self.folder(), entry).map_err(failed)?;
+                    history.push(self.folder(), entry.clone()).map_err(failed)?;
                     tracing::info!(run = self.uri(), epoch, coordinator, "took office");
-                    return Ok(Office { run: self.clone(), epoch, history });
+                    return Ok(Office::taken(self.clone(), entry, history));
                 }
                 // Somebody else's entry came first, perhaps another coordinator's: the epoch is chosen anew.
                 Placed::Taken(entry) => history.push(self.folder(), entry).map_err(failed)?,
@@ -121,23 +126,38 @@ impl Office {
         &self.history
     }
 
+    /// An office just taken by the entry that is the last of `history`.
+    pub(crate) fn taken(run: RunDir, taken: Entry, history: History) -> Self {
+        Self { run, epoch: taken.epoch, seat: taken.writer, history }
+    }
+
     /// Appends a record and returns its entry's number.
     pub async fn append(&mut self, record: Record) -> Result<u64, AppendError> {
-        self.fenced()?;
-        let mut entry = draft(self.history.next_number(), self.epoch, record)?;
         loop {
-            match place(self.run.folder(), &entry).await? {
-                Placed::Mine => {
-                    let number = entry.number;
-                    self.history.push(self.run.folder(), entry)?;
-                    return Ok(number);
-                }
-                // A higher epoch's entry, or one of mine whose answer was lost for good.
-                Placed::Taken(other) => {
-                    self.history.push(self.run.folder(), other)?;
-                    self.fenced()?;
-                    entry.number = self.history.next_number();
-                }
+            if let Some(number) = self.append_next(record.clone()).await? {
+                return Ok(number);
+            }
+        }
+    }
+
+    /// Appends a record as the very next entry; `None` if another entry of this office was there first, which
+    /// [`history`](Self::history) then has: an earlier write of its own that was given up, and landed all the same.
+    ///
+    /// For what is decided by the log as it stands, and to be decided again when it has grown.
+    pub(crate) async fn append_next(&mut self, record: Record) -> Result<Option<u64>, AppendError> {
+        self.fenced()?;
+        let entry = draft(self.history.next_number(), self.epoch, record)?;
+        let number = entry.number;
+        match place(self.run.folder(), &entry).await? {
+            Placed::Mine => {
+                self.history.push(self.run.folder(), entry)?;
+                Ok(Some(number))
+            }
+            // A successor's entry, or one of mine whose answer was lost for good.
+            Placed::Taken(other) => {
+                self.history.push(self.run.folder(), other)?;
+                self.fenced()?;
+                Ok(None)
             }
         }
     }
@@ -149,7 +169,7 @@ impl Office {
     }
 
     fn fenced(&self) -> Result<(), AppendError> {
-        if self.history.epoch() == self.epoch {
+        if self.history.seat() == Some(&self.seat) {
             return Ok(());
         }
         Err(AppendError::Fenced {
@@ -160,12 +180,13 @@ impl Office {
     }
 }
 
-fn draft(number: u64, epoch: u64, record: Record) -> Result<Entry, LogError> {
-    Ok(Entry { format: FORMAT, number, epoch, writer: random_name()?, time: Timestamp::now(), record })
+pub(crate) fn draft(number: u64, epoch: u64, record: Record) -> Result<Entry, LogError> {
+    let format = record.format();
+    Ok(Entry { format, number, epoch, writer: random_name()?, time: Timestamp::now(), record })
 }
 
 /// What became of an entry that was to be created.
-enum Placed {
+pub(crate) enum Placed {
     /// It is in the log.
     Mine,
     /// This one is, under the same number.
@@ -173,7 +194,7 @@ enum Placed {
 }
 
 /// Creates an entry under its number, and finds out what became of it whatever the store answers.
-async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogError> {
+pub(crate) async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogError> {
     let name = entry::name(entry.number);
     let unwritable = |source| LogError::Entry { object: folder.uri_of(&name), source };
     let body = bytes::Bytes::from(entry.encode().map_err(unwritable)?);

@@ -1,11 +1,14 @@
 //! What the workers printed, in chunks.
 
-use std::future::ready;
+use std::{collections::HashMap, future::ready};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::{folder::StoreError, run_dir::RunDir};
+use crate::{
+    folder::{Listed, StoreError},
+    run_dir::RunDir,
+};
 
 /// Chunks read at a time.
 const AHEAD: usize = 16;
@@ -58,4 +61,26 @@ impl RunDir {
         });
         stream::iter(reads).buffered(AHEAD).try_filter_map(|chunk| ready(Ok(chunk))).try_collect().await
     }
+}
+
+/// Names of the output objects that `source` has and `destination` has not, or not in their length.
+pub(crate) async fn missing(source: &RunDir, destination: &RunDir) -> Result<Vec<String>, StoreError> {
+    let there = destination.folder().list("output").await?;
+    let there: HashMap<String, u64> =
+        there.into_iter().map(|object| (object.name, object.meta.size)).collect();
+    let here = source.folder().list("output").await?.into_iter();
+    let lacks = |object: &Listed| there.get(&object.name) != Some(&object.meta.size);
+    Ok(here.filter(lacks).map(|object| object.name).collect())
+}
+
+/// Copies the output objects that `destination` lacks; returns how many.
+pub(crate) async fn copy(source: &RunDir, destination: &RunDir) -> Result<usize, StoreError> {
+    let names = missing(source, destination).await?;
+    let copies = names.into_iter().map(|name| async move {
+        match source.folder().get(&name).await? {
+            Some(text) => destination.folder().replace(&name, text).await.map(|()| 1),
+            None => Ok(0),
+        }
+    });
+    stream::iter(copies).buffer_unordered(AHEAD).try_fold(0, |sum, one| ready(Ok(sum + one))).await
 }

@@ -73,9 +73,9 @@ impl Refusal {
             _ if ["NoSuchBucket", "ContainerNotFound"].contains(&code) => Self::NoBucket,
             _ if BAD_CREDENTIALS.contains(&code) || text.contains(NOT_AUTHENTICATED) => Self::Credentials,
             _ if OTHER_REGION.contains(&code) || text.contains("redirect without LOCATION") => Self::Region,
-            // A refused listing is an error of no kind: its status is only in its words.
+            // A refused listing, or deletion of many, is an error of no kind: its status is only in its words.
             _ if status == Some(401) => Self::Credentials,
-            _ if status == Some(403) => Self::Permission,
+            _ if status == Some(403) || code == "AccessDenied" => Self::Permission,
             Error::NotImplemented { .. } | Error::NotSupported { .. } => Self::Unsupported,
             Error::Generic { .. } if status == Some(501) => Self::Unsupported,
             Error::Generic { .. } if is_unreachable(error) => Self::Unreachable,
@@ -99,14 +99,15 @@ fn is_unreachable(error: &Error) -> bool {
 
 /// The HTTP status that an error tells. The client has no other way to say it than in words.
 fn status_of(text: &str) -> Option<u16> {
-    let (_, behind) = text.split_once("status code: ")?;
+    let (_, behind) = text.split_once("status code: ").or_else(|| text.split_once("(code: "))?;
     behind.get(..3)?.parse().ok()
 }
 
-/// The code in the XML of an answer, S3's, Azure's and Google's alike.
+/// The code in the XML of an answer, S3's, Azure's and Google's alike, or that of one deletion of many.
 fn code_of(text: &str) -> Option<&str> {
-    let (_, behind) = text.split_once("<Code>")?;
-    behind.split_once("</Code>").map(|(code, _)| code)
+    let in_xml = text.split_once("<Code>").and_then(|(_, behind)| behind.split_once("</Code>"));
+    let in_words = || text.split_once("(code: ").and_then(|(_, behind)| behind.split_once(')'));
+    in_xml.or_else(in_words).map(|(code, _)| code)
 }
 
 /// The error with all its causes.
@@ -114,5 +115,48 @@ fn told(error: &dyn StdError) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", told(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &str) -> Refusal {
+        Refusal::of_answer(&Error::Generic { store: "S3", source: words.into() })
+    }
+
+    #[test]
+    fn refusals_that_the_client_has_no_kind_for_are_told_by_their_words() {
+        // As the client words what Amazon, Azure and others answer; the kinds that it has are tried on servers.
+        let status = "Server returned non-2xx status code:";
+        assert_eq!(
+            of(&format!("{status} 403 Forbidden: <Error><Code>AccessDenied</Code></Error>")),
+            Refusal::Permission
+        );
+        assert_eq!(
+            of("DeleteObjects request failed for key a: Access Denied (code: AccessDenied)"),
+            Refusal::Permission
+        );
+        assert_eq!(
+            of("Bulk delete request failed for key a: not authorized (code: 403)"),
+            Refusal::Permission
+        );
+        assert_eq!(
+            of(&format!("{status} 400 Bad Request: <Error><Code>ExpiredToken</Code></Error>")),
+            Refusal::Credentials
+        );
+        assert_eq!(of(&format!("{status} 401 Unauthorized: ")), Refusal::Credentials);
+        let wrong_region =
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+        assert_eq!(of(&format!("{status} 400 Bad Request: {wrong_region}")), Refusal::Region);
+        assert_eq!(
+            of(
+                "Received redirect without LOCATION, this normally indicates an incorrectly configured region"
+            ),
+            Refusal::Region
+        );
+        assert_eq!(of(&format!("{status} 501 Not Implemented: ")), Refusal::Unsupported);
+        assert_eq!(of(&format!("{status} 503 Slow Down: ")), Refusal::Other);
     }
 }

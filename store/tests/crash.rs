@@ -9,7 +9,7 @@ use std::{error::Error, time::Duration};
 use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint, restored, save};
 use whimbrel_store::{Retention, RunDir, collect, commit, quarantine, verify};
 
-const KEEP_ONE: Retention = Retention { keep: 1, grace: Duration::ZERO, in_flight: Vec::new() };
+const KEEP_ONE: Retention = Retention { last: 1, every: None, grace: Duration::ZERO, in_flight: Vec::new() };
 
 /// The state after a step: even steps share most of their bytes, as frozen layers do.
 fn state(step: u64) -> State {

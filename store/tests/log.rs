@@ -72,7 +72,8 @@ async fn a_fenced_coordinator_can_neither_append_nor_commit_nor_delete() {
     assert!(fenced(&paused.check().await.unwrap_err()));
     let commit = commit(&mut paused, &manifest, None).await.unwrap_err();
     assert!(matches!(commit, CommitError::Append(error) if fenced(&error)));
-    let everything = Retention { keep: 1, grace: std::time::Duration::ZERO, in_flight: Vec::new() };
+    let everything =
+        Retention { last: 1, every: None, grace: std::time::Duration::ZERO, in_flight: Vec::new() };
     let collect = collect(&mut paused, &everything).await.unwrap_err();
     assert!(matches!(collect, CollectError::Append(error) if fenced(&error)));
 

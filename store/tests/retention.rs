@@ -8,14 +8,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use support::{Scene, State, checkpoint, restored, save};
-use whimbrel_state::Manifest;
-use whimbrel_store::{CollectError, CommitError, Office, Retention, collect, commit};
+use support::{Faulty, Scene, State, checkpoint, restored, save};
+use whimbrel_state::{Hash, Manifest};
+use whimbrel_store::{
+    CommitError, Entry, KeepEvery, Mode, Office, Record, Retention, Store, collect, commit,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn keep(keep: u32) -> Retention {
-    Retention { keep, grace: HOUR, in_flight: Vec::new() }
+fn keep(last: u32) -> Retention {
+    Retention { last, every: None, grace: HOUR, in_flight: Vec::new() }
 }
 
 fn pack_name(manifest: &Manifest, index: usize) -> String {
@@ -67,7 +69,9 @@ async fn the_newest_are_kept_whole_and_the_rest_is_gone() {
 #[tokio::test]
 async fn the_last_checkpoint_stays_whatever_is_asked() {
     let (scene, mut office) = with_checkpoints(&[1, 2]).await;
-    collect(&mut office, &Retention { keep: 0, grace: Duration::ZERO, in_flight: Vec::new() }).await.unwrap();
+    collect(&mut office, &Retention { last: 0, every: None, grace: Duration::ZERO, in_flight: Vec::new() })
+        .await
+        .unwrap();
     assert_eq!(steps(&office), [2]);
     let name = office.history().checkpoints()[0].manifest.clone();
     assert_eq!(restored(&scene.run(), &name).await.unwrap(), State::small(2));
@@ -145,16 +149,116 @@ async fn a_checkpoint_that_lost_a_pack_does_not_displace_one_that_is_whole() {
 }
 
 #[tokio::test]
-async fn nothing_is_collected_while_a_manifest_is_unreadable() {
+async fn an_unreadable_manifest_holds_up_only_what_might_be_its_own() {
     let (scene, mut office) = with_checkpoints(&[1, 2, 3]).await;
     let newest = office.history().checkpoints()[2].manifest.clone();
+    let unreadable = scene.run().manifest(&newest).await.unwrap();
+    let its_packs = unreadable.packs.len();
     fs::write(&scene.files("manifests")[&newest], b"{}").unwrap();
-    let packs = scene.files("packs");
-    let error = collect(&mut office, &keep(1)).await.unwrap_err();
-    assert!(matches!(error, CollectError::Unreadable(_)), "{error}");
-    assert_eq!(scene.files("packs"), packs);
+    save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
+    let before = scene.files("packs").len();
+    age_packs(&scene);
+
+    // The packs of step 1 go, which it says were its own. Those that nobody names may be the unreadable one's.
+    let collected = collect(&mut office, &keep(1)).await.unwrap();
+    assert_eq!(collected.unreadable, std::slice::from_ref(&newest));
+    assert_eq!((steps(&office), collected.packs), (vec![2, 3], its_packs));
+    assert_eq!(scene.files("packs").len(), before - its_packs);
+    for index in 0..its_packs {
+        assert!(scene.files("packs").contains_key(&pack_name(&unreadable, index)));
+    }
 
     whimbrel_store::quarantine(&mut office, &newest, "unreadable", &[]).await.unwrap();
-    collect(&mut office, &keep(1)).await.unwrap();
-    assert_eq!(steps(&office), [2]);
+    let collected = collect(&mut office, &keep(1)).await.unwrap();
+    assert_eq!((steps(&office), collected.unreadable.len()), (vec![2], 0));
+    assert_eq!(scene.files("packs").len(), its_packs);
+}
+
+#[tokio::test]
+async fn whatever_is_deleted_is_recorded_first_be_it_litter_alone() {
+    let (scene, mut office) = with_checkpoints(&[1]).await;
+    save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
+    age_packs(&scene);
+    let entries = office.history().entries().len();
+    let collected = collect(&mut office, &keep(1)).await.unwrap();
+    assert!(collected.packs > 0);
+    let boundary = Record::Collected { manifests: Vec::new() };
+    assert_eq!(office.history().entries().len(), entries + 1);
+    assert_eq!(office.history().entries().last().unwrap().record, boundary);
+}
+
+/// A commit that was given up, and whose entry is still on its way to the store, stands for a coordinator that was
+/// stopped in the middle of it.
+#[tokio::test]
+async fn a_commit_that_lands_just_before_the_boundary_keeps_its_packs() {
+    let (scene, office) = with_checkpoints(&[1]).await;
+    let late = save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
+    age_packs(&scene);
+    let bytes = serde_json::to_vec(&late).unwrap();
+    let manifest = format!("manifests/{:012}-{}.json", 9, Hash::of(&bytes));
+    fs::write(scene.folder().join("r").join(&manifest), &bytes).unwrap();
+    let entry = Entry {
+        format: 1,
+        number: office.history().next_number() + 1,
+        epoch: office.epoch() + 1,
+        writer: "late".into(),
+        time: "2026-01-02T03:04:05Z".parse().unwrap(),
+        record: Record::Checkpoint {
+            step: 9,
+            manifest: manifest.clone(),
+            bytes: 1,
+            state: None,
+            origin: None,
+        },
+    };
+    // It lands after the collection has looked at the log and decided, before it writes its boundary.
+    let place = scene.folder().join(format!("r/log/{:020}.json", entry.number));
+    let body = entry.encode().unwrap();
+    let boundary = format!("put r/log/{:020}.json", entry.number);
+    let store = Faulty::over(scene.folder()).before(&boundary, move || fs::write(&place, &body).unwrap());
+    let mut office = scene.run_over(&store).take_office("c").await.unwrap();
+    let collected = collect(&mut office, &keep(1)).await.unwrap();
+    assert_eq!(steps(&office), [9], "the late commit counts");
+    assert_eq!(collected.manifests.len(), 1);
+    assert_eq!(restored(&scene.run(), &manifest).await.unwrap(), State::small(9));
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_each_length_stays_for_good() {
+    let (scene, mut office) = with_checkpoints(&[]).await;
+    let retention = Retention { every: Some(KeepEvery::Steps(10)), ..keep(2) };
+    for step in [4, 9, 12, 15, 21, 24, 28, 33] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+        collect(&mut office, &retention).await.unwrap();
+    }
+    assert_eq!(steps(&office), [12, 21, 28, 33]);
+    let kept: Vec<u64> = retention.kept(office.history()).iter().map(|checkpoint| checkpoint.step).collect();
+    assert_eq!(kept, steps(&office));
+    for checkpoint in office.history().checkpoints() {
+        let state = restored(&scene.run(), &checkpoint.manifest).await.unwrap();
+        assert_eq!(state, State::small(checkpoint.step as u8));
+    }
+}
+
+#[tokio::test]
+async fn files_that_a_killed_put_left_in_a_folder_go_after_the_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
+    run.create("", Mode::Embedded).await.unwrap();
+    let mut office = run.take_office("c").await.unwrap();
+    checkpoint(&mut office, &State::small(1), 1).await;
+    let place = folder.path().join("r/packs/ab");
+    fs::create_dir_all(&place).unwrap();
+    let left = |name: &str, age: Duration| {
+        let file = place.join(name);
+        fs::write(&file, b"half a pack").unwrap();
+        let then = SystemTime::now() - age;
+        File::options().write(true).open(&file).unwrap().set_modified(then).unwrap();
+        file
+    };
+    let (old, young) = (left("abc.safetensors#1", 2 * HOUR), left("abc.safetensors#2", HOUR / 2));
+    let no_number = left("abc#.safetensors", 2 * HOUR);
+    assert_eq!(collect(&mut office, &keep(1)).await.unwrap().leftovers, 1);
+    assert!(!old.exists() && young.exists() && no_number.exists());
+    assert_eq!(steps(&office), [1]);
 }

@@ -35,7 +35,7 @@ pub struct Azurite {
     folder: TempDir,
 }
 
-/// A shared access signature for the whole account.
+/// A shared access signature for the container.
 #[derive(Clone, Debug)]
 pub struct Sas(String);
 
@@ -69,24 +69,21 @@ impl Azurite {
         Ok(Self { process, address, folder })
     }
 
-    /// A signature that grants `rights` for an hour: the letters of Azure's documentation, `r`ead, `w`rite, `d`elete,
-    /// `l`ist, `a`dd and `c`reate.
+    /// A signature that grants `rights` in the container for an hour: the letters of Azure's documentation, in its order,
+    /// `r`ead, `a`dd, `c`reate, `w`rite, `d`elete and `l`ist.
     pub fn sas(&self, rights: &str) -> Sas {
         let end = Timestamp::now() + SignedDuration::from_hours(1);
         let end = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let version = "2018-11-09";
-        // Account, rights, services, resource types, start, end, addresses, protocols, version; each ends its line.
-        let signed = format!("{ACCOUNT}\n{rights}\nb\nsco\n\n{end}\n\nhttps,http\n{version}\n");
+        let (version, protocols) = ("2018-11-09", "https,http");
+        // Rights, start, end, resource, identifier, addresses, protocols, version, kind, snapshot, and five headers.
+        let signed =
+            format!("{rights}\n\n{end}\n/blob/{ACCOUNT}/{BUCKET}\n\n\n{protocols}\n{version}\nc\n\n\n\n\n\n");
         let key = BASE64_STANDARD.decode(KEY).unwrap_or_default();
         let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), signed.as_bytes());
         let signature = BASE64_STANDARD.encode(signature);
         let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        Sas(format!(
-            "sv={version}&ss=b&srt=sco&sp={rights}&se={}&spr={}&sig={}",
-            encoded(&end),
-            encoded("https,http"),
-            encoded(&signature)
-        ))
+        let (end, protocols, signature) = (encoded(&end), encoded(protocols), encoded(&signature));
+        Sas(format!("sv={version}&sr=c&sp={rights}&se={end}&spr={protocols}&sig={signature}"))
     }
 
     /// The environment of a program that has a signature and no key.

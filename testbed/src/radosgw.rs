@@ -105,16 +105,22 @@ impl Radosgw {
         cluster.run("radosgw-admin", &arguments).map(|_| user)
     }
 
-    /// Lets `user` do `actions`, `s3:GetObject` for one, in the bucket and with everything in it.
-    pub fn allow(&self, user: &User, actions: &[&str]) -> Result<(), String> {
-        let policy = serde_json::json!({
-            "Version": "2012-10-17",
-            "Statement": [{
-                "Effect": "Allow",
+    /// Lets `user` do what is in `allowed`, `s3:GetObject` for one, in the bucket and with everything in it; nothing else,
+    /// and what is in `denied` not even with what is the user's own.
+    pub fn permit(&self, user: &User, allowed: &[&str], denied: &[&str]) -> Result<(), String> {
+        let statement = |effect: &str, actions: &[&str]| {
+            serde_json::json!({
+                "Effect": effect,
                 "Principal": { "AWS": [format!("arn:aws:iam:::user/{}", user.uid)] },
                 "Action": actions,
                 "Resource": [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")],
-            }],
+            })
+        };
+        let statements = [("Allow", allowed), ("Deny", denied)];
+        let given = statements.into_iter().filter(|(_, actions)| !actions.is_empty());
+        let policy = serde_json::json!({
+            "Version": "2012-10-17",
+            "Statement": given.map(|(effect, actions)| statement(effect, actions)).collect::<Vec<_>>(),
         });
         let url = format!("http://{}/{BUCKET}?policy", self.address);
         let put = signed::s3(Method::PUT, &url, &policy.to_string(), self.owner.keys());

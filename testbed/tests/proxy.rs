@@ -178,6 +178,18 @@ fn what_a_server_gets() {
 }
 
 #[test]
+fn a_late_request_arrives_when_the_test_says_so() {
+    let (upstream, address) = Upstream::start();
+    let proxy = FaultProxy::start(address, "bucket");
+    proxy.fail_at(Operation { verb: Verb::Put, ..get("x") }, Fault::Late);
+    assert_eq!(ask(proxy.address(), "PUT", "/bucket/x", BODY).status, None);
+    assert_eq!(upstream.objects.lock().unwrap().len(), 0);
+    assert_eq!(proxy.deliver_late(), 1);
+    assert_eq!(upstream.objects.lock().unwrap()["/bucket/x"], BODY);
+    assert_eq!(proxy.deliver_late(), 0);
+}
+
+#[test]
 fn listings_are_stale_or_empty() {
     let (_, address) = Upstream::start();
     let proxy = FaultProxy::start(address, "bucket");

@@ -11,7 +11,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
-use whimbrel_store::{OpenError, RunDir, open_run};
+use whimbrel_store::{OpenError, Sources, open_run};
 
 use crate::{
     environment::Environment,
@@ -110,7 +110,7 @@ pub struct Newcomer {
     pub(crate) endpoint: Endpoint,
     pub(crate) link: Link,
     pub(crate) terms: Terms,
-    pub(crate) run: RunDir,
+    pub(crate) sources: Sources,
 }
 
 impl Newcomer {
@@ -119,7 +119,17 @@ impl Newcomer {
         let endpoint = Endpoint::bind((environment.advertise, 0).into())?;
         let (link, terms) = Link::open(&environment, endpoint.interrupter())?;
         let (run, _) = open_run(&terms.uri)?;
-        Ok(Self { environment, endpoint, link, terms, run })
+        let mut sources = Sources::new(run);
+        for uri in &terms.replicas {
+            match open_run(uri) {
+                Ok((replica, _)) => sources = sources.with_replica(replica),
+                // It is only there for what the run's own directory lacks.
+                Err(error) => {
+                    tracing::warn!(uri, error = with_causes(&error), "a replica cannot be opened from here");
+                }
+            }
+        }
+        Ok(Self { environment, endpoint, link, terms, sources })
     }
 
     /// What the program must know of its run.

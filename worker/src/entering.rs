@@ -8,7 +8,7 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
-use whimbrel_state::StateBytes;
+use whimbrel_state::{Hash, StateBytes};
 use whimbrel_store::{RestoreError, Sources, restore};
 
 use crate::{
@@ -118,8 +118,13 @@ impl Session {
         self.hold(generation, None);
         let read = read(&self.sources, step, manifest, self.sampler.samples(), &mut bytes);
         match self.link.unless_called_off(generation, read) {
-            Some(Ok(())) => {
+            Some(Ok(healed)) => {
                 self.hold(generation, Some(step));
+                if !healed.is_empty() {
+                    let packs = healed.iter().map(|pack| pack.as_bytes().to_vec()).collect();
+                    let manifest = manifest.to_owned();
+                    self.link.outbox().send(Message::Healed(v1::Healed { generation, manifest, packs }));
+                }
                 Ok(true)
             }
             Some(Err(Unreadable { damaged, reason })) => {
@@ -137,13 +142,14 @@ impl Session {
     }
 }
 
+/// Reads a checkpoint, and says which packs were put back into the run's directory on the way.
 async fn read(
     sources: &Sources,
     step: u64,
     name: &str,
     samples: u64,
     state: &mut StateBytes<'_>,
-) -> Result<(), Unreadable> {
+) -> Result<Vec<Hash>, Unreadable> {
     let manifest = sources
         .manifest(name)
         .await
@@ -159,10 +165,11 @@ async fn read(
         );
         return Err(Unreadable { damaged: false, reason });
     }
-    restore(sources, &manifest, state, &whimbrel_store::Limits::default()).await.map(|_report| ()).map_err(
-        |error| {
+    restore(sources, &manifest, state, &whimbrel_store::Limits::default())
+        .await
+        .map(|report| report.healed)
+        .map_err(|error| {
             let damaged = matches!(error, RestoreError::Damaged { .. } | RestoreError::Manifest { .. });
             Unreadable { damaged, reason: with_causes(&error) }
-        },
-    )
+        })
 }

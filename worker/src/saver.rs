@@ -28,6 +28,7 @@ pub(crate) struct Saver {
     layout: Arc<Layout>,
     /// How long a save waits for the one before.
     patience: Duration,
+    limits: Limits,
     /// The upload under way, if there is one; gives the buffer back.
     upload: JoinSet<BytesMut>,
     buffer: BytesMut,
@@ -45,8 +46,9 @@ pub(crate) struct Slice {
 }
 
 impl Saver {
-    pub(crate) fn new(run: RunDir, layout: Layout, patience: Duration) -> Self {
-        Self { run, layout: Arc::new(layout), patience, upload: JoinSet::new(), buffer: BytesMut::new() }
+    pub(crate) fn new(run: RunDir, layout: Layout, patience: Duration, limits: Limits) -> Self {
+        let (layout, upload, buffer) = (Arc::new(layout), JoinSet::new(), BytesMut::new());
+        Self { run, layout, patience, limits, upload, buffer }
     }
 
     /// Copies a slice of `state` and starts to upload it; the coordinator is told how that ends. Nothing is saved when
@@ -102,8 +104,8 @@ impl Saver {
         outbox: Outbox,
     ) -> impl Future<Output = BytesMut> + use<> {
         let (run, layout, blocked) = (self.run.clone(), Arc::clone(&self.layout), began.elapsed());
+        let limits = self.limits;
         async move {
-            let limits = Limits::default();
             outbox.send(
                 match save_slice(&run, &layout, slice.range.clone(), staged.clone(), &limits).await {
                     Ok(packs) => Message::SliceSaved(v1::SliceSaved {

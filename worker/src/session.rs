@@ -9,7 +9,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
-use whimbrel_store::Sources;
+use whimbrel_store::{Limits, Sources};
 
 use crate::{
     connect::{ConnectError, Newcomer},
@@ -184,7 +184,8 @@ impl Session {
     }
 
     pub(crate) fn new(newcomer: Newcomer, samples: u64, gradients: Gradients, layout: Layout) -> Self {
-        let Newcomer { environment, endpoint, link, terms, run } = newcomer;
+        let Newcomer { environment, endpoint, link, terms, sources } = newcomer;
+        let limits = Limits { bandwidth: terms.bandwidth, ..Limits::default() };
         let Context { seed, global_batch, shards, .. } = terms.context;
         Self {
             worker: environment.worker,
@@ -193,7 +194,7 @@ impl Session {
             accumulator: Accumulator::new(terms.reduction, gradients.elements(), shards),
             sum: vec![0.0; gradients.elements()],
             // Half of what the peers wait for this worker, so that a slow store does not make it look dead.
-            saver: Saver::new(run.clone(), layout.clone(), terms.step_timeout / 2),
+            saver: Saver::new(sources.primary().clone(), layout.clone(), terms.step_timeout / 2, limits),
             held: Held::Pristine,
             member: None,
             last_generation: 0,
@@ -202,7 +203,7 @@ impl Session {
             endpoint,
             link,
             terms,
-            sources: Sources::new(run),
+            sources,
             gradients,
             layout,
         }

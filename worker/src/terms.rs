@@ -1,6 +1,6 @@
 //! The terms of a run: what the coordinator's `Welcome` says, checked.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use whimbrel_collective::Reduction;
 use whimbrel_proto::{border::WireError, v1};
@@ -14,6 +14,10 @@ pub(crate) struct Terms {
     pub(crate) epoch: u64,
     /// The run's directory.
     pub(crate) uri: String,
+    /// Copies of it in other stores, for what it lacks.
+    pub(crate) replicas: Vec<String>,
+    /// The most bytes a second to save with.
+    pub(crate) bandwidth: Option<NonZeroU64>,
     /// What the program gets to know.
     pub(crate) context: Context,
     /// Steps between evaluations; `None`: only at the end.
@@ -87,6 +91,12 @@ impl TryFrom<v1::Welcome> for Terms {
                 settings,
             },
             uri: wire.uri,
+            replicas: wire.replicas,
+            bandwidth: match wire.bandwidth.map(NonZeroU64::new) {
+                Some(None) => return Err(WireError::Invalid("welcome.bandwidth", "0".into())),
+                Some(bandwidth) => bandwidth,
+                None => None,
+            },
         })
     }
 }
@@ -127,6 +137,7 @@ mod tests {
         assert!(refused(v1::Welcome { shards: 0, ..welcome() }).contains("welcome.shards"));
         assert!(refused(v1::Welcome { settings: "{".into(), ..welcome() }).contains("welcome.settings"));
         assert!(refused(v1::Welcome { evaluate_every: Some(0), ..welcome() }).contains("evaluate_every"));
+        assert!(refused(v1::Welcome { bandwidth: Some(0), ..welcome() }).contains("welcome.bandwidth"));
         assert!(refused(v1::Welcome { reduction: 9, ..welcome() }).contains("9 (unknown)"));
     }
 }

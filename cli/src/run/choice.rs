@@ -189,6 +189,7 @@ fn same_training(a: &RunSpec, b: &RunSpec) -> bool {
     let mut b = b.clone();
     b.workers.clone_from(&a.workers);
     b.checkpoint.store.clone_from(&a.checkpoint.store);
+    b.checkpoint.replicas.clone_from(&a.checkpoint.replicas);
     *a == b
 }
 

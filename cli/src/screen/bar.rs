@@ -79,7 +79,12 @@ impl Screen for Bar {
         match event {
             Event::Phase(event) => self.phase(event.phase(), &event.detail),
             // The bar says these; above it goes only what a person should notice.
-            Event::Step(_) | Event::Evaluation(_) | Event::Checkpoint(_) | Event::Worker(_) => {}
+            Event::Step(_)
+            | Event::Evaluation(_)
+            | Event::Checkpoint(_)
+            | Event::Interval(_)
+            | Event::Replicated(_)
+            | Event::Worker(_) => {}
             event => {
                 if let Some((line, tail)) = words::event(event, &self.progress) {
                     self.above(&line);

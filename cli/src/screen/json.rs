@@ -29,6 +29,8 @@ enum Line<'a> {
     Step(Step),
     Evaluation { step: u64, val_loss: f64 },
     Checkpoint { step: u64, manifest: &'a str, bytes: u64, seconds: f64, blocked_seconds: f64 },
+    Interval { seconds: f64, words: &'a str },
+    Replicated(Replicated<'a>),
     Exit { rank: u32, pid: u32, worker: String, node: &'a str, reason: &'a str, tail: &'a [String] },
     Warning { text: &'a str, tail: &'a [String] },
     Phase { phase: &'static str, detail: &'a str },
@@ -52,6 +54,14 @@ struct Step {
 }
 
 #[derive(Serialize)]
+struct Replicated<'a> {
+    #[serde(flatten)]
+    replica: Replica<'a>,
+    bytes: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
 struct Finished<'a> {
     run: &'a str,
     step: u64,
@@ -61,6 +71,8 @@ struct Finished<'a> {
     state: Option<&'a str>,
     checkpoint: Option<&'a str>,
     seconds: f64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replicas: Vec<Replica<'a>>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +82,34 @@ struct Unfinished<'a> {
     reason: &'a str,
     tail: &'a [String],
     checkpoint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replicas: Vec<Replica<'a>>,
+}
+
+/// How a copy of the run in another store stands, also in `whimbrel status --json`.
+#[derive(Serialize)]
+pub(crate) struct Replica<'a> {
+    replica: &'a str,
+    in_step: bool,
+    /// Steps applied in the newest checkpoint there.
+    checkpoint: Option<u64>,
+    steps_behind: u64,
+    bytes_behind: u64,
+    trouble: Option<&'a str>,
+}
+
+impl<'a> From<&'a v1::ReplicaStatus> for Replica<'a> {
+    fn from(replica: &'a v1::ReplicaStatus) -> Self {
+        let v1::ReplicaStatus { uri, in_step, checkpoint, steps_behind, bytes_behind, trouble } = replica;
+        Self {
+            replica: uri,
+            in_step: *in_step,
+            checkpoint: *checkpoint,
+            steps_behind: *steps_behind,
+            bytes_behind: *bytes_behind,
+            trouble: known(trouble),
+        }
+    }
 }
 
 impl Json<Stdout> {
@@ -122,6 +162,12 @@ impl<W: Write + Send> Screen for Json<W> {
                 seconds: event.seconds,
                 blocked_seconds: event.blocked_seconds,
             },
+            Event::Interval(event) => Line::Interval { seconds: event.seconds, words: &event.words },
+            Event::Replicated(event) => {
+                let Some(replica) = &event.replica else { return };
+                let (bytes, seconds) = (event.bytes, event.seconds);
+                Line::Replicated(Replicated { replica: replica.into(), bytes, seconds })
+            }
             Event::Exit(event) => Line::Exit {
                 rank: event.rank,
                 pid: event.pid,
@@ -144,12 +190,14 @@ impl<W: Write + Send> Screen for Json<W> {
 
     fn end(&mut self, ended: &EndedEvent, _next: &[String]) {
         let (checkpoint, state) = (known(&ended.checkpoint), known(&ended.state));
+        let replicas = || ended.replicas.iter().map(Replica::from).collect();
         let unfinished = Unfinished {
             run: &self.run,
             step: ended.step,
             reason: &ended.reason,
             tail: &ended.tail,
             checkpoint,
+            replicas: replicas(),
         };
         let line = match ended.phase() {
             Phase::Finished => Line::Finished(Finished {
@@ -160,6 +208,7 @@ impl<W: Write + Send> Screen for Json<W> {
                 state,
                 checkpoint,
                 seconds: ended.seconds,
+                replicas: replicas(),
             }),
             Phase::Failed => Line::Failed(unfinished),
             Phase::Cancelled => Line::Cancelled(unfinished),

@@ -74,7 +74,13 @@ impl Progress {
             Event::Evaluation(event) => self.val_loss = Some((Some(event.step), event.val_loss)),
             Event::Checkpoint(event) => self.checkpoint = Some(event.step),
             Event::Phase(event) => self.ending = is_ending(event.phase()),
-            Event::Status(_) | Event::Worker(_) | Event::Exit(_) | Event::Warning(_) | Event::Ended(_) => {}
+            Event::Status(_)
+            | Event::Worker(_)
+            | Event::Exit(_)
+            | Event::Interval(_)
+            | Event::Replicated(_)
+            | Event::Warning(_)
+            | Event::Ended(_) => {}
         }
     }
 

@@ -46,6 +46,9 @@ pub(crate) fn end(progress: &Progress, ended: &EndedEvent, next: &[String]) -> S
             let _ = writeln!(text, "  {name:<10}  {value}");
         }
     }
+    for replica in &ended.replicas {
+        let _ = writeln!(text, "  {:<10}  {}, {}", "replica", replica.uri, words::standing(replica));
+    }
     if !next.is_empty() {
         text.push_str("next:\n");
         for line in next {

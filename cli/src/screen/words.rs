@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use indicatif::HumanBytes;
-use whimbrel_proto::v1::{Phase, WorkerStartedEvent, run_event::Event};
+use whimbrel_proto::v1::{Phase, ReplicaStatus, WorkerStartedEvent, run_event::Event};
 
 use super::progress::{Progress, Throughput};
 
@@ -48,6 +48,15 @@ pub(crate) fn event<'a>(event: &'a Event, progress: &Progress) -> Option<(String
             checkpoint.seconds,
             checkpoint.blocked_seconds,
         ),
+        Event::Interval(interval) => format!("checkpoints from now on: {}", interval.words),
+        Event::Replicated(replicated) => {
+            let replica = replicated.replica.as_ref()?;
+            let moved = match replicated.bytes {
+                0 => String::new(),
+                bytes => format!(" ({} in {:.2} s)", HumanBytes(bytes), replicated.seconds),
+            };
+            format!("replica {}: {}{moved}", replica.uri, standing(replica))
+        }
         Event::Warning(warning) => return Some((format!("warning: {}", warning.text), &warning.tail)),
         Event::Phase(event) => match event.phase() {
             Phase::Waiting | Phase::Starting | Phase::Regrouping | Phase::Stopping
@@ -60,6 +69,28 @@ pub(crate) fn event<'a>(event: &'a Event, progress: &Progress) -> Option<(String
         Event::Status(_) | Event::Step(_) | Event::Ended(_) => return None,
     };
     Some((line, &[]))
+}
+
+/// How a replica stands: `in step, checkpoint 800`, or how far behind and why.
+pub(crate) fn standing(replica: &ReplicaStatus) -> String {
+    let checkpoint = match replica.checkpoint {
+        Some(step) => format!("checkpoint {step}"),
+        None => "no checkpoint yet".to_owned(),
+    };
+    if replica.in_step {
+        return format!("in step, {checkpoint}");
+    }
+    let steps = match replica.steps_behind {
+        0 => String::new(),
+        1 => ", 1 step behind".to_owned(),
+        steps => format!(", {steps} steps behind"),
+    };
+    let bytes = match replica.bytes_behind {
+        0 => String::new(),
+        bytes => format!(", lacks {}", HumanBytes(bytes)),
+    };
+    let trouble = if replica.trouble.is_empty() { String::new() } else { format!(": {}", replica.trouble) };
+    format!("{checkpoint}{steps}{bytes}{trouble}")
 }
 
 /// `loss 1.8123, validation loss 1.9001, 12.3k tokens/s, 2 workers, generation 1, checkpoint 800`, as far as known.

@@ -152,6 +152,16 @@ impl Driver {
             Message::RestoreFailed(v1::RestoreFailed { generation, manifest, damaged, reason }) => {
                 RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason }
             }
+            Message::Healed(v1::Healed { manifest, packs, .. }) => {
+                let (count, uri) = (packs.len(), desk.dir.uri());
+                let text = format!(
+                    "{count} packs of {manifest} were missing or damaged in {uri} and are whole there again: worker \
+                     {worker} read them from a replica and put them back"
+                );
+                tracing::warn!(%run, "{text}");
+                desk.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+                return Ok(None);
+            }
             Message::TrainerFailed(v1::TrainerFailed { reason }) => {
                 RunEvent::TrainerFailed { worker, reason }
             }

@@ -47,6 +47,8 @@ pub(crate) enum Fault {
 impl Fault {
     /// The faults that pass, and that nobody should notice.
     pub(crate) const PASSING: [Self; 3] = [Self::Unavailable, Self::LoseAnswer, Self::Phantom];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Unavailable, Self::LoseAnswer, Self::Phantom, Self::CrashBefore, Self::CrashAfter];
     /// The ends of a program.
     pub(crate) const CRASHES: [Self; 2] = [Self::CrashBefore, Self::CrashAfter];
 }
@@ -64,6 +66,19 @@ struct Plan {
     fault: Option<(usize, Fault)>,
     blind: bool,
     overwrites: bool,
+    meanwhile: Option<Meanwhile>,
+}
+
+/// What somebody else does right before a request is carried out.
+struct Meanwhile {
+    request: String,
+    act: Box<dyn FnOnce() + Send>,
+}
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "before {}", self.request)
+    }
 }
 
 enum Verdict {
@@ -96,6 +111,13 @@ impl Faulty {
         self
     }
 
+    /// Has somebody else act once, right before the first request that starts so.
+    pub(crate) fn before(self, request: &str, act: impl FnOnce() + Send + 'static) -> Self {
+        let meanwhile = Meanwhile { request: request.into(), act: Box::new(act) };
+        self.plan.lock().unwrap().meanwhile = Some(meanwhile);
+        self
+    }
+
     /// The requests seen, as `put packs/…`.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.plan.lock().unwrap().seen.clone()
@@ -108,7 +130,12 @@ impl Faulty {
     fn judge(&self, verb: &str, name: &Path, is_create: bool) -> Verdict {
         let mut plan = self.plan.lock().unwrap();
         let number = plan.seen.len();
-        plan.seen.push(format!("{verb} {name}"));
+        let request = format!("{verb} {name}");
+        let due = |meanwhile: &mut Meanwhile| request.starts_with(&meanwhile.request);
+        if let Some(meanwhile) = plan.meanwhile.take_if(due) {
+            (meanwhile.act)();
+        }
+        plan.seen.push(request);
         match plan.fault {
             Some((at, Fault::Unavailable)) if at == number => Verdict::Fail,
             Some((at, Fault::LoseAnswer)) if at == number => Verdict::DoAndFail,
@@ -308,8 +335,13 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
+    /// A folder for a run that is yet to come.
+    pub(crate) fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
     pub(crate) async fn new() -> Self {
-        let scene = Self { folder: tempfile::tempdir().unwrap() };
+        let scene = Self::empty();
         scene.run().create("[run]\nname = \"r\"\n", Mode::Embedded).await.unwrap();
         scene
     }

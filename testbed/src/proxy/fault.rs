@@ -11,6 +11,9 @@ pub enum Fault {
     Throttled,
     /// The connection is cut before the request reaches the server.
     CutBefore,
+    /// The connection is cut, and the request is on its way all the same: it reaches the server when the test says so
+    /// ([`FaultProxy::deliver_late`](super::FaultProxy::deliver_late)), long after the program has given it up.
+    Late,
     /// It is carried out, and the connection is cut before the answer.
     AnswerLost,
     /// It is carried out, and the connection is cut in the middle of the answer's body.
@@ -31,10 +34,11 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Unavailable,
         Self::Throttled,
         Self::CutBefore,
+        Self::Late,
         Self::AnswerLost,
         Self::CutInAnswer,
         Self::TruncatedAnswer,
@@ -53,6 +57,8 @@ impl Fault {
         let lists = seen.operation.verb == Verb::List;
         match self {
             Self::Unavailable | Self::Throttled | Self::CutBefore | Self::AnswerLost | Self::SlowDrip => true,
+            // What only looks does no harm late.
+            Self::Late => matches!(seen.operation.verb, Verb::Put | Verb::Delete | Verb::DeleteMany),
             Self::CutInAnswer | Self::TruncatedAnswer => seen.answered > 1,
             Self::FlippedAnswer => seen.operation.verb == Verb::Get && seen.answered > 0,
             Self::FlippedRequest => seen.operation.verb == Verb::Put && seen.sent > 0,

@@ -57,6 +57,7 @@ struct State {
     seen: Vec<Seen>,
     happened: usize,
     listings: HashMap<String, Bytes>,
+    late: Vec<(request::Parts, Bytes)>,
 }
 
 impl State {
@@ -71,6 +72,7 @@ impl State {
             seen: Vec::new(),
             happened: 0,
             listings: HashMap::new(),
+            late: Vec::new(),
         }
     }
 }
@@ -175,5 +177,15 @@ impl Plan {
     /// Remembers a listing, and returns the one before it.
     pub(super) fn listing(&self, name: &str, body: Bytes) -> Option<Bytes> {
         self.with(|state| state.listings.insert(name.to_owned(), body))
+    }
+
+    /// Keeps a request until it is to arrive.
+    pub(super) fn delay(&self, head: request::Parts, body: Bytes) {
+        self.with(|state| state.late.push((head, body)));
+    }
+
+    /// The requests that were kept.
+    pub(super) fn delayed(&self) -> Vec<(request::Parts, Bytes)> {
+        self.with(|state| std::mem::take(&mut state.late))
     }
 }

@@ -39,6 +39,7 @@ use super::{
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
+    upstream: SocketAddr,
     plan: Plan,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -70,7 +71,7 @@ impl FaultProxy {
             // A call back may wait for a test that has failed.
             runtime.shutdown_timeout(Duration::ZERO);
         });
-        Self { address, plan, stop: Some(stop), thread: Some(thread) }
+        Self { address, upstream, plan, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Where it listens.
@@ -126,6 +127,18 @@ impl FaultProxy {
         self.plan.hook(Hook { moment, wanted: Box::new(wanted), action: Box::new(action) });
     }
 
+    /// Lets the requests arrive that were [late](Fault::Late), and returns how many there were.
+    pub fn deliver_late(&self) -> usize {
+        let late = self.plan.delayed();
+        let requests = late.len();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (head, body) in late {
+            // What the server says to it nobody hears.
+            runtime.block_on(forward(head, body, self.upstream)).unwrap();
+        }
+        requests
+    }
+
     /// The operations that came, in the order in which they did.
     pub fn seen(&self) -> Vec<Seen> {
         self.plan.seen()
@@ -177,6 +190,10 @@ async fn pass(request: Request<Incoming>, upstream: SocketAddr, plan: &Plan) -> 
         Some(Fault::Unavailable) => return Ok(answer::refusal(503, "SlowDown")),
         Some(Fault::Throttled) => return Ok(answer::refusal(429, "TooManyRequests")),
         Some(Fault::CutBefore) => return Err(cut()),
+        Some(Fault::Late) => {
+            plan.delay(head, body);
+            return Err(cut());
+        }
         Some(Fault::FlippedRequest) => body = answer::flipped(&body),
         _ => {}
     }

@@ -1,0 +1,256 @@
+//! Carrying out a copy.
+
+use futures::{StreamExt, TryStreamExt, future::try_join, stream};
+use tokio::sync::mpsc;
+use whimbrel_state::Pack;
+
+use crate::{
+    checkpoint::{CommitError, publish},
+    copy::{
+        Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, standing,
+        transfer::{Transfer, transfer},
+    },
+    fetch::BadPack,
+    folder::StoreError,
+    office::Office,
+    output,
+    run_dir::RunDir,
+    save::Limits,
+};
+
+/// How often packs that were there, and are not when a checkpoint is to be committed, are moved after all.
+const SECOND_LOOKS: u32 = 2;
+
+impl CopyPlan {
+    /// Carries it out. `who` says who copies, in words for people.
+    ///
+    /// Up to [`Limits::concurrency`] packs are in memory. Where there is nothing to do, nothing is written.
+    pub async fn carry_out(
+        self,
+        who: &str,
+        limits: &Limits,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<Copied, CopyError> {
+        if self.is_done().await? {
+            return Ok(Copied { left_out: self.left_out, ..Copied::default() });
+        }
+        // The log may have grown since the plan was made; which office the source is under must be its last word.
+        let source_history = self.source.history().await?;
+        let mut office = self.destination.mirror(&self.source, &source_history, who).await?;
+        self.carry_out_as(&mut office, limits, progress).await
+    }
+
+    /// Whether the destination has all that is to be copied.
+    async fn is_done(&self) -> Result<bool, StoreError> {
+        let Some(history) = &self.destination_history else { return Ok(false) };
+        Ok(self.checkpoints.iter().all(Planned::is_done)
+            && history.identity() == self.source_history.identity()
+            && standing::missing(&self.source_history, history).is_none()
+            && output::missing(&self.source, &self.destination).await?.is_empty())
+    }
+
+    /// Carries it out under an office of the destination that was taken before.
+    pub(crate) async fn carry_out_as(
+        self,
+        office: &mut Office,
+        limits: &Limits,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<Copied, CopyError> {
+        let moves = self.moves();
+        let (source, destination) = (self.source.clone(), self.destination.clone());
+        let mut arriving = Arriving {
+            waiting: self.checkpoints.iter().map(|planned| planned.missing.len()).collect(),
+            bad: self.checkpoints.iter().map(|_| None).collect(),
+            copied: Copied { left_out: self.left_out, ..Copied::default() },
+            planned: self.checkpoints,
+            destination: destination.clone(),
+            source: source.clone(),
+            limits: *limits,
+        };
+        arriving.commit_those_that_wait_for_nothing(office, progress).await?;
+
+        // Commits and moves go on beside each other, in one task: the one sends what arrived, the other takes it.
+        let (send, mut arrived) = mpsc::channel(1);
+        let moving = async move {
+            let moves = moves.into_iter().map(|(pack, waiting)| {
+                let (source, destination) = (source.folder().clone(), destination.folder().clone());
+                async move {
+                    let became = transfer(source, destination, &pack).await?;
+                    Ok::<_, StoreError>((pack, waiting, became))
+                }
+            });
+            let mut moves = stream::iter(moves).buffer_unordered(limits.concurrency.max(1));
+            while let Some(moved) = moves.try_next().await? {
+                // It is closed only if the commits failed, which ends both.
+                send.send(moved).await.ok();
+            }
+            Ok::<_, CopyError>(())
+        };
+        let committing = async {
+            while let Some((pack, waiting, became)) = arrived.recv().await {
+                arriving.take(office, &pack, &waiting, became, progress).await?;
+            }
+            Ok(())
+        };
+        try_join(moving, committing).await?;
+
+        let mut copied = arriving.copied;
+        copied.output = output::copy(&self.source, &self.destination).await?;
+        if let Some(word) = standing::missing(&self.source_history, office.history()) {
+            office.append(word).await?;
+        }
+        copied.forget_what_was_collected(&self.source).await?;
+        Ok(copied)
+    }
+}
+
+impl Planned {
+    fn is_done(&self) -> bool {
+        self.committed && self.missing.is_empty()
+    }
+}
+
+/// Checkpoints whose packs arrive.
+struct Arriving {
+    source: RunDir,
+    destination: RunDir,
+    limits: Limits,
+    planned: Vec<Planned>,
+    /// For each, how many packs it waits for.
+    waiting: Vec<usize>,
+    /// For each, the pack that cannot be copied, if there is one.
+    bad: Vec<Option<BadPack>>,
+    copied: Copied,
+}
+
+impl Arriving {
+    async fn commit_those_that_wait_for_nothing(
+        &mut self,
+        office: &mut Office,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<(), CopyError> {
+        for index in 0..self.planned.len() {
+            if self.waiting[index] == 0 && !self.planned[index].committed {
+                self.commit(office, index, progress).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of a pack, and commits the checkpoints that waited for nothing else.
+    async fn take(
+        &mut self,
+        office: &mut Office,
+        pack: &Pack,
+        waiting: &[usize],
+        became: Transfer,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<(), CopyError> {
+        let bytes = pack.length;
+        match became {
+            Transfer::Moved => {
+                self.copied.moved.add(bytes);
+                progress(CopyProgress::Moved { bytes });
+            }
+            Transfer::Found => progress(CopyProgress::Found { bytes }),
+            Transfer::Bad(bad) => {
+                tracing::error!(run = self.source.uri(), %bad, "a checkpoint cannot be copied");
+                self.copied.bad.add(bytes);
+                progress(CopyProgress::Bad { pack: pack.hash, bytes });
+                for &index in waiting {
+                    self.bad[index] = Some(bad.clone());
+                }
+            }
+        }
+        for &index in waiting {
+            self.waiting[index] -= 1;
+            if self.waiting[index] > 0 {
+                continue;
+            }
+            match self.bad[index].take() {
+                Some(bad) => self.leave_out(index, bad),
+                None => self.commit(office, index, progress).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, index: usize, bad: BadPack) {
+        let Planned { checkpoint, manifest, .. } = &self.planned[index];
+        self.copied.spared.extend(manifest.packs.iter().map(|pack| pack.hash));
+        let (step, manifest, why) = (checkpoint.step, checkpoint.manifest.clone(), Damage::Pack(bad));
+        self.copied.left_out.push(LeftOut { step, manifest, why });
+    }
+
+    /// Commits a checkpoint. A listing said that its packs are there, or they were put: should some of them not be there
+    /// all the same, since listings lag, and since what was there may have been collected, they move now.
+    async fn commit(
+        &mut self,
+        office: &mut Office,
+        index: usize,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<(), CopyError> {
+        let Planned { checkpoint, manifest, body, .. } = &self.planned[index];
+        let (name, body) = (checkpoint.manifest.clone(), body.clone());
+        let (step, state, origin) = (checkpoint.step, checkpoint.state, checkpoint.origin);
+        let manifest = manifest.clone();
+        let mut looks = 0;
+        loop {
+            match publish(office, &manifest, &name, body.clone(), state, Some(origin)).await {
+                Ok(_) => break,
+                Err(CommitError::Lacks { packs, .. }) if looks < SECOND_LOOKS => {
+                    looks += 1;
+                    let lacking = manifest.packs.iter().filter(|pack| packs.contains(&pack.hash)).cloned();
+                    if let Some(bad) = self.move_after_all(lacking.collect(), progress).await? {
+                        self.leave_out(index, bad);
+                        return Ok(());
+                    }
+                }
+                Err(CommitError::Append(error)) => return Err(error.into()),
+                Err(CommitError::Store(error)) => return Err(error.into()),
+                Err(source @ (CommitError::Lacks { .. } | CommitError::Invalid { .. })) => {
+                    let destination = self.destination.uri().to_owned();
+                    return Err(CopyError::NotWhole { step, destination, source });
+                }
+            }
+        }
+        self.copied.committed.push(step);
+        progress(CopyProgress::Committed { step });
+        Ok(())
+    }
+
+    /// Moves packs; the first that cannot be moved ends it.
+    async fn move_after_all(
+        &mut self,
+        packs: Vec<Pack>,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<Option<BadPack>, StoreError> {
+        let moves = packs.into_iter().map(|pack| {
+            let (source, destination) = (self.source.folder().clone(), self.destination.folder().clone());
+            async move { Ok::<_, StoreError>((pack.length, transfer(source, destination, &pack).await?)) }
+        });
+        let mut moves = stream::iter(moves).buffer_unordered(self.limits.concurrency.max(1));
+        while let Some((bytes, became)) = moves.try_next().await? {
+            match became {
+                Transfer::Moved => {
+                    self.copied.moved.add(bytes);
+                    progress(CopyProgress::Moved { bytes });
+                }
+                Transfer::Found => progress(CopyProgress::Found { bytes }),
+                Transfer::Bad(bad) => return Ok(Some(bad)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Copied {
+    /// A checkpoint whose packs were not there, because it was collected while it was copied, is none that was left out.
+    async fn forget_what_was_collected(&mut self, source: &RunDir) -> Result<(), CopyError> {
+        if !self.left_out.is_empty() {
+            let there = source.history().await?.all_checkpoints();
+            self.left_out.retain(|out| there.iter().any(|checkpoint| checkpoint.manifest == out.manifest));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! What a copy will move.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use whimbrel_state::{Hash, Manifest, Pack};
+
+use crate::{
+    checkpoint::ReadManifestError,
+    copy::{Amount, CopyError, Damage, LeftOut, Which},
+    history::{CheckpointInfo, History, LogError},
+    mirror::{MirrorError, refusal},
+    pack,
+    run_dir::RunDir,
+};
+
+/// A copy that was planned and not begun.
+#[derive(Debug)]
+pub struct CopyPlan {
+    pub(super) source: RunDir,
+    pub(super) source_history: History,
+    pub(super) destination: RunDir,
+    /// The destination's log, if the run is there.
+    pub(crate) destination_history: Option<History>,
+    /// The checkpoints that will be in the destination, newest first.
+    pub checkpoints: Vec<Planned>,
+    /// What will move.
+    pub to_move: Amount,
+    /// What need not, since it is there.
+    pub there: Amount,
+    /// Checkpoints whose manifests cannot be used.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// A checkpoint that will be in the destination.
+#[derive(Debug)]
+pub struct Planned {
+    /// What the source says of it.
+    pub checkpoint: CheckpointInfo,
+    /// It is committed in the destination.
+    pub committed: bool,
+    pub(super) manifest: Manifest,
+    pub(super) body: Bytes,
+    /// Its packs that the destination's listing lacks.
+    pub(super) missing: Vec<Pack>,
+}
+
+impl CopyPlan {
+    /// The source.
+    pub fn source(&self) -> &RunDir {
+        &self.source
+    }
+
+    /// The destination.
+    pub fn destination(&self) -> &RunDir {
+        &self.destination
+    }
+
+    /// The packs that will move, each once, and the checkpoints that wait for each.
+    pub(super) fn moves(&self) -> Vec<(Pack, Vec<usize>)> {
+        let mut places: HashMap<Hash, usize> = HashMap::new();
+        let mut moves: Vec<(Pack, Vec<usize>)> = Vec::new();
+        for (index, planned) in self.checkpoints.iter().enumerate() {
+            for pack in &planned.missing {
+                let place = *places.entry(pack.hash).or_insert_with(|| {
+                    moves.push((pack.clone(), Vec::new()));
+                    moves.len() - 1
+                });
+                moves[place].1.push(index);
+            }
+        }
+        moves
+    }
+}
+
+/// Reads both sides, and says what of the source the destination lacks. Nothing is written. What changes until the plan
+/// is carried out does no harm: it is an estimate, and each step of the copy looks for itself.
+pub async fn plan_copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<CopyPlan, CopyError> {
+    let history = source.history().await?;
+    let mut wanted = history.checkpoints();
+    match which {
+        Which::All => {}
+        Which::Newest => wanted = wanted.pop().into_iter().collect(),
+        Which::Step(step) => {
+            wanted.retain(|checkpoint| checkpoint.step == step);
+            wanted = wanted.pop().into_iter().collect();
+            if wanted.is_empty() {
+                return Err(CopyError::NoSuchStep { source_uri: source.uri().to_owned(), step });
+            }
+        }
+    }
+    plan(source, history, destination, wanted).await
+}
+
+/// Plans the copy of the checkpoints `wanted`, newest last.
+pub(crate) async fn plan(
+    source: &RunDir,
+    source_history: History,
+    destination: &RunDir,
+    wanted: Vec<CheckpointInfo>,
+) -> Result<CopyPlan, CopyError> {
+    if source.id() != destination.id() {
+        return Err(CopyError::OtherName {
+            source_uri: source.uri().to_owned(),
+            source_id: source.id().clone(),
+            destination: destination.uri().to_owned(),
+            destination_id: destination.id().clone(),
+        });
+    }
+    let destination_history = match destination.history().await {
+        Ok(history) => Some(history),
+        Err(LogError::NoRun { .. }) => None,
+        Err(error) => return Err(MirrorError::Log(error).into()),
+    };
+    if let Some(history) = &destination_history
+        && let Some(refusal) = refusal(source, &source_history, destination, history)
+    {
+        return Err(refusal.into());
+    }
+    let committed: HashSet<_> = destination_history
+        .iter()
+        .flat_map(History::checkpoints)
+        .map(|checkpoint| (checkpoint.manifest, checkpoint.origin))
+        .collect();
+    let listing = destination.folder().list("packs").await?;
+    let there: HashMap<Hash, u64> = listing
+        .into_iter()
+        .filter_map(|object| Some((pack::hash(&object.name)?, object.meta.size)))
+        .collect();
+
+    let mut plan = CopyPlan {
+        source: source.clone(),
+        source_history,
+        destination: destination.clone(),
+        destination_history,
+        checkpoints: Vec::new(),
+        to_move: Amount::default(),
+        there: Amount::default(),
+        left_out: Vec::new(),
+    };
+    let mut counted = HashSet::new();
+    for checkpoint in wanted.into_iter().rev() {
+        let (manifest, body) = match source.manifest_and_bytes(&checkpoint.manifest).await {
+            Ok(read) => read,
+            Err(ReadManifestError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                let why = Damage::Manifest(error);
+                plan.left_out.push(LeftOut { step: checkpoint.step, manifest: checkpoint.manifest, why });
+                continue;
+            }
+        };
+        let is_there = |pack: &&Pack| there.get(&pack.hash) == Some(&pack.length);
+        for pack in manifest.packs.iter().filter(|pack| counted.insert(pack.hash)) {
+            if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
+        }
+        let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
+        let committed = committed.contains(&(checkpoint.manifest.clone(), checkpoint.origin));
+        plan.checkpoints.push(Planned { checkpoint, committed, manifest, body, missing });
+    }
+    Ok(plan)
+}

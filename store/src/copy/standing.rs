@@ -1,0 +1,31 @@
+//! Whether a run that is copied goes on, was stopped or has ended.
+
+use crate::{
+    entry::{Entry, Record},
+    history::History,
+    mirror::identity,
+};
+
+/// The record that makes the copy's last word on it the source's; `None` if it is, or if the copy knows more.
+///
+/// The copy may have been made from another directory of the same run, and know of what this source has not heard yet.
+/// So a word counts by the office under which it was spoken; under one office a run is resumed first, and stopped or
+/// ended last.
+pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
+    let offices = source.identities();
+    let place = |history, entry: &Entry| {
+        let spoken_under = under(history, entry);
+        offices.iter().rposition(|&office| Some(office) == spoken_under)
+    };
+    let ours = source.standing_entry()?;
+    let Some(theirs) = copy.standing_entry() else { return Some(ours.record.clone()) };
+    let (here, there) = (place(source, ours), place(copy, theirs));
+    let is_last_word = !matches!(ours.record, Record::Resumed { .. });
+    let is_news = here > there || (here == there && is_last_word && ours.record != theirs.record);
+    is_news.then(|| ours.record.clone())
+}
+
+/// The identity of the office under which an entry was written.
+fn under<'a>(history: &'a History, entry: &Entry) -> Option<&'a str> {
+    history.offices().take_while(|office| office.number <= entry.number).last().and_then(identity)
+}

@@ -1,0 +1,202 @@
+//! Keeping a replica in step behind a run.
+//!
+//! The coordinator that holds a run has a [`Replicator`] for each replica, and calls it after each commit. It copies
+//! what the replica lacks of what is kept, the newest first, and collects there by the same retention. It never holds up
+//! the run: a replica that cannot be reached lags, and the next call makes up for it.
+
+use crate::{
+    collect::{CollectError, collect},
+    copy::{Amount, CopyError, CopyProgress, LeftOut, plan},
+    history::{CheckpointInfo, History},
+    mirror::{MirrorError, refusal},
+    office::{AppendError, Office},
+    retention::Retention,
+    run_dir::RunDir,
+    save::Limits,
+};
+
+/// A replica of a run, as the coordinator that holds the run sees it.
+#[derive(Debug)]
+pub struct Replicator {
+    primary: RunDir,
+    replica: RunDir,
+    who: String,
+    retention: Retention,
+    limits: Limits,
+    office: Option<Office>,
+}
+
+/// How far a replica is behind.
+#[derive(Debug, Default)]
+pub struct Lag {
+    /// The step of the newest checkpoint that can be used in the replica; `None` if there is none.
+    pub newest: Option<u64>,
+    /// The step of the run's newest checkpoint; `None` if there is none.
+    pub newest_of_run: Option<u64>,
+    /// Packs that the replica lacks of the checkpoints that are kept.
+    pub missing: Amount,
+    /// Checkpoints that cannot be copied, since they are damaged in the primary.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Lag {
+    /// Steps from the replica's newest checkpoint to the run's.
+    pub fn steps(&self) -> u64 {
+        self.newest_of_run.unwrap_or(0).saturating_sub(self.newest.unwrap_or(0))
+    }
+}
+
+/// A replication that was not made, or not in full. Except where the run [went on](Self::WentOn) elsewhere, the next one
+/// makes up for it.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicateError {
+    /// Somebody resumed the run at the replica. Whoever holds it here must stop.
+    #[error("the run went on at its replica {at} ({coordinator}, epoch {epoch}): this coordinator must stop")]
+    WentOn {
+        /// The replica.
+        at: String,
+        /// The epoch there.
+        epoch: u64,
+        /// Who holds it there.
+        coordinator: String,
+    },
+    /// Another copies the same run to the replica, a `whimbrel checkpoint copy` perhaps.
+    #[error("{mirror} is copying the run to {at} as well; trying again later")]
+    Relieved {
+        /// The replica.
+        at: String,
+        /// Who copies to it now.
+        mirror: String,
+    },
+    /// The copy was not made.
+    #[error("cannot bring the replica {at} into step")]
+    Copy {
+        /// The replica.
+        at: String,
+        /// Why.
+        source: CopyError,
+    },
+    /// Old checkpoints of the replica were not deleted. It has the newest.
+    #[error("old checkpoints of the replica {at} could not be deleted")]
+    Collect {
+        /// The replica.
+        at: String,
+        /// Why.
+        source: CollectError,
+    },
+}
+
+impl Replicator {
+    /// A replicator from `primary` to `replica`, which is to keep what `retention` says. `who` says who copies, in words
+    /// for people. Nothing is done yet.
+    pub fn new(primary: &RunDir, replica: &RunDir, who: &str, retention: Retention, limits: Limits) -> Self {
+        Self {
+            primary: primary.clone(),
+            replica: replica.clone(),
+            who: who.to_owned(),
+            // What is in flight is so in the primary.
+            retention: Retention { in_flight: Vec::new(), ..retention },
+            limits,
+            office: None,
+        }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &RunDir {
+        &self.replica
+    }
+
+    /// How far the replica is behind the run, whose log is `history`. Nothing is written.
+    pub async fn lag(&self, history: &History) -> Result<Lag, ReplicateError> {
+        let kept = self.retention.kept(history);
+        let newest_of_run = kept.last().map(|checkpoint| checkpoint.step);
+        let plan = plan(&self.primary, history.clone(), &self.replica, kept).await;
+        let plan = plan.map_err(|error| self.copy_error(error))?;
+        let there = plan.destination_history.as_ref().and_then(|there| there.checkpoints().pop());
+        let newest = there.map(|checkpoint| checkpoint.step);
+        Ok(Lag { newest, newest_of_run, missing: plan.to_move, left_out: plan.left_out })
+    }
+
+    /// Brings the replica into step with the run, whose log is `history`, and says what it still lacks.
+    pub async fn replicate(
+        &mut self,
+        history: &History,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<Lag, ReplicateError> {
+        let kept = self.retention.kept(history);
+        let outcome = self.copy(history, kept, progress).await;
+        match outcome {
+            Err(ReplicateError::Copy { source: CopyError::Append(AppendError::Fenced { .. }), .. })
+            | Err(ReplicateError::Collect {
+                source: CollectError::Append(AppendError::Fenced { .. }), ..
+            }) => {
+                self.office = None;
+                Err(self.relieved(history).await)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn copy(
+        &mut self,
+        history: &History,
+        kept: Vec<CheckpointInfo>,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Result<Lag, ReplicateError> {
+        let newest_of_run = kept.last().map(|checkpoint| checkpoint.step);
+        let plan = plan(&self.primary, history.clone(), &self.replica, kept).await;
+        let plan = plan.map_err(|error| self.copy_error(error))?;
+        let mut office = self.hold(history).await?;
+        let copied = plan.carry_out_as(&mut office, &self.limits, progress).await;
+        let copied = copied.map_err(|error| self.copy_error(error));
+        let collected = match &copied {
+            Ok(copied) => {
+                // What a checkpoint that was left out has there already is spared for when it is healed.
+                let retention = Retention { in_flight: copied.spared.clone(), ..self.retention.clone() };
+                collect(&mut office, &retention).await.map(|_| ())
+            }
+            Err(_) => Ok(()),
+        };
+        let newest = office.history().checkpoints().last().map(|checkpoint| checkpoint.step);
+        self.office = Some(office);
+        let copied = copied?;
+        collected.map_err(|source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source })?;
+        Ok(Lag { newest, newest_of_run, missing: copied.bad, left_out: copied.left_out })
+    }
+
+    /// The office over the replica: the one held, if it mirrors the office that the run is under, or a new one.
+    async fn hold(&mut self, history: &History) -> Result<Office, ReplicateError> {
+        let held = self.office.take().filter(|office| office.history().identity() == history.identity());
+        if let Some(office) = held {
+            return Ok(office);
+        }
+        let mirrored = self.replica.mirror(&self.primary, history, &self.who).await;
+        mirrored.map_err(|error| self.copy_error(error.into()))
+    }
+
+    /// What to say of an error: that the run went on there is a word of its own.
+    fn copy_error(&self, error: CopyError) -> ReplicateError {
+        match error {
+            CopyError::Mirror(
+                MirrorError::WentOn { at, epoch, coordinator, .. }
+                | MirrorError::Diverged { at, epoch, coordinator, .. },
+            ) => ReplicateError::WentOn { at, epoch, coordinator },
+            source => ReplicateError::Copy { at: self.replica.uri().to_owned(), source },
+        }
+    }
+
+    /// Who took the office over the replica: one who copies the same, or one with whom the run went on.
+    async fn relieved(&self, history: &History) -> ReplicateError {
+        let other = match self.replica.history().await {
+            Ok(other) => other,
+            Err(error) => return self.copy_error(MirrorError::Log(error).into()),
+        };
+        match refusal(&self.primary, history, &self.replica, &other) {
+            Some(refusal) => self.copy_error(refusal.into()),
+            None => ReplicateError::Relieved {
+                at: self.replica.uri().to_owned(),
+                mirror: other.coordinator().unwrap_or("another").to_owned(),
+            },
+        }
+    }
+}

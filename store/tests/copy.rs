@@ -1,0 +1,317 @@
+//! A run copied from store to store: whole, resumable, and never over a copy that went on.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{fs, time::Duration};
+
+use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint, restored};
+use whimbrel_store::{
+    AppendError, Copied, CopyError, CopyProgress, MirrorError, Mode, Office, Record, Relation,
+    ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
+};
+
+const KEEP_TWO: Retention =
+    Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
+
+fn stopped(step: u64) -> Record {
+    Record::Stopped(Stopped { step, reason: "asked to".into() })
+}
+
+/// An empty folder for a copy.
+fn empty() -> Scene {
+    Scene::empty()
+}
+
+async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    for &step in steps {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    (scene, office)
+}
+
+async fn copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<Copied, CopyError> {
+    plan_copy(source, destination, which).await?.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await
+}
+
+async fn steps(run: &RunDir) -> Vec<u64> {
+    run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
+}
+
+async fn assert_whole(run: &RunDir) {
+    for checkpoint in run.history().await.unwrap().checkpoints() {
+        let state = restored(run, &checkpoint.manifest).await.unwrap();
+        assert_eq!(state, State::small(checkpoint.step as u8), "step {}", checkpoint.step);
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
+    let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
+    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    office.append(stopped(30)).await.unwrap();
+    let there = empty();
+    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
+    let expected = plan.to_move;
+    let mut progress = Vec::new();
+    let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |event| progress.push(event)).await.unwrap();
+    assert_eq!((&copied.committed[..], copied.moved, copied.output), (&[30, 20, 10][..], expected, 1));
+    let moved = progress.iter().filter(|event| matches!(event, CopyProgress::Moved { .. })).count();
+    assert_eq!(moved, expected.packs);
+
+    assert_eq!(steps(&there.run()).await, [10, 20, 30]);
+    assert_whole(&there.run()).await;
+    let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    assert_eq!(theirs.stopped(), ours.stopped());
+    assert_eq!(theirs.mirrored().unwrap().source, scene.run().uri());
+    for (a, b) in ours.checkpoints().iter().zip(theirs.checkpoints()) {
+        assert_eq!((&a.manifest, a.time, a.origin, a.state), (&b.manifest, b.time, b.origin, b.state));
+    }
+    assert_eq!(there.run().output(None).await.unwrap(), scene.run().output(None).await.unwrap());
+
+    // Copied again, nothing moves and nothing is written.
+    let files = there.files("");
+    let again = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert_eq!((again.committed.len(), again.moved.packs, again.output), (0, 0, 0));
+    assert_eq!(there.files(""), files);
+}
+
+#[tokio::test]
+async fn one_checkpoint_is_copied_alone() {
+    let (scene, _office) = with_checkpoints(&[10, 20, 30]).await;
+    let there = empty();
+    copy(&scene.run(), &there.run(), Which::Step(20)).await.unwrap();
+    assert_eq!(steps(&there.run()).await, [20]);
+    copy(&scene.run(), &there.run(), Which::Newest).await.unwrap();
+    copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
+    assert_eq!(steps(&there.run()).await, [10, 20, 30], "in the order in which they were made");
+    assert_whole(&there.run()).await;
+    let error = copy(&scene.run(), &there.run(), Which::Step(11)).await.unwrap_err();
+    assert!(matches!(error, CopyError::NoSuchStep { step: 11, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_that_went_on_in_its_copy_is_not_copied_over() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let there = empty();
+    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+
+    // The source goes on and the copy follows.
+    checkpoint(&mut office, &State::small(20), 20).await;
+    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert_eq!(steps(&there.run()).await, [10, 20]);
+
+    // The copy is resumed: the source's coordinator can neither copy there, nor append here once copied back.
+    let mut resumed = there.run().take_office("elsewhere").await.unwrap();
+    assert_eq!((resumed.epoch(), resumed.history().mirrored()), (2, None));
+    checkpoint(&mut resumed, &State::small(25), 25).await;
+    let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    assert_eq!((relation(&ours, &theirs), relation(&theirs, &ours)), (Relation::Ahead, Relation::Behind));
+    let error = copy(&scene.run(), &there.run(), Which::All).await.unwrap_err();
+    assert!(
+        matches!(&error, CopyError::Mirror(MirrorError::WentOn { epoch: 2, coordinator, .. }) if coordinator == "elsewhere"),
+        "{error}"
+    );
+    copy(&there.run(), &scene.run(), Which::All).await.unwrap();
+    assert_eq!(steps(&scene.run()).await, [10, 20, 25]);
+    assert_whole(&scene.run()).await;
+    let error = office.append(stopped(20)).await.unwrap_err();
+    assert!(matches!(error, AppendError::Fenced { epoch: 2, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn runs_that_went_on_in_both_places_are_never_mixed() {
+    let (scene, _office) = with_checkpoints(&[10]).await;
+    let there = empty();
+    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    scene.run().take_office("here").await.unwrap();
+    there.run().take_office("there").await.unwrap();
+    for (source, destination) in [(&scene, &there), (&there, &scene)] {
+        let error = copy(&source.run(), &destination.run(), Which::All).await.unwrap_err();
+        assert!(matches!(error, CopyError::Mirror(MirrorError::Diverged { epoch: 2, .. })), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_a_copy_is_not_written_to() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let itself = copy(&scene.run(), &scene.run(), Which::All).await.unwrap_err();
+    assert!(matches!(itself, CopyError::Mirror(MirrorError::Itself { .. })), "{itself}");
+    let there = empty();
+    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    let back = copy(&there.run(), &scene.run(), Which::All).await.unwrap_err();
+    assert!(matches!(back, CopyError::Mirror(MirrorError::Itself { .. })), "{back}");
+    office.append(stopped(10)).await.unwrap();
+
+    let another = Scene::new().await;
+    another.run().take_office("c").await.unwrap();
+    let error = copy(&scene.run(), &another.run(), Which::All).await.unwrap_err();
+    assert!(matches!(error, CopyError::Mirror(MirrorError::AnotherRun { .. })), "{error}");
+
+    let not_begun = Scene::new().await;
+    let error = copy(&not_begun.run(), &empty().run(), Which::All).await.unwrap_err();
+    assert!(matches!(error, CopyError::Mirror(MirrorError::NotBegun { .. })), "{error}");
+
+    let renamed = Faulty::over(there.folder()).store().run(&"s".parse().unwrap());
+    let error = copy(&scene.run(), &renamed, Which::All).await.unwrap_err();
+    assert!(matches!(error, CopyError::OtherName { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn damage_is_named_and_not_spread() {
+    let (scene, _office) = with_checkpoints(&[10, 20, 30]).await;
+    let history = scene.run().history().await.unwrap();
+    let manifest = scene.run().manifest(&history.checkpoints()[1].manifest).await.unwrap();
+    let hash = manifest.packs[1].hash.to_string();
+    let file = &scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash[..2])];
+    let mut bytes = fs::read(file).unwrap();
+    bytes[9] ^= 2;
+    fs::write(file, bytes).unwrap();
+    fs::write(&scene.files("manifests")[&history.checkpoints()[0].manifest], "x").unwrap();
+
+    let there = empty();
+    let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    let left_out: Vec<_> = copied.left_out.iter().map(|out| (out.step, out.why.to_string())).collect();
+    assert_eq!(left_out.len(), 2, "{left_out:?}");
+    assert!(left_out[0].1.contains("is damaged") && left_out[0].0 == 10, "{left_out:?}");
+    assert!(left_out[1].1.contains(&hash) && left_out[1].0 == 20, "{left_out:?}");
+    assert_eq!(steps(&there.run()).await, [30]);
+    assert!(!there.files("packs").keys().any(|name| name.contains(&hash)));
+}
+
+#[tokio::test]
+async fn a_replica_follows_and_keeps_what_the_run_keeps() {
+    let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
+    let there = empty();
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
+    let lag = replicator.lag(office.history()).await.unwrap();
+    assert_eq!((lag.newest, lag.steps()), (None, 30));
+    let mut order = Vec::new();
+    let mut note = |event| {
+        if let CopyProgress::Committed { step } = event {
+            order.push(step);
+        }
+    };
+    let lag = replicator.replicate(office.history(), &mut note).await.unwrap();
+    assert_eq!((lag.newest, lag.steps(), lag.missing.packs), (Some(30), 0, 0));
+    assert_eq!(order, [30, 20], "the newest first, and nothing that is not kept");
+
+    checkpoint(&mut office, &State::small(40), 40).await;
+    let lag = replicator.lag(office.history()).await.unwrap();
+    assert_eq!((lag.newest, lag.steps()), (Some(30), 10));
+    assert!(lag.missing.packs > 0);
+    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+    assert_eq!(steps(&there.run()).await, [30, 40]);
+    assert_whole(&there.run()).await;
+    let offices = there.run().history().await.unwrap();
+    let offices = offices.entries().iter().filter(|entry| matches!(entry.record, Record::Office { .. }));
+    assert_eq!(offices.count(), 1, "one office for all of it");
+
+    office.append(stopped(40)).await.unwrap();
+    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+    assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 40);
+    collect(&mut office, &KEEP_TWO).await.unwrap();
+    assert_eq!(steps(&scene.run()).await, steps(&there.run()).await);
+}
+
+#[tokio::test]
+async fn a_replicator_knows_a_colleague_from_a_successor() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let there = empty();
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
+    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+
+    // Another copy of the same run took the replica's office.
+    let history = scene.run().history().await.unwrap();
+    there.run().mirror(&scene.run(), &history, "a copy").await.unwrap();
+    checkpoint(&mut office, &State::small(20), 20).await;
+    let error = replicator.replicate(office.history(), &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&error, ReplicateError::Relieved { mirror, .. } if mirror == "a copy"), "{error}");
+    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+    assert_eq!(steps(&there.run()).await, [10, 20]);
+
+    // Somebody resumed the run at the replica.
+    there.run().take_office("elsewhere").await.unwrap();
+    for _ in 0..2 {
+        let error = replicator.replicate(office.history(), &mut |_| {}).await.unwrap_err();
+        assert!(
+            matches!(&error, ReplicateError::WentOn { epoch: 2, coordinator, .. } if coordinator == "elsewhere"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_last_word_is_the_newest_that_any_copy_heard() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    office.append(stopped(10)).await.unwrap();
+    let (stale, there) = (empty(), empty());
+    copy(&scene.run(), &stale.run(), Which::All).await.unwrap();
+    let mut office = scene.run().take_office("again").await.unwrap();
+    office.append(Record::Resumed { step: 10 }).await.unwrap();
+    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert!(there.run().history().await.unwrap().stopped().is_none());
+    // The stale copy is behind the other, and may not be copied to it; brought into step, it says the same.
+    let error = copy(&stale.run(), &there.run(), Which::All).await.unwrap_err();
+    assert!(matches!(error, CopyError::Mirror(MirrorError::WentOn { .. })), "{error}");
+    copy(&there.run(), &stale.run(), Which::All).await.unwrap();
+    assert!(stale.run().history().await.unwrap().stopped().is_none());
+    office.append(stopped(11)).await.unwrap();
+    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    copy(&stale.run(), &there.run(), Which::All).await.unwrap();
+    assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 11);
+    assert_eq!(there.run().history().await.unwrap().submitter(), Mode::Embedded);
+}
+
+/// Copies, dying or failing at each request to the source or the destination in turn, then copies again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
+    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    office.append(stopped(20)).await.unwrap();
+    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    let (seen_source, seen_destination) = {
+        let there = empty();
+        let (source, destination) = (Faulty::over(scene.folder()), Faulty::over(there.folder()));
+        copy(&scene.run_over(&source), &there.run_over(&destination), Which::All).await.unwrap();
+        (source.seen().len(), destination.seen().len())
+    };
+    let total = plan_copy(&scene.run(), &empty().run(), Which::All).await.unwrap().to_move.packs;
+    assert!(seen_source > total && seen_destination > 2 * total);
+    let cases =
+        (0..seen_source).map(|at| (Some(at), None)).chain((0..seen_destination).map(|at| (None, Some(at))));
+    for (at_source, at_destination) in cases {
+        // A source is only read: what becomes of an answer is all the same there.
+        let faults: &[Fault] = match at_source {
+            Some(_) => &[Fault::Unavailable, Fault::CrashBefore],
+            None => &Fault::ALL,
+        };
+        for &fault in faults {
+            let told = format!("{fault:?} at {at_source:?}, {at_destination:?}");
+            let there = empty();
+            let mut source = Faulty::over(scene.folder());
+            let mut destination = Faulty::over(there.folder());
+            if let Some(at) = at_source {
+                source = source.fail_at(at, fault);
+            }
+            if let Some(at) = at_destination {
+                destination = destination.fail_at(at, fault);
+            }
+            let outcome = copy(&scene.run_over(&source), &there.run_over(&destination), Which::All).await;
+            let passes = Fault::PASSING.contains(&fault);
+            assert!(!passes || outcome.is_ok(), "{told}: {:?}", outcome.err());
+            // What is committed is whole, whenever one looks.
+            if there.folder().join("r/log").exists() && !there.files("log").is_empty() {
+                assert_whole(&there.run()).await;
+            }
+            let arrived = there.files("packs").len();
+            let again = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+            assert_eq!(again.moved.packs, total - arrived, "{told}: what had arrived moved again");
+            assert_eq!(steps(&there.run()).await, [10, 20], "{told}");
+            assert_whole(&there.run()).await;
+            assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 20, "{told}");
+        }
+    }
+}
