@@ -63,7 +63,7 @@ fn one_sleeps_while_the_other_decides(server: &dyn Server) {
     });
     let nodes = [first.agent("east", 1), first.agent("west", 1)];
     let run = first.submit(&Spec::small(STEPS));
-    let held = sleeps.recv_timeout(whimbrel_e2e::run::PATIENCE).expect("the third checkpoint is committed");
+    let held = sleeps.recv_timeout(whimbrel_e2e::run::PATIENCE).unwrap();
 
     // The other one, elsewhere, adopts the run and finishes it.
     let second = Cluster::start_over(folders[1].path(), &store, server.environment());

@@ -3,50 +3,21 @@
 //! Everything this crate asks of a store goes through here, so that nothing waits for ever and every failure says what
 //! was tried, and on which object.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path,
+    Error, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, path::Path,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-/// How long and how often a store is asked before it counts as gone.
-#[derive(Clone, Debug)]
-pub struct Patience {
-    /// Times a request is made before its failure is final; at least one is made.
-    pub attempts: u32,
-    /// The wait before the second attempt; each further one is twice as long.
-    pub first_wait: Duration,
-    /// How long an attempt may take that moves hardly any bytes.
-    pub answer: Duration,
-    /// Bytes per second below which a transfer counts as stuck: an attempt that moves `n` bytes may take
-    /// `answer + n / slowest`.
-    pub slowest: u64,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self {
-            attempts: 5,
-            first_wait: Duration::from_millis(200),
-            answer: Duration::from_secs(30),
-            slowest: 256 << 10,
-        }
-    }
-}
-
-impl Patience {
-    fn transfer(&self, bytes: u64) -> Duration {
-        self.answer + Duration::from_secs(bytes / self.slowest.max(1))
-    }
-
-    /// The wait after attempt `attempt`, counted from 0.
-    pub(crate) fn wait(&self, attempt: u32) -> Duration {
-        self.first_wait.saturating_mul(1 << attempt.min(10))
-    }
-}
+use crate::{
+    pace::{Pace, Way},
+    save::Limits,
+    tries::{Failure, Patience, Tries},
+};
 
 /// A request that a store did not grant, after all attempts.
 #[derive(Debug, thiserror::Error)]
@@ -98,17 +69,6 @@ pub(crate) enum Created {
     Taken,
 }
 
-/// What a read of an object of known length found.
-#[derive(Debug)]
-pub(crate) enum Fetched {
-    /// No object.
-    Missing,
-    /// An object of another length; its body was not read.
-    WrongLength(u64),
-    /// The bytes, not yet compared with any hash.
-    Whole(Bytes),
-}
-
 /// An object in a listing.
 #[derive(Debug)]
 pub(crate) struct Listed {
@@ -125,11 +85,12 @@ pub(crate) struct Folder {
     root: Path,
     uri: Arc<str>,
     patience: Patience,
+    pace: Arc<Pace>,
 }
 
 impl Folder {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, root: Path, uri: &str, patience: Patience) -> Self {
-        Self { objects, root, uri: uri.into(), patience }
+        Self { objects, root, uri: uri.into(), patience, pace: Arc::new(Pace::new()) }
     }
 
     /// The folder `segment` in this one.
@@ -161,6 +122,15 @@ impl Folder {
         &self.patience
     }
 
+    /// The pace of the store, which all folders in it share.
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.pace
+    }
+
+    pub(crate) fn tries(&self, verb: &'static str, name: &str) -> Tries {
+        Tries::new(&self.patience, verb, self.uri_of(name))
+    }
+
     fn at(&self, name: &str) -> Path {
         self.root.parts().chain(Path::from(name).parts()).collect()
     }
@@ -181,23 +151,12 @@ impl Folder {
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let attempts = self.patience.attempts.max(1);
-        let mut made = 0;
+        let mut tries = self.tries(verb, name);
         loop {
-            let error = match timeout(deadline, attempt()).await {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(source)) if !may_pass(&source) => {
-                    return Err(StoreError::Refused { verb, object: self.uri_of(name), source });
-                }
-                Ok(Err(source)) => StoreError::Refused { verb, object: self.uri_of(name), source },
-                Err(_) => StoreError::Silent { verb, object: self.uri_of(name), deadline, attempts },
-            };
-            made += 1;
-            if made >= attempts {
-                return Err(error);
+            match in_time(deadline, attempt()).await {
+                Ok(value) => return Ok(value),
+                Err(failure) => tries.after(failure).await?,
             }
-            tracing::debug!(verb, object = self.uri_of(name), attempt = made, %error, "trying again");
-            sleep(self.patience.wait(made - 1)).await;
         }
     }
 
@@ -236,27 +195,60 @@ impl Folder {
         self.request(verb, name, deadline, attempt).await.map(|_| ())
     }
 
-    /// Reads an object of a few KiB or MiB; `None` if there is none.
+    /// Puts a pack, as [`create`](Self::create) or [`replace`](Self::replace) does, when it is its turn: with no more
+    /// transfers at a time, and no more bytes a second, than pays and `limits` allow.
+    pub(crate) async fn put_pack(
+        &self,
+        name: &str,
+        body: PutPayload,
+        mode: PutMode,
+        limits: &Limits,
+    ) -> Result<Created, StoreError> {
+        let (at, bytes) = (self.at(name), body.content_length() as u64);
+        let verb = if mode == PutMode::Create { "create" } else { "write" };
+        let mut tries = self.tries(verb, name);
+        loop {
+            let _permit = self.pace.enter(Way::Up, limits.concurrency).await;
+            self.pace.afford(bytes, limits.bandwidth).await;
+            let began = self.pace.begin();
+            let deadline = self.patience.answer + self.pace.allowance(Way::Up, bytes, self.patience.slowest);
+            let options = PutOptions::from(mode.clone());
+            match in_time(deadline, self.objects.put_opts(&at, body.clone(), options)).await {
+                Ok(_) => {
+                    self.pace.succeeded(Way::Up, began, bytes);
+                    return Ok(Created::New);
+                }
+                Err(Failure::Error(Error::AlreadyExists { .. })) => return Ok(Created::Taken),
+                Err(failure) => {
+                    if failure.is_push_back() {
+                        self.pace.pushed_back(Way::Up, began);
+                    }
+                    tries.after(failure).await?;
+                }
+            }
+        }
+    }
+
+    /// Begins to read an object, or a range of it: one attempt. The body is read by whoever asked for it.
+    pub(crate) async fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<GetResult, Failure> {
+        let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+        in_time(self.patience.answer, self.objects.get_opts(&self.at(name), options)).await
+    }
+
+    /// Reads an object of a few KiB or MiB; `None` if there is none. One that is far longer than anything this program
+    /// writes so is not read, so a damaged store cannot make this fill the memory.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
         let at = self.at(name);
         let deadline = self.patience.transfer(SMALL);
-        let attempt = async || self.objects.get(&at).await?.bytes().await;
-        found(self.request("read", name, deadline, attempt).await)
-    }
-
-    /// Reads an object whose length is known. One of another length is not read, so a damaged store cannot make this
-    /// fill the memory.
-    pub(crate) async fn get_whole(&self, name: &str, length: u64) -> Result<Fetched, StoreError> {
-        let at = self.at(name);
-        let deadline = self.patience.transfer(length);
         let attempt = async || {
             let found = self.objects.get(&at).await?;
-            match found.meta.size {
-                size if size == length => Ok(Fetched::Whole(found.bytes().await?)),
-                size => Ok(Fetched::WrongLength(size)),
+            if found.meta.size > LARGEST {
+                let what = format!("it is {} bytes long, and should be a few KiB or MiB", found.meta.size);
+                return Err(Error::NotSupported { source: what.into() });
             }
+            found.bytes().await
         };
-        Ok(found(self.request("read", name, deadline, attempt).await)?.unwrap_or(Fetched::Missing))
+        found(self.request("read", name, deadline, attempt).await)
     }
 
     /// Length and time of an object; `None` if there is none.
@@ -306,6 +298,21 @@ impl Folder {
 /// Bytes that a log entry or a manifest stays below by far.
 const SMALL: u64 = 64 << 20;
 
+/// Bytes that the manifest of a state of terabytes stays below.
+const LARGEST: u64 = 1 << 30;
+
+/// Makes an attempt, and gives it up after a while.
+async fn in_time<T>(
+    deadline: Duration,
+    attempt: impl Future<Output = object_store::Result<T>>,
+) -> Result<T, Failure> {
+    match timeout(deadline, attempt).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Failure::Error(error)),
+        Err(_) => Err(Failure::Silence(deadline)),
+    }
+}
+
 /// Turns "there is none" from a failure into an answer.
 fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match result {
@@ -313,29 +320,6 @@ fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
         Err(StoreError::Refused { source: Error::NotFound { .. }, .. }) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether an attempt that failed so may succeed when made again. Cloud clients report a lost connection, a server
-/// error and throttling as `Generic`; so does a local folder its full disk, which no patience cures.
-fn may_pass(error: &Error) -> bool {
-    let Error::Generic { source, .. } = error else { return false };
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind as Kind;
-            let lasting = [
-                Kind::PermissionDenied,
-                Kind::ReadOnlyFilesystem,
-                Kind::StorageFull,
-                Kind::QuotaExceeded,
-                Kind::NotADirectory,
-                Kind::InvalidFilename,
-            ];
-            return !lasting.contains(&error.kind());
-        }
-        cause = error.source();
-    }
-    true
 }
 
 /// A name that no other write bears: 128 random bits in hexadecimal.

@@ -17,7 +17,8 @@
 //! # Where to start reading
 //! - [`store`]: a place for runs; [`place`]: its URI and the client that reaches it; [`run_dir`]: one run's directory in
 //!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
-//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error.
+//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
+//!   store keeps up with, and slower when it says so ([`slow_down`]).
 //! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
@@ -42,6 +43,8 @@ mod leftovers;
 pub mod mirror;
 pub mod office;
 pub mod output;
+mod pace;
+mod pacing;
 pub mod pack;
 pub mod place;
 pub mod probe;
@@ -53,9 +56,12 @@ pub mod restore;
 pub mod retention;
 pub mod run_dir;
 pub mod save;
+pub mod slow_down;
 pub mod sources;
 pub mod store;
 mod strides;
+pub mod tries;
+mod units;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
@@ -66,7 +72,7 @@ pub use copy::{
 pub use cost::{Price, PriceError, Prices, egress_price};
 pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};
 pub use fetch::BadPack;
-pub use folder::{Patience, StoreError};
+pub use folder::StoreError;
 pub use history::{CheckpointInfo, History, LogError};
 pub use mirror::{MirrorError, Relation, relation};
 pub use office::{AppendError, CreateError, Office, OfficeError};
@@ -81,6 +87,8 @@ pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use retention::{KeepEvery, Retention};
 pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
+pub use slow_down::SlowDown;
 pub use sources::Sources;
 pub use store::Store;
+pub use tries::Patience;
 pub use verify::{Verified, VerifyError, verify};

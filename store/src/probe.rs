@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    folder::{Created, Folder, Patience, StoreError, random_name},
+    folder::{Created, Folder, StoreError, random_name},
     place::{CredentialSource, Place},
     refusal::Refusal,
     store::Store,
+    tries::Patience,
 };
 
 /// What a run needs of a store.

@@ -4,7 +4,7 @@ use whimbrel_state::{Hash, Pack};
 
 use crate::{
     entry::Record,
-    fetch::{BadPack, fetch},
+    fetch::{BadPack, check},
     folder::StoreError,
     office::{AppendError, Office},
     pack,
@@ -38,7 +38,7 @@ pub async fn quarantine(
     let mut removed = Vec::new();
     for suspect in suspects {
         // Read twice before it is believed, as for a restore: what the network did passes.
-        if let Err(BadPack::Damaged { .. } | BadPack::WrongLength { .. }) = fetch(&folder, suspect).await? {
+        if let Err(BadPack::Damaged { .. } | BadPack::WrongLength { .. }) = check(&folder, suspect).await? {
             office.check().await?;
             folder.delete(&[pack::name(&suspect.hash)]).await?;
             removed.push(suspect.hash);

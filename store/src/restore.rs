@@ -1,14 +1,23 @@
 //! Reading a checkpoint back into memory, all of it or some of its tensors.
 
-use futures::{StreamExt, TryStreamExt, stream};
-use whimbrel_state::{Hash, Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut};
+use std::{ops::Range, sync::Arc};
 
-use crate::{fetch::BadPack, folder::StoreError, save::Limits, sources::Sources};
+use futures::{StreamExt, stream};
+use whimbrel_state::{
+    Hash, Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut, blocks::BLOCK,
+};
+
+use crate::{
+    fetch::{BadPack, Block, Unread, all_blocks},
+    folder::StoreError,
+    save::Limits,
+    sources::{Findings, SourceReader, Sources},
+};
 
 /// What a restore read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestoreReport {
-    /// Packs read.
+    /// Packs of which something was read.
     pub packs: usize,
     /// Bytes read, headers included.
     pub bytes: u64,
@@ -51,7 +60,8 @@ pub enum RestoreError {
 
 /// Fills a state from a checkpoint. Every byte is verified before it is copied.
 ///
-/// The state must have the checkpoint's layout. Up to [`Limits::concurrency`] packs, and one more, are in memory.
+/// The state must have the checkpoint's layout. In memory besides the state are up to [`Limits::concurrency`] times
+/// three blocks of 4 MiB; of a checkpoint whose manifest knows no blocks (format 1), that many times three packs.
 pub async fn restore(
     sources: &Sources,
     manifest: &Manifest,
@@ -63,8 +73,8 @@ pub async fn restore(
     fill(sources, manifest, state, limits).await
 }
 
-/// Fills some tensors of a checkpoint, as a program does that only wants the parameters. Packs that hold none of them
-/// are not read; those that do are verified whole.
+/// Fills some tensors of a checkpoint, as a program does that only wants the parameters. Only the blocks of 4 MiB that
+/// hold some of them are read.
 pub async fn restore_some(
     sources: &Sources,
     manifest: &Manifest,
@@ -104,57 +114,107 @@ async fn fill(
 ) -> Result<RestoreReport, RestoreError> {
     let step = manifest.step;
     manifest.check().map_err(|source| RestoreError::Manifest { step, source })?;
-    let copies = Copies::new(&manifest.layout, state.layout());
-    let needed = manifest.packs.iter().filter(|pack| copies.of(pack).next().is_some()).cloned();
-    let needed: Vec<Pack> = needed.collect();
+    let starts = starts(&manifest.layout, state.layout());
+    let findings = Findings::new(sources);
     let mut report = RestoreReport::default();
-    // Packs of their own, since a future that borrows each in turn is not one the compiler lets go to other threads.
-    let reads = needed.into_iter().map(|pack| async move {
-        let read = sources.pack(&pack).await?;
-        Ok::<_, RestoreError>((pack, read))
-    });
-    let mut reads = stream::iter(reads).buffer_unordered(limits.concurrency.max(1));
-    while let Some((pack, read)) = reads.try_next().await? {
-        let (bytes, healed) = read.map_err(|source| RestoreError::Damaged { step, source })?;
-        for copy in copies.of(&pack) {
-            state.write(copy.to, &bytes[copy.from..copy.from + copy.length]);
-        }
-        report.healed.extend(healed.then_some(pack.hash));
-        report.packs += 1;
-        report.bytes += pack.length;
+    let mut runs = Vec::new();
+    for pack in &manifest.packs {
+        let copies = Arc::new(Copies::of(pack, &manifest.layout, &starts));
+        let needed = copies.runs(pack);
+        report.packs += usize::from(!needed.is_empty());
+        let pack = Arc::new(pack.clone());
+        runs.extend(needed.into_iter().map(|blocks| (Arc::clone(&pack), blocks, Arc::clone(&copies))));
     }
+    // Each run is a request. What the streams do not hold back, the store's pace does.
+    let reads = runs.into_iter().map(|(pack, blocks, copies)| {
+        let reader = SourceReader::new(sources, &findings, &pack, blocks, limits.concurrency);
+        Box::pin(stream::try_unfold((reader, copies), async |(mut reader, copies)| {
+            let block = reader.next().await?;
+            Ok::<_, Unread>(block.map(|block| ((block, Arc::clone(&copies)), (reader, copies))))
+        }))
+    });
+    let mut reads = stream::iter(reads).flatten_unordered(limits.concurrency.max(1));
+    while let Some(read) = reads.next().await {
+        let (block, copies) = read.map_err(|unread| match unread {
+            Unread::Bad(source) => RestoreError::Damaged { step, source },
+            Unread::Store(error) => error.into(),
+        })?;
+        report.bytes += block.range().end - block.range().start;
+        copies.carry_out(&block, state);
+    }
+    drop(reads);
+    report.healed = sources.heal(&findings, limits).await;
     Ok(report)
 }
 
-/// Where the bytes of a pack go in a state that has some of the checkpoint's tensors.
-struct Copies<'a> {
-    stored: &'a Layout,
-    /// For each stored tensor, the byte of the state at which it starts, if the state has it.
-    starts: Vec<Option<usize>>,
+/// For each stored tensor, the byte of the wanted state at which it starts, if that state has it.
+fn starts(stored: &Layout, wanted: &Layout) -> Vec<Option<usize>> {
+    let start = |name| index_of(wanted, name).map(|index| wanted.range_of(index).start);
+    stored.tensors().iter().map(|tensor| start(&tensor.name)).collect()
 }
 
+/// Where the bytes of a pack go in a state that has some of the checkpoint's tensors, in the pack's order.
+struct Copies(Vec<Copy>);
+
+#[derive(Clone, Debug)]
 struct Copy {
-    /// The byte of the pack.
-    from: usize,
+    /// Bytes of the pack.
+    from: Range<u64>,
     /// The byte of the state.
     to: usize,
-    length: usize,
 }
 
-impl<'a> Copies<'a> {
-    fn new(stored: &'a Layout, wanted: &Layout) -> Self {
-        let start = |name| index_of(wanted, name).map(|index| wanted.range_of(index).start);
-        Self { stored, starts: stored.tensors().iter().map(|tensor| start(&tensor.name)).collect() }
+impl Copies {
+    fn of(pack: &Pack, stored: &Layout, starts: &[Option<usize>]) -> Self {
+        let mut copies: Vec<Copy> = Vec::new();
+        for piece in &pack.pieces {
+            let range = piece.state_range();
+            for (index, part) in stored.pieces(range.start as usize..range.end as usize) {
+                let Some(start) = starts[index] else { continue };
+                let from = piece.offset + (stored.range_of(index).start + part.start) as u64 - range.start;
+                let (from, to) = (from..from + part.len() as u64, start + part.start);
+                match copies.last_mut() {
+                    Some(last)
+                        if last.from.end == from.start
+                            && last.to + (last.from.end - last.from.start) as usize == to =>
+                    {
+                        last.from.end = from.end;
+                    }
+                    _ => copies.push(Copy { from, to }),
+                }
+            }
+        }
+        copies.sort_unstable_by_key(|copy| copy.from.start);
+        Self(copies)
     }
 
-    fn of<'b>(&'b self, pack: &'b Pack) -> impl Iterator<Item = Copy> + 'b {
-        pack.pieces.iter().flat_map(move |piece| {
-            let range = piece.state_range();
-            let (offset, first) = (piece.offset as usize, range.start as usize);
-            self.stored.pieces(first..range.end as usize).filter_map(move |(index, part)| {
-                let from = offset + self.stored.range_of(index).start + part.start - first;
-                Some(Copy { from, to: self.starts[index]? + part.start, length: part.len() })
-            })
-        })
+    /// The blocks of the pack that hold any of it, those that follow each other as one.
+    fn runs(&self, pack: &Pack) -> Vec<Range<u64>> {
+        let known = all_blocks(pack);
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for copy in self.0.iter().filter(|copy| !copy.from.is_empty()) {
+            let holding = if known.end == 1 {
+                known.clone()
+            } else {
+                copy.from.start / BLOCK..copy.from.end.div_ceil(BLOCK)
+            };
+            match runs.last_mut() {
+                Some(last) if holding.start <= last.end => last.end = last.end.max(holding.end),
+                _ => runs.push(holding),
+            }
+        }
+        runs
+    }
+
+    fn carry_out(&self, block: &Block, state: &mut StateBytes<'_>) {
+        let range = block.range();
+        let after = self.0.partition_point(|copy| copy.from.end <= range.start);
+        for copy in self.0[after..].iter().take_while(|copy| copy.from.start < range.end) {
+            let mut to = copy.to + range.start.saturating_sub(copy.from.start) as usize;
+            for part in block.slices(copy.from.clone()) {
+                state.write(to, &part);
+                to += part.len();
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, ops::Range};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::PutPayload;
+use object_store::{ObjectMeta, PutMode, PutPayload};
 use whimbrel_state::{Layout, Pack};
 
 use crate::{
@@ -18,7 +18,8 @@ use crate::{
 pub struct Limits {
     /// Bytes of tensors in a pack; its header comes on top.
     pub pack_bytes: usize,
-    /// Packs under way at a time. A save holds none of them but the staged copy; a restore holds each in memory.
+    /// The most transfers under way at a time; up to that many as are found to pay. A save holds nothing but the staged
+    /// copy; a restore holds three blocks of 4 MiB for each.
     pub concurrency: usize,
     /// The most bytes a second that packs are put with; as fast as it goes where there is none.
     pub bandwidth: Option<NonZeroU64>,
@@ -26,7 +27,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { pack_bytes: 64 << 20, concurrency: 4, bandwidth: None }
+        Self { pack_bytes: 64 << 20, concurrency: 16, bandwidth: None }
     }
 }
 
@@ -70,9 +71,10 @@ pub async fn save_slice(
     }
     let packs = pack::cut(layout, range.clone(), limits.pack_bytes).into_iter().map(|cut| {
         let staged = bytes.slice(cut.start - range.start..cut.end - range.start);
-        save_pack(run.folder().clone(), layout.clone(), cut, staged)
+        save_pack(run.folder().clone(), layout.clone(), cut, staged, *limits)
     });
-    Ok(stream::iter(packs).buffered(limits.concurrency.max(1)).try_collect().await?)
+    // While as many as are allowed are under way, the next is hashed.
+    Ok(stream::iter(packs).buffered(limits.concurrency.max(1) + 1).try_collect().await?)
 }
 
 async fn save_pack(
@@ -80,28 +82,36 @@ async fn save_pack(
     layout: Layout,
     range: Range<usize>,
     staged: Bytes,
+    limits: Limits,
 ) -> Result<Pack, StoreError> {
+    let turn = folder.pace().hashing().await;
     let encode = move || pack::encode(&layout, range, &staged);
     let cut_off = |source| StoreError::CutOff { object: folder.uri_of("packs"), source };
     let encoded = tokio::task::spawn_blocking(encode).await.map_err(cut_off)?;
-    put_pack(&folder, &encoded.pack, encoded.body).await?;
+    drop(turn);
+    put_pack(&folder, &encoded.pack, encoded.body, &limits).await?;
     Ok(encoded.pack)
 }
 
-async fn put_pack(folder: &Folder, pack: &Pack, body: PutPayload) -> Result<(), StoreError> {
+/// Puts a pack that the store may have already.
+async fn put_pack(folder: &Folder, pack: &Pack, body: PutPayload, limits: &Limits) -> Result<(), StoreError> {
     let name = pack::name(&pack.hash);
+    let is_whole = |found: Option<ObjectMeta>| found.is_some_and(|found| found.size == pack.length);
     match folder.head(&name).await? {
-        Some(found) if found.size == pack.length => return Ok(()),
-        Some(_) => {}
-        None if folder.create(&name, body.clone()).await? == Created::New => return Ok(()),
-        // Put at the same time by a worker that holds the same bytes, or by an attempt of ours whose answer was lost.
         None => {
-            if folder.head(&name).await?.is_some_and(|found| found.size == pack.length) {
+            if folder.put_pack(&name, body.clone(), PutMode::Create, limits).await? == Created::New {
+                return Ok(());
+            }
+            // Put at the same time by a worker that holds the same bytes, or by an attempt of ours whose answer was
+            // lost.
+            if is_whole(folder.head(&name).await?) {
                 return Ok(());
             }
         }
+        found if is_whole(found.clone()) => return Ok(()),
+        Some(_) => {}
     }
     // Under the name of these bytes there are others, cut short or overwritten, or the put that blocked ours failed.
     tracing::warn!(pack = folder.uri_of(&name), "not as it was put: putting it again");
-    folder.replace(&name, body).await
+    folder.put_pack(&name, body, PutMode::Overwrite, limits).await.map(|_| ())
 }

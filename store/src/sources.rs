@@ -4,15 +4,26 @@
 //! again for whoever comes after. Putting back is harmless whoever holds the run's epoch: packs and manifests are named
 //! by their content.
 
-use bytes::Bytes;
-use whimbrel_state::{Manifest, Pack};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures::{StreamExt, stream};
+use object_store::PutMode;
+use whimbrel_state::{Hash, Manifest, Pack};
 
 use crate::{
     checkpoint::ReadManifestError,
-    fetch::{BadPack, fetch},
+    fetch::{BadPack, Block, BlockReader, Unread, fetch},
     folder::StoreError,
     pack,
     run_dir::RunDir,
+    save::Limits,
 };
 
 /// A run's directory and its replicas, in the order in which they are asked. Cheap to clone.
@@ -85,42 +96,154 @@ impl Sources {
         }
     }
 
-    /// Reads a pack from the first source that has it whole, and puts it back into the primary where that one's is
-    /// missing or damaged. The flag says whether it did.
-    ///
-    /// If no source has it, the primary's finding is returned; if a source that might have it did not answer, its error.
-    pub(crate) async fn pack(&self, wanted: &Pack) -> Result<Result<(Bytes, bool), BadPack>, StoreError> {
-        let mut finding = None;
-        let mut silent = None;
-        for (index, source) in self.all().enumerate() {
-            match fetch(source.folder(), wanted).await {
-                Ok(Ok(bytes)) => {
-                    let back = index > 0 && finding.is_some() && self.put_back(wanted, bytes.clone()).await;
-                    return Ok(Ok((bytes, back)));
-                }
-                Ok(Err(bad)) => {
-                    tracing::warn!(run = source.uri(), %bad, "not to be read from this source");
-                    finding = finding.or(Some(bad));
-                }
+    /// Puts packs back into the primary that were found to be missing or damaged there; returns those that are whole
+    /// again. Failing is no failure of who reads: it is said and left.
+    pub(crate) async fn heal(&self, findings: &Findings, limits: &Limits) -> Vec<Hash> {
+        let packs = std::mem::take(&mut *findings.bad());
+        let healing = packs.into_values().map(|(pack, bad)| async move {
+            let hash = pack.hash;
+            self.put_back(&pack, &bad, limits).await.then_some(hash)
+        });
+        let healed = stream::iter(healing).buffer_unordered(limits.concurrency.clamp(1, HEALED_AT_A_TIME));
+        healed.filter_map(std::future::ready).collect().await
+    }
+
+    async fn put_back(&self, wanted: &Pack, bad: &BadPack, limits: &Limits) -> bool {
+        let (folder, name) = (self.primary.folder(), pack::name(&wanted.hash));
+        for replica in &self.replicas {
+            let Ok(Ok(body)) = fetch(replica.folder(), wanted).await else { continue };
+            // What is missing may have been put back by another reader since: it is not to be put over.
+            let mode = match bad {
+                BadPack::Missing { .. } => PutMode::Create,
+                BadPack::Damaged { .. } | BadPack::WrongLength { .. } => PutMode::Overwrite,
+            };
+            match folder.put_pack(&name, body, mode, limits).await {
+                Ok(_) => return true,
                 Err(error) => {
-                    tracing::warn!(run = source.uri(), pack = %wanted.hash, %error, "cannot be read from this source");
-                    silent = silent.or(Some(error));
+                    tracing::warn!(object = folder.uri_of(&name), %error, "a pack could not be put back");
+                    return false;
                 }
             }
         }
-        match (silent, finding) {
-            (Some(error), _) => Err(error),
-            (None, Some(bad)) => Ok(Err(bad)),
-            (None, None) => Ok(Err(BadPack::Missing { pack: wanted.hash })),
+        false
+    }
+}
+
+/// Packs put back at a time, each of them in memory.
+const HEALED_AT_A_TIME: usize = 4;
+
+/// What a read finds about its sources on the way.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// For each source, whether it failed to answer: it is asked last from then on.
+    silent: Vec<AtomicBool>,
+    /// Packs that are bad in the primary and were read elsewhere.
+    bad: Mutex<BTreeMap<Hash, (Arc<Pack>, BadPack)>>,
+}
+
+impl Findings {
+    pub(crate) fn new(sources: &Sources) -> Arc<Self> {
+        let silent = sources.all().map(|_| AtomicBool::new(false)).collect();
+        Arc::new(Self { silent, bad: Mutex::default() })
+    }
+
+    fn bad(&self) -> MutexGuard<'_, BTreeMap<Hash, (Arc<Pack>, BadPack)>> {
+        // Whoever panicked while it held this had finished its insertion or not begun it.
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sources by their place, those that did not answer last.
+    fn order(&self) -> VecDeque<usize> {
+        let is_silent = |source: &usize| self.silent[*source].load(Ordering::Relaxed);
+        let (silent, answering): (Vec<usize>, Vec<usize>) = (0..self.silent.len()).partition(is_silent);
+        answering.into_iter().chain(silent).collect()
+    }
+}
+
+/// Reads consecutive blocks of a pack from the first source that has them, going on with the next one where a source
+/// fails.
+#[derive(Debug)]
+pub(crate) struct SourceReader {
+    sources: Sources,
+    findings: Arc<Findings>,
+    pack: Arc<Pack>,
+    wanted: Range<u64>,
+    upper: usize,
+    /// Sources that were not asked yet.
+    to_ask: VecDeque<usize>,
+    reader: Option<(usize, BlockReader)>,
+    /// What the sources asked said, the first of each kind.
+    bad: Option<BadPack>,
+    silent: Option<StoreError>,
+}
+
+impl SourceReader {
+    pub(crate) fn new(
+        sources: &Sources,
+        findings: &Arc<Findings>,
+        pack: &Arc<Pack>,
+        wanted: Range<u64>,
+        upper: usize,
+    ) -> Self {
+        let (sources, findings, pack) = (sources.clone(), Arc::clone(findings), Arc::clone(pack));
+        let to_ask = findings.order();
+        Self { sources, findings, pack, wanted, upper, to_ask, reader: None, bad: None, silent: None }
+    }
+
+    /// The next block; `None` after the last. If no source has it: if one that might have it did not answer, its error,
+    /// else what is wrong with the first.
+    pub(crate) async fn next(&mut self) -> Result<Option<Block>, Unread> {
+        loop {
+            let (at, reader) = match &mut self.reader {
+                Some((at, reader)) => (*at, reader),
+                None => match self.to_ask.pop_front() {
+                    Some(at) => self.ask(at)?,
+                    None => return Err(self.in_vain()),
+                },
+            };
+            match reader.next().await {
+                Ok(Some(block)) => {
+                    self.wanted.start = block.index + 1;
+                    return Ok(Some(block));
+                }
+                Ok(None) => return Ok(None),
+                Err(Unread::Bad(bad)) => {
+                    tracing::warn!(source = self.uri(at), %bad, "not to be read from this source");
+                    if at == 0 {
+                        let found = (Arc::clone(&self.pack), bad.clone());
+                        self.findings.bad().insert(self.pack.hash, found);
+                    }
+                    self.bad.get_or_insert(bad);
+                }
+                Err(Unread::Store(error)) => {
+                    tracing::warn!(source = self.uri(at), %error, "cannot be read from this source");
+                    self.findings.silent[at].store(true, Ordering::Relaxed);
+                    self.silent.get_or_insert(error);
+                }
+            }
+            self.reader = None;
         }
     }
 
-    /// Failing is no failure of who reads: it is said and left.
-    async fn put_back(&self, wanted: &Pack, bytes: Bytes) -> bool {
-        let put = self.primary.folder().replace(&pack::name(&wanted.hash), bytes).await;
-        if let Err(error) = &put {
-            tracing::warn!(run = self.primary.uri(), pack = %wanted.hash, %error, "a pack could not be put back");
+    fn ask(&mut self, at: usize) -> Result<(usize, &mut BlockReader), Unread> {
+        let source = self.sources.all().nth(at).ok_or_else(|| Unread::Bad(self.missing()))?;
+        let reader = BlockReader::new(source.folder(), &self.pack, self.wanted.clone(), self.upper);
+        let (at, reader) = self.reader.insert((at, reader));
+        Ok((*at, reader))
+    }
+
+    fn in_vain(&mut self) -> Unread {
+        match (self.silent.take(), self.bad.take()) {
+            (Some(error), _) => Unread::Store(error),
+            (None, bad) => Unread::Bad(bad.unwrap_or_else(|| self.missing())),
         }
-        put.is_ok()
+    }
+
+    fn missing(&self) -> BadPack {
+        BadPack::Missing { pack: self.pack.hash }
+    }
+
+    fn uri(&self, at: usize) -> &str {
+        self.sources.all().nth(at).map_or("", RunDir::uri)
     }
 }

@@ -9,9 +9,10 @@ use whimbrel_plan::RunId;
 
 use crate::{
     entry,
-    folder::{Folder, Patience, StoreError},
+    folder::{Folder, StoreError},
     place::{CredentialSource, Environment, OpenError, Place},
     run_dir::RunDir,
+    tries::Patience,
 };
 
 /// A place for runs: a folder, or a prefix in a bucket. Cheap to clone.

@@ -1,15 +1,18 @@
 //! Reading a whole checkpoint without keeping it: is every pack good, and what is the digest of the state?
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use whimbrel_state::{Hash, Layout, Manifest, ManifestError};
 
 use crate::{
-    fetch::{BadPack, fetch},
+    fetch::{BadPack, Unread},
     folder::StoreError,
     run_dir::RunDir,
     save::Limits,
+    sources::Sources,
+    units::{Read, Units},
 };
 
 /// A checkpoint of which every byte is good.
@@ -49,8 +52,8 @@ fn listed(bad: &[BadPack]) -> String {
     bad.iter().map(BadPack::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Reads every pack of a checkpoint, compares each with its hash, and computes the digest of the state on the way.
-/// `progress` is told the bytes of each pack read. Up to [`Limits::concurrency`] packs, and a few more, are in memory.
+/// Reads every pack of a checkpoint, compares every block with its hash, and computes the digest of the state on the
+/// way. `progress` is told of bytes as they are read. In memory is what a [`StateReader`](crate::StateReader) holds.
 ///
 /// A bad pack does not end it: all of them are found.
 pub async fn verify(
@@ -66,35 +69,30 @@ pub async fn verify(
     let layout = manifest.layout.clone();
     let digest = tokio::task::spawn_blocking(move || digest(&layout, step, fed));
 
-    let mut bad = Vec::new();
+    let mut bad: Vec<BadPack> = Vec::new();
     let mut bytes = 0;
     let mut feed = Some(feed);
-    // Packs of their own, since a future that borrows each in turn is not one the compiler lets go to other threads.
-    let reads = manifest.packs.iter().cloned().map(|pack| async move {
-        let read = fetch(run.folder(), &pack).await?;
-        Ok::<_, StoreError>((pack, read))
-    });
-    let mut reads = stream::iter(reads).buffered(limits.concurrency.max(1));
-    while let Some((pack, read)) = reads.try_next().await? {
+    let all = 0..manifest.layout.bytes() as u64;
+    let mut units = Units::new(&Sources::new(run.clone()), manifest, all, true, limits);
+    while let Some(Read { unit, bytes: read, memory }) = units.next().await? {
         match read {
-            Ok(content) => {
-                for piece in &pack.pieces {
-                    let start = piece.offset as usize;
-                    let part = content.slice(start..start + piece.length as usize);
-                    // The digest's end went away only if its thread did, which joining it reports.
-                    if let Some(feed) = &feed {
-                        feed.send(part).await.ok();
-                    }
+            Ok(parts) => {
+                bytes += unit.bytes();
+                // The digest's end went away only if its thread did, which joining it reports.
+                if let Some(feed) = &feed {
+                    feed.send((parts, memory)).await.ok();
                 }
-                bytes += pack.length;
             }
             // There is no digest of a state with a hole.
-            Err(found) => {
+            Err(Unread::Bad(found)) => {
                 feed = None;
-                bad.push(found);
+                if bad.last().is_none_or(|last| last.pack() != found.pack()) {
+                    bad.push(found);
+                }
             }
+            Err(Unread::Store(error)) => return Err(error.into()),
         }
-        progress(pack.length);
+        progress(unit.bytes());
     }
     drop(feed);
 
@@ -105,18 +103,28 @@ pub async fn verify(
     }
 }
 
+/// Bytes of the state, and the memory that they take.
+type Fed = (Vec<Bytes>, Option<OwnedSemaphorePermit>);
+
 /// The digest of the state that comes in pieces, in order; `None` if they end before it does.
-fn digest(layout: &Layout, step: u64, mut fed: mpsc::Receiver<Bytes>) -> Option<Hash> {
-    let mut ahead = Bytes::new();
+fn digest(layout: &Layout, step: u64, mut fed: mpsc::Receiver<Fed>) -> Option<Hash> {
+    let (mut parts, mut memory) = (VecDeque::new(), None);
     let digest = whimbrel_state::digest(layout, step, |index, sink| {
         let mut left = layout.range_of(index).len();
         while left > 0 {
-            if ahead.is_empty() {
-                ahead = fed.blocking_recv().ok_or(())?;
+            let Some(mut part) = parts.pop_front() else {
+                drop(memory.take());
+                let (next, its_memory) = fed.blocking_recv().ok_or(())?;
+                parts.extend(next);
+                memory = its_memory;
+                continue;
+            };
+            let now: Bytes = part.split_to(left.min(part.len()));
+            left -= now.len();
+            sink(&now);
+            if !part.is_empty() {
+                parts.push_front(part);
             }
-            let part = ahead.split_to(left.min(ahead.len()));
-            left -= part.len();
-            sink(&part);
         }
         Ok::<_, ()>(())
     });

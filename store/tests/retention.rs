@@ -178,8 +178,9 @@ async fn an_unreadable_manifest_holds_up_only_what_might_be_its_own() {
 async fn whatever_is_deleted_is_recorded_first_be_it_litter_alone() {
     let (scene, mut office) = with_checkpoints(&[1]).await;
     save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
+    age_packs(&scene);
     let entries = office.history().entries().len();
-    let collected = collect(&mut office, &Retention { grace: Duration::ZERO, ..keep(1) }).await.unwrap();
+    let collected = collect(&mut office, &keep(1)).await.unwrap();
     assert!(collected.packs > 0);
     let boundary = Record::Collected { manifests: Vec::new() };
     assert_eq!(office.history().entries().len(), entries + 1);

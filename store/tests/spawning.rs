@@ -6,7 +6,8 @@ mod support;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    Mode, Retention, collect, commit, quarantine, read_state, restore, restore_some, save_slice, verify,
+    Mode, Replicator, Retention, Which, collect, collectable, commit, plan_copy, quarantine, read_state,
+    restore, restore_some, save_slice, verify,
 };
 
 /// Takes any future that a multi-threaded runtime takes, and awaits it.
@@ -41,6 +42,24 @@ async fn a_whole_life_of_spawnable_futures() {
     spawnable(run.output_workers()).await.unwrap();
     spawnable(run.checkpoints()).await.unwrap();
     spawnable(office.check()).await.unwrap();
+}
+
+#[tokio::test]
+async fn copies_are_spawnable_too() {
+    let (scene, there, replica) = (Scene::new().await, Scene::empty(), Scene::empty());
+    let run = scene.run();
+    let mut office = run.take_office("c").await.unwrap();
+    let manifest = save(&run, &State::small(1), 5, 1).await.unwrap();
+    commit(&mut office, &manifest, None).await.unwrap();
+    let copy = there.run();
+    let plan = spawnable(plan_copy(&run, &copy, Which::All)).await.unwrap();
+    let copied = spawnable(plan.carry_out("c", &SMALL_PACKS, &mut |_| {})).await.unwrap();
+    assert_eq!(copied.committed, [5]);
+    let mut replicator = Replicator::new(&run, &replica.run(), "c", Retention::default(), SMALL_PACKS);
+    spawnable(replicator.lag(office.history())).await.unwrap();
+    spawnable(replicator.replicate(office.history(), &mut |_| {})).await.unwrap();
+    spawnable(collectable(&mut office, &Retention::default())).await.unwrap();
+    spawnable(copy.mirror(&run, office.history(), "c")).await.unwrap();
 }
 
 #[tokio::test]

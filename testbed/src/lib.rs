@@ -20,6 +20,8 @@
 //! println!("{} with {:?}", server.store_uri("runs"), server.environment());
 //! ```
 //!
+//! [`Python`] is no server but another program's eyes: the safetensors package that everybody else reads with.
+//!
 //! By hand, for a benchmark: `cargo run -p whimbrel-testbed -- radosgw`.
 //!
 //! [`proxy`] has proxies between a program and a store, one that fails at the operation it is told to and one that is far
@@ -51,6 +53,7 @@ mod install;
 mod listener;
 mod lying_s3;
 mod moto;
+mod python;
 mod radosgw;
 mod signed;
 mod xml_api;
@@ -59,6 +62,7 @@ pub use azurite::{Azurite, Sas};
 pub use gcs::GcsServer;
 pub use lying_s3::LyingS3;
 pub use moto::Moto;
+pub use python::Python;
 pub use radosgw::{Radosgw, User};
 pub use server::{Server, Unavailable, available};
 pub use xml_api::Right;

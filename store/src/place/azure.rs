@@ -8,6 +8,7 @@ use object_store::{
 };
 
 use super::{AzurePlace, CredentialSource, Environment, OpenError, Place, connection};
+use crate::slow_down;
 
 /// Builds the client.
 ///
@@ -46,6 +47,7 @@ pub(super) fn client(
     let channel = connection::channel(&whole, endpoint, environment, "AZURE_ALLOW_HTTP")?;
     let mut builder = MicrosoftAzureBuilder::new()
         .with_client_options(connection::options(channel))
+        .with_http_connector(slow_down::Listening::default())
         .with_retry(connection::retries());
     let source = source_of(&settings);
     for (key, value) in settings {

@@ -53,7 +53,7 @@ pub(crate) async fn suite(store: &Store) {
 
     // What is not kept goes, and what is kept stays whole.
     let newest = checkpoint(&mut second, &later, 30).await;
-    let retention = Retention { keep: 1, grace: Duration::ZERO, ..Retention::default() };
+    let retention = Retention { last: 1, grace: Duration::ZERO, ..Retention::default() };
     let collected = collect(&mut second, &retention).await.unwrap();
     assert!(collected.manifests.contains(&first.manifest) && collected.packs > 0, "{collected:?}");
     assert_eq!(restored(&run, &newest.manifest).await.unwrap(), later);

@@ -96,6 +96,8 @@ impl Stage {
             reduction: v1::Reduction::Exact.into(),
             on_nonfinite: v1::OnNonfinite::Stop.into(),
             step_timeout_ms: PATIENCE.as_millis() as u64,
+            replicas: Vec::new(),
+            bandwidth: None,
         };
         change(&mut welcome);
         let (sender, messages) = channel();

@@ -1,0 +1,125 @@
+//! `whimbrel checkpoint collect`.
+
+use indicatif::HumanBytes;
+use serde::Serialize;
+use whimbrel_spec::{Every, Keep, RunSpec};
+use whimbrel_store::{
+    Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, collect, collectable, open_run,
+};
+
+use super::locate::locate_run;
+use crate::{
+    args::checkpoint::CollectArgs,
+    config::ClientConfig,
+    exit::{Code, Failure},
+    print::Printer,
+};
+
+/// A run that is not collected in.
+#[derive(Debug, thiserror::Error)]
+enum CollectInputError {
+    #[error(
+        "run {run} is not stopped, and only the holder of its office may delete: a coordinator that works on it collects by itself, and would be fenced by this"
+    )]
+    NotStopped { run: String },
+    #[error("{run} is a replica of {source_uri}, which cannot be reached to say what it is a copy of")]
+    Replica { run: String, source_uri: String, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the spec in the run's log cannot be read, and says how many checkpoints to keep")]
+    Spec(#[source] whimbrel_spec::Mistakes),
+}
+
+/// What went, or would go.
+#[derive(Serialize)]
+struct Told<'a> {
+    run: &'a str,
+    deleted: bool,
+    checkpoints: usize,
+    packs: usize,
+    bytes: u64,
+    kept: Vec<u64>,
+    unreadable: &'a [String],
+}
+
+/// `whimbrel checkpoint collect`.
+pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Result<Code, Failure> {
+    let run = locate_run(&args.run, "`checkpoint collect`", &args.options, config)?;
+    let history = run.history().await?;
+    let retention = retention(&args, &history)?;
+    let collected = if args.dry_run {
+        collectable(&run, &history, &retention).await?
+    } else {
+        let mut office = take_office(&run, &history, args.take_office).await?;
+        collect(&mut office, &retention).await?
+    };
+    let kept = retention.kept(&history);
+    tell(&run, &collected, kept.iter().map(|checkpoint| checkpoint.step).collect(), &args);
+    Ok(Code::Done)
+}
+
+/// What to keep: by the flags, and otherwise as the run's own spec says.
+fn retention(args: &CollectArgs, history: &History) -> Result<Retention, Failure> {
+    let keep = match (args.keep, args.keep_every) {
+        (Some(last), every) => Keep { last: last.get(), every },
+        (None, every) => {
+            let spec = RunSpec::parse("the run's spec", history.spec(), &[])
+                .map_err(|error| Failure::bad_input(CollectInputError::Spec(error)).hint("give --keep N"))?;
+            let keep = spec.checkpoint.keep;
+            Keep { every: every.or(keep.every), ..keep }
+        }
+    };
+    let every = keep.every.map(|every| match every {
+        Every::Steps(steps) => KeepEvery::Steps(steps),
+        Every::Time(time) => KeepEvery::Time(time),
+    });
+    Ok(Retention { last: keep.last, every, grace: args.grace, in_flight: Vec::new() })
+}
+
+/// The right to delete. In a replica that is a mirror's: a coordinator's own would say that the run goes on there.
+async fn take_office(run: &RunDir, history: &History, insist: bool) -> Result<Office, Failure> {
+    let who = format!("whimbrel checkpoint collect, process {}", std::process::id());
+    if let Some(Mirror { source, .. }) = history.mirrored() {
+        let lost = |error: Box<dyn std::error::Error + Send + Sync>| {
+            let (run, source_uri) = (run.uri().to_owned(), source.clone());
+            Failure::unreachable(CollectInputError::Replica { run, source_uri, source: error })
+                .hint(format!("`whimbrel run run.toml --resume {}` makes it the run itself", run_uri(history, source)))
+        };
+        let (source, _) = open_run(source).map_err(|error| lost(error.into()))?;
+        let source_history = source.history().await.map_err(|error| lost(error.into()))?;
+        return Ok(run.mirror(&source, &source_history, &who).await?);
+    }
+    if history.stopped().is_none() && history.ended().is_none() && !insist {
+        let error = CollectInputError::NotStopped { run: run.uri().to_owned() };
+        return Err(Failure::bad_input(error)
+            .hint("stop it first; or give --take-office, if nobody works on it any more"));
+    }
+    Ok(run.take_office(&who).await?)
+}
+
+fn tell(run: &RunDir, collected: &Collected, kept: Vec<u64>, args: &CollectArgs) {
+    let checkpoints = collected.manifests.len();
+    let mut out = Printer::stdout();
+    if args.options.json {
+        out.json(&Told {
+            run: run.id().as_str(),
+            deleted: !args.dry_run,
+            checkpoints,
+            packs: collected.packs,
+            bytes: collected.bytes,
+            kept,
+            unreadable: &collected.unreadable,
+        });
+        return;
+    }
+    let verb = if args.dry_run { "would delete" } else { "deleted" };
+    out.line(format!(
+        "{}: {verb} {checkpoints} checkpoints and {} packs, {}",
+        run.uri(),
+        collected.packs,
+        HumanBytes(collected.bytes)
+    ));
+    let steps: Vec<String> = kept.iter().map(u64::to_string).collect();
+    out.line(format!("  kept        after step {}", if steps.is_empty() { "–".into() } else { steps.join(", ") }));
+    for manifest in &collected.unreadable {
+        out.line(format!("  unreadable  {manifest}: its packs are not known, so none went that might be its own"));
+    }
+}

@@ -1,0 +1,138 @@
+//! `export` and `import`.
+
+use std::fs;
+
+use serde_json::Value;
+use whimbrel_state::TensorSpec;
+
+use crate::stage::{SPEC, Stage, State};
+
+#[test]
+fn what_is_exported_is_imported_as_a_run_of_the_same_state() {
+    let stage = Stage::finished();
+    let said = stage.good(&["export", "runs/r-test@40", "model"]);
+    assert!(said.contains("r-test@40: 2 tensors, 160 B"), "{said}");
+    assert!(said.contains("model/model.safetensors") && said.contains("model/run.toml"), "{said}");
+    assert_eq!(fs::read_to_string(stage.path("model/run.toml")).unwrap(), SPEC);
+
+    let said = stage.good(&["import", "model", "elsewhere", "--run", "r-new"]);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].ends_with("/elsewhere/r-new@40: 2 tensors, 160 B"), "{said}");
+    assert_eq!(lines[1], format!("  state       BLAKE3 {}", stage.state));
+    assert!(lines[3].starts_with("  whimbrel run model/run.toml --resume file:///"), "{said}");
+    let verified = stage.good(&["verify", "elsewhere/r-new"]);
+    assert!(verified.contains(&format!("{}, as the run recorded", stage.state)), "{verified}");
+    stage.good(&["diff", "runs/r-test", "elsewhere/r-new"]);
+    let listed = stage.good(&["list", "elsewhere/r-new", "--json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((&listed["step"], &listed["state"]), (&40.into(), &stage.state.as_str().into()));
+}
+
+#[test]
+fn a_large_model_is_several_files_and_an_index() {
+    let stage = Stage::finished();
+    let args = ["export", "runs/r-test", "model", "--shard-size", "100 B", "--json"];
+    let said: Value = serde_json::from_str(&stage.good(&args)).unwrap();
+    let files: Vec<&str> =
+        said["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    assert_eq!(
+        files,
+        [
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+            "model.safetensors.index.json"
+        ]
+    );
+    let index = fs::read(stage.path("model/model.safetensors.index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    assert_eq!(index["metadata"]["total_size"], 160);
+    assert_eq!(index["weight_map"]["bias"], files[0]);
+    assert_eq!(index["weight_map"]["weight"], files[1]);
+    let said = stage.good(&["import", "model", "elsewhere", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["state"], stage.state.as_str());
+    assert!(said["run"].as_str().unwrap().starts_with("r-"), "{said}");
+}
+
+#[test]
+fn a_model_from_elsewhere_needs_what_it_does_not_say() {
+    let stage = Stage::finished();
+    stage.good(&["export", "runs/r-test", "model", "--only", "w*", "--rename", "w=model.w"]);
+    // As another program would have written it.
+    let file = fs::read(stage.path("model/model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    assert_eq!(header["__metadata__"]["format"], "pt");
+    assert_eq!(header["__metadata__"]["whimbrel.run"], "r-test");
+    header.as_object_mut().unwrap().remove("__metadata__");
+    let header = header.to_string();
+    let foreign = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &file[8 + length..]].concat();
+    fs::create_dir(stage.path("foreign")).unwrap();
+    fs::write(stage.path("foreign/weights.safetensors"), foreign).unwrap();
+
+    let error = stage.failed(2, &["import", "foreign", "elsewhere"]);
+    assert!(error.contains("does not say how many samples") && error.contains("--samples N"), "{error}");
+    let error = stage.failed(2, &["import", "foreign", "elsewhere", "--samples", "9"]);
+    assert!(error.contains("needs a run spec") && error.contains("--spec run.toml"), "{error}");
+    let args =
+        ["import", "foreign", "elsewhere", "--samples", "9", "--spec", "model/run.toml", "--run", "r-n"];
+    stage.good(&args);
+    let shown = stage.good(&["show", "elsewhere/r-n@0"]);
+    assert!(shown.contains("model.weight  F32   [8, 4]") && !shown.contains("bias"), "{shown}");
+}
+
+#[test]
+fn a_run_that_is_over_is_not_added_to_and_a_stopped_one_is() {
+    let stage = Stage::finished();
+    stage.good(&["export", "runs/r-test", "model"]);
+    let error = stage.failed(2, &["import", "model", "runs/r-test"]);
+    assert!(error.contains("has ended"), "{error}");
+
+    let stopped = Stage::stopped(3, &State::small(3), 64);
+    let model = stage.path("model");
+    let model = model.to_str().unwrap();
+    let error = stopped.failed(2, &["import", model, "runs/r-test", "--run", "r-x"]);
+    assert!(error.contains("leave --run out"), "{error}");
+    stopped.good(&["import", model, "r-test", "--store", "runs"]);
+    let listed = stopped.good(&["list", "runs/r-test"]);
+    let steps: Vec<&str> = listed.lines().skip(2).map(|line| line.split_once(' ').unwrap().0).collect();
+    assert_eq!(steps, ["3", "40"]);
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_left_as_it_is() {
+    let stage = Stage::finished();
+    fs::create_dir(stage.path("model")).unwrap();
+    fs::write(stage.path("model/notes"), "mine").unwrap();
+    let error = stage.failed(2, &["export", "runs/r-test", "model"]);
+    assert!(error.contains("is not empty") && error.contains("--force"), "{error}");
+    stage.good(&["export", "runs/r-test", "model", "--force"]);
+    assert_eq!(fs::read_to_string(stage.path("model/notes")).unwrap(), "mine");
+    assert!(stage.path("model/model.safetensors").is_file());
+    for (args, part) in [
+        (&["--only", "nothing*"][..], "none of the 2 tensors is chosen"),
+        (&["--rename", "weight=bias"], "two tensors would be named \"bias\""),
+        (&["--only", "a["], "is no pattern"),
+        (&["--shard-size", "big"], "is not a size"),
+        (&["--rename", "weight"], "FROM=TO"),
+    ] {
+        let args = [&["export", "runs/r-test", "other"], args].concat();
+        let error = stage.failed(2, &args);
+        assert!(error.contains(part), "{args:?}: {error}");
+        assert!(!stage.path("other").exists());
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_exit_code_4_and_leaves_nothing() {
+    let state = State::filled(vec![TensorSpec::f32("w", [5000])], |index| index as u8);
+    let stage = Stage::stopped(3, &state, 4000);
+    let pack = stage.files("packs").pop().unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    stage.failed(4, &["export", "runs/r-test", "model"]);
+    let left: Vec<_> =
+        fs::read_dir(stage.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["runs"]);
+}

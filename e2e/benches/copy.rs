@@ -1,0 +1,236 @@
+//! `whimbrel checkpoint copy` beside `rclone copy`, between the same servers, over the same objects, in the same run.
+//!
+//! `cargo bench -p whimbrel-e2e --bench copy [-- MEBIBYTES [ROUNDS]]` makes a run of so many MiB (4096) in packs of 64 MiB
+//! on an S3 server, and copies it by either program to an Azure server and to a folder, and from the folder back to
+//! S3; each copy goes to a place of its own, the programs take turns, and the best of the rounds (2) is shown. The last
+//! rows copy a quarter of it, to see whether memory follows the size.
+//!
+//! The servers are Ceph's radosgw and azurite, on this machine and sharing its processors: ratios count, not figures.
+//! rclone is Debian's, with `--transfers 8`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark: it prints its table, and ends where anything goes wrong"
+)]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use whimbrel_e2e::programs;
+use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
+use whimbrel_store::{Limits, Mode, Record, Stopped, commit, open_run, save_slice};
+use whimbrel_testbed::{Azurite, Radosgw, Server, server::BUCKET};
+
+const RUN: &str = "bench-copy";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, uri, mebibytes] = arguments.as_slice()
+        && word == "make"
+    {
+        return make(uri, mebibytes.parse().unwrap());
+    }
+    let numbers: Vec<usize> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    let mebibytes = numbers.first().copied().unwrap_or(4096);
+    let rounds = numbers.get(1).copied().unwrap_or(2);
+    if Command::new("rclone").arg("version").stdout(Stdio::null()).status().is_err() {
+        println!("rclone is not installed: apt-get install rclone");
+        return;
+    }
+    let bench = Bench { s3: Radosgw::start().unwrap(), azure: Azurite::start().unwrap() };
+    let folder = tempfile::tempdir().unwrap();
+
+    println!(
+        "{:<14}{:>8}  {:<9}{:>8}{:>9}{:>11}{:>10}{:>8}",
+        "", "MiB", "", "s", "MB/s", "CPU s/GiB", "peak MiB", "faster"
+    );
+    for size in [mebibytes, mebibytes / 4] {
+        let source = Place::S3(format!("source-{size}"));
+        bench.make(&source, size);
+        let down = Place::Folder(folder.path().join(format!("down-{size}")));
+        bench.compare("s3 to azure", size, rounds, &source, &Place::Azure(format!("across-{size}")));
+        bench.compare("s3 to folder", size, rounds, &source, &down);
+        let copied = down.of_its_own("whimbrel", 0);
+        bench.compare("folder to s3", size, rounds, &copied, &Place::S3(format!("up-{size}")));
+    }
+}
+
+/// A place of runs, as both programs name it.
+#[derive(Clone)]
+enum Place {
+    S3(String),
+    Azure(String),
+    Folder(PathBuf),
+}
+
+impl Place {
+    /// A place of its own for every copy.
+    fn of_its_own(&self, program: &str, round: usize) -> Self {
+        let name = |prefix: &str| format!("{prefix}-{program}-{round}");
+        match self {
+            Self::S3(prefix) => Self::S3(name(prefix)),
+            Self::Azure(prefix) => Self::Azure(name(prefix)),
+            Self::Folder(path) => Self::Folder(name(&path.display().to_string()).into()),
+        }
+    }
+}
+
+struct Bench {
+    s3: Radosgw,
+    azure: Azurite,
+}
+
+impl Bench {
+    /// The run in a place as `whimbrel` names it.
+    fn uri(&self, place: &Place) -> String {
+        match place {
+            Place::S3(prefix) => format!("{}/{RUN}", self.s3.store_uri(prefix)),
+            Place::Azure(prefix) => format!("{}/{RUN}", self.azure.store_uri(prefix)),
+            Place::Folder(path) => format!("{}/{RUN}", path.display()),
+        }
+    }
+
+    /// The same as `rclone` names it.
+    fn remote(place: &Place) -> String {
+        match place {
+            Place::S3(prefix) => format!("s3:{BUCKET}/{prefix}/{RUN}"),
+            Place::Azure(prefix) => format!("azure:{BUCKET}/{prefix}/{RUN}"),
+            Place::Folder(path) => format!("{}/{RUN}", path.display()),
+        }
+    }
+
+    fn whimbrel(&self, from: &Place, to: &Place) -> Command {
+        let mut command = Command::new(programs::whimbrel());
+        command.args(["checkpoint", "copy", "--yes", "--json", &self.uri(from), &self.uri(to)]);
+        command.envs(self.s3.environment()).envs(self.azure.environment());
+        command
+    }
+
+    fn rclone(&self, from: &Place, to: &Place) -> Command {
+        let (s3, azure) = (self.s3.environment(), self.azure.environment());
+        let value = |environment: &[(&str, String)], variable: &str| {
+            let found = environment.iter().find(|(name, _)| *name == variable);
+            found.map(|(_, value)| value.clone()).unwrap_or_else(|| panic!("no {variable}"))
+        };
+        let mut command = Command::new("rclone");
+        command.args(["copy", "--transfers", "8", "--checkers", "8", &Self::remote(from), &Self::remote(to)]);
+        // It makes nothing of this variable but a failure.
+        command.env_remove("AWS_CA_BUNDLE").envs([
+            ("RCLONE_CONFIG", "/dev/null".to_owned()),
+            ("RCLONE_CONFIG_S3_TYPE", "s3".to_owned()),
+            ("RCLONE_CONFIG_S3_PROVIDER", "Ceph".to_owned()),
+            ("RCLONE_CONFIG_S3_ENDPOINT", format!("http://{}", self.s3.address())),
+            ("RCLONE_CONFIG_S3_ACCESS_KEY_ID", value(&s3, "AWS_ACCESS_KEY_ID")),
+            ("RCLONE_CONFIG_S3_SECRET_ACCESS_KEY", value(&s3, "AWS_SECRET_ACCESS_KEY")),
+            ("RCLONE_CONFIG_AZURE_TYPE", "azureblob".to_owned()),
+            ("RCLONE_CONFIG_AZURE_ACCOUNT", value(&azure, "AZURE_STORAGE_ACCOUNT_NAME")),
+            ("RCLONE_CONFIG_AZURE_KEY", value(&azure, "AZURE_STORAGE_ACCOUNT_KEY")),
+            ("RCLONE_CONFIG_AZURE_ENDPOINT", value(&azure, "AZURE_STORAGE_ENDPOINT")),
+        ]);
+        command
+    }
+
+    /// Copies by either program, in turn, and prints the best of each.
+    fn compare(&self, route: &str, mebibytes: usize, rounds: usize, from: &Place, to: &Place) {
+        let mut best: [Option<Taken>; 2] = [None; 2];
+        for round in 0..rounds {
+            let ours = timed(self.whimbrel(from, &to.of_its_own("whimbrel", round)));
+            let theirs = timed(self.rclone(from, &to.of_its_own("rclone", round)));
+            for (best, taken) in best.iter_mut().zip([ours, theirs]) {
+                if best.is_none_or(|best| taken.seconds < best.seconds) {
+                    *best = Some(taken);
+                }
+            }
+        }
+        let slowest = best[1].map_or(f64::NAN, |rclone| rclone.seconds);
+        for (program, taken) in ["whimbrel", "rclone"].into_iter().zip(best) {
+            let Some(taken) = taken else { continue };
+            println!(
+                "{route:<14}{mebibytes:>8}  {program:<9}{:>8.1}{:>9.0}{:>11.2}{:>10.0}{:>7.2}x",
+                taken.seconds,
+                mebibytes as f64 * 1.048_576 / taken.seconds,
+                taken.cpu / (mebibytes as f64 / 1024.0),
+                taken.peak_mib,
+                slowest / taken.seconds,
+            );
+        }
+    }
+
+    /// Makes the run, in a process that has the server's environment.
+    fn make(&self, place: &Place, mebibytes: usize) {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["make", &self.uri(place), &mebibytes.to_string()]).envs(self.s3.environment());
+        assert!(command.status().unwrap().success(), "the run to be copied could not be made");
+    }
+}
+
+/// Makes a run of one checkpoint, of so many MiB of noise, slice by slice.
+fn make(uri: &str, mebibytes: usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (run, _) = open_run(uri).unwrap();
+        run.create("name = \"bench\"\n", Mode::Embedded).await.unwrap();
+        let mut office = run.take_office("the benchmark").await.unwrap();
+        let layout = Layout::new(vec![TensorSpec::f32("noise", [mebibytes << 18])]).unwrap();
+        let mut random = fastrand::Rng::with_seed(mebibytes as u64);
+        let mut packs = Vec::new();
+        let slices = mebibytes.div_ceil(256);
+        for slice in 0..slices {
+            let range = layout.slice(slice, slices);
+            let mut bytes = vec![0; range.len()];
+            random.fill(&mut bytes);
+            let saved = save_slice(&run, &layout, range, Bytes::from(bytes), &Limits::default()).await;
+            packs.extend(saved.unwrap());
+        }
+        let manifest =
+            Manifest { format: FORMAT, run: RUN.into(), step: 1, generation: 1, samples: 1, layout, packs };
+        commit(&mut office, &manifest, None).await.unwrap();
+        office.append(Record::Stopped(Stopped { step: 1, reason: "made".into() })).await.unwrap();
+    });
+}
+
+/// What one copy took.
+#[derive(Clone, Copy)]
+struct Taken {
+    seconds: f64,
+    cpu: f64,
+    peak_mib: f64,
+}
+
+/// Runs a program to its end, and looks at what it used.
+fn timed(mut command: Command) -> Taken {
+    let (start, before) = (Instant::now(), children_seconds());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0.0_f64;
+    let ended = loop {
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended;
+        }
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+        peak = peak.max(kib.unwrap_or(0.0) / 1024.0);
+        // The high-water mark is sampled: what grew within the last of these is missed.
+        thread::park_timeout(Duration::from_millis(20));
+    };
+    assert!(ended.success(), "{command:?}: {ended}");
+    Taken { seconds: start.elapsed().as_secs_f64(), cpu: children_seconds() - before, peak_mib: peak }
+}
+
+/// User and system time of the children waited for, from `/proc` (fields 16 and 17, in hundredths of a second).
+fn children_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = stat.rsplit_once(") ").unwrap().1;
+    let ticks = after_name.split(' ').skip(13).take(2).map(|ticks| ticks.parse::<f64>().unwrap());
+    ticks.sum::<f64>() / 100.0
+}
