@@ -11,10 +11,10 @@ const START: usize = 4;
 const MOST: usize = 64;
 /// A number is judged when it has been in use for so long, and for two rounds.
 const JUDGED_AFTER: Duration = Duration::from_millis(200);
-/// How long a number stays that was found best.
-const REST: Duration = Duration::from_secs(30);
+/// How long a number stays that was found best, in time and in judgements.
+const REST: (Duration, u32) = (Duration::from_secs(30), 8);
 /// How long a number stays that the store asked for.
-const REST_AFTER_PUSH: Duration = Duration::from_secs(10);
+const REST_AFTER_PUSH: (Duration, u32) = (Duration::from_secs(10), 1);
 /// Growing the number by a share must make the rate grow by this part of that share.
 const PAYS: f64 = 0.25;
 /// Transfers shorter than this say nothing of how fast one goes: it is the answer that takes their time.
@@ -33,7 +33,8 @@ pub(crate) struct Pacing {
     window: Window,
     /// The number and rate before it was last raised, until that is judged.
     before: Option<(usize, f64)>,
-    rests_until: Duration,
+    /// The number stays until then, and for so many judgements more.
+    rests: (Duration, u32),
     pushed_at: Option<Duration>,
     /// Bytes a second of one transfer, as they go lately.
     speed: Option<f64>,
@@ -57,7 +58,7 @@ impl Pacing {
             fresh: true,
             window: Window::default(),
             before: None,
-            rests_until: Duration::ZERO,
+            rests: (Duration::ZERO, 0),
             pushed_at: None,
             speed: None,
         }
@@ -106,7 +107,7 @@ impl Pacing {
         self.pushed_at = Some(now);
         self.fresh = false;
         self.before = None;
-        self.rests_until = now + REST_AFTER_PUSH;
+        self.rest(now, REST_AFTER_PUSH);
         self.set(now, (self.limit / 2).max(1));
     }
 
@@ -116,17 +117,23 @@ impl Pacing {
             let share = self.limit as f64 / limit as f64 - 1.0;
             if contended && rate < earlier * (1.0 + PAYS * share) {
                 self.fresh = false;
-                self.rests_until = now + REST;
+                self.rest(now, REST);
                 return self.set(now, limit);
             }
         }
         let higher = if self.fresh { self.limit * 2 } else { self.limit + 1 };
         let higher = higher.min(self.upper);
-        if contended && higher > self.limit && now >= self.rests_until {
+        let (until, judgements) = self.rests;
+        self.rests.1 = judgements.saturating_sub(1);
+        if contended && higher > self.limit && now >= until && judgements == 0 {
             self.before = Some((self.limit, rate));
             return self.set(now, higher);
         }
         self.set(now, self.limit);
+    }
+
+    fn rest(&mut self, now: Duration, (time, judgements): (Duration, u32)) {
+        self.rests = (now + time, judgements);
     }
 
     fn set(&mut self, now: Duration, limit: usize) {

@@ -7,9 +7,8 @@ use object_store::{
     azure::{AzureConfigKey as Key, MicrosoftAzureBuilder},
 };
 
-use crate::slow_down::Listening;
-
 use super::{AzurePlace, CredentialSource, Environment, OpenError, Place, connection};
+use crate::slow_down;
 
 /// Builds the client.
 ///
@@ -48,8 +47,8 @@ pub(super) fn client(
     let channel = connection::channel(&whole, endpoint, environment, "AZURE_ALLOW_HTTP")?;
     let mut builder = MicrosoftAzureBuilder::new()
         .with_client_options(connection::options(channel))
-        .with_retry(connection::retries())
-        .with_http_connector(Listening::default());
+        .with_http_connector(slow_down::Listening::default())
+        .with_retry(connection::retries());
     let source = source_of(&settings);
     for (key, value) in settings {
         builder = builder.with_config(key, value);

@@ -7,9 +7,8 @@ use object_store::{
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Key},
 };
 
-use crate::slow_down::Listening;
-
 use super::{CredentialSource, Environment, GcsPlace, OpenError, Place, connection};
+use crate::slow_down;
 
 /// Builds the client. It takes what `object_store` knows: a service account's key or file, application default
 /// credentials, a bearer token, or the machine's identity.
@@ -26,8 +25,8 @@ pub(super) fn client(
     let channel = connection::channel(&whole, endpoint.as_deref(), environment, "GOOGLE_ALLOW_HTTP")?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_client_options(connection::options(channel))
-        .with_retry(connection::retries())
-        .with_http_connector(Listening::default());
+        .with_http_connector(slow_down::Listening::default())
+        .with_retry(connection::retries());
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
     }

@@ -7,13 +7,12 @@ use object_store::{
     aws::{AmazonS3Builder, AmazonS3ConfigKey as Key},
 };
 
-use crate::slow_down::Listening;
-
 use super::{
     Environment, OpenError, Place, S3Place,
     connection::{self, Channel},
     profile::{Profile, Wanted},
 };
+use crate::slow_down;
 
 /// Where it may find credentials.
 const LOOKED_IN: &str = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials, a web identity, the container or the machine";
@@ -104,8 +103,8 @@ fn builder(
     let channel = connection::channel(&whole, endpoint.as_deref(), environment, "AWS_ALLOW_HTTP")?;
     let mut builder = AmazonS3Builder::new()
         .with_client_options(connection::options(channel))
+        .with_http_connector(slow_down::Listening::default())
         .with_retry(connection::retries())
-        .with_http_connector(Listening::default())
         // A signature over the body costs a SHA-256 of every pack: as long as the put itself on a fast link. TLS
         // protects the body on its way, and what is read back is compared with its BLAKE3. Without TLS nothing else
         // protects it, so there it is signed.
