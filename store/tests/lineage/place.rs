@@ -68,7 +68,13 @@ impl ObjectStore for Place {
         if self.loses(at, &body, &options.mode) {
             return Err(Error::Generic { store: "test", source: "no answer".into() });
         }
-        self.objects.put_opts(at, body, options).await
+        let put = self.objects.put_opts(at, body, options).await?;
+        if let Some((actor, world)) = &self.actor
+            && let Some(world) = world.upgrade()
+        {
+            world.watch(|watch| watch.written(self.number, at, actor));
+        }
+        Ok(put)
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use object_store::path::Path;
 use whimbrel_store::{Entry, History, Limits, LogError, Origin, Record, Relation, relation, verify};
 
 use crate::world::World;
@@ -11,6 +12,8 @@ use crate::world::World;
 pub(crate) struct Watch {
     /// Entries that a store acknowledged to a coordinator: place, number, name.
     acknowledged: Vec<(usize, u64, String)>,
+    /// Who wrote each entry of each log, by place and name.
+    writers: HashMap<(usize, String), String>,
     /// The newest checkpoint of each place.
     newest: HashMap<usize, Origin>,
     /// Each office ever taken by a coordinator, and the one that its place was under before.
@@ -20,6 +23,23 @@ pub(crate) struct Watch {
 impl Watch {
     pub(crate) fn acknowledged(&mut self, place: usize, number: u64, coordinator: &str) {
         self.acknowledged.push((place, number, coordinator.to_owned()));
+    }
+
+    pub(crate) fn written(&mut self, place: usize, at: &Path, actor: &str) {
+        self.writers.insert((place, at.to_string()), actor.to_owned());
+    }
+
+    /// Whoever wrote the last office entry wrote all that follows.
+    fn assert_one_writer(&self, place: usize, history: &History) {
+        let mut holder = None;
+        for entry in history.entries() {
+            let writer = self.writers.get(&(place, format!("r/log/{:020}.json", entry.number)));
+            match entry.record {
+                Record::Office { .. } => holder = writer,
+                Record::Submitted { .. } => {}
+                _ => assert_eq!(writer, holder, "entry {} of place {place}", entry.number),
+            }
+        }
     }
 
     /// Whether `office` is `ancestor`, or was taken over what `ancestor` left.
@@ -97,6 +117,7 @@ pub(crate) async fn everything(world: &World) {
                 watch.newest.insert(place.number, newest);
             }
             watch.learn(&history);
+            watch.assert_one_writer(place.number, &history);
         });
         histories.push((place.number, history));
     }

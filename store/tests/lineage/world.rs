@@ -9,7 +9,7 @@ use std::{
 };
 
 use object_store::{ObjectStore, PutMode, PutPayload, memory::InMemory, path::Path};
-use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
+use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, CopyError, KeepEvery, Limits, MirrorError, Mode, Office, Record,
     ReplicateError, Replicator, Retention, Stopped, Which, collect, commit, plan_copy, save_slice,
@@ -27,7 +27,7 @@ const PLACES: usize = 3;
 const DEPTH: u32 = 3;
 /// Of so many requests, one is interrupted; of so many entries, one gets lost on its way.
 const INTERRUPTED: u64 = 24;
-const LOST: u64 = 30;
+const LOST: u64 = 16;
 
 const LIMITS: Limits = Limits { pack_bytes: 64, concurrency: 2, bandwidth: None };
 
@@ -42,10 +42,13 @@ struct Coordinator {
     place: usize,
     office: Office,
     replicators: HashMap<usize, Replicator>,
+    /// A checkpoint whose packs are saved, and its digest.
+    saved: Option<(Manifest, Hash)>,
 }
 
 /// An entry of a log that is still on its way.
 struct Late {
+    writer: String,
     place: usize,
     at: Path,
     body: PutPayload,
@@ -152,6 +155,10 @@ impl World {
         });
         let request = request.to_owned();
         Box::pin(async move {
+            // An entry that is about to be written is what one that was lost may come before.
+            if request.starts_with("put") && request.contains("/log/") && number.is_multiple_of(2) {
+                self.land(number / 2).await;
+            }
             if goes {
                 self.trace(|| format!("before {request}:"));
                 self.deed(number / INTERRUPTED).await;
@@ -166,7 +173,8 @@ impl World {
         self.with(|inner| {
             let lost = lost && !inner.calm;
             if lost {
-                inner.late.push(Late { place, at: at.clone(), body: body.clone() });
+                let writer = actor.to_owned();
+                inner.late.push(Late { writer, place, at: at.clone(), body: body.clone() });
             }
             lost
         })
@@ -176,10 +184,11 @@ impl World {
     pub(crate) fn deed(&self, number: u64) -> Deed<'_> {
         let number = roll(self.seed, ("deed", number, self.with(|inner| inner.names)));
         self.with(|inner| inner.names += 1);
-        let (what, more) = (number % 24, number / 24);
+        let (what, more) = (number % 26, number / 26);
         Box::pin(async move {
             match what {
                 0..=7 => self.as_coordinator(more, Act::Commit).await,
+                24..=25 => self.as_coordinator(more, Act::Save).await,
                 8..=11 => self.as_coordinator(more, Act::Replicate).await,
                 12..=14 => self.as_coordinator(more, Act::Collect).await,
                 15 => self.as_coordinator(more, Act::Stop).await,
@@ -201,7 +210,7 @@ impl World {
             if mirrored {
                 self.saw("resumed at a replica");
             }
-            let coordinator = Coordinator { name, place, office, replicators: HashMap::new() };
+            let coordinator = Coordinator { name, place, office, replicators: HashMap::new(), saved: None };
             self.with(|inner| inner.coordinators.push(coordinator));
         }
     }
@@ -216,6 +225,7 @@ impl World {
         self.trace(|| format!("{name}: {act:?}"));
         let number = number / 8;
         let goes_on = match act {
+            Act::Save => self.save(&mut coordinator, number).await,
             Act::Commit => self.commit(&mut coordinator, number).await,
             Act::Replicate => self.replicate(&mut coordinator, number).await,
             Act::Collect => self.collect(&mut coordinator).await,
@@ -242,7 +252,8 @@ impl World {
         }
     }
 
-    async fn commit(&self, coordinator: &mut Coordinator, number: u64) -> bool {
+    /// Saves a state, to be committed whenever.
+    async fn save(&self, coordinator: &mut Coordinator, number: u64) -> bool {
         let step = newest(&coordinator.office) + 10;
         // The second tensor is frozen, the first one of a few: many packs are there already, and may be about to go.
         let layout = Layout::new(vec![TensorSpec::f32("a", [16]), TensorSpec::f32("frozen", [16])]).unwrap();
@@ -251,25 +262,35 @@ impl World {
             sink(&staged[layout.range_of(index)]);
             Ok::<_, std::convert::Infallible>(())
         });
-        let digest = digest.unwrap();
-        for _ in 0..2 {
-            let run = coordinator.office.run().clone();
-            let saved = save_slice(&run, &layout, 0..staged.len(), staged.clone().into(), &LIMITS).await;
-            let Ok(packs) = saved else { return true };
-            let (run, layout) = (run.id().to_string(), layout.clone());
-            let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
+        let run = coordinator.office.run().clone();
+        let packs = save_slice(&run, &layout, 0..staged.len(), staged.into(), &LIMITS).await.unwrap();
+        let run = run.id().to_string();
+        let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
+        coordinator.saved = Some((manifest, digest.unwrap()));
+        true
+    }
+
+    async fn commit(&self, coordinator: &mut Coordinator, number: u64) -> bool {
+        if coordinator.saved.is_none() {
+            self.save(coordinator, number).await;
+        }
+        while let Some((manifest, digest)) = coordinator.saved.take() {
             match commit(&mut coordinator.office, &manifest, Some(digest)).await {
                 Ok(committed) => {
                     self.saw("committed");
                     self.acknowledged(coordinator, Some(committed.entry));
-                    return true;
                 }
                 Err(CommitError::Append(AppendError::Fenced { .. })) => {
                     self.saw("commit: fenced");
                     return false;
                 }
-                Err(CommitError::Lacks { .. }) => self.saw("commit: packs were gone"),
-                Err(_) => return true,
+                Err(CommitError::Lacks { .. }) => {
+                    self.saw("commit: packs were gone");
+                    self.save(coordinator, number).await;
+                }
+                // What comes next is a collection at times, with the entry still on its way.
+                Err(_) if number.is_multiple_of(2) => return self.collect(coordinator).await,
+                Err(_) => {}
             }
         }
         true
@@ -350,11 +371,12 @@ impl World {
             let count = inner.late.len() as u64;
             (count > 0).then(|| inner.late.swap_remove((number % count) as usize))
         });
-        if let Some(Late { place, at, body }) = late
+        if let Some(Late { writer, place, at, body }) = late
             && self.places[place].put_opts(&at, body, PutMode::Create.into()).await.is_ok()
         {
-            self.trace(|| format!("{at} lands at {place}"));
+            self.trace(|| format!("{at} by {writer} lands at {place}"));
             self.saw("landed late");
+            self.watch(|watch| watch.written(place, &at, &writer));
         }
     }
 
@@ -373,7 +395,7 @@ impl World {
         let (_, place) = newest.unwrap();
         let office = self.watched(place).run().take_office("the last").await.unwrap();
         let name = "the last".to_owned();
-        let mut coordinator = Coordinator { name, place, office, replicators: HashMap::new() };
+        let mut coordinator = Coordinator { name, place, office, replicators: HashMap::new(), saved: None };
         let before = newest_step(&coordinator.office);
         assert!(self.commit(&mut coordinator, 3).await);
         assert!(newest_step(&coordinator.office) > before);
@@ -387,6 +409,7 @@ impl World {
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
+    Save,
     Commit,
     Replicate,
     Collect,
