@@ -35,7 +35,9 @@ impl CopyPlan {
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
         if self.is_done().await? {
-            return Ok(Copied { left_out: self.left_out, ..Copied::default() });
+            let mut copied = Copied { left_out: self.left_out, ..Copied::default() };
+            copied.forget_what_was_collected(&self.source).await?;
+            return Ok(copied);
         }
         // The log may have grown since the plan was made; which office the source is under must be its last word.
         let source_history = self.source.history().await?;
