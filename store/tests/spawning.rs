@@ -58,7 +58,7 @@ async fn copies_are_spawnable_too() {
     let mut replicator = Replicator::new(&run, &replica.run(), "c", Retention::default(), SMALL_PACKS);
     spawnable(replicator.lag(office.history())).await.unwrap();
     spawnable(replicator.replicate(office.history(), &mut |_| {})).await.unwrap();
-    spawnable(collectable(&mut office, &Retention::default())).await.unwrap();
+    spawnable(collectable(&run, office.history(), &Retention::default())).await.unwrap();
     spawnable(copy.mirror(&run, office.history(), "c")).await.unwrap();
 }
 
