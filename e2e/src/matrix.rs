@@ -6,6 +6,7 @@
 //! there, and the run goes on.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -105,8 +106,8 @@ impl std::fmt::Debug for Matrix<'_> {
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.blow {
-            Blow::Fault(fault) => write!(f, "{}: {fault:?} at {}", self.act, self.operation),
-            blow => write!(f, "{}: {blow:?} at {}", self.act, self.operation),
+            Blow::Fault(fault) => write!(f, "{:?}: {fault:?} at {}", self.act, self.operation),
+            blow => write!(f, "{:?}: {blow:?} at {}", self.act, self.operation),
         }
     }
 }
@@ -137,7 +138,7 @@ impl<'a> Matrix<'a> {
         for (number, &act) in acts.iter().enumerate() {
             let store = lane.prepare(&format!("{name}-learnt-{number}"), act);
             let played = lane.actor.play(act, &store);
-            assert_eq!(played.ending, Ending::Done, "{act}, undisturbed");
+            assert_eq!(played.ending, Ending::Done, "{act:?}, undisturbed");
             for seen in lane.proxy.seen() {
                 matrix.operations += 1;
                 let case = |blow| Case { act, operation: seen.operation.clone(), blow };
@@ -147,10 +148,18 @@ impl<'a> Matrix<'a> {
         matrix
     }
 
-    /// Leaves `cases` of them, drawn by a seed.
+    /// Leaves `cases` of them, drawn by a seed, as many of each operation.
     pub fn sample(mut self, cases: usize, seed: u64) -> Self {
         fastrand::Rng::with_seed(seed).shuffle(&mut self.cases);
-        self.cases.truncate(cases);
+        let mut drawn: HashMap<String, usize> = HashMap::new();
+        let mut rounds: Vec<(usize, Case)> = Vec::new();
+        for case in self.cases {
+            let round = drawn.entry(format!("{:?} {}", case.act, case.operation)).or_default();
+            rounds.push((*round, case));
+            *round += 1;
+        }
+        rounds.sort_by_key(|(round, _)| *round);
+        self.cases = rounds.into_iter().map(|(_, case)| case).take(cases).collect();
         self
     }
 
@@ -268,7 +277,7 @@ impl Lane {
     fn look(&mut self, epilogue: Act, store: &str) -> Result<(), String> {
         match self.stage.play(epilogue, store).ending {
             Ending::Done => Ok(()),
-            other => Err(format!("then {epilogue}: {other:?}")),
+            other => Err(format!("then {epilogue:?}: {other:?}")),
         }
     }
 

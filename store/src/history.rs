@@ -334,7 +334,17 @@ impl History {
 /// Reads entry `number`; `None` if there is none.
 pub(crate) async fn read_entry(folder: &Folder, number: u64) -> Result<Option<Entry>, LogError> {
     let name = entry::name(number);
-    let Some(bytes) = folder.get(&name).await? else { return Ok(None) };
-    let unusable = |source| LogError::Entry { object: folder.uri_of(&name), source };
-    Entry::decode(&bytes).map(Some).map_err(unusable)
+    let mut attempts = 2;
+    loop {
+        let Some(bytes) = folder.get(&name).await? else { return Ok(None) };
+        let error = match Entry::decode(&bytes) {
+            Ok(entry) => return Ok(Some(entry)),
+            Err(error) => error,
+        };
+        // Read again before it is believed, as packs are: what the network did to it passes.
+        attempts -= 1;
+        if attempts == 0 {
+            return Err(LogError::Entry { object: folder.uri_of(&name), source: error });
+        }
+    }
 }
