@@ -75,7 +75,7 @@ impl CopyPlan {
             let moves = moves.into_iter().map(|(pack, waiting)| {
                 let (source, destination) = (source.folder().clone(), destination.folder().clone());
                 async move {
-                    let became = transfer(source, destination, &pack).await?;
+                    let became = transfer(source, destination, &pack, limits).await?;
                     Ok::<_, StoreError>((pack, waiting, became))
                 }
             });
@@ -225,10 +225,14 @@ impl Arriving {
         packs: Vec<Pack>,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Option<BadPack>, StoreError> {
-        let moves = packs.into_iter().map(|pack| {
-            let (source, destination) = (self.source.folder().clone(), self.destination.folder().clone());
-            async move { Ok::<_, StoreError>((pack.length, transfer(source, destination, &pack).await?)) }
-        });
+        let moves =
+            packs.into_iter().map(|pack| {
+                let (source, destination) = (self.source.folder().clone(), self.destination.folder().clone());
+                let limits = self.limits;
+                async move {
+                    Ok::<_, StoreError>((pack.length, transfer(source, destination, &pack, &limits).await?))
+                }
+            });
         let mut moves = stream::iter(moves).buffer_unordered(self.limits.concurrency.max(1));
         while let Some((bytes, became)) = moves.try_next().await? {
             match became {

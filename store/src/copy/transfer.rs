@@ -1,11 +1,13 @@
 //! One pack from the source to the destination.
 
+use object_store::PutMode;
 use whimbrel_state::Pack;
 
 use crate::{
     fetch::{BadPack, fetch},
     folder::{Created, Folder, StoreError},
     pack,
+    save::Limits,
 };
 
 /// What became of a pack that was to move.
@@ -24,6 +26,7 @@ pub(super) async fn transfer(
     source: Folder,
     destination: Folder,
     pack: &Pack,
+    limits: &Limits,
 ) -> Result<Transfer, StoreError> {
     let name = pack::name(&pack.hash);
     let length = async || Ok::<_, StoreError>(destination.head(&name).await?.map(|found| found.size));
@@ -37,12 +40,12 @@ pub(super) async fn transfer(
     };
     // Put at the same time by another copy, or by an attempt of ours whose answer was lost.
     if before.is_none()
-        && (destination.create(&name, body.clone()).await? == Created::New
+        && (destination.put_pack(&name, body.clone(), PutMode::Create, limits).await? == Created::New
             || length().await? == Some(pack.length))
     {
         return Ok(Transfer::Moved);
     }
     // Under the name of these bytes there are others, cut short, or the put that blocked ours failed.
-    destination.replace(&name, body).await?;
+    destination.put_pack(&name, body, PutMode::Overwrite, limits).await?;
     Ok(Transfer::Moved)
 }
