@@ -15,6 +15,7 @@ use whimbrel_store::{
 };
 
 use super::{
+    counted,
     interrupt::unless_interrupted,
     locate::locate,
     meter::{Audience, Meter},
@@ -226,7 +227,7 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
 }
 
 fn amount(amount: Amount) -> String {
-    format!("{} packs, {}", amount.packs, HumanBytes(amount.bytes))
+    format!("{}, {}", counted(amount.packs, "pack"), HumanBytes(amount.bytes))
 }
 
 /// `3 checkpoints, after steps 20 to 60`
