@@ -7,7 +7,7 @@ use whimbrel_store::{
     Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, collect, collectable, open_run,
 };
 
-use super::locate::locate_run;
+use super::{counted, locate::locate_run};
 use crate::{
     args::checkpoint::CollectArgs,
     config::ClientConfig,
@@ -114,9 +114,10 @@ fn tell(run: &RunDir, collected: &Collected, checkpoints: usize, kept: Vec<u64>,
     }
     let verb = if args.dry_run { "would delete" } else { "deleted" };
     out.line(format!(
-        "{}: {verb} {checkpoints} checkpoints and {} packs, {}",
+        "{}: {verb} {} and {}, {}",
         run.uri(),
-        collected.packs,
+        counted(checkpoints, "checkpoint"),
+        counted(collected.packs, "pack"),
         HumanBytes(collected.bytes)
     ));
     let steps: Vec<String> = kept.iter().map(u64::to_string).collect();

@@ -15,6 +15,7 @@ use whimbrel_store::{
 };
 
 use super::{
+    counted,
     interrupt::unless_interrupted,
     locate::locate,
     meter::{Audience, Meter},
@@ -27,6 +28,9 @@ use crate::{
     screen::{self, words},
     uri::parent,
 };
+
+/// Packs under way at a time: each is in memory meanwhile, 64 MiB of it as a rule, and a laptop is to copy a large run.
+const AT_A_TIME: usize = 8;
 
 /// What costs less, in dollars, is not asked about.
 const ASK_FROM: f64 = 1.0;
@@ -123,11 +127,10 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
 }
 
 fn limits(args: &CopyArgs) -> Limits {
-    let usual = Limits::default();
     Limits {
-        concurrency: args.concurrency.map_or(usual.concurrency, |number| number.get()),
+        concurrency: args.concurrency.map_or(AT_A_TIME, |number| number.get()),
         bandwidth: args.bandwidth.map(|rate| rate.bytes_per_second()),
-        ..usual
+        ..Limits::default()
     }
 }
 
@@ -224,7 +227,7 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
 }
 
 fn amount(amount: Amount) -> String {
-    format!("{} packs, {}", amount.packs, HumanBytes(amount.bytes))
+    format!("{}, {}", counted(amount.packs, "pack"), HumanBytes(amount.bytes))
 }
 
 /// `3 checkpoints, after steps 20 to 60`

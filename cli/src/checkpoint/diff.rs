@@ -9,6 +9,7 @@ use whimbrel_store::{
 };
 
 use super::{
+    counted,
     interrupt::unless_interrupted,
     locate::find,
     meter::{Audience, Meter},
@@ -76,7 +77,9 @@ pub(super) async fn diff(
     } else {
         out.line(format!("a  {}", a.uri()));
         out.line(format!("b  {}", b.uri()));
-        out.table(["TENSOR", "DIFFERENCE"], &rows(&found));
+        if !found.is_none() {
+            out.table(["TENSOR", "DIFFERENCE"], &rows(&found));
+        }
         out.line(summary(&found));
     }
     Ok(if found.is_none() { Code::Done } else { Code::Failed })
@@ -140,7 +143,8 @@ fn summary(found: &Difference) -> String {
     };
     let compared = format!("{} compared{hashes}", HumanBytes(found.compared));
     match unequal {
-        0 => format!("the same: {} tensors, bit for bit; {compared}", found.equal),
+        0 => format!("the same: {}, bit for bit; {compared}", counted(found.equal, "tensor")),
+        1 => format!("1 tensor differs, {} are the same; {compared}", found.equal),
         _ => format!("{unequal} tensors differ, {} are the same; {compared}", found.equal),
     }
 }

@@ -11,6 +11,7 @@ use whimbrel_store::{
 };
 
 use super::{
+    counted,
     interrupt::unless_interrupted,
     locate::find,
     meter::{Audience, Meter},
@@ -82,9 +83,9 @@ pub(super) async fn export(
     }
     let without = if left_out > 0 { format!(", {left_out} left out") } else { String::new() };
     out.line(format!(
-        "{}: {} tensors, {}{without}",
+        "{}: {}, {}{without}",
         found.uri(),
-        shards.tensors(),
+        counted(shards.tensors(), "tensor"),
         HumanBytes(shards.bytes())
     ));
     for name in shards.names().chain([interop::SPEC]) {

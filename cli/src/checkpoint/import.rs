@@ -17,6 +17,7 @@ use whimbrel_store::{
 };
 
 use super::{
+    counted,
     export::selection,
     interrupt::unless_interrupted,
     meter::{Audience, Meter},
@@ -29,6 +30,9 @@ use crate::{
     spec_file,
     uri::inside,
 };
+
+/// Packs under way at a time: each is in memory meanwhile.
+const AT_A_TIME: usize = 8;
 
 /// Something that the folder does not say, and nobody else does.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +80,7 @@ pub(super) async fn import(
     let bytes = model.layout().bytes() as u64;
     let mut meter = Meter::new("importing", bytes, Audience::of(args.options.json), bars);
     let mut progress = |bytes| meter.advance(bytes);
-    let limits = Limits::default();
+    let limits = Limits { concurrency: AT_A_TIME, ..Limits::default() };
     let work = interop::import(&run, model.clone(), &options, &limits, &mut progress);
     let imported =
         unless_interrupted(work, "no checkpoint was made; importing again skips what is saved").await;
@@ -90,7 +94,7 @@ pub(super) async fn import(
         out.json(&Imported { run, uri, step, state: imported.state, tensors, bytes });
         return Ok(Code::Done);
     }
-    out.line(format!("{}: {tensors} tensors, {}", run.checkpoint_uri(step), HumanBytes(bytes)));
+    out.line(format!("{}: {}, {}", run.checkpoint_uri(step), counted(tensors, "tensor"), HumanBytes(bytes)));
     out.line(format!("  state       BLAKE3 {}", imported.state));
     let spec = args.spec.unwrap_or_else(|| args.folder.join(SPEC));
     out.line(format!("next:\n  whimbrel run {} --resume {}", spec.display(), run.uri()));

@@ -43,3 +43,9 @@ pub(crate) async fn checkpoint(
         CheckpointCommand::Collect(args) => collect::collect_one(args, client).await,
     }
 }
+
+/// `1 pack`, `2 packs`.
+fn counted(number: usize, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{plural}")
+}

@@ -27,12 +27,12 @@ fn what_is_not_kept_goes_and_a_dry_run_says_so_first() {
     let stage = Stage::finished();
     let said = stage.good(&["collect", "runs/r-test", "--keep", "1", "--dry-run"]);
     assert!(
-        said.contains("would delete 1 checkpoints and 1 packs") && said.contains("kept        after step 40"),
+        said.contains("would delete 1 checkpoint and 1 pack, ") && said.contains("kept        after step 40"),
         "{said}"
     );
     assert_eq!(steps(&stage, "runs/r-test"), [20, 40]);
     let said = stage.good(&["collect", "r-test", "--store", "runs", "--keep", "1"]);
-    assert!(said.contains("deleted 1 checkpoints and 1 packs"), "{said}");
+    assert!(said.contains("deleted 1 checkpoint and 1 pack, "), "{said}");
     assert_eq!(steps(&stage, "runs/r-test"), [40]);
     assert_eq!(stage.files("packs").len(), 1);
     // The last one always stays, and by the spec of the run three would.

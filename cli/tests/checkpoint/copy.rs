@@ -110,7 +110,7 @@ fn a_damaged_checkpoint_is_left_out_and_the_others_go() {
     fs::write(&pack, bytes).unwrap();
     let (code, stdout, stderr) = stage.checkpoint(&["copy", "runs/r-test", "elsewhere"]);
     assert_eq!(code, Some(4), "{stdout}{stderr}");
-    assert!(stdout.contains("copied the checkpoint after step 20: 1 packs"), "{stdout}");
+    assert!(stdout.contains("copied the checkpoint after step 20: 1 pack, "), "{stdout}");
     assert!(stdout.contains("left out: the checkpoint after step 40: pack "), "{stdout}");
     assert!(stage.good(&["verify", "elsewhere/r-test"]).contains("@20: all of"));
 }
