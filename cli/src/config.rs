@@ -1,6 +1,7 @@
 //! Settings from files, for what neither a flag nor a variable says.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -30,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) agent: NodeSettings,
     /// For all other commands.
     pub(crate) client: ClientConfig,
+    /// What it costs that data leaves a store, in dollars per GB: by provider (`aws`) or by bucket (`s3://lab`).
+    pub(crate) egress: BTreeMap<String, f64>,
 }
 
 /// The section `[client]`.

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `5GB`, `64 MiB`, `100 MB/s`.
+//! Sizes as people write them: `5GB`, `64 MiB`.
 
 use std::str::FromStr;
 
@@ -6,21 +6,12 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
-/// A number of bytes a second, at least one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rate(pub(crate) std::num::NonZero<u64>);
-
 /// The text is no size.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0:?} is not a size; write it as 500MB, 5 GB or 64 MiB (kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024)"
 )]
 pub(crate) struct InvalidSize(String);
-
-/// The text is no rate.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a number of bytes a second; write it as 100 MB/s or 16MiB/s")]
-pub(crate) struct InvalidRate(String);
 
 const UNITS: [(&str, u64); 10] = [
     ("", 1),
@@ -57,16 +48,6 @@ impl FromStr for Size {
     }
 }
 
-impl FromStr for Rate {
-    type Err = InvalidRate;
-
-    fn from_str(text: &str) -> Result<Self, InvalidRate> {
-        let invalid = || InvalidRate(text.chars().take(80).collect());
-        let size: Size = text.trim().trim_end_matches("/s").parse().map_err(|_| invalid())?;
-        std::num::NonZero::new(size.0).map(Self).ok_or_else(invalid)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,15 +66,6 @@ mod tests {
         }
         for text in ["", "GB", "5 XB", "-1", "1e9", "1.2.3 MB", "99999999999 TB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_rate_is_a_size_a_second_and_never_nothing() {
-        assert_eq!("100 MB/s".parse::<Rate>().unwrap().0.get(), 100_000_000);
-        assert_eq!("1MiB".parse::<Rate>().unwrap().0.get(), 1 << 20);
-        for text in ["0", "fast", "5 MB/h"] {
-            assert!(text.parse::<Rate>().unwrap_err().to_string().contains("bytes a second"), "{text}");
         }
     }
 }

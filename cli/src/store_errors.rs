@@ -2,8 +2,9 @@
 
 use object_store::Error as Refusal;
 use whimbrel_store::{
-    AppendError, CommitError, CreateError, LogError, OfficeError, OpenError, ProbeError, ReadManifestError,
-    RestoreError, SaveError, StoreError, VerifyError,
+    AppendError, CollectError, CommitError, CopyError, CreateError, LogError, MirrorError, OfficeError,
+    OpenError, ProbeError, ReadManifestError, Refusal as Meaning, RestoreError, SaveError, StoreError,
+    VerifyError,
     diff::DiffError,
     interop::{ExportError, ImportError, ModelError},
 };
@@ -44,7 +45,9 @@ impl From<OpenError> for Failure {
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
         let code = match &error {
-            ProbeError::Lacks { source, .. } => code(source),
+            ProbeError::Lacks { refusal: Meaning::Unreachable, .. } => Code::Unreachable,
+            ProbeError::Lacks { refusal: Meaning::Other, source, .. } => code(source),
+            ProbeError::Lacks { .. } => Code::BadInput,
             ProbeError::Overwrites { .. } | ProbeError::Forgets { .. } => Code::BadInput,
         };
         Self::new(code, error)
@@ -105,9 +108,10 @@ impl From<ImportError> for Failure {
             SaveError::Range { .. } => Code::Failed,
         };
         let code = match &error {
-            ImportError::Model(_) | ImportError::Ended { .. } | ImportError::NotStopped { .. } => {
-                Code::BadInput
-            }
+            ImportError::Model(_)
+            | ImportError::Ended { .. }
+            | ImportError::Replica { .. }
+            | ImportError::NotStopped { .. } => Code::BadInput,
             ImportError::Save(source) => save(source),
             ImportError::Log(source)
             | ImportError::Create(CreateError::Log(source))
@@ -120,6 +124,53 @@ impl From<ImportError> for Failure {
             ImportError::Commit(_) => Code::Failed,
         };
         Self::new(code, error)
+    }
+}
+
+fn mirror_code(error: &MirrorError) -> Code {
+    match error {
+        MirrorError::Log(source) => log_code(source),
+        MirrorError::WentOn { .. }
+        | MirrorError::Diverged { .. }
+        | MirrorError::AnotherRun { .. }
+        | MirrorError::Itself { .. }
+        | MirrorError::NotBegun { .. } => Code::BadInput,
+    }
+}
+
+impl From<MirrorError> for Failure {
+    fn from(error: MirrorError) -> Self {
+        Self::new(mirror_code(&error), error)
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let code = match &error {
+            CopyError::OtherName { .. } | CopyError::NoSuchStep { .. } => Code::BadInput,
+            CopyError::Source(source) => log_code(source),
+            CopyError::Mirror(source) => mirror_code(source),
+            CopyError::Append(source) => append_code(source),
+            CopyError::Store(source) => code(source),
+            CopyError::NotWhole { .. } => Code::Failed,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<CollectError> for Failure {
+    fn from(error: CollectError) -> Self {
+        let code = match &error {
+            CollectError::Append(source) => append_code(source),
+            CollectError::Store(source) => code(source),
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<OfficeError> for Failure {
+    fn from(error: OfficeError) -> Self {
+        Self::new(log_code(&error.source), error)
     }
 }
 

@@ -267,7 +267,7 @@ impl Desk {
 
     /// The URI of the newest checkpoint, or nothing.
     pub(crate) fn checkpoint_uri(&self) -> String {
-        self.checkpoint.map(|step| format!("{}@{step}", self.dir.uri())).unwrap_or_default()
+        self.checkpoint.map(|step| self.dir.checkpoint_uri(step)).unwrap_or_default()
     }
 
     pub(crate) fn id(&self) -> &RunId {

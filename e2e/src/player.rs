@@ -37,7 +37,7 @@ fn one_root() -> Option<NamedTempFile> {
     let roots = fs::read_to_string(file).ok()?;
     let first = &roots[roots.find("-----BEGIN")?..];
     let mut kept = NamedTempFile::new().ok()?;
-    kept.write_all(first[..first.find(END)? + END.len()].as_bytes()).ok()?;
+    kept.write_all(&first.as_bytes()[..first.find(END)? + END.len()]).ok()?;
     Some(kept)
 }
 

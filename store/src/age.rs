@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use object_store::ObjectMeta;
 
-use crate::{entry, folder::StoreError, office::Office};
+use crate::{entry, folder::StoreError, history::History, run_dir::RunDir};
 
 /// Tells which objects are older than a grace.
 #[derive(Debug)]
@@ -15,9 +15,9 @@ pub(crate) struct Ages {
 
 impl Ages {
     /// The log's last entry stands for now: it is at most too old, which keeps more.
-    pub(crate) async fn of(office: &Office, grace: Duration) -> Result<Self, StoreError> {
-        let last = office.history().next_number().saturating_sub(1);
-        Ok(Self { now: office.run().folder().head(&entry::name(last)).await?, grace })
+    pub(crate) async fn of(run: &RunDir, history: &History, grace: Duration) -> Result<Self, StoreError> {
+        let last = history.next_number().saturating_sub(1);
+        Ok(Self { now: run.folder().head(&entry::name(last)).await?, grace })
     }
 
     pub(crate) fn is_past_grace(&self, object: &ObjectMeta) -> bool {

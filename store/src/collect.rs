@@ -35,11 +35,12 @@ use crate::{
     checkpoint::ReadManifestError,
     entry::Record,
     folder::{Listed, StoreError},
-    history::CheckpointInfo,
+    history::{CheckpointInfo, History},
     leftovers,
     office::{AppendError, Office},
     pack,
     retention::Retention,
+    run_dir::RunDir,
 };
 
 /// Objects deleted between two looks at the log.
@@ -94,8 +95,9 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
     office.check().await?;
     let folder = office.run().folder().clone();
     let (doomed, ages) = loop {
-        let ages = Ages::of(office, retention.grace).await?;
-        let doomed = decide(office, retention, &ages).await?;
+        let run = Logged { dir: office.run(), history: office.history() };
+        let ages = Ages::of(run.dir, run.history, retention.grace).await?;
+        let doomed = decide(run, retention, &ages).await?;
         if doomed.is_empty() {
             break (doomed, ages);
         }
@@ -128,11 +130,14 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
     })
 }
 
-/// What [`collect`] would delete now.
-pub async fn collectable(office: &mut Office, retention: &Retention) -> Result<Collected, CollectError> {
-    office.check().await?;
-    let ages = Ages::of(office, retention.grace).await?;
-    let doomed = decide(office, retention, &ages).await?;
+/// What [`collect`] would delete from a run with this log. Nothing is written, and no office is needed.
+pub async fn collectable(
+    run: &RunDir,
+    history: &History,
+    retention: &Retention,
+) -> Result<Collected, StoreError> {
+    let ages = Ages::of(run, history, retention.grace).await?;
+    let doomed = decide(Logged { dir: run, history }, retention, &ages).await?;
     Ok(Collected {
         packs: doomed.packs.len(),
         bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
@@ -150,17 +155,24 @@ impl Doomed {
 
 type Listing = HashMap<Hash, ObjectMeta>;
 
-async fn decide(office: &mut Office, retention: &Retention, ages: &Ages) -> Result<Doomed, StoreError> {
-    let listing = office.run().folder().list("packs").await?;
+/// A run and its log.
+#[derive(Clone, Copy)]
+struct Logged<'a> {
+    dir: &'a RunDir,
+    history: &'a History,
+}
+
+async fn decide(run: Logged<'_>, retention: &Retention, ages: &Ages) -> Result<Doomed, StoreError> {
+    let listing = run.dir.folder().list("packs").await?;
     let packs: Listing =
         listing.into_iter().filter_map(|object| Some((pack::hash(&object.name)?, object.meta))).collect();
-    let mut kept = keep(office, retention, &packs).await?;
+    let mut kept = keep(run, retention, &packs).await?;
     kept.packs.extend(&retention.in_flight);
 
-    let (manifests, collected) = dead_manifests(office, &kept.removed, ages).await?;
+    let (manifests, collected) = dead_manifests(run, &kept.removed, ages).await?;
     let mut named = HashSet::new();
     for name in &collected {
-        match office.run().manifest(name).await {
+        match run.dir.manifest(name).await {
             Ok(manifest) => named.extend(manifest.packs.iter().map(|pack| pack.hash)),
             Err(ReadManifestError::Store(error)) => return Err(error),
             // A damaged one cannot say what it held; its packs go by their age.
@@ -197,9 +209,9 @@ enum Verdict {
 
 /// Goes from the newest checkpoint back until enough whole ones are kept, then through the lengths that keep one each;
 /// the rest is removed.
-async fn keep(office: &mut Office, retention: &Retention, packs: &Listing) -> Result<Kept, StoreError> {
+async fn keep(run: Logged<'_>, retention: &Retention, packs: &Listing) -> Result<Kept, StoreError> {
     let mut kept = Kept::default();
-    let checkpoints = office.history().all_checkpoints();
+    let checkpoints = run.history.all_checkpoints();
     let mut older = checkpoints.as_slice();
     let mut lengths = HashSet::new();
     let mut whole = 0;
@@ -208,7 +220,7 @@ async fn keep(office: &mut Office, retention: &Retention, packs: &Listing) -> Re
     {
         older = rest;
         let good = checkpoint.quarantined.is_none();
-        match judge(office, checkpoint, packs).await? {
+        match judge(run, checkpoint, packs).await? {
             Verdict::Whole(packs) => {
                 whole += u32::from(good);
                 kept.packs.extend(packs.iter().map(|(hash, _)| hash));
@@ -219,10 +231,10 @@ async fn keep(office: &mut Office, retention: &Retention, packs: &Listing) -> Re
         }
     }
     for checkpoint in older {
-        let claim = retention.claims(checkpoint, office.history());
+        let claim = retention.claims(checkpoint, run.history);
         let claim = claim.filter(|length| checkpoint.quarantined.is_none() && !lengths.contains(length));
         if let Some(length) = claim
-            && let Verdict::Whole(packs) = judge(office, checkpoint, packs).await?
+            && let Verdict::Whole(packs) = judge(run, checkpoint, packs).await?
         {
             lengths.insert(length);
             kept.packs.extend(packs.iter().map(|(hash, _)| hash));
@@ -235,11 +247,11 @@ async fn keep(office: &mut Office, retention: &Retention, packs: &Listing) -> Re
 
 /// Reads a checkpoint's manifest and looks for its packs. What the listing lacks is looked up, since listings may lag.
 async fn judge(
-    office: &Office,
+    run: Logged<'_>,
     checkpoint: &CheckpointInfo,
     listed: &Listing,
 ) -> Result<Verdict, StoreError> {
-    let manifest = match office.run().manifest(&checkpoint.manifest).await {
+    let manifest = match run.dir.manifest(&checkpoint.manifest).await {
         Ok(manifest) => manifest,
         Err(ReadManifestError::Store(error)) => return Err(error),
         Err(_) => return Ok(Verdict::Unreadable),
@@ -248,7 +260,7 @@ async fn judge(
     for pack in &manifest.packs {
         let length = match listed.get(&pack.hash) {
             Some(meta) => Some(meta.size),
-            None => office.run().folder().head(&pack::name(&pack.hash)).await?.map(|meta| meta.size),
+            None => run.dir.folder().head(&pack::name(&pack.hash)).await?.map(|meta| meta.size),
         };
         if length != Some(pack.length) {
             tracing::warn!(step = manifest.step, pack = %pack.hash, "a checkpoint lacks a pack and does not count");
@@ -261,11 +273,11 @@ async fn judge(
 /// The manifests in the store that no longer name a checkpoint: recorded as collected, about to be, or left behind by a
 /// commit that never reached the log; and again the collected ones alone.
 async fn dead_manifests(
-    office: &Office,
+    run: Logged<'_>,
     removed: &[String],
     ages: &Ages,
 ) -> Result<(Vec<String>, Vec<String>), StoreError> {
-    let history = office.history();
+    let history = run.history;
     let all = history.all_checkpoints().into_iter().map(|checkpoint| checkpoint.manifest);
     let alive: HashSet<String> = all.filter(|manifest| !removed.contains(manifest)).collect();
     let recorded = history.entries().iter().filter_map(|entry| match &entry.record {
@@ -277,7 +289,7 @@ async fn dead_manifests(
         !alive.contains(&object.name)
             && (collected.contains(&object.name) || ages.is_past_grace(&object.meta))
     };
-    let listing = office.run().folder().list("manifests").await?;
+    let listing = run.dir.folder().list("manifests").await?;
     let mut dead: Vec<String> = listing.into_iter().filter(is_dead).map(|object| object.name).collect();
     dead.sort();
     let recorded = dead.iter().filter(|name| collected.contains(name)).cloned().collect();

@@ -95,6 +95,46 @@ fn a_damaged_checkpoint_is_told_from_a_good_one_and_the_run_can_begin_anew() {
 }
 
 #[test]
+fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let replica = elsewhere.path().join("linear-x1");
+    let mut stage = Stage::new(STEPS, |terms| {
+        terms.checkpoint_every = Some(10);
+        // The second cannot even be opened, and is no reason to go without the first.
+        terms.replicas = vec![format!("file://{}", replica.display()), "file:///nowhere/linear-x1".into()];
+    });
+    let manifest = trained(&mut stage, 2);
+    let directory = url_path(stage.office.run().uri());
+    for file in files(&directory) {
+        let copy = replica.join(file.strip_prefix(&directory).unwrap());
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(&file, copy).unwrap();
+    }
+    let packs = files(&directory.join("packs"));
+    std::fs::write(&packs[0], "rotten").unwrap();
+    packs[1..].iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
+    std::fs::remove_file(directory.join(&manifest)).unwrap();
+
+    let _thread = hire(stage.environment(4), quiet());
+    stage.ready(&[4]);
+    let generation = stage.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
+    let healed = stage.next(4, "Healed", |message| match message {
+        Message::Healed(healed) => Some(healed.clone()),
+        _ => None,
+    });
+    assert_eq!((healed.generation, &healed.manifest), (generation, &manifest));
+    assert_eq!(stage.completed(4).state, Linear::alone(STEPS).as_bytes());
+    stage.leave(4);
+    let state = stage.block_on(async |office| {
+        let directory = office.run().clone();
+        let manifest = directory.manifest(&manifest).await.unwrap();
+        assert_eq!(healed.packs.len(), manifest.packs.len(), "those of the other steps nobody read");
+        verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap().state
+    });
+    assert_eq!(state, Linear::alone(20), "the run's own directory is whole again");
+}
+
+#[test]
 fn a_program_reads_a_checkpoint_by_the_uri_of_its_run() {
     let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
     let uri = stage.office.run().uri().to_owned();

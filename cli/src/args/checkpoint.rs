@@ -1,8 +1,9 @@
 //! `whimbrel checkpoint`.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf, time::Duration};
 
 use whimbrel_plan::RunId;
+use whimbrel_spec::{Bandwidth, Every};
 
 use crate::size::Size;
 
@@ -13,8 +14,10 @@ pub(crate) enum CheckpointCommand {
     Show(ShowArgs),
     Verify(VerifyArgs),
     Diff(DiffArgs),
+    Copy(CopyArgs),
     Export(ExportArgs),
     Import(ImportArgs),
+    Collect(CollectArgs),
 }
 
 /// Lists a run's checkpoints.
@@ -84,6 +87,55 @@ pub(crate) struct DiffArgs {
     /// The other.
     #[arg(value_name = "B[@STEP]")]
     pub(crate) b: String,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Copies a run's checkpoints into another store, whose copy can then be resumed. Says first what will move and what
+/// leaving the store costs. What is there already is skipped, so a copy that was cut off goes on where it was; every
+/// pack is verified, and each checkpoint counts in the copy once all of it is there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint copy s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs
+  whimbrel checkpoint copy runs/char-lm-k3x9qa@2000 gs://lab/runs --bandwidth '50 MB/s'
+  whimbrel checkpoint copy char-lm-k3x9qa gs://lab/runs --newest --dry-run
+
+Prices are what clouds list for data that leaves them, and can be set in the settings file, in dollars per GB:
+  [egress]
+  aws = 0.05
+  \"s3://lab-east\" = 0.02
+
+Exit codes: 0 copied, 2 bad input, 3 a store cannot be reached, 4 damaged checkpoints were left out, 75 cut off: the same command goes on.")]
+pub(crate) struct CopyArgs {
+    /// The run: the URI or path of its directory, or its id in --store; with @STEP only the checkpoint after that step.
+    #[arg(value_name = "RUN[@STEP]")]
+    pub(crate) source: String,
+
+    /// Where to: a store, in which the run keeps its name; or the URI of the run's directory there.
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
+
+    /// Copies the newest checkpoint alone.
+    #[arg(long)]
+    pub(crate) newest: bool,
+
+    /// Says what would move and what it would cost, and moves nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// The most bytes a second to write, e.g. '100 MB/s' [default: as many as there can be].
+    #[arg(long, value_name = "RATE")]
+    pub(crate) bandwidth: Option<Bandwidth>,
+
+    /// The most packs under way at a time: each is in memory meanwhile.
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<NonZero<usize>>,
+
+    /// Does not ask, whatever it costs.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 
     #[command(flatten)]
     pub(crate) options: Options,
@@ -162,6 +214,44 @@ pub(crate) struct ImportArgs {
     pub(crate) tensors: Tensors,
 
     /// Adds to a run that broke off without being stopped. A coordinator that works on it all the same is fenced.
+    #[arg(long)]
+    pub(crate) take_office: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// Deletes checkpoints that are not to be kept, and packs that nothing refers to. The newest whole checkpoint always
+/// stays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  whimbrel checkpoint collect runs/char-lm-k3x9qa --keep 1 --dry-run
+  whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'")]
+pub(crate) struct CollectArgs {
+    /// The run: the URI or path of its directory, or its id in --store. It must be stopped or have ended.
+    #[arg(value_name = "RUN")]
+    pub(crate) run: String,
+
+    /// How many of the newest whole checkpoints stay [default: checkpoint.keep of the run's spec].
+    #[arg(long, value_name = "N")]
+    pub(crate) keep: Option<NonZero<u32>>,
+
+    /// Besides these, one every so many steps, or every so long: '1000 steps', '6h' [default: checkpoint.keep of the
+    /// run's spec, unless --keep is given].
+    #[arg(long, value_name = "EVERY")]
+    pub(crate) keep_every: Option<Every>,
+
+    /// How long a pack stays that no checkpoint names: it may belong to a save or a copy under way.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    pub(crate) grace: Duration,
+
+    /// Says what would go, and deletes nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Collects in a run that is not known to be stopped. Only the holder of a run's office may delete, so this takes
+    /// it: a coordinator that works on the run is fenced, and stops.
     #[arg(long)]
     pub(crate) take_office: bool,
 

@@ -51,8 +51,11 @@ pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Res
         let mut office = take_office(&run, &history, args.take_office).await?;
         collect(&mut office, &retention).await?
     };
-    let kept = retention.kept(&history);
-    tell(&run, &collected, kept.iter().map(|checkpoint| checkpoint.step).collect(), &args);
+    let (gone, kept): (Vec<_>, Vec<_>) = history
+        .all_checkpoints()
+        .into_iter()
+        .partition(|checkpoint| collected.manifests.contains(&checkpoint.manifest));
+    tell(&run, &collected, gone.len(), kept.iter().map(|checkpoint| checkpoint.step).collect(), &args);
     Ok(Code::Done)
 }
 
@@ -79,9 +82,9 @@ async fn take_office(run: &RunDir, history: &History, insist: bool) -> Result<Of
     let who = format!("whimbrel checkpoint collect, process {}", std::process::id());
     if let Some(Mirror { source, .. }) = history.mirrored() {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| {
-            let (run, source_uri) = (run.uri().to_owned(), source.clone());
-            Failure::unreachable(CollectInputError::Replica { run, source_uri, source: error })
-                .hint(format!("`whimbrel run run.toml --resume {}` makes it the run itself", run_uri(history, source)))
+            let (at, source_uri) = (run.uri().to_owned(), source.clone());
+            Failure::unreachable(CollectInputError::Replica { run: at, source_uri, source: error })
+                .hint(format!("`whimbrel run run.toml --resume {}` makes it the run itself", run.uri()))
         };
         let (source, _) = open_run(source).map_err(|error| lost(error.into()))?;
         let source_history = source.history().await.map_err(|error| lost(error.into()))?;
@@ -95,8 +98,7 @@ async fn take_office(run: &RunDir, history: &History, insist: bool) -> Result<Of
     Ok(run.take_office(&who).await?)
 }
 
-fn tell(run: &RunDir, collected: &Collected, kept: Vec<u64>, args: &CollectArgs) {
-    let checkpoints = collected.manifests.len();
+fn tell(run: &RunDir, collected: &Collected, checkpoints: usize, kept: Vec<u64>, args: &CollectArgs) {
     let mut out = Printer::stdout();
     if args.options.json {
         out.json(&Told {
@@ -118,8 +120,13 @@ fn tell(run: &RunDir, collected: &Collected, kept: Vec<u64>, args: &CollectArgs)
         HumanBytes(collected.bytes)
     ));
     let steps: Vec<String> = kept.iter().map(u64::to_string).collect();
-    out.line(format!("  kept        after step {}", if steps.is_empty() { "–".into() } else { steps.join(", ") }));
+    out.line(format!(
+        "  kept        after step {}",
+        if steps.is_empty() { "–".into() } else { steps.join(", ") }
+    ));
     for manifest in &collected.unreadable {
-        out.line(format!("  unreadable  {manifest}: its packs are not known, so none went that might be its own"));
+        out.line(format!(
+            "  unreadable  {manifest}: its packs are not known, so none went that might be its own"
+        ));
     }
 }

@@ -16,7 +16,7 @@ use whimbrel_store::{
 
 use super::{
     interrupt::unless_interrupted,
-    locate::{locate, parent},
+    locate::locate,
     meter::{Audience, Meter},
 };
 use crate::{
@@ -25,6 +25,7 @@ use crate::{
     exit::{Code, Failure},
     print::Printer,
     screen::{self, words},
+    uri::parent,
 };
 
 /// What costs less, in dollars, is not asked about.
@@ -112,7 +113,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     };
     let started = Instant::now();
     let who = format!("whimbrel checkpoint copy, process {}", std::process::id());
-    let work = plan.carry_out(&who, &limits, &mut progress);
+    let work = Box::pin(plan.carry_out(&who, &limits, &mut progress));
     let left = "what has arrived stays, and the same command goes on from there";
     let copied = unless_interrupted(work, left).await;
     meter.finish();
@@ -211,11 +212,7 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
             let mut steps = steps.to_vec();
             steps.sort_unstable();
             let (moved, time) = (amount(copied.moved), words::time(time));
-            out.line(format!(
-                "copied {}: {moved} in {time}, {}/s",
-                listed(&steps),
-                HumanBytes(rate as u64)
-            ));
+            out.line(format!("copied {}: {moved} in {time}, {}/s", listed(&steps), HumanBytes(rate as u64)));
         }
     }
     for left_out in &copied.left_out {

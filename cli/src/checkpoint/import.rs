@@ -19,7 +19,6 @@ use whimbrel_store::{
 use super::{
     export::selection,
     interrupt::unless_interrupted,
-    locate::{inside, uri},
     meter::{Audience, Meter},
 };
 use crate::{
@@ -28,6 +27,7 @@ use crate::{
     exit::{Code, Failure},
     print::Printer,
     spec_file,
+    uri::inside,
 };
 
 /// Something that the folder does not say, and nobody else does.
@@ -86,11 +86,11 @@ pub(super) async fn import(
     let tensors = model.layout().tensors().len();
     let mut out = Printer::stdout();
     if args.options.json {
-        let (run, uri) = (run.id().as_str(), uri(&run, step));
+        let (run, uri) = (run.id().as_str(), run.checkpoint_uri(step));
         out.json(&Imported { run, uri, step, state: imported.state, tensors, bytes });
         return Ok(Code::Done);
     }
-    out.line(format!("{}: {tensors} tensors, {}", uri(&run, step), HumanBytes(bytes)));
+    out.line(format!("{}: {tensors} tensors, {}", run.checkpoint_uri(step), HumanBytes(bytes)));
     out.line(format!("  state       BLAKE3 {}", imported.state));
     let spec = args.spec.unwrap_or_else(|| args.folder.join(SPEC));
     out.line(format!("next:\n  whimbrel run {} --resume {}", spec.display(), run.uri()));

@@ -5,7 +5,7 @@ use std::path::Path;
 use whimbrel_state::{Hash, Manifest};
 use whimbrel_store::{CheckpointInfo, History, RunDir, open_run};
 
-use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure};
+use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure, uri::inside};
 
 /// A run or checkpoint that cannot be found.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(super) struct Found {
 impl Found {
     /// The URI of the checkpoint.
     pub(super) fn uri(&self) -> String {
-        uri(&self.run, self.checkpoint.step)
+        self.run.checkpoint_uri(self.checkpoint.step)
     }
 }
 
@@ -87,40 +87,4 @@ pub(super) async fn find(run: &str, options: &Options, config: &ClientConfig) ->
 pub(super) fn recorded_state(history: &History, checkpoint: &CheckpointInfo) -> Option<Hash> {
     let at_the_end = || history.ended().filter(|ended| ended.step == checkpoint.step)?.state;
     checkpoint.state.or_else(at_the_end)
-}
-
-/// The URI of the checkpoint of a run after a step.
-pub(super) fn uri(run: &RunDir, step: u64) -> String {
-    insert(run.uri(), &format!("@{step}"))
-}
-
-/// The URI of what a store's URI has inside it under `name`.
-pub(super) fn inside(store: &str, name: &str) -> String {
-    let (place, query) = store.split_once('?').map_or((store, None), |(place, query)| (place, Some(query)));
-    let query = query.map_or(String::new(), |query| format!("?{query}"));
-    format!("{}/{name}{query}", place.trim_end_matches('/'))
-}
-
-/// Adds to what stands before the query of a URI.
-fn insert(uri: &str, addition: &str) -> String {
-    match uri.split_once('?') {
-        Some((place, query)) => format!("{place}{addition}?{query}"),
-        None => format!("{uri}{addition}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_added_to_a_uri_goes_before_its_query() {
-        assert_eq!(
-            inside("s3://lab/runs/?endpoint=http://a", "r-1@5"),
-            "s3://lab/runs/r-1@5?endpoint=http://a"
-        );
-        assert_eq!(inside("runs", "r-1"), "runs/r-1");
-        assert_eq!(insert("s3://lab/r-1?region=x", "@5"), "s3://lab/r-1@5?region=x");
-        assert_eq!(insert("file:///runs/r-1", "@5"), "file:///runs/r-1@5");
-    }
 }

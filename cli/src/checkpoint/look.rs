@@ -5,7 +5,10 @@ use serde::Serialize;
 use whimbrel_state::{Hash, TensorSpec};
 use whimbrel_store::{CheckpointInfo, History, RunDir};
 
-use super::locate::{find, locate_run, recorded_state, uri};
+use super::{
+    locate::{find, locate_run, recorded_state},
+    stands::Stands,
+};
 use crate::{
     args::checkpoint::{ListArgs, ShowArgs},
     config::ClientConfig,
@@ -26,6 +29,8 @@ struct Line<'a> {
     state: Option<Hash>,
     /// Why it is not to be used, if it is damaged.
     quarantined: Option<&'a str>,
+    /// The directory that this one is a replica of.
+    replica_of: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +47,13 @@ struct Shown<'a> {
 pub(super) async fn list(args: ListArgs, config: &ClientConfig) -> Result<Code, Failure> {
     let run = locate_run(&args.run, "`checkpoint list`", &args.options, config)?;
     let history = run.history().await?;
+    let stands = match &args.against {
+        Some(other) => {
+            let other = locate_run(other, "--against", &args.options, config)?;
+            Some(Stands::of(&run, &history, &other).await?)
+        }
+        None => None,
+    };
     let checkpoints = history.all_checkpoints();
     let mut out = Printer::stdout();
     if args.options.json {
@@ -59,7 +71,13 @@ pub(super) async fn list(args: ListArgs, config: &ClientConfig) -> Result<Code, 
         };
         let rows: Vec<_> = checkpoints.iter().map(row).collect();
         out.line(run.uri());
+        if let Some(mirror) = history.mirrored() {
+            out.line(format!("  a replica of {}", mirror.source));
+        }
         out.table(["STEP", "TIME", "SIZE", "STANDING"], &rows);
+    }
+    if let Some(stands) = stands {
+        if args.options.json { out.json(&stands) } else { out.line(stands.words()) }
     }
     Ok(Code::Done)
 }
@@ -83,6 +101,7 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
     }
     out.line(found.uri());
     let facts = [
+        ("replica of", history.mirrored().map(|mirror| mirror.source.clone())),
         ("time", Some(time(checkpoint))),
         ("generation", Some(manifest.generation.to_string())),
         (
@@ -109,16 +128,17 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
     Ok(Code::Done)
 }
 
-fn line<'a>(run: &'a RunDir, history: &History, checkpoint: &'a CheckpointInfo) -> Line<'a> {
+fn line<'a>(run: &'a RunDir, history: &'a History, checkpoint: &'a CheckpointInfo) -> Line<'a> {
     Line {
         run: run.id().as_str(),
-        uri: uri(run, checkpoint.step),
+        uri: run.checkpoint_uri(checkpoint.step),
         step: checkpoint.step,
         time: time(checkpoint),
         bytes: checkpoint.bytes,
         manifest: &checkpoint.manifest,
         state: recorded_state(history, checkpoint),
         quarantined: checkpoint.quarantined.as_deref(),
+        replica_of: history.mirrored().map(|mirror| mirror.source.as_str()),
     }
 }
 

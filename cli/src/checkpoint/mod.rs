@@ -2,9 +2,11 @@
 //!
 //! - [`locate`]: which run and checkpoint an argument names; [`meter`]: how far a long command has got;
 //!   [`interrupt`]: what Ctrl-C leaves;
-//! - [`look`], [`verify`], [`diff`]: reading; [`mod@copy`], [`collect`]: moving and deleting;
+//! - [`look`], [`verify`], [`diff`]: reading, [`stands`]: and how two directories of a run stand to each other; [`mod@copy`], [`collect`]: moving and deleting;
 //! - [`export`], [`import`]: to and from the folders of other programs.
 
+mod collect;
+mod copy;
 mod diff;
 mod export;
 mod import;
@@ -12,6 +14,7 @@ mod interrupt;
 mod locate;
 mod look;
 mod meter;
+mod stands;
 mod verify;
 
 use indicatif::MultiProgress;
@@ -34,7 +37,9 @@ pub(crate) async fn checkpoint(
         CheckpointCommand::Show(args) => look::show(args, client).await,
         CheckpointCommand::Verify(args) => verify::verify_one(args, client, bars).await,
         CheckpointCommand::Diff(args) => diff::diff(args, client, bars).await,
+        CheckpointCommand::Copy(args) => copy::copy(args, config, bars).await,
         CheckpointCommand::Export(args) => export::export(args, client, bars).await,
         CheckpointCommand::Import(args) => import::import(args, client, bars).await,
+        CheckpointCommand::Collect(args) => collect::collect_one(args, client).await,
     }
 }

@@ -25,8 +25,10 @@ pub(super) enum Wish {
     New,
     /// Take up the newest one of this spec.
     Newest,
-    /// Take up this one, under the spec it was submitted with.
+    /// Take up this one of the store, under the spec it was submitted with.
     Run(RunId),
+    /// The same, named by its URI: a replica too, since nobody means another directory by that.
+    At(RunId),
 }
 
 /// What is to be done.
@@ -49,6 +51,8 @@ struct Unfinished {
     same: bool,
     /// Another process on this machine runs it.
     busy: bool,
+    /// It is a replica of the run in this place, where it goes on.
+    replica_of: Option<String>,
     /// When its log was last written.
     last: Timestamp,
 }
@@ -62,6 +66,8 @@ enum NothingToResume {
     Busy { run: RunId, store: String },
     #[error("run {run} in {store} was submitted with another spec")]
     Differs { run: RunId, store: String },
+    #[error("run {run} in {store} is a replica of {source_uri}, where it goes on")]
+    Replica { run: RunId, store: String, source_uri: String },
 }
 
 /// Decides; asks on a terminal if `may_ask`.
@@ -73,18 +79,25 @@ pub(super) async fn choose(
 ) -> Result<Choice, Failure> {
     match wish {
         Wish::New => return Ok(Choice::New),
-        Wish::Run(run) => return Ok(Choice::Resume(run)),
+        Wish::At(run) => return Ok(Choice::Resume(run)),
+        Wish::Run(run) => return unless_replica(store, run).await,
         Wish::Any | Wish::Newest => {}
     }
     let found = unfinished(store, spec).await?;
     let mut say = Printer::stderr();
-    let offer = found.iter().find(|run| run.same && !run.busy);
+    let offer = found.iter().find(|run| run.same && !run.busy && run.replica_of.is_none());
     let Some(run) = offer else {
         if let Wish::Newest = wish {
             return Err(nothing(store, spec, &found));
         }
         match found.first() {
             None => {}
+            Some(Unfinished { id, replica_of: Some(source), .. }) => {
+                let uri = store.run(id).uri().to_owned();
+                say.line(format!(
+                    "run {id} here is a replica of {source}; starting a new run (--resume {uri} takes the replica up)"
+                ));
+            }
             Some(run) if run.same => {
                 let id = &run.id;
                 say.line(format!(
@@ -113,7 +126,29 @@ pub(super) async fn choose(
     Ok(Choice::Resume(run.id.clone()))
 }
 
+/// A replica is taken up by whoever names it by its URI; its id is that of the run itself.
+async fn unless_replica(store: &Store, run: RunId) -> Result<Choice, Failure> {
+    match store.run(&run).history().await {
+        Ok(history) => match history.mirrored() {
+            Some(mirror) => Err(replica(store, &run, &mirror.source)),
+            None => Ok(Choice::Resume(run)),
+        },
+        // Whoever takes it up says what is wrong with it.
+        Err(_) => Ok(Choice::Resume(run)),
+    }
+}
+
+fn replica(store: &Store, run: &RunId, source: &str) -> Failure {
+    let uri = store.run(run).uri().to_owned();
+    let (run, store, source_uri) = (run.clone(), store.uri().to_owned(), source.to_owned());
+    Failure::bad_input(NothingToResume::Replica { run, store, source_uri })
+        .hint(format!("if that is gone, --resume {uri} takes the replica up in its place"))
+}
+
 fn nothing(store: &Store, spec: &RunSpec, found: &[Unfinished]) -> Failure {
+    if let Some(Unfinished { id, replica_of: Some(source), .. }) = found.first() {
+        return replica(store, id, source);
+    }
     let store = store.uri().to_owned();
     match found.first() {
         None => Failure::bad_input(NothingToResume::None { name: spec.name.clone(), store })
@@ -179,6 +214,7 @@ fn judge(id: RunId, uri: &str, history: &History, spec: &RunSpec) -> Option<Unfi
         stopped,
         same: same_training(&stored, spec),
         busy: Claim::take(uri).is_none(),
+        replica_of: history.mirrored().map(|mirror| mirror.source.clone()),
         last: history.entries().last().map_or(Timestamp::MIN, |entry| entry.time),
         id,
     })
@@ -270,5 +306,30 @@ mod tests {
             choice(&given, Wish::Run("r-older".parse().unwrap())).await,
             Choice::Resume("r-older".parse().unwrap())
         );
+    }
+
+    #[tokio::test]
+    async fn a_replica_is_taken_up_by_its_uri_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| Store::open(folder.path().join(name).to_str().unwrap()).unwrap();
+        let (store, elsewhere) = (open("here"), open("elsewhere"));
+        let office = submit(&elsewhere, "r-moved", &spec(&[]), Mode::Embedded).await;
+        let run = store.run(&"r-moved".parse().unwrap());
+        run.mirror(office.run(), office.history(), "a test").await.unwrap();
+
+        let id = || "r-moved".parse::<RunId>().unwrap();
+        let choice = async |wish| choose(&store, &spec(&[]), wish, false).await;
+        assert_eq!(choice(Wish::Any).await.unwrap(), Choice::New);
+        for wish in [Wish::Newest, Wish::Run(id())] {
+            let error = format!("{:?}", choice(wish).await.unwrap_err());
+            assert!(
+                error.contains("Replica") && error.contains(&format!("--resume {}", run.uri())),
+                "{error}"
+            );
+        }
+        assert_eq!(choice(Wish::At(id())).await.unwrap(), Choice::Resume(id()));
+        // Once it was, it is the run itself.
+        run.take_office("a coordinator").await.unwrap();
+        assert_eq!(choice(Wish::Any).await.unwrap(), Choice::Resume(id()));
     }
 }

@@ -163,8 +163,7 @@ fn named_by_uri(uri: &str) -> Result<(Store, Wish), Failure> {
             format!("{uri:?} names a step, and a run is resumed from its newest checkpoint; leave the @ out");
         return Err(Failure::bad_input(error));
     }
-    let store = run.uri().strip_suffix(run.id().as_str()).unwrap_or(run.uri());
-    Ok((Store::open(store)?, Wish::Run(run.id().clone())))
+    Ok((Store::open(&run.store_uri())?, Wish::At(run.id().clone())))
 }
 
 fn claim(store: &Store, run: &RunId) -> Result<Claim, Failure> {

@@ -61,6 +61,14 @@ pub enum ImportError {
         /// The run's URI.
         run: String,
     },
+    /// The run goes on elsewhere.
+    #[error("{run} is a replica of {source_uri}, where the run goes on: import there")]
+    Replica {
+        /// The run's URI.
+        run: String,
+        /// Where it goes on.
+        source_uri: String,
+    },
     /// Somebody may be working on the run.
     #[error(
         "the run {run} is not stopped: a coordinator may be working on it, and would be fenced; stop it first"
@@ -102,6 +110,9 @@ pub async fn import(
         let uri = || run.uri().to_owned();
         if history.ended().is_some() {
             return Err(ImportError::Ended { run: uri() });
+        }
+        if let Some(mirror) = history.mirrored() {
+            return Err(ImportError::Replica { run: uri(), source_uri: mirror.source.clone() });
         }
         if history.stopped().is_none() && !options.take_office {
             return Err(ImportError::NotStopped { run: uri() });

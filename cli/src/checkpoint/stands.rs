@@ -1,0 +1,64 @@
+//! How a run's directory stands to another of the same run.
+
+use indicatif::HumanBytes;
+use serde::Serialize;
+use whimbrel_store::{History, Relation, RunDir, Which, plan_copy, relation};
+
+use crate::exit::Failure;
+
+/// Which of two directories is ahead, and what the one lacks of the other.
+#[derive(Debug, Serialize)]
+pub(super) struct Stands {
+    against: String,
+    relation: &'static str,
+    /// Steps between the newest checkpoint here and there; null where the other is not to be copied here.
+    steps: Option<u64>,
+    /// Checkpoints that are not here, and the packs that would have to move.
+    checkpoints: Option<usize>,
+    packs: Option<usize>,
+    bytes: Option<u64>,
+}
+
+impl Stands {
+    /// How `run` stands to `other`.
+    pub(super) async fn of(run: &RunDir, history: &History, other: &RunDir) -> Result<Self, Failure> {
+        let theirs = other.history().await?;
+        let against = other.uri().to_owned();
+        let relation = relation(&theirs, history);
+        let word = match relation {
+            Relation::Behind => "behind",
+            Relation::Same => "same",
+            Relation::Ahead => "ahead",
+            Relation::Diverged => "diverged",
+        };
+        let mut stands =
+            Self { against, relation: word, steps: None, checkpoints: None, packs: None, bytes: None };
+        // What cannot be copied here lacks nothing that this could be told of.
+        let is_source = relation == Relation::Same && history.mirrored().is_none();
+        if matches!(relation, Relation::Behind | Relation::Same) && !is_source {
+            let plan = plan_copy(other, run, Which::All).await?;
+            let newest = |history: &History| history.checkpoints().last().map_or(0, |newest| newest.step);
+            stands.steps = Some(newest(&theirs).saturating_sub(newest(history)));
+            stands.checkpoints = Some(plan.checkpoints.iter().filter(|planned| !planned.committed).count());
+            stands.packs = Some(plan.to_move.packs);
+            stands.bytes = Some(plan.to_move.bytes);
+        }
+        Ok(stands)
+    }
+
+    pub(super) fn words(&self) -> String {
+        let Self { against, relation, .. } = self;
+        match (*relation, self.steps, self.checkpoints, self.bytes) {
+            ("ahead", ..) => format!("ahead of {against}: the run went on here"),
+            ("diverged", ..) => {
+                format!("apart from {against}: the run went on in both, each without the other")
+            }
+            (_, Some(_), Some(0), _) => format!("in step with {against}"),
+            (_, Some(steps), Some(checkpoints), Some(bytes)) => format!(
+                "{steps} steps behind {against}: lacks {checkpoints} of its checkpoints, {} to copy",
+                HumanBytes(bytes)
+            ),
+            _ => format!("the run itself, of which {against} is a copy"),
+        }
+    }
+}

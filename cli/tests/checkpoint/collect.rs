@@ -1,0 +1,73 @@
+//! `collect`.
+
+use serde_json::Value;
+
+use crate::stage::{Stage, State, block_on, checkpoint};
+
+fn steps(stage: &Stage, run: &str) -> Vec<u64> {
+    let listed = stage.good(&["list", run, "--json"]);
+    let step = |line: &str| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap();
+    listed.lines().map(step).collect()
+}
+
+/// A run that nobody stopped, with checkpoints after steps 10 to 60.
+fn going_on() -> Stage {
+    let stage = Stage { folder: tempfile::tempdir().unwrap(), state: String::new() };
+    block_on(async {
+        let mut office = stage.create("r-test").await;
+        for step in [10, 20, 30, 40, 50, 60] {
+            checkpoint(&mut office, step, &State::small(step), 64 << 20).await;
+        }
+    });
+    stage
+}
+
+#[test]
+fn what_is_not_kept_goes_and_a_dry_run_says_so_first() {
+    let stage = Stage::finished();
+    let said = stage.good(&["collect", "runs/r-test", "--keep", "1", "--dry-run"]);
+    assert!(
+        said.contains("would delete 1 checkpoints and 1 packs") && said.contains("kept        after step 40"),
+        "{said}"
+    );
+    assert_eq!(steps(&stage, "runs/r-test"), [20, 40]);
+    let said = stage.good(&["collect", "r-test", "--store", "runs", "--keep", "1"]);
+    assert!(said.contains("deleted 1 checkpoints and 1 packs"), "{said}");
+    assert_eq!(steps(&stage, "runs/r-test"), [40]);
+    assert_eq!(stage.files("packs").len(), 1);
+    // The last one always stays, and by the spec of the run three would.
+    let said: Value = serde_json::from_str(&stage.good(&["collect", "runs/r-test", "--json"])).unwrap();
+    assert_eq!((&said["checkpoints"], &said["kept"]), (&0.into(), &serde_json::json!([40])));
+    stage.good(&["verify", "runs/r-test"]);
+}
+
+#[test]
+fn a_run_that_goes_on_is_left_to_its_coordinator_unless_one_insists() {
+    let stage = going_on();
+    let error = stage.failed(2, &["collect", "runs/r-test"]);
+    assert!(error.contains("is not stopped") && error.contains("--take-office"), "{error}");
+    let said = stage.good(&["collect", "runs/r-test", "--dry-run", "--keep-every", "30 steps"]);
+    assert!(
+        said.contains("would delete 2 checkpoints") && said.contains("after step 30, 40, 50, 60"),
+        "{said}"
+    );
+    let epoch = || block_on(async { stage.run("runs", "r-test").history().await.unwrap().epoch() });
+    assert_eq!(epoch(), 1, "a dry run fences nobody");
+    stage.good(&["collect", "runs/r-test", "--take-office", "--keep", "2", "--keep-every", "20 steps"]);
+    assert_eq!(steps(&stage, "runs/r-test"), [20, 40, 50, 60]);
+    assert_eq!(epoch(), 2);
+}
+
+#[test]
+fn a_replica_stays_one_when_it_is_collected_in() {
+    let stage = Stage::finished();
+    stage.good(&["copy", "runs/r-test", "elsewhere"]);
+    stage.good(&["collect", "elsewhere/r-test", "--keep", "1"]);
+    assert_eq!(steps(&stage, "elsewhere/r-test"), [40]);
+    assert!(stage.good(&["list", "elsewhere/r-test"]).contains("a replica of file:///"));
+    assert_eq!(steps(&stage, "runs/r-test"), [20, 40]);
+
+    std::fs::remove_dir_all(stage.path("runs")).unwrap();
+    let error = stage.failed(3, &["collect", "elsewhere/r-test", "--keep", "1"]);
+    assert!(error.contains("cannot be reached") && error.contains("--resume file:///"), "{error}");
+}
