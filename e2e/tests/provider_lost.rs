@@ -51,8 +51,8 @@ fn lost(mut east: impl Server, west: &dyn Server) {
         event["event"] == "replicated" && event["checkpoint"].as_u64() >= Some(20)
     });
     let replicated = replicated["checkpoint"].as_u64().unwrap();
-    let steps = run.events.iter().filter(|event| event["event"] == "step");
-    let done = steps.last().unwrap()["step"].as_u64().unwrap();
+    let mut steps = run.events.iter().filter(|event| event["event"] == "step");
+    let done = steps.next_back().unwrap()["step"].as_u64().unwrap();
 
     // All at once: nobody gets to finish anything.
     east.lose().unwrap();
