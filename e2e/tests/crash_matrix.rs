@@ -11,9 +11,9 @@
     reason = "a test fails by panicking, and says what it drew"
 )]
 
-use std::{env, path::Path};
+use std::{env, path::Path, process::Command};
 
-use whimbrel_e2e::{matrix::Matrix, story::Act};
+use whimbrel_e2e::{matrix::Matrix, programs, story::Act};
 use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, available};
 
 const ACTS: [Act; 6] = [Act::Live, Act::Restore, Act::Verify, Act::Copy, Act::Replicate, TAKE_OVER];
@@ -48,6 +48,17 @@ fn every_fault_at_every_operation() {
 fn killed_before_and_after_every_operation() {
     let Some(server) = available(GcsServer::start()) else { return };
     Matrix::of_kills(&server, program(), &ACTS).run();
+}
+
+#[test]
+fn the_copy_command_killed_before_and_after_every_operation() {
+    let Some(server) = available(GcsServer::start()) else { return };
+    let copy = |store: &str| {
+        let mut command = Command::new(programs::whimbrel());
+        command.args(["checkpoint", "copy", &format!("{store}/r"), &format!("{store}/copy"), "--yes"]);
+        command
+    };
+    Matrix::of_kills_of(copy, Act::Copy, &server, program()).run();
 }
 
 #[test]
