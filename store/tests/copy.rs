@@ -7,12 +7,15 @@ use std::{fs, time::Duration};
 
 use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint, restored};
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, MirrorError, Mode, Office, Record, Relation,
-    ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
+    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Office, Record,
+    Relation, ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
     Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
+
+/// One pack after another, so that checkpoints are whole in the order in which they were begun.
+const IN_TURN: Limits = Limits { concurrency: 1, ..SMALL_PACKS };
 
 fn stopped(step: u64) -> Record {
     Record::Stopped(Stopped { step, reason: "asked to".into() })
@@ -57,7 +60,7 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
     let expected = plan.to_move;
     let mut progress = Vec::new();
-    let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |event| progress.push(event)).await.unwrap();
+    let copied = plan.carry_out("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
     assert_eq!((&copied.committed[..], copied.moved, copied.output), (&[30, 20, 10][..], expected, 1));
     let moved = progress.iter().filter(|event| matches!(event, CopyProgress::Moved { .. })).count();
     assert_eq!(moved, expected.packs);
@@ -186,7 +189,7 @@ async fn damage_is_named_and_not_spread() {
 async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
     let there = empty();
-    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, IN_TURN);
     let lag = replicator.lag(office.history()).await.unwrap();
     assert_eq!((lag.newest, lag.steps()), (None, 30));
     let mut order = Vec::new();
@@ -215,6 +218,26 @@ async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 40);
     collect(&mut office, &KEEP_TWO).await.unwrap();
     assert_eq!(steps(&scene.run()).await, steps(&there.run()).await);
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_late_keeps_what_one_that_was_always_there_keeps() {
+    let (scene, mut office) = with_checkpoints(&[]).await;
+    let (always, late) = (empty(), empty());
+    let retention = Retention { every: Some(KeepEvery::Steps(20)), ..KEEP_TWO };
+    let replicator =
+        |there: &Scene| Replicator::new(&scene.run(), &there.run(), "c", retention.clone(), SMALL_PACKS);
+    let mut following = replicator(&always);
+    for step in [10, 25, 30, 45, 50, 65, 70, 75] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+        collect(&mut office, &retention).await.unwrap();
+        following.replicate(office.history(), &mut |_| {}).await.unwrap();
+    }
+    replicator(&late).replicate(office.history(), &mut |_| {}).await.unwrap();
+    for there in [&scene, &always, &late] {
+        assert_eq!(steps(&there.run()).await, [25, 45, 65, 70, 75]);
+        assert_whole(&there.run()).await;
+    }
 }
 
 #[tokio::test]
