@@ -27,6 +27,8 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 /// For a call to be answered, as the protocol says.
 const ANSWER: Duration = Duration::from_secs(30);
+/// For a run to be opened: its stores are tried, and a newer checkpoint may be fetched from one of them.
+const OPENING: Duration = Duration::from_secs(900);
 /// A connection on which nothing comes is asked this often whether it lives, and given as long again to say so.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -153,7 +155,7 @@ impl Client {
         };
         let request = v1::SubmitRequest { what: Some(what) };
         let Self { address, runs } = self;
-        answer(address, words, runs.submit(request)).await
+        answer_within(OPENING, address, words, runs.submit(request)).await
     }
 
     /// How all runs stand.
@@ -213,9 +215,19 @@ async fn answer<T>(
     what: String,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, ClientError> {
+    answer_within(ANSWER, address, what, call).await
+}
+
+/// The same, with another deadline.
+async fn answer_within<T>(
+    deadline: Duration,
+    address: &HostPort,
+    what: String,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, ClientError> {
     let late =
-        || Status::deadline_exceeded(format!("{address} gave no answer within {} s", ANSWER.as_secs()));
-    let answer = timeout(ANSWER, call).await.unwrap_or_else(|_| Err(late()));
+        || Status::deadline_exceeded(format!("{address} gave no answer within {} s", deadline.as_secs()));
+    let answer = timeout(deadline, call).await.unwrap_or_else(|_| Err(late()));
     let failed = |status| ClientError::Call { what, address: address.clone(), status: Box::new(status) };
     answer.map(Response::into_inner).map_err(failed)
 }

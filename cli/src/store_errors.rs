@@ -3,7 +3,8 @@
 use object_store::Error as Refusal;
 use whimbrel_store::{
     AppendError, CollectError, CommitError, CopyError, CreateError, LogError, MirrorError, OfficeError,
-    OpenError, ProbeError, ReadManifestError, RestoreError, SaveError, StoreError, VerifyError,
+    OpenError, ProbeError, ReadManifestError, Refusal as Meaning, RestoreError, SaveError, StoreError,
+    VerifyError,
     diff::DiffError,
     interop::{ExportError, ImportError, ModelError},
 };
@@ -44,7 +45,9 @@ impl From<OpenError> for Failure {
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
         let code = match &error {
-            ProbeError::Lacks { source, .. } => code(source),
+            ProbeError::Lacks { refusal: Meaning::Unreachable, .. } => Code::Unreachable,
+            ProbeError::Lacks { refusal: Meaning::Other, source, .. } => code(source),
+            ProbeError::Lacks { .. } => Code::BadInput,
             ProbeError::Overwrites { .. } | ProbeError::Forgets { .. } => Code::BadInput,
         };
         Self::new(code, error)

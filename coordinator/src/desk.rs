@@ -5,16 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 use whimbrel_core::Formation;
 use whimbrel_plan::{Generation, RunId, WorkerId};
 use whimbrel_proto::{border::WireError, v1};
 use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
-use whimbrel_store::RunDir;
+use whimbrel_store::{RunDir, Sources};
 
-use crate::{input::WorkerLink, recorder::Task, scribe::Scribe};
+use crate::{input::WorkerLink, recorder::Task, replication::Standing, scribe::Scribe};
 
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
@@ -47,8 +47,16 @@ pub(crate) struct Desk {
     /// What rank 0 said of the step that the core is hearing of.
     pub(crate) step: Option<v1::StepApplied>,
     last_step: Option<Instant>,
-    /// The URI of the newest checkpoint, with its step.
+    /// The step of the newest checkpoint.
     pub(crate) checkpoint: Option<u64>,
+    /// The run's directory and its replicas, for workers to read from.
+    sources: Sources,
+    /// How the replicas stand.
+    standings: Vec<watch::Receiver<Standing>>,
+    /// The end is written, and the replicas are waited for.
+    pub(crate) parting: bool,
+    /// What was found when the run was opened, for the first who watches it.
+    untold: Vec<String>,
 }
 
 /// The slices of a checkpoint that have come.
@@ -62,7 +70,7 @@ struct Slices {
 impl Desk {
     pub(crate) fn new(
         spec: RunSpec,
-        dir: RunDir,
+        sources: Sources,
         epoch: u64,
         scribe: Scribe,
         recorder: mpsc::UnboundedSender<Task>,
@@ -70,7 +78,11 @@ impl Desk {
     ) -> Self {
         Self {
             spec,
-            dir,
+            dir: sources.primary().clone(),
+            sources,
+            standings: Vec::new(),
+            parting: false,
+            untold: Vec::new(),
             epoch,
             opened: Instant::now(),
             links: BTreeMap::new(),
@@ -88,6 +100,16 @@ impl Desk {
         }
     }
 
+    /// Takes note of the replicas, and of what the opening of the run found that is to be said aloud.
+    pub(crate) fn with_replicas(self, standings: Vec<watch::Receiver<Standing>>, found: Vec<String>) -> Self {
+        Self { standings, untold: found, ..self }
+    }
+
+    /// How the replicas stand.
+    pub(crate) fn replicas(&self) -> Vec<v1::ReplicaStatus> {
+        self.standings.iter().map(|standing| standing.borrow().status(self.checkpoint)).collect()
+    }
+
     /// Tells watchers.
     pub(crate) fn tell(&self, event: v1::run_event::Event) {
         if let Some(events) = &self.events {
@@ -97,11 +119,15 @@ impl Desk {
     }
 
     /// What happens from now on; at once at its end if the run has ended here.
-    pub(crate) fn watch(&self) -> broadcast::Receiver<v1::RunEvent> {
-        match &self.events {
+    pub(crate) fn watch(&mut self) -> broadcast::Receiver<v1::RunEvent> {
+        let events = match &self.events {
             Some(events) => events.subscribe(),
-            None => broadcast::channel(1).1,
+            None => return broadcast::channel(1).1,
+        };
+        for text in std::mem::take(&mut self.untold) {
+            self.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
         }
+        events
     }
 
     /// Lets go of the run: watchers' streams end, and the recorder once it has done what it was told.
@@ -158,7 +184,7 @@ impl Desk {
             }
             .into(),
             step_timeout_ms: millis(self.spec.workers.step_timeout),
-            replicas: Vec::new(),
+            replicas: self.sources.all().skip(1).map(|replica| replica.uri().to_owned()).collect(),
             bandwidth: self.spec.checkpoint.bandwidth.map(|bandwidth| bandwidth.bytes_per_second().get()),
         })
     }
@@ -267,7 +293,7 @@ impl Desk {
 
     /// The URI of the newest checkpoint, or nothing.
     pub(crate) fn checkpoint_uri(&self) -> String {
-        self.checkpoint.map(|step| self.dir.uri_at(step)).unwrap_or_default()
+        self.checkpoint.map(|step| self.dir.checkpoint_uri(step)).unwrap_or_default()
     }
 
     pub(crate) fn id(&self) -> &RunId {

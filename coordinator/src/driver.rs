@@ -20,13 +20,14 @@ use tonic::Status;
 use whimbrel_core::{Core, Event, Phase, RunEvent, SaveCost, Timing};
 use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::{border, v1};
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{Mode, Sources, Store};
 
 use crate::{
     desk::{Desk, seconds},
     input::{Input, Inputs, NodeLink, Reply},
     opening::{self, Opened, SubmitError},
     recorder,
+    replication::{Keeping, Replication},
     scribe::{self, Scribe},
     wire,
 };
@@ -41,7 +42,7 @@ const LONGEST_STEP: Duration = Duration::from_secs(1);
 /// Once told to shut down, runs have this long to save a checkpoint and stop: longer than the core gives them.
 const DRAIN: Duration = Duration::from_secs(180);
 /// Once told to shut down, what is still on its way to the store has this long to arrive there.
-const SETTLE: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(60);
 
 /// Owns the core, the links to agents and workers, and a desk for each run.
 #[derive(Debug)]
@@ -184,7 +185,7 @@ impl Driver {
             }
             Input::Watch(run, reply) => {
                 // Of a run that nobody here works on there is nothing to come.
-                let events = self.desks.get(&run).map_or_else(|| broadcast::channel(1).1, Desk::watch);
+                let events = self.desks.get_mut(&run).map_or_else(|| broadcast::channel(1).1, Desk::watch);
                 reply.send(self.status(&run).map(|status| (status, events))).ok();
             }
             Input::Logs(run, reply) => {
@@ -213,6 +214,26 @@ impl Driver {
                 self.of_run(run, RunEvent::WorkerParted { worker });
             }
             Input::Recorded(run, event) => self.of_run(run, event),
+            Input::OfTerm(run, epoch, event) => {
+                if self.desks.get(&run).is_some_and(|desk| desk.epoch == epoch) {
+                    self.of_run(run, event);
+                }
+            }
+            Input::Tell(run, epoch, event) => {
+                if let Some(desk) = self.desks.get(&run).filter(|desk| desk.epoch == epoch) {
+                    executing::say(&run, &event);
+                    desk.tell(event);
+                }
+            }
+            Input::Parting(run, epoch) => {
+                if let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch)
+                    && !desk.replicas().is_empty()
+                {
+                    desk.parting = true;
+                    let (phase, detail) = (v1::Phase::Stopping.into(), wire::PARTING.to_owned());
+                    desk.tell(v1::run_event::Event::Phase(v1::PhaseEvent { phase, detail }));
+                }
+            }
             Input::Committed(run, event) => {
                 let (step, manifest) = (event.step, event.manifest.clone());
                 let cost =
@@ -285,19 +306,40 @@ impl Driver {
         reply: Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
     ) {
         let opened = opened.and_then(|opened| self.admit(opened));
-        let answer = opened.map(|Opened { dir, spec, office, start, past }| {
+        let answer = opened.map(|Opened { dir, spec, office, start, past, replicas, found }| {
             let (id, epoch) = (dir.id().clone(), office.epoch());
             let response =
                 v1::SubmitResponse { run: id.to_string(), uri: dir.uri().to_owned(), step: start.step() };
             let (orders, tasks) = mpsc::unbounded_channel();
             let (scribe, writing) = Scribe::new(dir.clone(), epoch);
             self.tasks.spawn(writing);
-            let keep = spec.checkpoint.keep.last;
-            self.tasks.spawn(recorder::record(office, keep, self.inputs.clone(), tasks));
+            let inputs = self.inputs.clone();
+            let keeping = Keeping {
+                run: dir.clone(),
+                epoch,
+                who: self.name.clone(),
+                retention: opening::retention(&spec),
+                limits: opening::limits(&spec),
+                inputs: inputs.clone(),
+            };
+            let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
+            let sources = dirs.fold(Sources::new(dir), Sources::with_replica);
+            let replication = Replication::start(&keeping, office.history(), replicas, &mut self.tasks);
+            let standings = replication.standings();
+            let retention = keeping.retention;
+            self.tasks.spawn(recorder::record(
+                office,
+                sources.clone(),
+                retention,
+                replication,
+                inputs,
+                tasks,
+            ));
             let facts = opening::facts(&spec);
             let checkpoint = matches!(start, whimbrel_core::Start::Checkpoint { .. }).then(|| start.step());
             self.archive.remove(&id);
-            self.desks.insert(id.clone(), Desk::new(spec, dir, epoch, scribe, orders, checkpoint));
+            let desk = Desk::new(spec, sources, epoch, scribe, orders, checkpoint);
+            self.desks.insert(id.clone(), desk.with_replicas(standings, found));
             tracing::info!(run = %id, epoch, step = start.step(), "office taken");
             self.decide(Event::RunOpened { run: id, facts, epoch, start, past });
             response

@@ -90,6 +90,12 @@ pub(crate) enum Input {
     WorkerGone(RunId, WorkerId, String),
     /// A run's recorder has done something, or failed to.
     Recorded(RunId, RunEvent),
+    /// What one of a run's tasks found out under that epoch; of no meaning under a later one.
+    OfTerm(RunId, u64, RunEvent),
+    /// Watchers of a run are to be told of this, if it is still held under that epoch.
+    Tell(RunId, u64, v1::run_event::Event),
+    /// The run's end is written, and its replicas are waited for.
+    Parting(RunId, u64),
     /// A run's recorder has committed a checkpoint.
     Committed(RunId, v1::CheckpointEvent),
     /// Stop all runs where they can be taken up again, then answer and end.

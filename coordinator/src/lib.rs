@@ -14,6 +14,7 @@
 //! - `desk` is what the driver keeps of a run beside the core: its links, its slices, its watchers;
 //! - `opening` submits, resumes and adopts runs;
 //! - `recorder` is the one task that holds a run's office, and so writes its log;
+//! - `replicas` opens the other stores of a run and compares their logs; `replication` keeps them in step behind it;
 //! - `scribe` keeps what workers print;
 //! - `wire` says to watchers what the core has to say;
 //! - [`Token`] is what callers from beyond loopback must show.
@@ -24,6 +25,8 @@ mod driver;
 mod input;
 mod opening;
 mod recorder;
+mod replicas;
+mod replication;
 mod scribe;
 mod server;
 mod services;
@@ -31,6 +34,7 @@ mod token;
 mod wire;
 
 pub use opening::{SubmitError, new_run_id};
+pub use replicas::{ReplicaError, WentOn};
 pub use server::{Coordinator, ServeError, Settings, StartError};
 pub use token::{Token, TokenError};
 pub use whimbrel_core::Timing;

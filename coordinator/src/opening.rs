@@ -6,13 +6,16 @@ use tonic::Status;
 use whimbrel_core::{CheckpointEvery, Past, RunFacts, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_spec::{self as spec, Every, Mistakes, RunSpec};
+use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, Mistakes, RunSpec};
 use whimbrel_store::{
-    AppendError, CreateError, Ended, Entry, History, LogError, Mode, Office, OfficeError, Outcome,
-    ProbeError, Record, RunDir, Store, StoreError,
+    AppendError, CreateError, Ended, Entry, History, KeepEvery, Limits, LogError, Mode, Office, OfficeError,
+    Outcome, ProbeError, Record, Retention, RunDir, Store, StoreError,
 };
 
-use crate::input::{Input, Inputs};
+use crate::{
+    input::{Input, Inputs},
+    replicas::{self, Replica, ReplicaError, WentOn},
+};
 
 /// Runs that the store did not answer for at the start are tried again after this long.
 const ADOPT_AGAIN: Duration = Duration::from_secs(5);
@@ -25,6 +28,9 @@ pub(crate) struct Opened {
     pub(crate) office: Office,
     pub(crate) start: Start,
     pub(crate) past: Past,
+    pub(crate) replicas: Vec<Replica>,
+    /// What is to be said aloud of the opening.
+    pub(crate) found: Vec<String>,
 }
 
 /// A run cannot be submitted or resumed.
@@ -47,6 +53,12 @@ pub enum SubmitError {
     /// The store will not do.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// A replica will not do.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// It went on in another of its stores.
+    #[error(transparent)]
+    WentOn(#[from] WentOn),
     /// The store's runs could not be listed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -87,6 +99,8 @@ impl From<SubmitError> for Status {
             SubmitError::Name(_) => Self::internal(text),
             SubmitError::StoredSpec { .. }
             | SubmitError::Probe(_)
+            | SubmitError::Replica(_)
+            | SubmitError::WentOn(_)
             | SubmitError::Store(_)
             | SubmitError::Create(_)
             | SubmitError::Log(_)
@@ -104,13 +118,17 @@ pub(crate) async fn submit(
     submitter: Mode,
     coordinator: &str,
 ) -> Result<Opened, SubmitError> {
-    let spec = RunSpec::parse("the run spec", text, &[])?;
+    let mut spec = RunSpec::parse("the run spec", text, &[])?;
     store.probe().await?;
+    let replicas = replicas::submitted(store, &mut spec).await?;
     let id = new_run_id(&spec.name)?;
     let dir = store.run(&id);
+    let in_it = |replica: Store| Replica { store: replica.uri().to_owned(), dir: Some(replica.run(&id)) };
+    let replicas = replicas.into_iter().map(in_it).collect();
     dir.create(&spec.to_toml(), submitter).await?;
     let office = dir.take_office(coordinator).await?;
-    Ok(Opened { dir, spec, office, start: Start::Initial, past: Past::default() })
+    let (start, past, found) = (Start::Initial, Past::default(), Vec::new());
+    Ok(Opened { dir, spec, office, start, past, replicas, found })
 }
 
 /// Takes the office of a run that is in the store.
@@ -126,19 +144,30 @@ pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Resul
         return Err(SubmitError::Over(id, outcome_word(outcome).to_owned()));
     }
     store.probe().await?;
-    take_over(dir, coordinator).await
+    take_over(store, dir, &history, coordinator).await
 }
 
-async fn take_over(dir: RunDir, coordinator: &str) -> Result<Opened, SubmitError> {
+/// Takes the office of a run whose log is `history`, unless it went on in another of its stores.
+async fn take_over(
+    store: &Store,
+    dir: RunDir,
+    history: &History,
+    coordinator: &str,
+) -> Result<Opened, SubmitError> {
+    let spec = stored_spec(dir.id(), history)?;
+    let replicas = replicas::of_run(store, dir.id(), &spec);
+    let found = replicas::compare(&dir, history, &replicas, coordinator).await?;
+    for text in &found {
+        tracing::warn!(run = %dir.id(), "{text}");
+    }
     // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
     let mut office = dir.take_office(coordinator).await?;
-    let spec = stored_spec(dir.id(), office.history())?;
     let start = newest(office.history());
     if office.history().stopped().is_some() {
         office.append(Record::Resumed { step: start.step() }).await?;
     }
     let past = past(office.history());
-    Ok(Opened { start, past, dir, spec, office })
+    Ok(Opened { start, past, dir, spec, office, replicas, found })
 }
 
 /// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
@@ -146,8 +175,9 @@ async fn take_over(dir: RunDir, coordinator: &str) -> Result<Opened, SubmitError
 pub(crate) fn past(history: &History) -> Past {
     let mut past = Past::default();
     let mut terms: Vec<&[Entry]> = Vec::new();
-    for term in history.entries().chunk_by(|_, next| !matches!(next.record, Record::Office { .. })) {
-        if term.first().is_some_and(|first| matches!(first.record, Record::Office { .. })) {
+    // Entries before the first office are of epoch 0; mirrors write in the epoch of whom they mirror.
+    for term in history.entries().chunk_by(|entry, next| entry.epoch == next.epoch) {
+        if term.first().is_some_and(|first| first.epoch > 0) {
             terms.push(term);
         }
     }
@@ -223,12 +253,22 @@ async fn adopt_each(store: &Store, coordinator: &str, inputs: &Inputs, runs: Vec
                 continue;
             }
         };
-        if history.submitter() == Mode::Embedded || history.ended().is_some() || history.stopped().is_some() {
+        if history.submitter() == Mode::Embedded
+            || history.mirrored().is_some()
+            || history.ended().is_some()
+            || history.stopped().is_some()
+        {
             inputs.send(Input::Archived(Box::new(archived(&dir, &history))));
             continue;
         }
-        match take_over(dir, coordinator).await {
+        match take_over(store, dir.clone(), &history, coordinator).await {
             Ok(opened) => inputs.send(Input::Opened(Box::new(Ok(opened)), None)),
+            Err(error @ SubmitError::WentOn(_)) => {
+                tracing::error!(run = %id, error = with_causes(&error), "it is not taken up");
+                let mut status = archived(&dir, &history);
+                status.detail = with_causes(&error);
+                inputs.send(Input::Archived(Box::new(status)));
+            }
             Err(error @ SubmitError::Office(_)) => {
                 tracing::error!(run = %id, error = with_causes(&error), "it cannot be taken up; trying again");
                 again.push(id);
@@ -257,6 +297,9 @@ fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
         }
         None => v1::Phase::Stopped,
     };
+    if let Some(mirror) = history.mirrored() {
+        detail = format!("a replica of {}", mirror.source);
+    }
     v1::RunStatus {
         run: dir.id().to_string(),
         name: spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
@@ -294,6 +337,22 @@ pub fn new_run_id(name: &str) -> Result<RunId, SubmitError> {
     getrandom::fill(&mut random).map_err(|error| SubmitError::Name(error.to_string()))?;
     let suffix: String = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
     format!("{name}-{suffix}").parse().map_err(|error| SubmitError::Name(format!("{error}")))
+}
+
+/// What a spec says of the checkpoints to keep.
+pub(crate) fn retention(spec: &RunSpec) -> Retention {
+    let Keep { last, every } = spec.checkpoint.keep;
+    let every = every.map(|every| match every {
+        Every::Steps(steps) => KeepEvery::Steps(steps),
+        Every::Time(time) => KeepEvery::Time(time),
+    });
+    Retention { last, every, ..Retention::default() }
+}
+
+/// What a spec says of how fast bytes are sent.
+pub(crate) fn limits(spec: &RunSpec) -> Limits {
+    let bandwidth = spec.checkpoint.bandwidth.map(Bandwidth::bytes_per_second);
+    Limits { bandwidth, ..Limits::default() }
 }
 
 /// The part of a spec that the core decides by.

@@ -11,16 +11,20 @@ use tokio::{
 };
 use whimbrel_core::{End, Outcome, RunEvent};
 use whimbrel_plan::RunId;
-use whimbrel_proto::{v1, with_causes};
+use whimbrel_proto::{
+    v1::{self, run_event::Event},
+    with_causes,
+};
 use whimbrel_state::{Hash, Manifest};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Stopped,
-    collect, commit, quarantine,
+    AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Sources,
+    Stopped, collect, commit, quarantine,
 };
 
 use crate::{
     input::{Input, Inputs},
     opening::newest,
+    replication::{Replication, Standing},
 };
 
 /// How often a recorder that has nothing to write looks whether it is still in office.
@@ -49,20 +53,22 @@ pub(crate) enum Task {
 /// Writes what it is told until the way to it is dropped, or the office is lost.
 pub(crate) async fn record(
     office: Office,
-    keep: u32,
+    sources: Sources,
+    retention: Retention,
+    replication: Replication,
     inputs: Inputs,
     mut tasks: mpsc::UnboundedReceiver<Task>,
 ) {
     let run = office.run().id().clone();
-    let retention = Retention { last: keep, ..Retention::default() };
-    let mut recorder = Recorder { run, office, retention, inputs };
+    let mut recorder = Recorder { run, office, sources, retention, replication, inputs, parted: false };
     loop {
         let carried_out = match timeout(LOOK, tasks.recv()).await {
             Ok(Some(task)) => recorder.carry_out(task).await,
-            Ok(None) => return,
+            Ok(None) => return recorder.let_go().await,
             Err(_) => recorder.look().await,
         };
         if let Err(lost) = carried_out {
+            recorder.replication.leave();
             recorder.say(RunEvent::OfficeLost { reason: lost.0 });
             return;
         }
@@ -75,8 +81,13 @@ struct OfficeLost(String);
 struct Recorder {
     run: RunId,
     office: Office,
+    /// The run's directory, and copies of it for what that lacks.
+    sources: Sources,
     retention: Retention,
+    replication: Replication,
     inputs: Inputs,
+    /// The replicas have been waited for.
+    parted: bool,
 }
 
 impl Recorder {
@@ -121,6 +132,7 @@ impl Recorder {
             Task::Quarantine { manifest, reason } => self.put_aside(manifest, reason).await,
             Task::End(end) => {
                 self.append(record_of(end)).await?;
+                self.part().await;
                 self.say(RunEvent::EndRecorded);
                 Ok(())
             }
@@ -140,7 +152,9 @@ impl Recorder {
                 let manifest = committed.manifest;
                 let event = v1::CheckpointEvent { step, manifest, bytes, seconds, blocked_seconds };
                 self.inputs.send(Input::Committed(self.run.clone(), event));
-                self.tidy().await
+                let tidied = self.tidy().await;
+                self.replication.publish(self.office.history());
+                tidied
             }
             Err(CommitError::Append(error @ AppendError::Fenced { .. })) => {
                 Err(OfficeLost(error.to_string()))
@@ -154,7 +168,7 @@ impl Recorder {
 
     async fn put_aside(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
         // Which of its packs is bad is found out by reading them: the worker that noticed names one at most.
-        let suspects = match self.office.run().manifest(&name).await {
+        let suspects = match self.sources.manifest(&name).await {
             Ok(manifest) => manifest.packs,
             Err(_) => Vec::new(),
         };
@@ -168,8 +182,37 @@ impl Recorder {
             attempts += 1;
             sleep(AGAIN).await;
         }
+        self.replication.publish(self.office.history());
         self.say(RunEvent::Quarantined { start: newest(self.office.history()) });
         Ok(())
+    }
+
+    /// Waits for the replicas to get the last of the run, and says which did not.
+    async fn part(&mut self) {
+        self.parted = true;
+        let (run, epoch) = (&self.run, self.office.epoch());
+        self.inputs.send(Input::Parting(run.clone(), epoch));
+        for Standing { uri, trouble, .. } in self.replication.finish(self.office.history()).await {
+            let why = trouble.unwrap_or_else(|| "it is not done yet".to_owned());
+            let from = self.office.run().uri();
+            let text = format!(
+                "the replica {uri} is not in step with the run, which has ended: {why}; \
+                 `whimbrel checkpoint copy {from} {uri}` brings it what it lacks"
+            );
+            let warning = v1::WarningEvent { text, tail: Vec::new() };
+            self.inputs.send(Input::Tell(run.clone(), epoch, Event::Warning(warning)));
+        }
+    }
+
+    /// Nothing more is to be written. A run that goes on under another coordinator has its replicas in step until then,
+    /// if the time for a shutdown is enough.
+    async fn let_go(self) {
+        if self.parted {
+            return;
+        }
+        for Standing { uri, trouble, .. } in self.replication.finish(self.office.history()).await {
+            tracing::warn!(run = %self.run, replica = uri, trouble, "it is not in step with the run that is let go of");
+        }
     }
 
     /// Deletes checkpoints that need not be kept. A failure is no reason to stop training: the next time tries again.

@@ -8,6 +8,9 @@ use whimbrel_proto::v1::{self, run_event::Event};
 
 use crate::desk::Desk;
 
+/// What a run does whose end is written.
+pub(crate) const PARTING: &str = "its replicas get what they lack of it";
+
 /// How a run stands.
 pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> String) -> v1::RunStatus {
     let workers = view.workers.into_iter().map(|worker| v1::WorkerStatus {
@@ -23,7 +26,7 @@ pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> S
         name: desk.spec.name.clone(),
         uri: desk.dir.uri().to_owned(),
         phase: phase(view.phase).into(),
-        detail: view.detail,
+        detail: if desk.parting && view.phase == Phase::Stopping { PARTING.to_owned() } else { view.detail },
         step: view.step,
         steps: desk.spec.train.steps,
         generation: view.generation,
@@ -35,7 +38,7 @@ pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> S
         workers_min: desk.spec.workers.min,
         workers_max: desk.spec.workers.max,
         interval: view.interval.map_or_else(|| desk.spec.checkpoint.every.to_string(), interval),
-        replicas: Vec::new(),
+        replicas: desk.replicas(),
         save_failure: view
             .save_failure
             .map(|failure| format!("step {}: {}", failure.step, failure.reason))
@@ -106,7 +109,7 @@ fn ended(desk: &Desk, end: End) -> v1::EndedEvent {
         tail: end.tail,
         checkpoint: desk.checkpoint_uri(),
         seconds: desk.opened.elapsed().as_secs_f64(),
-        replicas: Vec::new(),
+        replicas: desk.replicas(),
     }
 }
 

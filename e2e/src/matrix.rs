@@ -6,10 +6,13 @@
 //! there, and the run goes on.
 
 use std::{
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -18,13 +21,14 @@ use std::{
 use rustix::process::Signal;
 use whimbrel_testbed::{
     Server,
-    proxy::{Fault, FaultProxy, Operation, Then},
+    proxy::{Fault, FaultProxy, Operation, Part, Seen, Then, Verb},
     server::BUCKET,
 };
 
 use crate::{
     player::{Played, Player},
-    process,
+    process::{self, Process},
+    run::PATIENCE,
     story::{Act, Ending},
 };
 
@@ -57,15 +61,20 @@ pub struct Case {
 pub struct Matrix<'a> {
     server: &'a dyn Server,
     program: PathBuf,
+    command: Option<CommandOn>,
     /// Part of the names of its stores, so that several can be tried on one server.
     name: &'static str,
     cases: Vec<Case>,
     operations: usize,
 }
 
+/// A command that does on a store what an act does.
+pub type CommandOn = fn(&str) -> Command;
+
 /// A proxy, a program behind it, and one that reaches the server without it.
 struct Lane {
     program: PathBuf,
+    command: Option<CommandOn>,
     environment: Vec<(&'static str, String)>,
     store: String,
     proxy: FaultProxy,
@@ -105,8 +114,8 @@ impl std::fmt::Debug for Matrix<'_> {
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.blow {
-            Blow::Fault(fault) => write!(f, "{}: {fault:?} at {}", self.act, self.operation),
-            blow => write!(f, "{}: {blow:?} at {}", self.act, self.operation),
+            Blow::Fault(fault) => write!(f, "{:?}: {fault:?} at {}", self.act, self.operation),
+            blow => write!(f, "{:?}: {blow:?} at {}", self.act, self.operation),
         }
     }
 }
@@ -115,14 +124,20 @@ impl<'a> Matrix<'a> {
     /// Plays the acts once on a server, by the program `store-story`, and finds the faults that concern each operation
     /// seen.
     pub fn of_faults(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
-        Self::learn("fault", server, program, acts, |seen| {
+        Self::learn("fault", server, program, acts, None, |seen| {
             Fault::ALL.into_iter().filter(|fault| fault.concerns(seen)).map(Blow::Fault).collect()
         })
     }
 
     /// The same with the program killed before and after each operation.
     pub fn of_kills(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
-        Self::learn("kill", server, program, acts, |_| vec![Blow::KillBefore, Blow::KillAfter])
+        Self::learn("kill", server, program, acts, None, |_| vec![Blow::KillBefore, Blow::KillAfter])
+    }
+
+    /// The same with a command killed that does what `act` does.
+    pub fn of_kills_of(command: CommandOn, act: Act, server: &'a dyn Server, program: &Path) -> Self {
+        let kills = |_: &Seen| vec![Blow::KillBefore, Blow::KillAfter];
+        Self::learn("command", server, program, &[act], Some(command), kills)
     }
 
     fn learn(
@@ -130,14 +145,19 @@ impl<'a> Matrix<'a> {
         server: &'a dyn Server,
         program: &Path,
         acts: &[Act],
-        blows: impl Fn(&whimbrel_testbed::proxy::Seen) -> Vec<Blow>,
+        command: Option<CommandOn>,
+        blows: impl Fn(&Seen) -> Vec<Blow>,
     ) -> Self {
-        let mut matrix = Self { server, program: program.to_owned(), name, cases: Vec::new(), operations: 0 };
-        let mut lane = Lane::new(server, program);
+        let mut matrix =
+            Self { server, program: program.to_owned(), command, name, cases: Vec::new(), operations: 0 };
+        let mut lane = Lane::new(server, program, command);
         for (number, &act) in acts.iter().enumerate() {
             let store = lane.prepare(&format!("{name}-learnt-{number}"), act);
-            let played = lane.actor.play(act, &store);
-            assert_eq!(played.ending, Ending::Done, "{act}, undisturbed");
+            let ending = match command {
+                Some(command) => lane.run(command, &store),
+                None => lane.actor.play(act, &store).ending,
+            };
+            assert_eq!(ending, Ending::Done, "{act:?}, undisturbed");
             for seen in lane.proxy.seen() {
                 matrix.operations += 1;
                 let case = |blow| Case { act, operation: seen.operation.clone(), blow };
@@ -147,10 +167,18 @@ impl<'a> Matrix<'a> {
         matrix
     }
 
-    /// Leaves `cases` of them, drawn by a seed.
+    /// Leaves `cases` of them, drawn by a seed, as many of each operation.
     pub fn sample(mut self, cases: usize, seed: u64) -> Self {
         fastrand::Rng::with_seed(seed).shuffle(&mut self.cases);
-        self.cases.truncate(cases);
+        let mut drawn: HashMap<String, usize> = HashMap::new();
+        let mut rounds: Vec<(usize, Case)> = Vec::new();
+        for case in self.cases {
+            let round = drawn.entry(format!("{:?} {}", case.act, case.operation)).or_default();
+            rounds.push((*round, case));
+            *round += 1;
+        }
+        rounds.sort_by_key(|(round, _)| *round);
+        self.cases = rounds.into_iter().map(|(_, case)| case).take(cases).collect();
         self
     }
 
@@ -167,7 +195,8 @@ impl<'a> Matrix<'a> {
         let started = Instant::now();
         let next = AtomicUsize::new(0);
         let wrong = Mutex::new(Vec::new());
-        let lanes: Vec<Lane> = (0..LANES).map(|_| Lane::new(self.server, &self.program)).collect();
+        let lanes: Vec<Lane> =
+            (0..LANES).map(|_| Lane::new(self.server, &self.program, self.command)).collect();
         let (cases, name) = (&self.cases, self.name);
         thread::scope(|scope| {
             for mut lane in lanes {
@@ -203,11 +232,12 @@ impl<'a> Matrix<'a> {
 }
 
 impl Lane {
-    fn new(server: &dyn Server, program: &Path) -> Self {
+    fn new(server: &dyn Server, program: &Path, command: Option<CommandOn>) -> Self {
         let proxy = FaultProxy::start(server.address(), BUCKET);
         let environment = server.environment_at(proxy.address());
         Self {
             program: program.to_owned(),
+            command,
             // The prefix is put in for each case.
             store: server.store_uri("PREFIX"),
             actor: Player::start(program, &environment),
@@ -253,6 +283,9 @@ impl Lane {
         if self.proxy.happened() != 1 {
             return Err(format!("the operation did not come: {:?}", self.proxy.seen()));
         }
+        if let Some(command) = self.command {
+            self.run_again(command, &store)?;
+        }
         let damaged = case.blow == Blow::Fault(Fault::FlippedRequest);
         let epilogue = case.act.epilogue(played.acknowledged, damaged);
         self.look(epilogue, &store)
@@ -268,22 +301,78 @@ impl Lane {
     fn look(&mut self, epilogue: Act, store: &str) -> Result<(), String> {
         match self.stage.play(epilogue, store).ending {
             Ending::Done => Ok(()),
-            other => Err(format!("then {epilogue}: {other:?}")),
+            other => Err(format!("then {epilogue:?}: {other:?}")),
         }
     }
 
     fn play_and_kill(&self, case: &Case, store: &str) -> Played {
-        let mut victim = Player::start(&self.program, &self.environment);
-        let (id, at) = (victim.process().id(), case.operation.clone());
+        let kill = self.kill_at(case);
+        match self.command {
+            Some(command) => {
+                let mut victim = self.start(command, store);
+                kill.send(victim.id()).unwrap();
+                Played { acknowledged: None, ending: ending(&mut victim) }
+            }
+            None => {
+                let mut victim = Player::start(&self.program, &self.environment);
+                kill.send(victim.process().id()).unwrap();
+                victim.play(case.act, store)
+            }
+        }
+    }
+
+    /// Has the process whose id is sent killed at the operation of a case.
+    fn kill_at(&self, case: &Case) -> Sender<u32> {
+        let at = case.operation.clone();
         let wanted = move |operation: &Operation, _: &bytes::Bytes| *operation == at;
+        let (sender, victim) = channel();
         let kill = move |_: &Operation| {
-            process::signal(id, Signal::KILL);
+            process::signal(victim.recv().unwrap(), Signal::KILL);
             Then::Cut
         };
         match case.blow {
             Blow::KillBefore => self.proxy.before(wanted, kill),
             _ => self.proxy.after(wanted, kill),
         }
-        victim.play(case.act, store)
+        sender
+    }
+
+    /// Starts a command on a store, through the proxy.
+    fn start(&self, command: CommandOn, store: &str) -> Process {
+        let mut command = command(store);
+        command.envs(self.environment.iter().cloned());
+        Process::start(command)
+    }
+
+    /// Runs a command to its end.
+    fn run(&self, command: CommandOn, store: &str) -> Ending {
+        ending(&mut self.start(command, store))
+    }
+
+    /// Runs a command again that was killed: it succeeds, and puts no pack that had arrived.
+    fn run_again(&self, command: CommandOn, store: &str) -> Result<(), String> {
+        let puts = |seen: &Seen| seen.operation.verb == Verb::Put && seen.operation.part() == Part::Packs;
+        let first = self.proxy.seen();
+        let arrived =
+            first.iter().filter(|seen| puts(seen) && seen.status.is_some_and(|status| status < 300));
+        let arrived: HashSet<_> = arrived.map(|seen| &seen.operation.name).collect();
+        match self.run(command, store) {
+            Ending::Done => {}
+            other => return Err(format!("the next attempt: {other:?}")),
+        }
+        let again = self.proxy.seen();
+        match again[first.len()..].iter().find(|seen| puts(seen) && arrived.contains(&seen.operation.name)) {
+            Some(seen) => Err(format!("{} had arrived, and was put again", seen.operation)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Waits for a command's end.
+fn ending(process: &mut Process) -> Ending {
+    match process.wait(PATIENCE).code() {
+        Some(0) => Ending::Done,
+        Some(code) => Ending::Failed(format!("exit code {code}: {}", process.errors())),
+        None => Ending::Died,
     }
 }

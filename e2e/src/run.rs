@@ -48,7 +48,12 @@ pub fn command(spec: &Spec, folder: &Path, arguments: &[&str]) -> Command {
 impl Run {
     /// Starts it.
     pub fn start(spec: &Spec, folder: &Path, arguments: &[&str]) -> Self {
-        Self { process: Process::start(command(spec, folder, arguments)), events: Vec::new() }
+        Self::start_by(command(spec, folder, arguments))
+    }
+
+    /// Starts it by a command of the test's own, which has `--json` among its arguments.
+    pub fn start_by(command: Command) -> Self {
+        Self { process: Process::start(command), events: Vec::new() }
     }
 
     /// The process id of `whimbrel` itself.

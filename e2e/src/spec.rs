@@ -19,6 +19,8 @@ pub struct Spec {
     pub settings: String,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// What else is in `[checkpoint]`, in TOML.
+    pub checkpoint: String,
     /// Further tables, in TOML.
     pub more: String,
 }
@@ -33,6 +35,7 @@ impl Spec {
             steps,
             settings: "layers = 1\nheads = 2\nwidth = 32\ncontext = 32".into(),
             checkpoint_every: 10,
+            checkpoint: String::new(),
             more: String::new(),
         }
     }
@@ -53,8 +56,14 @@ impl Spec {
         let text = format!(
             "name = {:?}\n{setup}command = {:?}\n\n\
              [train]\nsteps = {}\nglobal_batch = 32\nshards = 16\nseed = 7\n\n[train.settings]\n{}\n\n\
-             [checkpoint]\nevery = \"{} steps\"\nkeep = 3\n\n{}\n",
-            self.name, self.command, self.steps, self.settings, self.checkpoint_every, self.more
+             [checkpoint]\nevery = \"{} steps\"\nkeep = 3\n{}\n\n{}\n",
+            self.name,
+            self.command,
+            self.steps,
+            self.settings,
+            self.checkpoint_every,
+            self.checkpoint,
+            self.more
         );
         let path = folder.join("run.toml");
         std::fs::write(&path, text).unwrap();

@@ -108,7 +108,7 @@ fn a_trainer_that_panics_at_start_fails_the_run_with_its_message() {
 #[test]
 fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_checkpoint() {
     for (setting, words) in [("error_at", "no good, on purpose"), ("panic_at", "went wrong, on purpose")] {
-        let spec = Spec { checkpoint_every: 4, ..Spec::awkward(20, &format!("{setting} = 9")) };
+        let spec = Spec { checkpoint_every: 8, ..Spec::awkward(20, &format!("{setting} = 9")) };
         let outcome = undisturbed(&spec, &["--workers", "1"]);
         outcome.assert_failed();
         assert!(outcome.last().to_string().contains(words), "{:#}", outcome.last());

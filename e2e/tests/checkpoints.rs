@@ -161,3 +161,38 @@ fn a_copied_directory_is_the_run() {
     let outcome = Run::start(&Spec::small(STEPS), elsewhere.path(), &["--workers", "1"]).finish();
     assert_eq!(outcome.state(), expected);
 }
+
+#[test]
+fn a_store_that_refuses_for_a_while_costs_checkpoints_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = Spec { checkpoint_every: 20, ..Spec::small(1000) };
+    let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
+    run.until_checkpoint(20);
+    let packs = run_of(folder.path()).join("packs");
+    let away = folder.path().join("packs");
+    fs::rename(&packs, &away).unwrap();
+    fs::write(&packs, "no folder").unwrap();
+    // Which worker failed, on which object, and why: and training goes on meanwhile.
+    let warning = run.until("a word on the failure", |event| {
+        event["event"] == "warning" && event["text"].as_str().unwrap().contains("could not be saved")
+    });
+    let text = warning["text"].as_str().unwrap();
+    assert!(text.contains("worker w") && text.contains("/packs/") && text.contains("os error"), "{text}");
+    let step = run.events.iter().rev().find_map(|event| event["step"].as_u64()).unwrap();
+    run.until_step(step + 1);
+    fs::remove_file(&packs).unwrap();
+    fs::rename(&away, &packs).unwrap();
+    run.until_checkpoint(step);
+    let outcome = run.finish();
+    assert_eq!(outcome.state(), undisturbed(&spec, &["--workers", "1"]).state());
+}
+
+#[test]
+fn checkpoints_may_be_taken_as_often_as_is_cheapest() {
+    let arguments = ["--workers", "1", "--set", "checkpoint.every=auto"];
+    let outcome = undisturbed(&Spec::small(STEPS), &arguments);
+    let interval = outcome.events.iter().find(|event| event["event"] == "interval").unwrap();
+    let words = interval["words"].as_str().unwrap();
+    assert!(words.starts_with("auto: every ") && words.contains("√(2 × "), "{words}");
+    assert_eq!(outcome.state(), undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state());
+}

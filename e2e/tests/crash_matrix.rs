@@ -1,21 +1,23 @@
-//! Every fault, and a SIGKILL, at every operation on the store of a save, a commit, a collection and a restore. After
-//! each: no bad byte is loaded, the last good checkpoint is there, and the next attempt succeeds.
+//! Every fault, and a SIGKILL, at every operation on the store of a save, a commit, a collection, a restore, a copy, a
+//! replication and a take-over. After each: no bad byte is loaded, the last good checkpoint is there, and the next
+//! attempt succeeds.
 //!
-//! `WHIMBREL_MATRIX=wide` tries every case on the real servers as well, of which a sample is tried otherwise;
-//! `WHIMBREL_MATRIX_SEED` draws another sample.
+//! Which operations there are is found out by playing. The kills are tried at each; of the faults, and on the servers
+//! that take longer, as many as CI has time for, at each operation in turn. `WHIMBREL_MATRIX=wide` tries them all, and
+//! `WHIMBREL_MATRIX_SEED` draws others.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a test fails by panicking, and says what it drew"
 )]
 
-use std::{env, path::Path};
+use std::{env, path::Path, process::Command};
 
-use whimbrel_e2e::{matrix::Matrix, story::Act};
+use whimbrel_e2e::{matrix::Matrix, programs, story::Act};
 use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, available};
 
-const ACTS: [Act; 4] =
-    [Act::Live, Act::Restore, Act::Verify, Act::TakeOver { acknowledged: 10, damaged: false }];
+const ACTS: [Act; 6] = [Act::Live, Act::Restore, Act::Verify, Act::Copy, Act::Replicate, TAKE_OVER];
+const TAKE_OVER: Act = Act::TakeOver { acknowledged: 10, damaged: false };
 
 fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_store-story"))
@@ -39,13 +41,24 @@ fn on(server: &dyn Server) {
 #[test]
 fn every_fault_at_every_operation() {
     let Some(server) = available(GcsServer::start()) else { return };
-    Matrix::of_faults(&server, program(), &ACTS).run();
+    sampled(Matrix::of_faults(&server, program(), &ACTS), 800).run();
 }
 
 #[test]
 fn killed_before_and_after_every_operation() {
     let Some(server) = available(GcsServer::start()) else { return };
     Matrix::of_kills(&server, program(), &ACTS).run();
+}
+
+#[test]
+fn the_copy_command_killed_before_and_after_every_operation() {
+    let Some(server) = available(GcsServer::start()) else { return };
+    let copy = |store: &str| {
+        let mut command = Command::new(programs::whimbrel());
+        command.args(["checkpoint", "copy", &format!("{store}/r"), &format!("{store}/copy"), "--yes"]);
+        command
+    };
+    Matrix::of_kills_of(copy, Act::Copy, &server, program()).run();
 }
 
 #[test]

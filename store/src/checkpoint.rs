@@ -132,13 +132,20 @@ impl RunDir {
     pub(crate) async fn manifest_bytes(&self, name: &str) -> Result<Bytes, ReadManifestError> {
         let expected = hash(name).ok_or_else(|| ReadManifestError::Name { name: name.to_owned() })?;
         let object = || self.folder().uri_of(name);
-        let bytes = self.folder().get(name).await?;
-        let bytes = bytes.ok_or_else(|| ReadManifestError::Missing { object: object() })?;
-        let found = Hash::of(&bytes);
-        if found != expected {
-            return Err(ReadManifestError::Damaged { object: object(), found });
+        let mut attempts = 2;
+        loop {
+            let bytes = self.folder().get(name).await?;
+            let bytes = bytes.ok_or_else(|| ReadManifestError::Missing { object: object() })?;
+            let found = Hash::of(&bytes);
+            if found == expected {
+                return Ok(bytes);
+            }
+            // Read again before it is believed, as packs are: what the network did to it passes.
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(ReadManifestError::Damaged { object: object(), found });
+            }
         }
-        Ok(bytes)
     }
 }
 

@@ -193,7 +193,8 @@ impl BlockReader {
     /// The next block; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Block>, Unread> {
         while !self.wanted.is_empty() && self.hashing.len() < 2 {
-            self.receive().await?;
+            // Boxed, as what else awaits requests here: whoever reads packs has futures enough to carry.
+            Box::pin(self.receive()).await?;
         }
         let Some((index, hashing)) = self.hashing.pop_front() else { return Ok(None) };
         let range = self.pack.block(index);
@@ -210,7 +211,7 @@ impl BlockReader {
         // One permit at a time, or readers could wait for each other.
         self.body = None;
         let mut again = Self::new(&self.folder, &self.pack, index..index + 1, self.upper);
-        again.receive().await?;
+        Box::pin(again.receive()).await?;
         let Some((_, hashing)) = again.hashing.pop_front() else { return Ok(None) };
         match again.verified(index, hashing).await {
             Ok(block) => Ok(Some(block)),

@@ -295,16 +295,20 @@ impl History {
 
     /// The committed checkpoints, quarantined ones included and collected ones not; newest last.
     ///
-    /// A checkpoint that is committed once more counts as new: the state was computed and saved again, and found good.
+    /// A checkpoint that is committed once more is good again, whatever was found before, and as new as its newest commit:
+    /// a run that goes on from an earlier state, here or in a copy, may compute the same state again.
     /// Copies are in the order in which the checkpoints were made, whatever that in which they were copied.
     pub fn all_checkpoints(&self) -> Vec<CheckpointInfo> {
         let mut checkpoints: Vec<CheckpointInfo> = Vec::new();
         for entry in &self.entries {
             match &entry.record {
                 Record::Checkpoint { step, manifest, bytes, state, origin } => {
-                    checkpoints.retain(|known| known.manifest != *manifest);
                     let here = Origin { epoch: entry.epoch, entry: entry.number, time: entry.time };
+                    let before = checkpoints.iter().position(|known| known.manifest == *manifest);
+                    let before = before.map(|place| checkpoints.remove(place).origin);
+                    // A copy may bring a commit that is older than the one known.
                     let origin = origin.unwrap_or(here);
+                    let origin = before.map_or(origin, |before| before.max(origin));
                     checkpoints.push(CheckpointInfo {
                         step: *step,
                         manifest: manifest.clone(),
@@ -334,7 +338,17 @@ impl History {
 /// Reads entry `number`; `None` if there is none.
 pub(crate) async fn read_entry(folder: &Folder, number: u64) -> Result<Option<Entry>, LogError> {
     let name = entry::name(number);
-    let Some(bytes) = folder.get(&name).await? else { return Ok(None) };
-    let unusable = |source| LogError::Entry { object: folder.uri_of(&name), source };
-    Entry::decode(&bytes).map(Some).map_err(unusable)
+    let mut attempts = 2;
+    loop {
+        let Some(bytes) = folder.get(&name).await? else { return Ok(None) };
+        let error = match Entry::decode(&bytes) {
+            Ok(entry) => return Ok(Some(entry)),
+            Err(error) => error,
+        };
+        // Read again before it is believed, as packs are: what the network did to it passes.
+        attempts -= 1;
+        if attempts == 0 {
+            return Err(LogError::Entry { object: folder.uri_of(&name), source: error });
+        }
+    }
 }

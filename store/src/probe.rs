@@ -140,11 +140,19 @@ impl Store {
     }
 }
 
-/// Whether a request failed at the address at which clouds give machines their credentials.
+/// Whether it was the machine's metadata service, where clouds have their credentials, that failed, and not the store.
 fn is_about_metadata(error: &StoreError) -> bool {
-    let StoreError::Refused { source, .. } = error else { return true };
+    let StoreError::Refused { source, .. } = error else { return false };
     let text = format!("{source} {source:?}");
-    ["169.254.169.254", "metadata.google.internal", "169.254.170.2"].iter().any(|host| text.contains(host))
+    // Amazon's, of its machines and containers; Azure's; Google's.
+    let places = [
+        "/latest/api/token",
+        "/latest/meta-data/",
+        "169.254.170.2",
+        "/metadata/identity/",
+        "/computeMetadata/",
+    ];
+    places.iter().any(|place| text.contains(place))
 }
 
 /// What to do about a refusal, in the words of the cloud.

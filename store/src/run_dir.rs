@@ -31,12 +31,20 @@ impl RunDir {
         self.folder.uri()
     }
 
-    /// The URI of its checkpoint after `step`, which [`open_run`] takes as well. A store's options stay behind it.
-    pub fn uri_at(&self, step: u64) -> String {
-        match self.uri().split_once('?') {
-            Some((path, options)) if !self.uri().starts_with("file:") => format!("{path}@{step}?{options}"),
-            _ => format!("{}@{step}", self.uri()),
-        }
+    /// The URI of the run's checkpoint after `step`, which [`open_run`] takes.
+    pub fn checkpoint_uri(&self, step: u64) -> String {
+        let (path, query) = in_two(self.uri());
+        format!("{path}@{step}{query}")
+    }
+
+    /// The URI of the store that the run is in.
+    pub fn store_uri(&self) -> String {
+        let (path, query) = in_two(self.uri());
+        // The root folder's URI ends in a slash.
+        let store = path.strip_suffix(self.id.as_str()).map_or(path, |store| {
+            store.strip_suffix('/').filter(|store| !store.ends_with('/')).unwrap_or(store)
+        });
+        format!("{store}{query}")
     }
 
     pub(crate) fn folder(&self) -> &Folder {
@@ -63,11 +71,7 @@ pub fn open_run(uri: &str) -> Result<(RunDir, Option<u64>), OpenError> {
 
 /// The same with the credentials of an environment that need not be this process's.
 pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Option<u64>), OpenError> {
-    let is_in_cloud = uri.contains("://") && !uri.starts_with("file://");
-    let (path, query) = match uri.split_once('?') {
-        Some((path, query)) if is_in_cloud => (path, format!("?{query}")),
-        _ => (uri, String::new()),
-    };
+    let (path, query) = in_two(uri);
     let trimmed = path.trim_end_matches('/');
     let (store, run) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
     let told = || without_secrets(uri);
@@ -83,4 +87,14 @@ pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Opti
     let slash = if store.is_empty() || store.ends_with('/') { "/" } else { "" };
     let place = Place::parse(&format!("{store}{slash}{query}"))?;
     Ok((Store::open_at(place, environment, Missing::Refuse)?.run(&id), step))
+}
+
+/// What stands before a URI's query, and that with its question mark. The path of a folder has none: there a question
+/// mark is part of a name.
+fn in_two(uri: &str) -> (&str, &str) {
+    let is_in_cloud = uri.contains("://") && !uri.starts_with("file://");
+    match uri.find('?') {
+        Some(at) if is_in_cloud => uri.split_at(at),
+        _ => (uri, ""),
+    }
 }

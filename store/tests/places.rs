@@ -97,6 +97,9 @@ fn buckets_have_canonical_uris() {
         assert_eq!(Store::open_in(store.uri(), &environment).unwrap().uri(), store.uri());
         let (run, step) = open_run_in(at_step, &environment).unwrap();
         assert_eq!((run.uri(), step), (uri, Some(7)));
+        assert_eq!(run.store_uri(), store.uri());
+        let (_, step) = open_run_in(&run.checkpoint_uri(8), &environment).unwrap();
+        assert_eq!(step, Some(8));
     }
 }
 

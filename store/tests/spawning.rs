@@ -53,11 +53,11 @@ async fn copies_are_spawnable_too() {
     commit(&mut office, &manifest, None).await.unwrap();
     let copy = there.run();
     let plan = spawnable(plan_copy(&run, &copy, Which::All)).await.unwrap();
-    let copied = spawnable(plan.carry_out("c", &SMALL_PACKS, &mut |_| {})).await.unwrap();
+    let copied = Box::pin(spawnable(plan.carry_out("c", &SMALL_PACKS, &mut |_| {}))).await.unwrap();
     assert_eq!(copied.committed, [5]);
     let mut replicator = Replicator::new(&run, &replica.run(), "c", Retention::default(), SMALL_PACKS);
     spawnable(replicator.lag(office.history())).await.unwrap();
-    spawnable(replicator.replicate(office.history(), &mut |_| {})).await.unwrap();
+    Box::pin(spawnable(replicator.replicate(office.history(), &mut |_| {}))).await.unwrap();
     spawnable(collectable(&run, office.history(), &Retention::default())).await.unwrap();
     spawnable(copy.mirror(&run, office.history(), "c")).await.unwrap();
 }

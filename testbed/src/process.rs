@@ -18,10 +18,13 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Runs the program that follows in place of this shell, after leaving behind one that waits for the pipe's end. The
-/// server is halted while its folder goes, so that it puts nothing there meanwhile.
+/// server dies before its folder goes, so that it puts nothing there meanwhile.
+///
+/// The group is an orphan by then, and if something in it is stopped (by a test, say) the kernel hangs it up: the one that
+/// waits has to survive that.
 const WATCHED: &str = r#"
     exec 3<&0
-    (read -r _ <&3; kill -STOP $$; rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
+    (trap '' HUP; read -r _ <&3; kill -KILL $$; rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
     exec 3<&- </dev/null
     exec "$@"
 "#;

@@ -76,7 +76,7 @@ impl Session {
             }
         }
         tracing::info!(generation = number, rank, step, "member of a generation");
-        Ok(Some(Member { generation, rank, group, step, phase, asks_met: 0 }))
+        Ok(Some(Member { generation, rank, group, step, phase, asks_met: 0, save_postponed: false }))
     }
 
     /// Gives the state to members that lack it, or gets it from one that has it.

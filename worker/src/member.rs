@@ -20,6 +20,8 @@ pub(crate) struct Member {
     pub(crate) phase: Phase,
     /// Of the checkpoints that this generation was asked for, how many are taken.
     pub(crate) asks_met: u64,
+    /// A checkpoint is due, and was put off while somebody still uploads the one before.
+    pub(crate) save_postponed: bool,
 }
 
 impl Member {

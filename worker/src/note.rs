@@ -1,7 +1,7 @@
 //! The notes that travel with a step's gradients, and with an evaluation.
 //!
 //! They carry what all members must agree on without asking anybody: whether to halt or to take a checkpoint at the next
-//! step boundary, and the parts of a loss. Every member combines the notes of all ranks in rank order, so all come to the
+//! step boundary, whether somebody cannot take one yet, and the parts of a loss. Every member combines the notes of all ranks in rank order, so all come to the
 //! same bits and the same decision.
 
 use std::ops::Range;
@@ -10,6 +10,7 @@ use whimbrel_plan::Generation;
 
 const HALT: u8 = 1;
 const CHECKPOINT: u8 = 2;
+const BUSY: u8 = 4;
 
 /// What one member has to say about a step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +19,8 @@ pub(crate) struct StepNote {
     pub(crate) halt: bool,
     /// It was asked for a checkpoint.
     pub(crate) checkpoint: bool,
+    /// Its slice of the checkpoint before is still being uploaded.
+    pub(crate) busy: bool,
     /// The loss of each of its shards, in order.
     pub(crate) losses: Vec<f64>,
 }
@@ -29,6 +32,8 @@ pub(crate) struct Agreed {
     pub(crate) halt: bool,
     /// Some member was asked for a checkpoint: all take one.
     pub(crate) checkpoint: bool,
+    /// Some member still uploads its slice of the checkpoint before: the next one is better taken later.
+    pub(crate) busy: bool,
     /// The sum of the shards' losses, added in the order of the shards.
     pub(crate) loss: f64,
 }
@@ -41,7 +46,8 @@ impl StepNote {
     /// One byte of flags, then each loss as a little-endian `f64`.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1 + 8 * self.losses.len());
-        bytes.push(u8::from(self.halt) * HALT + u8::from(self.checkpoint) * CHECKPOINT);
+        let flags = [(self.halt, HALT), (self.checkpoint, CHECKPOINT), (self.busy, BUSY)];
+        bytes.push(flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag));
         bytes.extend(self.losses.iter().flat_map(|loss| loss.to_le_bytes()));
         bytes
     }
@@ -49,18 +55,20 @@ impl StepNote {
     fn decode(bytes: &[u8], shards: Range<u32>) -> Option<Self> {
         let (&flags, losses) = bytes.split_first()?;
         let losses = values(losses)?;
-        let note = Self { halt: flags & HALT != 0, checkpoint: flags & CHECKPOINT != 0, losses };
-        (flags & !(HALT | CHECKPOINT) == 0 && note.losses.len() == shards.len()).then_some(note)
+        let has = |flag: u8| flags & flag != 0;
+        let note = Self { halt: has(HALT), checkpoint: has(CHECKPOINT), busy: has(BUSY), losses };
+        (flags & !(HALT | CHECKPOINT | BUSY) == 0 && note.losses.len() == shards.len()).then_some(note)
     }
 }
 
 /// Combines the notes of all ranks of step `step`.
 pub(crate) fn agree(generation: &Generation, step: u64, notes: &[Vec<u8>]) -> Result<Agreed, BadNote> {
-    let mut agreed = Agreed { halt: false, checkpoint: false, loss: 0.0 };
+    let mut agreed = Agreed { halt: false, checkpoint: false, busy: false, loss: 0.0 };
     for (rank, bytes) in notes.iter().enumerate() {
         let note = StepNote::decode(bytes, generation.assignment(rank, step)).ok_or(BadNote(rank))?;
         agreed.halt |= note.halt;
         agreed.checkpoint |= note.checkpoint;
+        agreed.busy |= note.busy;
         for loss in note.losses {
             agreed.loss += loss;
         }
@@ -123,11 +131,12 @@ mod tests {
                 .map(|rank| {
                     let shards = generation.assignment(rank, 3);
                     let losses = LOSSES[shards.start as usize..shards.end as usize].to_vec();
-                    StepNote { halt: rank == workers - 1, checkpoint: false, losses }.encode()
+                    let (halt, busy) = (rank == workers - 1, rank == 0);
+                    StepNote { halt, checkpoint: false, busy, losses }.encode()
                 })
                 .collect();
             let agreed = agree(&generation, 3, &notes).unwrap();
-            assert_eq!((agreed.halt, agreed.checkpoint), (true, false));
+            assert_eq!((agreed.halt, agreed.checkpoint, agreed.busy), (true, false, true));
             assert_eq!(agreed.loss.to_bits(), LOSSES.iter().fold(0.0, |sum, loss| sum + loss).to_bits());
         }
     }
@@ -143,7 +152,7 @@ mod tests {
     #[test]
     fn a_note_of_another_length_names_its_rank() {
         let good = StepNote { losses: vec![0.0; 4], ..StepNote::default() }.encode();
-        for bad in [vec![], vec![0], vec![0; 24], vec![0; 26], vec![4; 25]] {
+        for bad in [vec![], vec![0], vec![0; 24], vec![0; 26], vec![8; 25]] {
             assert_eq!(agree(&generation(2), 0, &[good.clone(), bad]), Err(BadNote(1)));
         }
         let good = encode_parts(&[None; 4]);

@@ -1,7 +1,8 @@
 //! Saving this worker's slice of a checkpoint behind the steps that follow.
 //!
 //! Training stands still while the slice is copied to a buffer, and no longer: hashing and upload happen on the control
-//! link's threads. There is one buffer, kept from save to save, so a save waits for the one before.
+//! link's threads. There is one buffer, kept from save to save. While it is still being uploaded the members put the next
+//! save off; only the last one, of the run or of a generation, waits for it.
 
 use std::{
     future::Future,
@@ -11,7 +12,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
 use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
@@ -87,13 +91,25 @@ impl Saver {
         }
     }
 
+    /// Whether a slice is still being uploaded: staging another would have to wait.
+    pub(crate) fn is_busy(&mut self) -> bool {
+        while let Some(done) = self.upload.try_join_next() {
+            self.take_back(done);
+        }
+        !self.upload.is_empty()
+    }
+
     async fn finish_previous(&mut self) {
         while let Some(done) = self.upload.join_next().await {
-            self.buffer = done.unwrap_or_else(|error| {
-                tracing::error!(%error, "an upload ended before its time");
-                BytesMut::new()
-            });
+            self.take_back(done);
         }
+    }
+
+    fn take_back(&mut self, done: Result<BytesMut, JoinError>) {
+        self.buffer = done.unwrap_or_else(|error| {
+            tracing::error!(%error, "an upload ended before its time");
+            BytesMut::new()
+        });
     }
 
     fn upload(

@@ -59,7 +59,8 @@ impl Session {
         }
         let asked = self.link.asked_of(number);
         let losses = std::mem::take(&mut computing.losses);
-        let own = StepNote { halt: asked.halt, checkpoint: asked.checkpoints > member.asks_met, losses };
+        let (checkpoint, busy) = (asked.checkpoints > member.asks_met, self.saver.is_busy());
+        let own = StepNote { halt: asked.halt, checkpoint, busy, losses };
         let computed_in = computing.began.elapsed();
         let computed = Instant::now();
         let reduced = member.group.all_reduce(member.step, &self.accumulator, &own.encode(), &mut self.sum);
@@ -82,11 +83,12 @@ impl Session {
             }
         };
         let apply = skipped.is_none();
-        let todo = Todo {
-            checkpoint: agreed.checkpoint || self.terms.saves_at(step + 1),
-            evaluate: self.terms.evaluates_at(step + 1),
-            halt: agreed.halt,
-        };
+        let due = agreed.checkpoint || self.terms.saves_at(step + 1) || member.save_postponed;
+        // Training does not wait for a store: while somebody still uploads, all go on and save when nobody does. The
+        // last state of a run, or of a generation, is worth the wait.
+        let checkpoint = due && (!agreed.busy || agreed.halt || step + 1 == self.terms.context.steps);
+        member.save_postponed = due && !checkpoint;
+        let todo = Todo { checkpoint, evaluate: self.terms.evaluates_at(step + 1), halt: agreed.halt };
         member.phase = Phase::Applying(Summed { todo, loss: agreed.loss, computed_in, reduced_in, skipped });
         self.member = Some(member);
         Ok(apply.then_some(Update { step, gradient: &self.sum }))

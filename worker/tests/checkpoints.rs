@@ -4,9 +4,11 @@
 
 mod stage;
 
+use std::sync::mpsc::channel;
+
 use stage::{
     Stage,
-    linear::{Linear, WIDTH, hire, quiet},
+    linear::{Linear, WIDTH, hire, hire_who, quiet},
 };
 use whimbrel_plan::Origin;
 use whimbrel_proto::v1::{SliceSaved, worker_message::Message};
@@ -28,9 +30,9 @@ fn trained(stage: &mut Stage, workers: u64) -> String {
     stage.ready(&ids);
     let members: Vec<_> = ids.iter().map(|&id| (id, None)).collect();
     let generation = stage.form(&members, Origin::Initial);
-    // Steps 10, 20 and 30: all of them, so that nothing is written any more when this is done.
+    // Steps 20 and 30: both of them, so that nothing is written any more when this is done.
     let slices: Vec<SliceSaved> =
-        ids.iter().map(|&id| [(); 3].map(|()| stage.saved(id))[1].clone()).collect();
+        ids.iter().map(|&id| [(); 2].map(|()| stage.saved(id))[0].clone()).collect();
     assert!(slices.iter().all(|slice| (slice.generation, slice.step) == (generation, 20)));
     let packs = slices.into_iter().flat_map(|slice| slice.packs).map(|pack| Pack::try_from(pack).unwrap());
     let (run, packs) = (stage.run.to_string(), packs.collect());
@@ -56,7 +58,7 @@ fn trained(stage: &mut Stage, workers: u64) -> String {
 
 #[test]
 fn what_three_workers_saved_two_others_restore_and_end_with_the_same_bits() {
-    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
+    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
     let manifest = trained(&mut stage, 3);
     let _threads = [4, 5].map(|id| hire(stage.environment(id), quiet()));
     stage.ready(&[4, 5]);
@@ -69,8 +71,44 @@ fn what_three_workers_saved_two_others_restore_and_end_with_the_same_bits() {
 }
 
 #[test]
+fn training_does_not_wait_for_a_slow_store_but_at_its_end() {
+    let mut stage = Stage::new(STEPS, |terms| {
+        terms.checkpoint_every = Some(5);
+        // A slice is about 1500 bytes: what comes after the first has five seconds to wait.
+        terms.bandwidth = Some(300);
+    });
+    let (go_on, told) = channel();
+    let _first = hire_who(stage.environment(1), move |trainer| {
+        trainer.before_update = Box::new(move |step| {
+            if step == 8 {
+                told.recv().unwrap();
+            }
+        });
+    });
+    let _second = hire(stage.environment(2), quiet());
+    stage.ready(&[1, 2]);
+    stage.form(&[(1, None), (2, None)], Origin::Initial);
+    let early = [1, 2].map(|id| stage.saved(id));
+    go_on.send(()).unwrap();
+    let [first, second] = [(1, 0), (2, 1)]
+        .map(|(id, index): (u64, usize)| [early[index].clone(), stage.saved(id), stage.saved(id)]);
+    let steps = |slices: &[SliceSaved; 3]| slices.each_ref().map(|slice| slice.step);
+    assert_eq!(steps(&first), steps(&second), "all put off the same saves");
+    let [early, middle, last] = steps(&first);
+    assert!(early == 5 && (10..15).contains(&middle) && last == STEPS, "{early}, {middle}, {last}");
+    for [early, middle, last] in [first, second] {
+        assert!(early.blocked_seconds < 1.0 && middle.blocked_seconds < 1.0, "{early:?} {middle:?}");
+        assert!(last.blocked_seconds > 1.0, "the last one waits for that in the middle: {last:?}");
+    }
+    for id in [1, 2] {
+        assert_eq!(stage.completed(id).state, Linear::alone(STEPS).as_bytes());
+        stage.leave(id);
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_told_from_a_good_one_and_the_run_can_begin_anew() {
-    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
+    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
     let manifest = trained(&mut stage, 2);
     let packs = url_path(stage.office.run().uri()).join("packs");
     for pack in files(&packs) {
@@ -95,8 +133,48 @@ fn a_damaged_checkpoint_is_told_from_a_good_one_and_the_run_can_begin_anew() {
 }
 
 #[test]
+fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let replica = elsewhere.path().join("linear-x1");
+    let mut stage = Stage::new(STEPS, |terms| {
+        terms.checkpoint_every = Some(10);
+        // The second cannot even be opened, and is no reason to go without the first.
+        terms.replicas = vec![format!("file://{}", replica.display()), "file:///nowhere/linear-x1".into()];
+    });
+    let manifest = trained(&mut stage, 2);
+    let directory = url_path(stage.office.run().uri());
+    for file in files(&directory) {
+        let copy = replica.join(file.strip_prefix(&directory).unwrap());
+        std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        std::fs::copy(&file, copy).unwrap();
+    }
+    let packs = files(&directory.join("packs"));
+    std::fs::write(&packs[0], "rotten").unwrap();
+    packs[1..].iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
+    std::fs::remove_file(directory.join(&manifest)).unwrap();
+
+    let _thread = hire(stage.environment(4), quiet());
+    stage.ready(&[4]);
+    let generation = stage.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
+    let healed = stage.next(4, "Healed", |message| match message {
+        Message::Healed(healed) => Some(healed.clone()),
+        _ => None,
+    });
+    assert_eq!((healed.generation, &healed.manifest), (generation, &manifest));
+    assert_eq!(stage.completed(4).state, Linear::alone(STEPS).as_bytes());
+    stage.leave(4);
+    let state = stage.block_on(async |office| {
+        let directory = office.run().clone();
+        let manifest = directory.manifest(&manifest).await.unwrap();
+        assert_eq!(healed.packs.len(), manifest.packs.len(), "those of the other steps nobody read");
+        verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap().state
+    });
+    assert_eq!(state, Linear::alone(20), "the run's own directory is whole again");
+}
+
+#[test]
 fn a_program_reads_a_checkpoint_by_the_uri_of_its_run() {
-    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(10));
+    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
     let uri = stage.office.run().uri().to_owned();
     assert!(matches!(Checkpoint::open(&uri).unwrap_err(), CheckpointError::None { .. }));
     trained(&mut stage, 3);

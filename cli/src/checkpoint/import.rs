@@ -90,11 +90,11 @@ pub(super) async fn import(
     let tensors = model.layout().tensors().len();
     let mut out = Printer::stdout();
     if args.options.json {
-        let (run, uri) = (run.id().as_str(), run.uri_at(step));
+        let (run, uri) = (run.id().as_str(), run.checkpoint_uri(step));
         out.json(&Imported { run, uri, step, state: imported.state, tensors, bytes });
         return Ok(Code::Done);
     }
-    out.line(format!("{}: {}, {}", run.uri_at(step), counted(tensors, "tensor"), HumanBytes(bytes)));
+    out.line(format!("{}: {}, {}", run.checkpoint_uri(step), counted(tensors, "tensor"), HumanBytes(bytes)));
     out.line(format!("  state       BLAKE3 {}", imported.state));
     let spec = args.spec.unwrap_or_else(|| args.folder.join(SPEC));
     out.line(format!("next:\n  whimbrel run {} --resume {}", spec.display(), run.uri()));

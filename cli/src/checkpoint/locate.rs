@@ -29,7 +29,7 @@ pub(super) struct Found {
 impl Found {
     /// The URI of the checkpoint.
     pub(super) fn uri(&self) -> String {
-        self.run.uri_at(self.checkpoint.step)
+        self.run.checkpoint_uri(self.checkpoint.step)
     }
 }
 

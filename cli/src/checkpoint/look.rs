@@ -131,7 +131,7 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
 fn line<'a>(run: &'a RunDir, history: &'a History, checkpoint: &'a CheckpointInfo) -> Line<'a> {
     Line {
         run: run.id().as_str(),
-        uri: run.uri_at(checkpoint.step),
+        uri: run.checkpoint_uri(checkpoint.step),
         step: checkpoint.step,
         time: time(checkpoint),
         bytes: checkpoint.bytes,

@@ -31,7 +31,6 @@ use crate::{
     screen::{self, Screen},
     signals::Signals,
     spec_file,
-    uri::parent,
     watch::{self, Watch},
 };
 
@@ -164,8 +163,7 @@ fn named_by_uri(uri: &str) -> Result<(Store, Wish), Failure> {
             format!("{uri:?} names a step, and a run is resumed from its newest checkpoint; leave the @ out");
         return Err(Failure::bad_input(error));
     }
-    let store = parent(run.uri()).map_or_else(|| run.uri().to_owned(), |(store, _)| store);
-    Ok((Store::open(&store)?, Wish::At(run.id().clone())))
+    Ok((Store::open(&run.store_uri())?, Wish::At(run.id().clone())))
 }
 
 fn claim(store: &Store, run: &RunId) -> Result<Claim, Failure> {

@@ -130,7 +130,7 @@ impl Driver {
 }
 
 /// What the coordinator's own log says of an event.
-fn say(run: &RunId, event: &v1::run_event::Event) {
+pub(super) fn say(run: &RunId, event: &v1::run_event::Event) {
     use v1::run_event::Event;
     match event {
         Event::Warning(v1::WarningEvent { text, .. }) => tracing::warn!(%run, "{text}"),
@@ -139,6 +139,9 @@ fn say(run: &RunId, event: &v1::run_event::Event) {
         }
         Event::Exit(exit) => {
             tracing::info!(%run, worker = exit.worker, reason = exit.reason, "worker exited")
+        }
+        Event::Replicated(v1::ReplicatedEvent { replica: Some(replica), bytes, .. }) => {
+            tracing::info!(%run, replica = replica.uri, checkpoint = replica.checkpoint, bytes, "replicated");
         }
         Event::Ended(ended) => {
             tracing::info!(%run, phase = ended.phase().as_str_name(), step = ended.step, reason = ended.reason, "run ended");

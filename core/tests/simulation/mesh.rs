@@ -274,8 +274,8 @@ impl World {
     }
 
     fn flags_of(&self, pids: &[Pid]) -> Flags {
-        let asked = pids.iter().filter_map(|pid| self.processes.get(pid)).map(|process| process.asked);
-        asked.fold(Flags::default(), Flags::or)
+        let flags = pids.iter().filter_map(|pid| self.processes.get(pid)).map(crate::worker::Process::flags);
+        flags.fold(Flags::default(), Flags::or)
     }
 
     fn patience(&self, key: &MeshKey) -> Duration {

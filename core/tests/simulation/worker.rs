@@ -42,6 +42,10 @@ pub(crate) struct Process {
     /// Every step is applied, and it stays in its generation.
     pub(crate) completed: bool,
     pub(crate) asked: Flags,
+    /// Slices on their way to the store.
+    uploads: u32,
+    /// A checkpoint was due while somebody's slice of the one before was on its way.
+    postponed: bool,
 }
 
 /// What works of a process.
@@ -59,15 +63,23 @@ pub(crate) enum Health {
 pub(crate) struct Flags {
     pub(crate) checkpoint: bool,
     pub(crate) halt: bool,
+    /// Somebody's slice is still on its way to the store.
+    pub(crate) busy: bool,
 }
 
 impl Flags {
     pub(crate) fn or(self, other: Self) -> Self {
-        Self { checkpoint: self.checkpoint || other.checkpoint, halt: self.halt || other.halt }
+        let checkpoint = self.checkpoint || other.checkpoint;
+        Self { checkpoint, halt: self.halt || other.halt, busy: self.busy || other.busy }
     }
 }
 
 impl Process {
+    /// What it says with a step's gradients.
+    pub(crate) fn flags(&self) -> Flags {
+        Flags { checkpoint: self.asked.checkpoint || self.postponed, busy: self.uploads > 0, ..self.asked }
+    }
+
     pub(crate) fn mesh(&self) -> Option<MeshKey> {
         self.generation.map(|generation| (self.term, self.run.clone(), generation))
     }
@@ -97,6 +109,8 @@ impl World {
             generation: None,
             completed: false,
             asked: Flags::default(),
+            uploads: 0,
+            postponed: false,
         };
         self.processes.insert(self.last_pid, process);
         let building = self.between(Duration::from_millis(20)..Duration::from_secs(2));
@@ -170,12 +184,13 @@ impl World {
                 process.generation = Some(generation);
                 process.completed = false;
                 process.asked = Flags::default();
+                process.postponed = false;
                 let worker = process.worker;
                 self.require(idle, || format!("{worker} was given generation {generation} while in another"));
                 self.enter_mesh(pid);
             }
             ToWorker::Ask { generation, checkpoint, halt } if process.generation == Some(generation) => {
-                process.asked = process.asked.or(Flags { checkpoint, halt });
+                process.asked = process.asked.or(Flags { checkpoint, halt, busy: false });
                 if process.completed && checkpoint {
                     self.stage(pid);
                 }
@@ -217,10 +232,15 @@ impl World {
             CheckpointEvery::Steps(every) => step % every == 0,
             CheckpointEvery::Time(_) | CheckpointEvery::Auto => false,
         };
+        let due = flags.checkpoint || due;
+        let postponed = due && flags.busy && !flags.halt && !last;
+        process.postponed = postponed;
         if first {
             self.say(pid, RunEvent::StepApplied { worker, generation, step, loss: 1.0 });
         }
-        if flags.checkpoint || due || last {
+        if postponed {
+            self.tally.count("checkpoint postponed");
+        } else if due || last {
             self.stage(pid);
         }
         if flags.halt && (!last || self.scenario.halts_at_the_end) {
@@ -253,13 +273,15 @@ impl World {
     /// Stages this worker's slice of a checkpoint; the upload goes on behind the next steps.
     pub(crate) fn stage(&mut self, pid: Pid) {
         let upload = self.between(self.scenario.upload.clone());
-        let Some(process) = self.processes.get(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid) else { return };
         let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
+        process.uploads += 1;
         self.plan_in(upload, Happening::Uploaded { pid, generation, step: state.step });
     }
 
     pub(crate) fn uploaded(&mut self, pid: Pid, generation: u64, step: u64) {
-        let Some(process) = self.processes.get(&pid) else { return };
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        process.uploads -= 1;
         if process.health == Health::Hung {
             return;
         }

@@ -7,8 +7,10 @@ use whimbrel_state::Pack;
 use crate::{
     checkpoint::{CommitError, publish},
     copy::{
-        Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, standing,
-        transfer::{Transfer, transfer},
+        Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned,
+        room::Room,
+        standing,
+        transfer::{Route, Transfer},
     },
     fetch::BadPack,
     folder::StoreError,
@@ -24,7 +26,8 @@ const SECOND_LOOKS: u32 = 2;
 impl CopyPlan {
     /// Carries it out. `who` says who copies, in words for people.
     ///
-    /// Up to [`Limits::concurrency`] packs are in memory. Where there is nothing to do, nothing is written.
+    /// Up to [`Limits::concurrency`] packs come in while as many go out, and no more than half a GiB of them, or a single
+    /// one, are in memory. Where there is nothing to do, nothing is written.
     pub async fn carry_out(
         self,
         who: &str,
@@ -32,7 +35,9 @@ impl CopyPlan {
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
         if self.is_done().await? {
-            return Ok(Copied { left_out: self.left_out, ..Copied::default() });
+            let mut copied = Copied { left_out: self.left_out, ..Copied::default() };
+            copied.forget_what_was_collected(&self.source).await?;
+            return Ok(copied);
         }
         // The log may have grown since the plan was made; which office the source is under must be its last word.
         let source_history = self.source.history().await?;
@@ -57,29 +62,35 @@ impl CopyPlan {
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
         let moves = self.moves();
-        let (source, destination) = (self.source.clone(), self.destination.clone());
+        let route = Route {
+            source: self.source.folder().clone(),
+            destination: self.destination.folder().clone(),
+            limits: *limits,
+            room: Room::new(),
+        };
         let mut arriving = Arriving {
             waiting: self.checkpoints.iter().map(|planned| planned.missing.len()).collect(),
             bad: self.checkpoints.iter().map(|_| None).collect(),
             copied: Copied { left_out: self.left_out, ..Copied::default() },
             planned: self.checkpoints,
-            destination: destination.clone(),
-            source: source.clone(),
-            limits: *limits,
+            destination: self.destination.clone(),
+            source: self.source.clone(),
+            route: route.clone(),
         };
         arriving.commit_those_that_wait_for_nothing(office, progress).await?;
 
         // Commits and moves go on beside each other, in one task: the one sends what arrived, the other takes it.
         let (send, mut arrived) = mpsc::channel(1);
         let moving = async move {
+            let at_a_time = route.packs_at_a_time();
             let moves = moves.into_iter().map(|(pack, waiting)| {
-                let (source, destination) = (source.folder().clone(), destination.folder().clone());
+                let route = route.clone();
                 async move {
-                    let became = transfer(source, destination, &pack, limits).await?;
+                    let became = route.transfer(&pack).await?;
                     Ok::<_, StoreError>((pack, waiting, became))
                 }
             });
-            let mut moves = stream::iter(moves).buffer_unordered(limits.concurrency.max(1));
+            let mut moves = stream::iter(moves).buffer_unordered(at_a_time);
             while let Some(moved) = moves.try_next().await? {
                 // It is closed only if the commits failed, which ends both.
                 send.send(moved).await.ok();
@@ -114,7 +125,7 @@ impl Planned {
 struct Arriving {
     source: RunDir,
     destination: RunDir,
-    limits: Limits,
+    route: Route,
     planned: Vec<Planned>,
     /// For each, how many packs it waits for.
     waiting: Vec<usize>,
@@ -225,15 +236,11 @@ impl Arriving {
         packs: Vec<Pack>,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Option<BadPack>, StoreError> {
-        let moves =
-            packs.into_iter().map(|pack| {
-                let (source, destination) = (self.source.folder().clone(), self.destination.folder().clone());
-                let limits = self.limits;
-                async move {
-                    Ok::<_, StoreError>((pack.length, transfer(source, destination, &pack, &limits).await?))
-                }
-            });
-        let mut moves = stream::iter(moves).buffer_unordered(self.limits.concurrency.max(1));
+        let moves = packs.into_iter().map(|pack| {
+            let route = self.route.clone();
+            async move { Ok::<_, StoreError>((pack.length, route.transfer(&pack).await?)) }
+        });
+        let mut moves = stream::iter(moves).buffer_unordered(self.route.packs_at_a_time());
         while let Some((bytes, became)) = moves.try_next().await? {
             match became {
                 Transfer::Moved => {

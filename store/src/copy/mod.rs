@@ -12,6 +12,7 @@
 
 mod carry;
 mod plan;
+mod room;
 mod standing;
 mod transfer;
 

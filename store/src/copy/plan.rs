@@ -8,6 +8,7 @@ use whimbrel_state::{Hash, Manifest, Pack};
 use crate::{
     checkpoint::ReadManifestError,
     copy::{Amount, CopyError, Damage, LeftOut, Which},
+    entry::Origin,
     history::{CheckpointInfo, History, LogError},
     mirror::{MirrorError, refusal},
     pack,
@@ -117,7 +118,7 @@ pub(crate) async fn plan(
     {
         return Err(refusal.into());
     }
-    let committed: HashSet<_> = destination_history
+    let committed: HashMap<String, Origin> = destination_history
         .iter()
         .flat_map(History::checkpoints)
         .map(|checkpoint| (checkpoint.manifest, checkpoint.origin))
@@ -154,7 +155,7 @@ pub(crate) async fn plan(
             if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
         }
         let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
-        let committed = committed.contains(&(checkpoint.manifest.clone(), checkpoint.origin));
+        let committed = committed.get(&checkpoint.manifest).is_some_and(|there| *there >= checkpoint.origin);
         plan.checkpoints.push(Planned { checkpoint, committed, manifest, body, missing });
     }
     Ok(plan)

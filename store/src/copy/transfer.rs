@@ -4,11 +4,21 @@ use object_store::PutMode;
 use whimbrel_state::Pack;
 
 use crate::{
+    copy::room::Room,
     fetch::{BadPack, fetch},
     folder::{Created, Folder, StoreError},
     pack,
     save::Limits,
 };
+
+/// The way from one store to another.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) source: Folder,
+    pub(super) destination: Folder,
+    pub(super) limits: Limits,
+    pub(super) room: Room,
+}
 
 /// What became of a pack that was to move.
 #[derive(Debug)]
@@ -21,31 +31,36 @@ pub(super) enum Transfer {
     Bad(BadPack),
 }
 
-/// Moves a pack unless it is there. It is compared with its hash before it is put: damage is not spread.
-pub(super) async fn transfer(
-    source: Folder,
-    destination: Folder,
-    pack: &Pack,
-    limits: &Limits,
-) -> Result<Transfer, StoreError> {
-    let name = pack::name(&pack.hash);
-    let length = async || Ok::<_, StoreError>(destination.head(&name).await?.map(|found| found.size));
-    let before = length().await?;
-    if before == Some(pack.length) {
-        return Ok(Transfer::Found);
+impl Route {
+    /// Packs worked at: while as many as are allowed go out, as many come in.
+    pub(super) fn packs_at_a_time(&self) -> usize {
+        self.limits.concurrency.max(1).saturating_mul(2)
     }
-    let body = match fetch(&source, pack).await? {
-        Ok(body) => body,
-        Err(bad) => return Ok(Transfer::Bad(bad)),
-    };
-    // Put at the same time by another copy, or by an attempt of ours whose answer was lost.
-    if before.is_none()
-        && (destination.put_pack(&name, body.clone(), PutMode::Create, limits).await? == Created::New
-            || length().await? == Some(pack.length))
-    {
-        return Ok(Transfer::Moved);
+
+    /// Moves a pack unless it is there. It is compared with its hash before it is put: damage is not spread.
+    pub(super) async fn transfer(&self, pack: &Pack) -> Result<Transfer, StoreError> {
+        let name = pack::name(&pack.hash);
+        let length =
+            async || Ok::<_, StoreError>(self.destination.head(&name).await?.map(|found| found.size));
+        let before = length().await?;
+        if before == Some(pack.length) {
+            return Ok(Transfer::Found);
+        }
+        let _room = self.room.take(pack.length).await;
+        let body = match fetch(&self.source, pack).await? {
+            Ok(body) => body,
+            Err(bad) => return Ok(Transfer::Bad(bad)),
+        };
+        let put = async |body, mode| self.destination.put_pack(&name, body, mode, &self.limits).await;
+        // Put at the same time by another copy, or by an attempt of ours whose answer was lost.
+        if before.is_none()
+            && (put(body.clone(), PutMode::Create).await? == Created::New
+                || length().await? == Some(pack.length))
+        {
+            return Ok(Transfer::Moved);
+        }
+        // Under the name of these bytes there are others, cut short, or the put that blocked ours failed.
+        put(body, PutMode::Overwrite).await?;
+        Ok(Transfer::Moved)
     }
-    // Under the name of these bytes there are others, cut short, or the put that blocked ours failed.
-    destination.put_pack(&name, body, PutMode::Overwrite, limits).await?;
-    Ok(Transfer::Moved)
 }

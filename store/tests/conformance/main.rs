@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod objects;
+mod opening;
 mod refusals;
 mod runs;
 #[path = "../support/mod.rs"]

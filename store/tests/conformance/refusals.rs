@@ -176,3 +176,20 @@ async fn a_store_where_nobody_answers_is_unreachable() {
         assert_lacks(&refusal, (Need::Create, Refusal::Unreachable), "nobody answers there");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_anywhere_they_are_asked_for() {
+    // Where a cloud's metadata service would be, nobody listens.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = format!("http://127.0.0.1:{port}");
+    let refusal = refused("s3://b/runs", vec![("AWS_METADATA_ENDPOINT", nobody.clone())]).await;
+    assert_lacks(
+        &refusal,
+        (Need::Create, Refusal::Credentials),
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    );
+    let identity = format!("{nobody}/metadata/identity/oauth2/token");
+    let environment = vec![("AZURE_STORAGE_ACCOUNT", "lab".to_owned()), ("AZURE_MSI_ENDPOINT", identity)];
+    let refusal = refused("az://c/runs", environment).await;
+    assert_lacks(&refusal, (Need::Create, Refusal::Credentials), "set AZURE_STORAGE_ACCOUNT_KEY");
+}

@@ -1,0 +1,393 @@
+//! Replicas kept in step behind a run.
+//!
+//! ```text
+//!  recorder ── the log as it is now ──► keeper (one a replica) ── packs, manifests, log ──► replica
+//!     ▲                                    │
+//!     └── at the run's end: all there? ◄───┴── how it stands ──► desk: `status`
+//! ```
+//!
+//! A keeper is told of the run's log after each commit, brings its replica into step with it, and says how that went. It
+//! holds up nobody: what comes meanwhile waits for the next round, and after a failure it tries again, at longer and
+//! longer intervals. Only at the run's end the recorder waits for its keepers, so that a run that is said to have ended
+//! is in its replicas too, or is said not to be.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout_at},
+};
+use whimbrel_core::RunEvent;
+use whimbrel_proto::{
+    v1::{self, run_event::Event},
+    with_causes,
+};
+use whimbrel_store::{
+    CopyProgress, History, Lag, Limits, OpenError, ReplicateError, Replicator, Retention, RunDir, Store,
+};
+
+use crate::{
+    input::{Input, Inputs},
+    replicas::Replica,
+};
+
+/// The wait after a first failure; each further one is twice as long, up to [`LONGEST`].
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST: Duration = Duration::from_secs(120);
+/// At a run's end, a replica that gets no pack for this long is given up …
+const PATIENCE: Duration = Duration::from_secs(120);
+/// … or after so many failures.
+const LAST_TRIES: u32 = 2;
+
+/// A run's keepers, as its recorder has them.
+#[derive(Debug)]
+pub(crate) struct Replication {
+    wanted: watch::Sender<Wanted>,
+    standings: Vec<watch::Receiver<Standing>>,
+}
+
+/// What a replica is to be brought into step with.
+#[derive(Clone, Debug)]
+struct Wanted {
+    history: Arc<History>,
+    then: Then,
+}
+
+/// What comes after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// The run goes on.
+    GoOn,
+    /// It has ended: there is no later time to make up for a failure.
+    End,
+    /// Nobody waits any more.
+    Leave,
+}
+
+/// How a replica stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The run's directory in it; the store, as long as that cannot be opened.
+    pub(crate) uri: String,
+    /// Steps applied in the newest checkpoint there, as far as is known.
+    pub(crate) newest: Option<u64>,
+    /// Bytes of packs that it lacks; at most, until they are looked for.
+    pub(crate) lacks: u64,
+    /// Why it does not come into step.
+    pub(crate) trouble: Option<String>,
+    /// Entries of the run's log that it is in step with.
+    entries: u64,
+    /// Entries of the run's log at present.
+    of: u64,
+    /// Bytes that have arrived.
+    moved: u64,
+    /// Rounds that failed.
+    failures: u32,
+}
+
+impl Standing {
+    /// Whether the replica has all it is to have.
+    pub(crate) fn is_in_step(&self) -> bool {
+        self.entries >= self.of && self.of > 0 && self.trouble.is_none()
+    }
+
+    /// As clients are told of it. `newest` is the step of the run's newest checkpoint.
+    pub(crate) fn status(&self, newest: Option<u64>) -> v1::ReplicaStatus {
+        v1::ReplicaStatus {
+            uri: self.uri.clone(),
+            checkpoint: self.newest,
+            steps_behind: newest.unwrap_or(0).saturating_sub(self.newest.unwrap_or(0)),
+            bytes_behind: self.lacks,
+            trouble: self.trouble.clone().unwrap_or_default(),
+            in_step: self.is_in_step(),
+        }
+    }
+}
+
+/// What all keepers of a run need.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeping {
+    /// The run's directory.
+    pub(crate) run: RunDir,
+    /// The epoch in which the run is held here.
+    pub(crate) epoch: u64,
+    /// What this coordinator calls itself.
+    pub(crate) who: String,
+    pub(crate) retention: Retention,
+    pub(crate) limits: Limits,
+    pub(crate) inputs: Inputs,
+}
+
+impl Replication {
+    /// Starts a keeper for each replica, as one of `tasks`. They end with the run, or when this is dropped.
+    pub(crate) fn start(
+        keeping: &Keeping,
+        history: &History,
+        replicas: Vec<Replica>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
+        let wanted = Wanted { history: Arc::new(history.clone()), then: Then::GoOn };
+        let (wanted, to_keepers) = watch::channel(wanted);
+        let mut standings = Vec::new();
+        for Replica { store, dir } in replicas {
+            let uri = dir.as_ref().map_or(store.as_str(), RunDir::uri).to_owned();
+            let of = history.next_number();
+            let (standing, from_keeper) = watch::channel(Standing { uri, of, ..Standing::default() });
+            let keeper = Keeper {
+                keeping: keeping.clone(),
+                store,
+                dir,
+                replicator: None,
+                wanted: to_keepers.clone(),
+                standing,
+                told: None,
+            };
+            tasks.spawn(keeper.keep());
+            standings.push(from_keeper);
+        }
+        Self { wanted, standings }
+    }
+
+    /// How the replicas stand, now and later.
+    pub(crate) fn standings(&self) -> Vec<watch::Receiver<Standing>> {
+        self.standings.clone()
+    }
+
+    /// Tells the keepers of the log as it is now.
+    pub(crate) fn publish(&self, history: &History) {
+        self.say(history, Then::GoOn);
+    }
+
+    fn say(&self, history: &History, then: Then) {
+        if !self.standings.is_empty() {
+            self.wanted.send_replace(Wanted { history: Arc::new(history.clone()), then });
+        }
+    }
+
+    /// Has the keepers bring their replicas into step with a log that has come to its end, and waits as long as they get
+    /// on with it. Returns how those stand that did not come into step.
+    pub(crate) async fn finish(&self, history: &History) -> Vec<Standing> {
+        self.say(history, Then::End);
+        let entries = history.next_number();
+        let waits = self.standings.iter().map(|standing| until_in_step(standing.clone(), entries));
+        let left = join_all(waits).await.into_iter().flatten().collect();
+        self.leave();
+        left
+    }
+
+    /// Has the keepers end at once.
+    pub(crate) fn leave(&self) {
+        self.wanted.send_modify(|wanted| wanted.then = Then::Leave);
+    }
+}
+
+/// Waits until a replica is in step with so many entries; how it stands, if it does not get there.
+async fn until_in_step(mut standing: watch::Receiver<Standing>, entries: u64) -> Option<Standing> {
+    let (failures, mut moved) = {
+        let now = standing.borrow();
+        (now.failures, now.moved)
+    };
+    let mut deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let now = standing.borrow_and_update().clone();
+        if now.entries >= entries {
+            return (!now.is_in_step()).then_some(now);
+        }
+        if now.failures >= failures + LAST_TRIES {
+            return Some(now);
+        }
+        if now.moved > moved {
+            moved = now.moved;
+            deadline = tokio::time::Instant::now() + PATIENCE;
+        }
+        match timeout_at(deadline, standing.changed()).await {
+            Ok(Ok(())) => {}
+            // The keeper has ended, the run having gone on elsewhere; or nothing moves.
+            Ok(Err(_)) => return Some(now),
+            Err(_) => {
+                let seconds = PATIENCE.as_secs();
+                let trouble = now.trouble.clone().or(Some(format!("nothing arrived for {seconds} s")));
+                return Some(Standing { trouble, ..now });
+            }
+        }
+    }
+}
+
+/// Keeps one replica in step.
+struct Keeper {
+    keeping: Keeping,
+    store: String,
+    dir: Option<RunDir>,
+    replicator: Option<Replicator>,
+    wanted: watch::Receiver<Wanted>,
+    standing: watch::Sender<Standing>,
+    /// The trouble that watchers were told of.
+    told: Option<String>,
+}
+
+/// A round that did not bring the replica into step.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("the store {uri} cannot be opened")]
+    Open { uri: String, source: OpenError },
+    #[error(transparent)]
+    Replicate(#[from] ReplicateError),
+}
+
+impl Keeper {
+    async fn keep(mut self) {
+        let mut failures = 0_u32;
+        loop {
+            let wanted = self.wanted.borrow_and_update().clone();
+            let entries = wanted.history.next_number();
+            if wanted.then == Then::Leave {
+                return;
+            }
+            if self.standing.borrow().entries >= entries {
+                if wanted.then == Then::End || self.wanted.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let mut to_leave = self.wanted.clone();
+            let round = tokio::select! {
+                round = self.round(&wanted.history) => round,
+                // Also when the recorder is gone, and the wish with it.
+                _ = to_leave.wait_for(|wanted| wanted.then == Then::Leave) => return,
+            };
+            match round {
+                Ok(()) => failures = 0,
+                Err(RoundError::Replicate(ReplicateError::WentOn { at, epoch, coordinator })) => {
+                    let reason = format!("fenced: the run went on at {at} ({coordinator}, epoch {epoch})");
+                    self.fail(reason.clone());
+                    let (run, event) = (self.keeping.run.id().clone(), RunEvent::OfficeLost { reason });
+                    self.keeping.inputs.send(Input::OfTerm(run, self.keeping.epoch, event));
+                    return;
+                }
+                Err(error) => {
+                    self.fail(with_causes(&error));
+                    failures += 1;
+                    if !self.rest(failures, wanted.then).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits after so many failures in a row, at a run's end not for long. Says whether there is anything left to do.
+    async fn rest(&self, failures: u32, then: Then) -> bool {
+        let wait = match then {
+            Then::GoOn => FIRST_WAIT.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST),
+            Then::End | Then::Leave => FIRST_WAIT,
+        };
+        let mut wanted = self.wanted.clone();
+        tokio::select! {
+            () = sleep(wait) => true,
+            other = wanted.wait_for(|wanted| wanted.then != then) => other.is_ok(),
+        }
+    }
+
+    /// Brings the replica into step with this log.
+    async fn round(&mut self, history: &History) -> Result<(), RoundError> {
+        let of = history.next_number();
+        let kept = self.keeping.retention.kept(history);
+        self.standing.send_modify(|standing| {
+            standing.of = of;
+            let newer = kept.iter().filter(|checkpoint| Some(checkpoint.step) > standing.newest);
+            standing.lacks = newer.map(|checkpoint| checkpoint.bytes).sum();
+        });
+        let began = Instant::now();
+        let mut arrived = 0;
+        let lag = {
+            let (replicator, standing) = self.open()?;
+            let mut progress = |progress| {
+                if let CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } = progress {
+                    standing.send_modify(|standing| {
+                        standing.lacks = standing.lacks.saturating_sub(bytes);
+                        standing.moved += bytes;
+                    });
+                }
+                if let CopyProgress::Moved { bytes } = progress {
+                    arrived += bytes;
+                }
+            };
+            replicator.replicate(history, &mut progress).await?
+        };
+        self.came(lag, of, arrived, began.elapsed());
+        Ok(())
+    }
+
+    /// The replicator, and where it says how it gets on.
+    fn open(&mut self) -> Result<(&mut Replicator, &watch::Sender<Standing>), RoundError> {
+        let Keeping { run, who, retention, limits, .. } = &self.keeping;
+        let dir = match self.dir.take() {
+            Some(dir) => dir,
+            None => {
+                let failed = |source| RoundError::Open { uri: self.store.clone(), source };
+                Store::open(&self.store).map_err(failed)?.run(run.id())
+            }
+        };
+        let uri = dir.uri().to_owned();
+        self.standing.send_if_modified(|standing| {
+            let news = standing.uri != uri;
+            standing.uri = uri;
+            news
+        });
+        self.dir = Some(dir.clone());
+        let replicator = self
+            .replicator
+            .get_or_insert_with(|| Replicator::new(run, &dir, who, retention.clone(), *limits));
+        Ok((replicator, &self.standing))
+    }
+
+    /// A round came to its end.
+    fn came(&mut self, lag: Lag, entries: u64, bytes: u64, time: Duration) {
+        let trouble = lag.left_out.first().map(|left_out| {
+            format!(
+                "the checkpoint of step {} is damaged and left out: {}",
+                left_out.step,
+                with_causes(&left_out.why)
+            )
+        });
+        let before = self.standing.borrow().newest;
+        self.standing.send_modify(|standing| {
+            (standing.newest, standing.lacks, standing.entries) = (lag.newest, lag.missing.bytes, entries);
+            standing.trouble.clone_from(&trouble);
+        });
+        if lag.newest != before || self.told.is_some() && trouble.is_none() {
+            let replica = Some(self.standing.borrow().status(lag.newest_of_run));
+            let seconds = time.as_secs_f64();
+            self.tell(Event::Replicated(v1::ReplicatedEvent { replica, bytes, seconds }));
+        }
+        self.told = trouble.and_then(|trouble| self.warn(trouble));
+    }
+
+    fn fail(&mut self, trouble: String) {
+        self.standing.send_modify(|standing| {
+            standing.trouble = Some(trouble.clone());
+            standing.failures += 1;
+        });
+        self.told = self.warn(trouble);
+    }
+
+    /// Warns of a trouble, unless it is the one warned of last; returns it.
+    fn warn(&self, trouble: String) -> Option<String> {
+        if self.told.as_ref() != Some(&trouble) {
+            let text =
+                format!("the replica {} does not come into step: {trouble}", self.standing.borrow().uri);
+            self.tell(Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+        }
+        Some(trouble)
+    }
+
+    fn tell(&self, event: Event) {
+        let Keeping { run, epoch, inputs, .. } = &self.keeping;
+        inputs.send(Input::Tell(run.id().clone(), *epoch, event));
+    }
+}

@@ -1,0 +1,91 @@
+//! Making checkpoints, and telling whether they are what was made.
+
+use std::error::Error;
+
+use whimbrel_state::{Manifest, StateBytes, manifest::FORMAT};
+use whimbrel_store::{
+    CheckpointInfo, Committed, Limits, Office, RunDir, Sources, commit, quarantine, restore, save_slice,
+    verify,
+};
+
+use super::{Broken, LIMITS, Played, broken, chain, state::State};
+
+/// Checks every checkpoint of a run: all are whole, or, where the store may have kept other bytes than it was sent, those
+/// that are not are quarantined, and one is whole at least.
+pub(super) async fn check_all(office: &mut Office, damaged: bool) -> Played {
+    let mut whole = 0;
+    for checkpoint in office.history().checkpoints().into_iter().rev() {
+        match check(office.run(), &checkpoint).await {
+            Ok(()) => whole += 1,
+            Err(error) if error.is::<Broken>() => return Err(error),
+            Err(error) if damaged => {
+                let suspects = office
+                    .run()
+                    .manifest(&checkpoint.manifest)
+                    .await
+                    .map(|manifest| manifest.packs)
+                    .unwrap_or_default();
+                quarantine(office, &checkpoint.manifest, &error.to_string(), &suspects).await?;
+            }
+            Err(error) => {
+                return Err(broken(format!(
+                    "step {} is not whole: {}",
+                    checkpoint.step,
+                    chain(error.as_ref())
+                )));
+            }
+        }
+    }
+    if whole == 0 {
+        return Err(broken("no checkpoint is whole"));
+    }
+    Ok(())
+}
+
+/// Reads a checkpoint in both ways, and compares it with what was saved.
+pub(super) async fn check(run: &RunDir, checkpoint: &CheckpointInfo) -> Played {
+    let manifest = run.manifest(&checkpoint.manifest).await?;
+    let verified = verify(run, &manifest, &LIMITS, |_| {}).await?;
+    let expected = State::of(checkpoint.step).digest(checkpoint.step);
+    if verified.state != expected {
+        return Err(broken(format!("step {} was verified, and it is another state", checkpoint.step)));
+    }
+    restore_one(&run.clone().into(), checkpoint).await
+}
+
+/// Restores a checkpoint, and compares it with what was saved.
+pub(super) async fn restore_one(sources: &Sources, checkpoint: &CheckpointInfo) -> Played {
+    let manifest = sources.manifest(&checkpoint.manifest).await?;
+    let mut state = State::blank(&manifest.layout);
+    restore(sources, &manifest, &mut StateBytes::new(state.tensors())?, &LIMITS).await?;
+    match state == State::of(checkpoint.step) {
+        true => Ok(()),
+        false => Err(broken(format!("bad bytes were loaded of step {}", checkpoint.step))),
+    }
+}
+
+/// Saves the state of a step and commits it.
+pub(super) async fn checkpoint(
+    office: &mut Office,
+    step: u64,
+) -> Result<Committed, Box<dyn Error + Send + Sync>> {
+    checkpoint_of(office, &State::of(step), step, &LIMITS).await
+}
+
+/// Saves a state as two workers do, each its own slice, and commits it.
+pub(super) async fn checkpoint_of(
+    office: &mut Office,
+    state: &State,
+    step: u64,
+    limits: &Limits,
+) -> Result<Committed, Box<dyn Error + Send + Sync>> {
+    let mut packs = Vec::new();
+    for worker in 0..2 {
+        let slice = state.layout.slice(worker, 2);
+        let staged = state.bytes[slice.clone()].to_vec().into();
+        packs.extend(save_slice(office.run(), &state.layout, slice, staged, limits).await?);
+    }
+    let (run, layout) = (office.run().id().to_string(), state.layout.clone());
+    let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
+    Ok(commit(office, &manifest, Some(state.digest(step))).await?)
+}

@@ -1,0 +1,78 @@
+//! A provider is lost: the store of a run dies with all that is in it, and so do the coordinator and every worker. The
+//! run goes on from its replica at another provider, with other workers, and ends with the same bits.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+)]
+
+use std::process::Command;
+
+use whimbrel_e2e::{
+    process::Process,
+    programs,
+    run::{Run, undisturbed},
+    spec::Spec,
+};
+use whimbrel_testbed::{Azurite, Moto, Radosgw, Server, available};
+
+/// More than are done before the provider is lost, however busy the machine.
+const STEPS: u64 = 400;
+
+#[test]
+fn s3_radosgw_is_lost_and_the_run_goes_on_from_azure() {
+    if let (Some(east), Some(west)) = (available(Radosgw::start()), available(Azurite::start())) {
+        lost(east, &west);
+    }
+}
+
+#[test]
+fn s3_moto_is_lost_and_the_run_goes_on_from_azure() {
+    if let (Some(east), Some(west)) = (available(Moto::start()), available(Azurite::start())) {
+        lost(east, &west);
+    }
+}
+
+fn lost(mut east: impl Server, west: &dyn Server) {
+    let replica = west.store_uri("runs");
+    let spec = Spec { checkpoint: format!("replicas = [{replica:?}]"), ..Spec::small(STEPS) };
+    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let folder = tempfile::tempdir().unwrap();
+
+    let mut command = Command::new(programs::whimbrel());
+    command.current_dir(folder.path()).arg("run").arg(spec.write(folder.path()));
+    command.args(["--json", "--workers", "4", "--store", &east.store_uri("runs")]);
+    command.envs(east.environment()).envs(west.environment());
+    let mut run = Run::start_by(command);
+    let name = run.until("the run", |event| event["run"].is_string())["run"].as_str().unwrap().to_owned();
+    let replicated = run.until("a replicated checkpoint", |event| {
+        event["event"] == "replicated" && event["checkpoint"].as_u64() >= Some(20)
+    });
+    let replicated = replicated["checkpoint"].as_u64().unwrap();
+    let mut steps = run.events.iter().filter(|event| event["event"] == "step");
+    let done = steps.next_back().unwrap()["step"].as_u64().unwrap();
+
+    // All at once: nobody gets to finish anything.
+    east.lose().unwrap();
+    run.kill_all();
+
+    let mut command = Command::new(programs::whimbrel());
+    command.current_dir(folder.path()).args(["run", "run.toml", "--resume", &format!("{replica}/{name}")]);
+    command.args(["--json", "--workers", "2"]).envs(east.environment()).envs(west.environment());
+    let outcome = Run::start_by(command).finish();
+    assert_eq!(outcome.state(), expected);
+    let first = outcome.steps()[0];
+    assert!(
+        first > replicated,
+        "resumed with step {first}, and the checkpoint of step {replicated} was replicated"
+    );
+    eprintln!("lost at step {done} or later, went on with step {first}");
+
+    // It is a run of the second provider now, and whole there.
+    let mut verify = Command::new(programs::whimbrel());
+    verify.args(["checkpoint", "verify", &format!("{replica}/{name}")]).envs(west.environment());
+    let mut verify = Process::start(verify);
+    assert_eq!(verify.wait(whimbrel_e2e::run::PATIENCE).code(), Some(0), "{}", verify.errors());
+}

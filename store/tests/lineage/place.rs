@@ -1,0 +1,106 @@
+//! A store in memory, at each request to which something else may happen first.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
+};
+use whimbrel_store::{Patience, RunDir, Store};
+
+use crate::world::World;
+
+/// A store as one actor sees it.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) objects: Arc<InMemory>,
+    pub(crate) number: usize,
+    /// Who asks, and the world that may interrupt; nobody, for one who only watches.
+    pub(crate) actor: Option<(String, Weak<World>)>,
+}
+
+impl Place {
+    pub(crate) fn run(&self) -> RunDir {
+        // What fails is not tried again: the deed fails, and its actor goes on with another.
+        let patience = Patience { attempts: 1, first_wait: Duration::ZERO, ..Patience::default() };
+        let store = Store::with_backend(&format!("test://{}", self.number), Arc::new(self.clone()));
+        store.with_patience(patience).run(&"r".parse().unwrap())
+    }
+
+    async fn before(&self, verb: &str, at: &Path) {
+        if let Some((actor, world)) = &self.actor
+            && let Some(world) = world.upgrade()
+        {
+            world.interrupt(actor, &format!("{verb} {} {at}", self.number)).await;
+        }
+    }
+
+    /// Whether a write is lost on its way, to land later.
+    fn loses(&self, at: &Path, body: &PutPayload, mode: &PutMode) -> bool {
+        let world = self.actor.as_ref().and_then(|(actor, world)| Some((actor, world.upgrade()?)));
+        let is_entry = *mode == PutMode::Create && at.as_ref().contains("/log/");
+        world.is_some_and(|(actor, world)| is_entry && world.loses(actor, self.number, at, body))
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "place {}", self.number)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Place {
+    async fn put_opts(&self, at: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.before("put", at).await;
+        if self.loses(at, &body, &options.mode) {
+            return Err(Error::Generic { store: "test", source: "no answer".into() });
+        }
+        let put = self.objects.put_opts(at, body, options).await?;
+        if let Some((actor, world)) = &self.actor
+            && let Some(world) = world.upgrade()
+        {
+            world.watch(|watch| watch.written(self.number, at, actor));
+        }
+        Ok(put)
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        panic!("packs are one put each")
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
+        self.before(if options.head { "head" } else { "get" }, at).await;
+        self.objects.get_opts(at, options).await
+    }
+
+    /// Not interrupted: between the last look at the log and the deletion it allows there must be nothing, which no
+    /// store can promise; `collect` says what comes of it.
+    fn delete_stream(&self, places: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(places)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        panic!("nothing is copied")
+    }
+}
