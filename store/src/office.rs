@@ -227,7 +227,7 @@ pub(crate) async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogE
 /// overwritten.
 async fn read_back(folder: &Folder, name: &str, body: &bytes::Bytes) -> Result<(), LogError> {
     for _ in 0..folder.patience().attempts.max(1) {
-        match folder.get(name).await? {
+        match folder.get(name, entry::MOST_BYTES).await? {
             Some(found) if found == body => return Ok(()),
             _ => {
                 tracing::warn!(entry = folder.uri_of(name), "not as it was put: putting it again");

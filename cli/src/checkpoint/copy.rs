@@ -179,7 +179,11 @@ fn say(plan: &CopyPlan, price: &Price, json: bool) {
         return;
     }
     let there = plan.checkpoints.iter().filter(|planned| planned.committed).count();
-    let known = if there > 0 { format!(", of which {there} are there") } else { String::new() };
+    let known = match there {
+        0 => String::new(),
+        1 => ", of which 1 is there".into(),
+        _ => format!(", of which {there} are there"),
+    };
     out.line(format!("{source}\n  to           {destination}"));
     out.line(format!("  checkpoints  {}{known}", listed(&steps())));
     out.line(format!("  to move      {}", amount(plan.to_move)));
