@@ -19,6 +19,9 @@ use crate::{input::WorkerLink, recorder::Task, replication::Standing, scribe::Sc
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
 
+/// Warnings kept for the first watcher.
+const UNTOLD: usize = 64;
+
 /// So many generations back, slices are still of use.
 const REMEMBERED: u64 = 8;
 
@@ -55,8 +58,8 @@ pub(crate) struct Desk {
     standings: Vec<watch::Receiver<Standing>>,
     /// The end is written, and the replicas are waited for.
     pub(crate) parting: bool,
-    /// What was found when the run was opened, for the first who watches it.
-    untold: Vec<String>,
+    /// Warnings from before anybody watched, for the first who does; `None` from then on.
+    untold: Option<Vec<v1::WarningEvent>>,
 }
 
 /// The slices of a checkpoint that have come.
@@ -82,7 +85,7 @@ impl Desk {
             sources,
             standings: Vec::new(),
             parting: false,
-            untold: Vec::new(),
+            untold: Some(Vec::new()),
             epoch,
             opened: Instant::now(),
             links: BTreeMap::new(),
@@ -102,7 +105,8 @@ impl Desk {
 
     /// Takes note of the replicas, and of what the opening of the run found that is to be said aloud.
     pub(crate) fn with_replicas(self, standings: Vec<watch::Receiver<Standing>>, found: Vec<String>) -> Self {
-        Self { standings, untold: found, ..self }
+        let warning = |text| v1::WarningEvent { text, tail: Vec::new() };
+        Self { standings, untold: Some(found.into_iter().map(warning).collect()), ..self }
     }
 
     /// How the replicas stand.
@@ -111,7 +115,12 @@ impl Desk {
     }
 
     /// Tells watchers.
-    pub(crate) fn tell(&self, event: v1::run_event::Event) {
+    pub(crate) fn tell(&mut self, event: v1::run_event::Event) {
+        if let (Some(untold), v1::run_event::Event::Warning(warning)) = (&mut self.untold, &event)
+            && untold.len() < UNTOLD
+        {
+            untold.push(warning.clone());
+        }
         if let Some(events) = &self.events {
             // Nobody may be watching.
             events.send(v1::RunEvent { event: Some(event) }).ok();
@@ -124,8 +133,8 @@ impl Desk {
             Some(events) => events.subscribe(),
             None => return broadcast::channel(1).1,
         };
-        for text in std::mem::take(&mut self.untold) {
-            self.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+        for warning in self.untold.take().into_iter().flatten() {
+            self.tell(v1::run_event::Event::Warning(warning));
         }
         events
     }

@@ -220,7 +220,7 @@ impl Driver {
                 }
             }
             Input::Tell(run, epoch, event) => {
-                if let Some(desk) = self.desks.get(&run).filter(|desk| desk.epoch == epoch) {
+                if let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch) {
                     executing::say(&run, &event);
                     desk.tell(event);
                 }

@@ -14,28 +14,17 @@ use whimbrel_e2e::{
     process::Process,
     programs,
     run::{Run, undisturbed},
+    servers::s3,
     spec::Spec,
 };
-use whimbrel_testbed::{Azurite, Moto, Radosgw, Server, available};
+use whimbrel_testbed::{Azurite, Server, available};
 
 /// More than are done before the provider is lost, however busy the machine.
 const STEPS: u64 = 400;
 
 #[test]
-fn s3_radosgw_is_lost_and_the_run_goes_on_from_azure() {
-    if let (Some(east), Some(west)) = (available(Radosgw::start()), available(Azurite::start())) {
-        lost(east, &west);
-    }
-}
-
-#[test]
-fn s3_moto_is_lost_and_the_run_goes_on_from_azure() {
-    if let (Some(east), Some(west)) = (available(Moto::start()), available(Azurite::start())) {
-        lost(east, &west);
-    }
-}
-
-fn lost(mut east: impl Server, west: &dyn Server) {
+fn s3_is_lost_and_the_run_goes_on_from_azure() {
+    let (Some(mut east), Some(west)) = (s3(), available(Azurite::start())) else { return };
     let replica = west.store_uri("runs");
     let spec = Spec { checkpoint: format!("replicas = [{replica:?}]"), ..Spec::small(STEPS) };
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();

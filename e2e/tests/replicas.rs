@@ -119,7 +119,7 @@ fn what_is_damaged_in_the_store_is_read_from_the_replica_and_put_back() {
 #[test]
 fn a_coordinator_that_slept_while_the_run_went_on_elsewhere_is_fenced() {
     let folder = tempfile::tempdir().unwrap();
-    let steps = 2000;
+    let steps = 600;
     let spec = Spec { checkpoint_every: 20, ..replicated(steps, &["west"]) };
     let mut first = Run::start(&spec, folder.path(), &["--workers", "2"]);
     until_replicated(&mut first, "west", 40);

@@ -13,9 +13,10 @@ use std::{
 
 use whimbrel_e2e::{
     player::Player,
+    servers::s3,
     story::{Act, Ending},
 };
-use whimbrel_testbed::{GcsServer, Radosgw, Server, available, netns::SlowLink, proxy::DelayProxy};
+use whimbrel_testbed::{netns::SlowLink, proxy::DelayProxy};
 
 const MEGABITS: u32 = 50;
 const EACH_WAY: Duration = Duration::from_millis(80);
@@ -27,10 +28,7 @@ fn a_save_of_256_mib_ends_without_a_time_out() {
         Ok(link) => link,
         Err(why) => return eprintln!("SKIPPED: {why}"),
     };
-    let server: Box<dyn Server> = match available(Radosgw::start()) {
-        Some(server) => Box::new(server),
-        None => Box::new(GcsServer::start().unwrap()),
-    };
+    let Some(server) = s3() else { return };
     let far = DelayProxy::start((link.here(), 0).into(), server.address(), EACH_WAY);
     let program = Path::new(env!("CARGO_BIN_EXE_store-story"));
     let mut command = link.command(program);

@@ -12,9 +12,8 @@ use std::sync::mpsc;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use whimbrel_e2e::{cluster::Cluster, process::signal, run::undisturbed, spec::Spec};
+use whimbrel_e2e::{cluster::Cluster, process::signal, run::undisturbed, servers::s3, spec::Spec};
 use whimbrel_testbed::{
-    Moto, Radosgw, Server, available,
     proxy::{FaultProxy, Operation, Part, Then, Verb},
     server::BUCKET,
 };
@@ -23,20 +22,8 @@ use whimbrel_testbed::{
 const STEPS: u64 = 120;
 
 #[test]
-fn a_coordinator_that_wakes_up_on_s3_radosgw_finds_itself_fenced() {
-    if let Some(server) = available(Radosgw::start()) {
-        one_sleeps_while_the_other_decides(&server);
-    }
-}
-
-#[test]
-fn a_coordinator_that_wakes_up_on_s3_moto_finds_itself_fenced() {
-    if let Some(server) = available(Moto::start()) {
-        one_sleeps_while_the_other_decides(&server);
-    }
-}
-
-fn one_sleeps_while_the_other_decides(server: &dyn Server) {
+fn a_coordinator_that_wakes_up_after_another_took_over_finds_itself_fenced() {
+    let Some(server) = s3() else { return };
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
     let store = server.store_uri("runs");
     let proxy = FaultProxy::start(server.address(), &format!("{BUCKET}/runs"));

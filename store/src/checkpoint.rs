@@ -15,6 +15,9 @@ use crate::{
     run_dir::RunDir,
 };
 
+/// Bytes that the manifest of a state of tens of terabytes stays below.
+const MOST_BYTES: u64 = 1 << 30;
+
 /// Packs looked up at a time before a commit.
 const LOOK_UPS: usize = 32;
 
@@ -81,6 +84,14 @@ pub enum ReadManifestError {
         /// The hash of its bytes.
         found: Hash,
     },
+    /// No manifest is as long as it is.
+    #[error("the manifest {object} is damaged: it is {length} bytes long, and none has so many")]
+    TooLong {
+        /// Its URI.
+        object: String,
+        /// Its length in bytes.
+        length: u64,
+    },
     /// Undamaged, and yet not a manifest this program reads.
     #[error("the manifest {object} cannot be read")]
     Content {
@@ -106,6 +117,11 @@ impl ReadManifestError {
     /// Whether the checkpoint is to blame, and not the way to it: quarantine it and use the one before.
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::Store(_))
+    }
+
+    /// Whether the bytes that were written are gone, and a copy of them would help.
+    pub(crate) fn is_to_be_put_back(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Damaged { .. } | Self::TooLong { .. })
     }
 }
 
@@ -134,7 +150,12 @@ impl RunDir {
         let object = || self.folder().uri_of(name);
         let mut attempts = 2;
         loop {
-            let bytes = self.folder().get(name).await?;
+            let bytes = match self.folder().get(name, MOST_BYTES).await {
+                Err(StoreError::TooLong { object, length, .. }) => {
+                    return Err(ReadManifestError::TooLong { object, length });
+                }
+                answered => answered?,
+            };
             let bytes = bytes.ok_or_else(|| ReadManifestError::Missing { object: object() })?;
             let found = Hash::of(&bytes);
             if found == expected {
@@ -221,7 +242,7 @@ async fn put_manifest(run: &RunDir, name: &str, bytes: Bytes) -> Result<(), Stor
         return Ok(());
     }
     // The same checkpoint was written before. If that one is damaged, this one heals it.
-    match folder.get(name).await? {
+    match folder.get(name, MOST_BYTES).await? {
         Some(found) if found == bytes => Ok(()),
         _ => folder.replace(name, bytes).await,
     }

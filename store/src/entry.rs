@@ -213,6 +213,9 @@ pub enum EntryError {
     Content(#[source] serde_json::Error),
 }
 
+/// Bytes that an entry stays below by far: the longest holds a run spec, or the names of many checkpoints.
+pub(crate) const MOST_BYTES: u64 = 16 << 20;
+
 const BEFORE: &[u8] = b"{\"entry\":";
 const BETWEEN: &[u8] = b",\"blake3\":\"";
 const AFTER: &[u8] = b"\"}\n";

@@ -46,6 +46,18 @@ pub enum StoreError {
         /// How many were made.
         attempts: u32,
     },
+    /// An object is not what it should be by its length alone, and was not read.
+    #[error(
+        "{object} is {length} bytes long, and nothing of its kind has more than {most}: it was overwritten"
+    )]
+    TooLong {
+        /// The object's URI.
+        object: String,
+        /// Its length.
+        length: u64,
+        /// The most that one like it may have.
+        most: u64,
+    },
     /// The operating system has no random numbers to give.
     #[error("cannot draw the random name of a write")]
     Random(#[source] getrandom::Error),
@@ -235,20 +247,18 @@ impl Folder {
         in_time(self.patience.answer, self.objects.get_opts(&self.at(name), options)).await
     }
 
-    /// Reads an object of a few KiB or MiB; `None` if there is none. One that is far longer than anything this program
-    /// writes so is not read, so a damaged store cannot make this fill the memory.
-    pub(crate) async fn get(&self, name: &str) -> Result<Option<Bytes>, StoreError> {
+    /// Reads an object whole; `None` if there is none. One that is longer than `most` bytes, which is far more than any of
+    /// its kind that this program writes, is not read, so a damaged store cannot make this fill the memory.
+    pub(crate) async fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
         let at = self.at(name);
-        let deadline = self.patience.transfer(SMALL);
+        let deadline = self.patience.transfer(SMALL.min(most));
         let attempt = async || {
             let found = self.objects.get(&at).await?;
-            if found.meta.size > LARGEST {
-                let what = format!("it is {} bytes long, and should be a few KiB or MiB", found.meta.size);
-                return Err(Error::NotSupported { source: what.into() });
-            }
-            found.bytes().await
+            let length = found.meta.size;
+            if length > most { Ok(Err(length)) } else { found.bytes().await.map(Ok) }
         };
-        found(self.request("read", name, deadline, attempt).await)
+        let too_long = |length| StoreError::TooLong { object: self.uri_of(name), length, most };
+        found(self.request("read", name, deadline, attempt).await)?.transpose().map_err(too_long)
     }
 
     /// Length and time of an object; `None` if there is none.
@@ -295,11 +305,8 @@ impl Folder {
     }
 }
 
-/// Bytes that a log entry or a manifest stays below by far.
+/// Bytes that what is read whole stays below nearly always.
 const SMALL: u64 = 64 << 20;
-
-/// Bytes that the manifest of a state of terabytes stays below.
-const LARGEST: u64 = 1 << 30;
 
 /// Makes an attempt, and gives it up after a while.
 async fn in_time<T>(

@@ -166,6 +166,9 @@ impl History {
         if entry.number != self.next_number() {
             return Err("its number is not its name's");
         }
+        if entry.epoch == u64::MAX {
+            return Err("its epoch is the highest there is, and nobody could ever take office after it");
+        }
         if takes_office && entry.epoch <= self.epoch() && !self.is_relieved_by(&entry) {
             return Err("a coordinator took office without a higher epoch");
         }
@@ -340,7 +343,13 @@ pub(crate) async fn read_entry(folder: &Folder, number: u64) -> Result<Option<En
     let name = entry::name(number);
     let mut attempts = 2;
     loop {
-        let Some(bytes) = folder.get(&name).await? else { return Ok(None) };
+        let bytes = match folder.get(&name, entry::MOST_BYTES).await {
+            Err(StoreError::TooLong { object, .. }) => {
+                return Err(LogError::Entry { object, source: EntryError::Frame });
+            }
+            answered => answered?,
+        };
+        let Some(bytes) = bytes else { return Ok(None) };
         let error = match Entry::decode(&bytes) {
             Ok(entry) => return Ok(Some(entry)),
             Err(error) => error,

@@ -10,6 +10,9 @@ use crate::{
     run_dir::RunDir,
 };
 
+/// Bytes that a chunk stays below by far.
+const MOST_BYTES: u64 = 64 << 20;
+
 /// Chunks read at a time.
 const AHEAD: usize = 16;
 
@@ -56,7 +59,7 @@ impl RunDir {
         }
         chunks.sort();
         let reads = chunks.into_iter().map(|(_, worker, sequence, name)| async move {
-            let text = self.folder().get(&name).await?;
+            let text = self.folder().get(&name, MOST_BYTES).await?;
             Ok(text.map(|text| OutputChunk { worker, sequence, text }))
         });
         stream::iter(reads).buffered(AHEAD).try_filter_map(|chunk| ready(Ok(chunk))).try_collect().await
@@ -77,7 +80,7 @@ pub(crate) async fn missing(source: &RunDir, destination: &RunDir) -> Result<Vec
 pub(crate) async fn copy(source: &RunDir, destination: &RunDir) -> Result<usize, StoreError> {
     let names = missing(source, destination).await?;
     let copies = names.into_iter().map(|name| async move {
-        match source.folder().get(&name).await? {
+        match source.folder().get(&name, MOST_BYTES).await? {
             Some(text) => destination.folder().replace(&name, text).await.map(|()| 1),
             None => Ok(0),
         }

@@ -113,7 +113,7 @@ impl Store {
         if again.map_err(|source| self.lacks(Need::CreateAgain, source))? == Created::New {
             return Err(ProbeError::Overwrites { uri: self.uri().to_owned() });
         }
-        let read = folder.get(name).await.map_err(|source| self.lacks(Need::Read, source))?;
+        let read = folder.get(name, 1 << 10).await.map_err(|source| self.lacks(Need::Read, source))?;
         if read.as_ref() != Some(body) {
             return Err(self.forgets("an object just written reads otherwise"));
         }

@@ -73,8 +73,7 @@ impl Sources {
                 Ok(manifest) => {
                     let (run, found_in) = (self.primary.uri(), replica.uri());
                     tracing::warn!(run, name, %error, found_in, "a manifest is read from a replica");
-                    if matches!(error, ReadManifestError::Missing { .. } | ReadManifestError::Damaged { .. })
-                    {
+                    if error.is_to_be_put_back() {
                         self.put_back_manifest(name, replica).await;
                     }
                     return Ok(manifest);

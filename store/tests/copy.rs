@@ -7,12 +7,15 @@ use std::{fs, time::Duration};
 
 use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint, restored};
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, MirrorError, Mode, Office, Record, Relation,
-    ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
+    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Office, Record,
+    Relation, ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
     Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
+
+/// One pack after another, so that checkpoints are whole in the order in which they were begun.
+const IN_TURN: Limits = Limits { concurrency: 1, ..SMALL_PACKS };
 
 fn stopped(step: u64) -> Record {
     Record::Stopped(Stopped { step, reason: "asked to".into() })
@@ -40,12 +43,6 @@ async fn steps(run: &RunDir) -> Vec<u64> {
     run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
 }
 
-fn sorted(steps: &[u64]) -> Vec<u64> {
-    let mut steps = steps.to_vec();
-    steps.sort_unstable();
-    steps
-}
-
 async fn assert_whole(run: &RunDir) {
     for checkpoint in run.history().await.unwrap().checkpoints() {
         let state = restored(run, &checkpoint.manifest).await.unwrap();
@@ -63,10 +60,8 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
     let expected = plan.to_move;
     let mut progress = Vec::new();
-    let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |event| progress.push(event)).await.unwrap();
-    // Packs are sent newest first, and which checkpoint is whole first is up to the network.
-    assert_eq!(sorted(&copied.committed), [10, 20, 30]);
-    assert_eq!((copied.moved, copied.output), (expected, 1));
+    let copied = plan.carry_out("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
+    assert_eq!((&copied.committed[..], copied.moved, copied.output), (&[30, 20, 10][..], expected, 1));
     let moved = progress.iter().filter(|event| matches!(event, CopyProgress::Moved { .. })).count();
     assert_eq!(moved, expected.packs);
 
@@ -194,7 +189,7 @@ async fn damage_is_named_and_not_spread() {
 async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
     let there = empty();
-    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, IN_TURN);
     let lag = replicator.lag(office.history()).await.unwrap();
     assert_eq!((lag.newest, lag.steps()), (None, 30));
     let mut order = Vec::new();
@@ -205,7 +200,7 @@ async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     };
     let lag = replicator.replicate(office.history(), &mut note).await.unwrap();
     assert_eq!((lag.newest, lag.steps(), lag.missing.packs), (Some(30), 0, 0));
-    assert_eq!(sorted(&order), [20, 30], "nothing that is not kept");
+    assert_eq!(order, [30, 20], "the newest first, and nothing that is not kept");
 
     checkpoint(&mut office, &State::small(40), 40).await;
     let lag = replicator.lag(office.history()).await.unwrap();
@@ -223,6 +218,26 @@ async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 40);
     collect(&mut office, &KEEP_TWO).await.unwrap();
     assert_eq!(steps(&scene.run()).await, steps(&there.run()).await);
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_late_keeps_what_one_that_was_always_there_keeps() {
+    let (scene, mut office) = with_checkpoints(&[]).await;
+    let (always, late) = (empty(), empty());
+    let retention = Retention { every: Some(KeepEvery::Steps(20)), ..KEEP_TWO };
+    let replicator =
+        |there: &Scene| Replicator::new(&scene.run(), &there.run(), "c", retention.clone(), SMALL_PACKS);
+    let mut following = replicator(&always);
+    for step in [10, 25, 30, 45, 50, 65, 70, 75] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+        collect(&mut office, &retention).await.unwrap();
+        following.replicate(office.history(), &mut |_| {}).await.unwrap();
+    }
+    replicator(&late).replicate(office.history(), &mut |_| {}).await.unwrap();
+    for there in [&scene, &always, &late] {
+        assert_eq!(steps(&there.run()).await, [25, 45, 65, 70, 75]);
+        assert_whole(&there.run()).await;
+    }
 }
 
 #[tokio::test]

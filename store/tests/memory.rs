@@ -1,4 +1,4 @@
-//! What a save and a restore hold in memory beyond the state is a few packs, however large the state.
+//! What a save, a restore and a copy hold in memory beyond the state is a few packs, however large the state.
 //!
 //! The only test of its binary: it counts every byte that the program allocates.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Limits, Store, restore, save_slice, verify};
+use whimbrel_store::{Limits, Mode, Store, Which, commit, plan_copy, restore, save_slice, verify};
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -79,4 +79,15 @@ async fn a_few_packs() {
     restored.unwrap();
     assert!(most <= LIMITS.concurrency + 2, "a restore held {most} packs");
     assert!(state.tensor(0) == staged);
+
+    run.create("", Mode::Embedded).await.unwrap();
+    let mut office = run.take_office("a test").await.unwrap();
+    commit(&mut office, &manifest, None).await.unwrap();
+    let there = tempfile::tempdir().unwrap();
+    let copy = Store::open(there.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
+    let plan = plan_copy(&run, &copy, Which::All).await.unwrap();
+    let (copied, most) = peak(plan.carry_out("a test", &LIMITS, &mut |_| {})).await;
+    assert_eq!(copied.unwrap().moved.packs, manifest.packs.len());
+    // As many come in as go out.
+    assert!(most <= 2 * LIMITS.concurrency + 1, "a copy held {most} packs");
 }

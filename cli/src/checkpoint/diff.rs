@@ -124,7 +124,7 @@ fn rows(found: &Difference) -> Vec<[String; 2]> {
     }
     for (tensor, apart) in &found.changed {
         let of = tensor.checked_elements().unwrap_or(0);
-        let largest = format!("{} of {of} elements differ, by {:e} at most", apart.elements, apart.largest);
+        let largest = format!("{} of {of} elements differ, by {:.3e} at most", apart.elements, apart.largest);
         let lost = match apart.not_finite {
             0 => String::new(),
             count => format!("; {count} infinite or not a number"),
