@@ -29,7 +29,7 @@ impl CopyPlan {
     /// Up to [`Limits::concurrency`] packs come in while as many go out, and no more than half a GiB of them, or a single
     /// one, are in memory. Where there is nothing to do, nothing is written.
     pub async fn carry_out(
-        self,
+        mut self,
         who: &str,
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
@@ -39,10 +39,12 @@ impl CopyPlan {
             copied.forget_what_was_collected(&self.source).await?;
             return Ok(copied);
         }
-        // The log may have grown since the plan was made; which office the source is under must be its last word.
-        let source_history = self.source.history().await?;
-        let mut office = self.destination.mirror(&self.source, &source_history, who).await?;
-        self.carry_out_as(&mut office, limits, progress).await
+        // The log may have grown since the plan was made: which office the source is under, and whether the run goes on,
+        // must be its last word.
+        self.source_history = self.source.history().await?;
+        let mut office = self.destination.mirror(&self.source, &self.source_history, who).await?;
+        // Boxed, as a copy is awaited within much else.
+        Box::pin(self.carry_out_as(&mut office, limits, progress)).await
     }
 
     /// Whether the destination has all that is to be copied.
