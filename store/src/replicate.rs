@@ -170,7 +170,7 @@ impl Replicator {
         // What this office wrote it knows; only what others added at the end is read.
         office.check().await.map_err(|error| self.copy_error(error.into()))?;
         let (plan, newest_of_run) = self.plan(history, Some(office.history().clone())).await?;
-        let copied = plan.carry_out_as(office, &self.limits, progress).await;
+        let copied = Box::pin(plan.carry_out_as(office, &self.limits, progress)).await;
         let copied = copied.map_err(|error| self.copy_error(error))?;
         // What a checkpoint that was left out has there already is spared for when it is healed.
         let retention = Retention { in_flight: copied.spared, ..self.retention.clone() };

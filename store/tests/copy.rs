@@ -323,6 +323,20 @@ async fn the_last_word_is_the_newest_that_any_copy_heard() {
     assert_eq!(there.run().history().await.unwrap().submitter(), Mode::Embedded);
 }
 
+#[tokio::test]
+async fn a_plan_that_has_grown_old_does_not_stop_the_run_that_went_on() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    office.append(stopped(10)).await.unwrap();
+    let there = empty();
+    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    let mut office = scene.run().take_office("again").await.unwrap();
+    office.append(Record::Resumed { step: 10 }).await.unwrap();
+    plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    assert_eq!(relation(&ours, &theirs), Relation::Same);
+    assert!(theirs.stopped().is_none());
+}
+
 /// Copies, dying or failing at each request to the source or the destination in turn, then copies again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {

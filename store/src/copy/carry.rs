@@ -39,10 +39,12 @@ impl CopyPlan {
             copied.forget_what_was_collected(&self.source).await?;
             return Ok(copied);
         }
-        // The log may have grown since the plan was made; which office the source is under must be its last word.
+        // The log may have grown since the plan was made: which office the source is under, and whether the run goes on,
+        // must be its last word.
         self.source_history = self.source.history().await?;
         let mut office = self.destination.mirror(&self.source, &self.source_history, who).await?;
-        self.carry_out_as(&mut office, limits, progress).await
+        // Boxed, as a copy is awaited within much else.
+        Box::pin(self.carry_out_as(&mut office, limits, progress)).await
     }
 
     /// Whether the destination has all that is to be copied.
