@@ -92,8 +92,8 @@ struct Doomed {
 /// Kept are the newest whole ones and the first whole one of each length of [`Retention::every`]; a checkpoint whose
 /// packs are not all there does not count, so what can be restored is never deleted in favour of what cannot.
 ///
-/// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes or is
-/// quarantined, packs go only if a collected checkpoint named them.
+/// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes, is healed or
+/// is quarantined, no pack goes: any might be its own.
 pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Collected, CollectError> {
     office.check().await?;
     let folder = office.run().folder().clone();
@@ -195,9 +195,9 @@ async fn decide(
             Err(_) => {}
         }
     }
-    let by_age = kept.unreadable.is_empty();
+    let all_known = kept.unreadable.is_empty();
     let goes = |(hash, meta): &(&Hash, &ObjectMeta)| {
-        !kept.packs.contains(hash) && (named.contains(hash) || (by_age && ages.is_past_grace(meta)))
+        all_known && !kept.packs.contains(hash) && (named.contains(hash) || ages.is_past_grace(meta))
     };
     let mut packs: Vec<(Hash, u64)> =
         packs.iter().filter(goes).map(|(hash, meta)| (*hash, meta.size)).collect();
@@ -255,36 +255,42 @@ async fn keep(
     for checkpoint in older {
         let claim = retention.claims(checkpoint, run.history);
         let claim = claim.filter(|length| checkpoint.quarantined.is_none() && !lengths.contains(length));
-        if let Some(length) = claim
-            && let Some(named) = packs_of_old(run, checkpoint, packs, known).await?
-        {
-            lengths.insert(length);
-            kept.packs.extend(named.iter().map(|(hash, _)| hash));
-            known_on.insert(checkpoint.manifest.clone(), named);
-        } else {
+        let Some(length) = claim else {
             kept.removed.push(checkpoint.manifest.clone());
+            continue;
+        };
+        match judge_old(run, checkpoint, packs, known).await? {
+            Verdict::Whole(named) => {
+                lengths.insert(length);
+                kept.packs.extend(named.iter().map(|(hash, _)| hash));
+                known_on.insert(checkpoint.manifest.clone(), named);
+            }
+            // It may be whole in a replica. It stays, and so does the next one, until it is quarantined.
+            Verdict::Lacking(named) => kept.packs.extend(named.iter().map(|(hash, _)| hash)),
+            Verdict::Unreadable => kept.unreadable.push(checkpoint.manifest.clone()),
         }
     }
     *known = known_on;
     Ok(kept)
 }
 
-/// The packs of a checkpoint that is kept for its length, if it is whole. There may be hundreds of such, and they are
-/// looked at after each commit: each manifest is read once, and from then on its packs are looked for alone.
-async fn packs_of_old(
+/// Judges a checkpoint that is kept for its length. There may be hundreds of such, and they are looked at after each
+/// commit: each manifest is read once, and from then on its packs are looked for alone.
+async fn judge_old(
     run: Logged<'_>,
     checkpoint: &CheckpointInfo,
     listed: &Listing,
     known: &mut Known,
-) -> Result<Option<Packs>, StoreError> {
-    if let Some(packs) = known.remove(&checkpoint.manifest)
-        && packs.iter().all(|(hash, length)| listed.get(hash).is_some_and(|meta| meta.size == *length))
-    {
-        return Ok(Some(packs));
-    }
-    match judge(run, checkpoint, listed).await? {
-        Verdict::Whole(packs) => Ok(Some(packs)),
-        Verdict::Lacking(_) | Verdict::Unreadable => Ok(None),
+) -> Result<Verdict, StoreError> {
+    match known.remove(&checkpoint.manifest) {
+        Some(packs)
+            if packs
+                .iter()
+                .all(|(hash, length)| listed.get(hash).is_some_and(|meta| meta.size == *length)) =>
+        {
+            Ok(Verdict::Whole(packs))
+        }
+        _ => judge(run, checkpoint, listed).await,
     }
 }
 

@@ -6,6 +6,7 @@ mod support;
 use std::{fs, time::Duration};
 
 use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint};
+use whimbrel_state::TensorSpec;
 use whimbrel_store::{
     AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Office, Record,
     Relation, ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
@@ -82,6 +83,37 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     let again = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert_eq!((again.committed.len(), again.moved.packs, again.output), (0, 0, 0));
     assert_eq!(there.files(""), files);
+}
+
+/// A pack is there when the copy is planned and gone when its checkpoint is to be committed, while packs of another
+/// checkpoint are under way: it moves after all, and nobody waits for anybody.
+#[tokio::test]
+async fn packs_that_vanish_move_after_all() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    // Many packs, so that the pace's every lane is taken by one of the older checkpoint.
+    let large = |seed| State::filled(vec![TensorSpec::f32("w", [64 << 4])], seed);
+    checkpoint(&mut office, &large(1), 1).await;
+    let older = scene.files("packs");
+    checkpoint(&mut office, &large(2), 2).await;
+    let there = empty();
+    let mut newer: Vec<_> =
+        scene.files("packs").into_keys().filter(|name| !older.contains_key(name)).collect();
+    newer.sort();
+    assert!(older.len() > 30 && newer.len() > 30, "{} and {} packs", older.len(), newer.len());
+    for name in &newer[1..] {
+        let to = there.folder().join("r").join(name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(scene.folder().join("r").join(name), to).unwrap();
+    }
+    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert_eq!(plan.to_move.packs, older.len() + 1);
+    fs::remove_dir_all(there.folder().join("r/packs")).unwrap();
+    let mut ignore = |_| {};
+    let carried = plan.carry_out("a copy", &SMALL_PACKS, &mut ignore);
+    let copied = tokio::time::timeout(Duration::from_secs(60), Box::pin(carried)).await.unwrap().unwrap();
+    assert_eq!((&copied.committed[..], copied.moved.packs), (&[2, 1][..], older.len() + newer.len()));
+    assert_whole(&there.run()).await;
 }
 
 #[tokio::test]
