@@ -24,6 +24,7 @@ use whimbrel_store::{Mode, Sources, Store};
 
 use crate::{
     desk::{Desk, seconds},
+    facts,
     input::{Input, Inputs, NodeLink, Reply},
     opening::{self, Opened, SubmitError},
     recorder,
@@ -323,8 +324,8 @@ impl Driver {
                 run: dir.clone(),
                 epoch,
                 who: self.name.clone(),
-                retention: opening::retention(&spec),
-                limits: opening::limits(&spec),
+                retention: facts::retention(&spec),
+                limits: facts::limits(&spec),
                 inputs: inputs.clone(),
             };
             let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
@@ -340,7 +341,7 @@ impl Driver {
                 inputs,
                 tasks,
             ));
-            let facts = opening::facts(&spec);
+            let facts = facts::run(&spec);
             let checkpoint = matches!(start, Start::Checkpoint { .. }).then(|| start.step());
             self.archive.remove(&id);
             let desk = Desk::new(spec, sources, epoch, scribe, orders, checkpoint);

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use tonic::Status;
-use whimbrel_core::{CheckpointEvery, Past, RunFacts, Start};
+use whimbrel_core::{Past, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, Mistakes, RunSpec};
+use whimbrel_spec::{Mistakes, RunSpec};
 use whimbrel_store::{
-    AppendError, CreateError, Ended, Entry, History, KeepEvery, Limits, LogError, Mode, Office, OfficeError,
-    Outcome, ProbeError, Record, Retention, RunDir, Store, StoreError,
+    AppendError, CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError,
+    Record, RunDir, Store, StoreError,
 };
 
 use crate::{
+    facts,
     input::{Input, Inputs},
     replicas::{self, Replica, ReplicaError, WentOn},
 };
@@ -166,30 +167,8 @@ async fn take_over(
     if office.history().stopped().is_some() {
         office.append(Record::Resumed { step: start.step() }).await?;
     }
-    let past = past(office.history());
+    let past = facts::past(office.history());
     Ok(Opened { start, past, dir, spec, office, replicas, found })
-}
-
-/// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
-/// how many of them went without saying that the run had stopped or ended, its workers with them.
-pub(crate) fn past(history: &History) -> Past {
-    let mut past = Past::default();
-    let mut terms: Vec<&[Entry]> = Vec::new();
-    // Entries before the first office are of epoch 0; mirrors write in the epoch of whom they mirror.
-    for term in history.entries().chunk_by(|entry, next| entry.epoch == next.epoch) {
-        if term.first().is_some_and(|first| first.epoch > 0) {
-            terms.push(term);
-        }
-    }
-    // The last term is the one that has just begun.
-    terms.pop();
-    for term in terms {
-        let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
-        past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
-        let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
-        past.failures += u32::from(!term.iter().any(parted));
-    }
-    past
 }
 
 /// Where a run goes on from: its newest good checkpoint, or its beginning.
@@ -337,38 +316,4 @@ pub fn new_run_id(name: &str) -> Result<RunId, SubmitError> {
     getrandom::fill(&mut random).map_err(|error| SubmitError::Name(error.to_string()))?;
     let suffix: String = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
     format!("{name}-{suffix}").parse().map_err(|error| SubmitError::Name(format!("{error}")))
-}
-
-/// What a spec says of the checkpoints to keep.
-pub(crate) fn retention(spec: &RunSpec) -> Retention {
-    let Keep { last, every } = spec.checkpoint.keep;
-    let every = every.map(|every| match every {
-        Every::Steps(steps) => KeepEvery::Steps(steps),
-        Every::Time(time) => KeepEvery::Time(time),
-    });
-    Retention { last, every, ..Retention::default() }
-}
-
-/// What a spec says of how fast bytes are sent.
-pub(crate) fn limits(spec: &RunSpec) -> Limits {
-    let bandwidth = spec.checkpoint.bandwidth.map(Bandwidth::bytes_per_second);
-    Limits { bandwidth, ..Limits::default() }
-}
-
-/// The part of a spec that the core decides by.
-pub(crate) fn facts(spec: &RunSpec) -> RunFacts {
-    RunFacts {
-        steps: spec.train.steps,
-        shards: spec.train.shards,
-        workers_min: spec.workers.min,
-        workers_max: spec.workers.max.min(spec.train.shards),
-        tries: spec.workers.tries,
-        step_timeout: spec.workers.step_timeout,
-        checkpoint: match spec.checkpoint.every {
-            spec::CheckpointEvery::Fixed(Every::Steps(steps)) => CheckpointEvery::Steps(steps),
-            spec::CheckpointEvery::Fixed(Every::Time(time)) => CheckpointEvery::Time(time),
-            spec::CheckpointEvery::Auto => CheckpointEvery::Auto,
-        },
-        has_setup: spec.setup.is_some(),
-    }
 }

@@ -165,7 +165,7 @@ fn a_copied_directory_is_the_run() {
 #[test]
 fn a_store_that_refuses_for_a_while_costs_checkpoints_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = Spec { checkpoint_every: 20, ..Spec::small(1000) };
+    let spec = Spec { checkpoint_every: 20, ..Spec::small(400) };
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     run.until_checkpoint(20);
     let packs = run_of(folder.path()).join("packs");

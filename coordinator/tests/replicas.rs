@@ -1,0 +1,216 @@
+//! Replicas, seen through calls over real sockets: what is refused, how they stand, and who may hold a run that is in
+//! several stores. No worker is needed for that: a run that waits for nodes is in its replicas too.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use tonic::{Code, Streaming, transport::Channel};
+use whimbrel_coordinator::{Coordinator, Settings};
+use whimbrel_core::Timing;
+use whimbrel_proto::v1::{
+    self, ReplicaStatus, RunEvent, RunStatus, run_event::Event, runs_client::RunsClient, submit_request::What,
+};
+use whimbrel_store::{Relation, Store, relation};
+
+/// A coordinator over the folder `name`, and a client of it.
+async fn start(folder: &Path, name: &str) -> (Coordinator, RunsClient<Channel>) {
+    let settings = Settings {
+        store: store(folder, name),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        token: None,
+        adopt: true,
+        timing: Timing::default(),
+    };
+    let coordinator = Coordinator::start(settings).await.unwrap();
+    let address = format!("http://{}", coordinator.address());
+    let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
+    (coordinator, RunsClient::new(channel))
+}
+
+fn store(folder: &Path, name: &str) -> Store {
+    Store::open(folder.join(name).to_str().unwrap()).unwrap()
+}
+
+fn spec(folder: &Path, replicas: &[&str]) -> What {
+    let replicas: Vec<_> = replicas.iter().map(|name| folder.join(name)).collect();
+    What::Spec(format!(
+        "name = \"t\"\ncommand = [\"true\"]\n[train]\nsteps = 4\nglobal_batch = 4\nshards = 2\n\
+         [checkpoint]\nreplicas = {replicas:?}\n"
+    ))
+}
+
+async fn submit(runs: &mut RunsClient<Channel>, what: What) -> String {
+    runs.submit(v1::SubmitRequest { what: Some(what) }).await.unwrap().into_inner().run
+}
+
+async fn refused(runs: &mut RunsClient<Channel>, what: What) -> String {
+    let status = runs.submit(v1::SubmitRequest { what: Some(what) }).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    status.message().to_owned()
+}
+
+async fn status(runs: &mut RunsClient<Channel>, run: &str) -> RunStatus {
+    runs.get(v1::GetRequest { run: run.to_owned() }).await.unwrap().into_inner()
+}
+
+/// Asks how a run stands until its replicas are as wanted.
+async fn until(runs: &mut RunsClient<Channel>, run: &str, wanted: impl Fn(&[ReplicaStatus]) -> bool) {
+    let asking = async {
+        while !wanted(&status(runs, run).await.replicas) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), asking).await.unwrap();
+}
+
+async fn watch(runs: &mut RunsClient<Channel>, run: &str) -> Streaming<RunEvent> {
+    runs.watch(v1::WatchRequest { run: run.to_owned() }).await.unwrap().into_inner()
+}
+
+/// Reads events to the end.
+async fn to_the_end(mut events: Streaming<RunEvent>) -> (v1::EndedEvent, Vec<String>) {
+    let mut warnings = Vec::new();
+    let mut last = None;
+    while let Some(RunEvent { event }) = events.message().await.unwrap() {
+        if let Some(Event::Warning(warning)) = &event {
+            warnings.push(warning.text.clone());
+        }
+        last = event;
+    }
+    let Some(Event::Ended(ended)) = last else { panic!("the last event is {last:?}") };
+    (ended, warnings)
+}
+
+fn in_step(replicas: &[ReplicaStatus]) -> bool {
+    !replicas.is_empty() && replicas.iter().all(|replica| replica.in_step)
+}
+
+#[tokio::test]
+async fn replicas_that_will_not_do_make_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    fs::write(folder.path().join("file"), "").unwrap();
+    let words = refused(&mut runs, spec(folder.path(), &["west", "file"])).await;
+    assert!(words.contains("file cannot be opened; correct `replicas` under [checkpoint]"), "{words}");
+    let words = refused(&mut runs, spec(folder.path(), &["west/../runs"])).await;
+    assert!(words.contains("is the run's own store under another name"), "{words}");
+    let words = refused(&mut runs, spec(folder.path(), &["west", "west/../west"])).await;
+    assert!(words.contains("is another replica under another name"), "{words}");
+    for store in ["runs", "west"] {
+        let left: Vec<_> = fs::read_dir(folder.path().join(store)).unwrap().collect();
+        assert!(left.is_empty(), "{store}: {left:?}");
+    }
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_is_in_its_replicas_from_its_first_to_its_last_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    let run = submit(&mut runs, spec(folder.path(), &["west", "south"])).await;
+    until(&mut runs, &run, in_step).await;
+    let events = watch(&mut runs, &run).await;
+    runs.cancel(v1::CancelRequest { run: run.clone() }).await.unwrap();
+    let (ended, warnings) = to_the_end(events).await;
+    assert!(in_step(&ended.replicas) && ended.replicas.len() == 2, "{ended:?}");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let id = run.parse().unwrap();
+    let here = store(folder.path(), "runs").run(&id).history().await.unwrap();
+    for name in ["west", "south"] {
+        let there = store(folder.path(), name).run(&id).history().await.unwrap();
+        assert_eq!(there.ended(), here.ended(), "{name}");
+        assert_eq!(relation(&here, &there), Relation::Same);
+        assert_eq!(there.mirrored().unwrap().source, store(folder.path(), "runs").run(&id).uri());
+        // By the stores' own names, so that it means the same wherever the run is taken up.
+        assert!(there.spec().contains(&format!("store = {:?}", store(folder.path(), "runs").uri())));
+    }
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_is_taken_up_only_when_asked_for_and_then_holds_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, mut at_first) = start(folder.path(), "runs").await;
+    let run = submit(&mut at_first, spec(folder.path(), &["west"])).await;
+    until(&mut at_first, &run, in_step).await;
+    let events = watch(&mut at_first, &run).await;
+
+    let (second, mut at_second) = start(folder.path(), "west").await;
+    let listed = at_second.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
+    let uri = store(folder.path(), "runs").run(&run.parse().unwrap()).uri().to_owned();
+    assert_eq!((listed[0].phase(), &listed[0].detail), (v1::Phase::Stopped, &format!("a replica of {uri}")));
+    assert_eq!(status(&mut at_first, &run).await.epoch, 1, "nobody was disturbed");
+
+    // Asked for, it goes on there; what it was copied from is its replica now, and who held it there is fenced.
+    submit(&mut at_second, What::Resume(run.clone())).await;
+    until(&mut at_second, &run, in_step).await;
+    assert_eq!(status(&mut at_second, &run).await.replicas[0].uri, uri);
+    // The first one finds out at the latest when it has something to write.
+    at_first.cancel(v1::CancelRequest { run: run.clone() }).await.ok();
+    let (ended, _) = to_the_end(events).await;
+    assert_eq!(ended.phase(), v1::Phase::Stopped);
+    assert!(ended.reason.contains("fenced"), "{}", ended.reason);
+    assert_eq!(status(&mut at_second, &run).await.phase(), v1::Phase::Waiting);
+
+    // Nor does another coordinator over the first store take it up unasked.
+    first.stop().await;
+    let (first, mut at_first) = start(folder.path(), "runs").await;
+    let listed = at_first.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
+    assert!(listed[0].detail.starts_with("a replica of "), "{:?}", listed[0]);
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_that_went_on_in_a_replica_is_not_taken_up_where_it_was_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, mut runs) = start(folder.path(), "runs").await;
+    let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
+    until(&mut runs, &run, in_step).await;
+    first.stop().await;
+    // The store is out of reach while the run goes on in the replica.
+    let (store, away) = (folder.path().join("runs"), folder.path().join("away"));
+    fs::rename(&store, &away).unwrap();
+    fs::write(&store, "no folder").unwrap();
+    let (second, mut at_second) = start(folder.path(), "west").await;
+    submit(&mut at_second, What::Resume(run.clone())).await;
+    second.stop().await;
+    fs::remove_file(&store).unwrap();
+    fs::rename(&away, &store).unwrap();
+
+    let (first, mut runs) = start(folder.path(), "runs").await;
+    let listed = runs.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
+    let west = self::store(folder.path(), "west").run(&run.parse().unwrap()).uri().to_owned();
+    assert_eq!(listed[0].phase(), v1::Phase::Stopped);
+    assert!(listed[0].detail.contains(&format!("went on at {west}")), "{}", listed[0].detail);
+    let words = refused(&mut runs, What::Resume(run.clone())).await;
+    assert!(words.contains(&format!("--resume '{west}'")), "{words}");
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
+    until(&mut runs, &run, in_step).await;
+    coordinator.stop().await;
+
+    let (west, away) = (folder.path().join("west"), folder.path().join("away"));
+    fs::rename(&west, &away).unwrap();
+    fs::write(&west, "no folder").unwrap();
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    until(&mut runs, &run, |replicas| replicas.iter().any(|replica| !replica.trouble.is_empty())).await;
+    let mut events = watch(&mut runs, &run).await;
+    let warning = loop {
+        if let Some(Event::Warning(warning)) = events.message().await.unwrap().unwrap().event {
+            break warning.text;
+        }
+    };
+    assert!(warning.contains("does not come into step") && warning.contains("west"), "{warning}");
+    fs::remove_file(&west).unwrap();
+    fs::rename(&away, &west).unwrap();
+    until(&mut runs, &run, in_step).await;
+    coordinator.stop().await;
+}
