@@ -2,6 +2,7 @@
 
 use tonic::{Code as GrpcCode, Streaming};
 use whimbrel_proto::v1::{EndedEvent, Phase, RunEvent, RunStatus, run_event::Event};
+use whimbrel_store::{Ended, Outcome, at_step};
 
 use crate::{
     args::client::WatchArgs,
@@ -112,6 +113,25 @@ impl Watch {
         }
     }
 
+    /// The run as a coordinator leaves it that ends at once when the run has ended, by its log.
+    pub(crate) fn left_behind(&self, ended: &Ended) -> EndedEvent {
+        let phase = match ended.outcome {
+            Outcome::Finished => Phase::Finished,
+            Outcome::Failed => Phase::Failed,
+            Outcome::Cancelled => Phase::Cancelled,
+        };
+        EndedEvent {
+            phase: phase.into(),
+            step: ended.step,
+            loss: ended.loss,
+            val_loss: ended.val_loss,
+            state: ended.state.map(|state| state.to_string()).unwrap_or_default(),
+            reason: ended.reason.clone().unwrap_or_else(|| "its replicas may lack some of it".into()),
+            checkpoint: self.checkpoint_uri(),
+            ..EndedEvent::default()
+        }
+    }
+
     /// What may be wanted after the run's end. `resume` takes it up again; `hint` is the spec's `try_next`.
     pub(crate) fn next_commands(&self, ended: &EndedEvent, resume: &str, hint: Option<&str>) -> Vec<String> {
         let mut commands = Vec::new();
@@ -165,7 +185,7 @@ impl Watch {
     }
 
     fn checkpoint_uri(&self) -> String {
-        self.checkpoint.map_or(String::new(), |step| format!("{}@{step}", self.uri))
+        self.checkpoint.map_or(String::new(), |step| at_step(&self.uri, step))
     }
 }
 

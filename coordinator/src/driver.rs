@@ -17,7 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tonic::Status;
-use whimbrel_core::{Core, Event, Phase, RunEvent, SaveCost, Timing};
+use whimbrel_core::{Core, Event, Phase, RunEvent, SaveCost, Start, Timing};
 use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::{border, v1};
 use whimbrel_store::{Mode, Sources, Store};
@@ -214,7 +214,12 @@ impl Driver {
                 tracing::debug!(%run, %worker, reason, "its attendance has ended");
                 self.of_run(run, RunEvent::WorkerParted { worker });
             }
-            Input::Recorded(run, event) => self.of_run(run, event),
+            Input::Recorded(run, event) => {
+                if let (RunEvent::Quarantined { start }, Some(desk)) = (&event, self.desks.get_mut(&run)) {
+                    desk.checkpoint = Some(start.step()).filter(|_| *start != Start::Initial);
+                }
+                self.of_run(run, event);
+            }
             Input::OfTerm(run, epoch, event) => {
                 if self.desks.get(&run).is_some_and(|desk| desk.epoch == epoch) {
                     self.of_run(run, event);
@@ -337,7 +342,7 @@ impl Driver {
                 tasks,
             ));
             let facts = facts::run(&spec);
-            let checkpoint = matches!(start, whimbrel_core::Start::Checkpoint { .. }).then(|| start.step());
+            let checkpoint = matches!(start, Start::Checkpoint { .. }).then(|| start.step());
             self.archive.remove(&id);
             let desk = Desk::new(spec, sources, epoch, scribe, orders, checkpoint);
             self.desks.insert(id.clone(), desk.with_replicas(standings, found));

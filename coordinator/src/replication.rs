@@ -49,6 +49,7 @@ const LAST_TRIES: u32 = 2;
 pub(crate) struct Replication {
     wanted: watch::Sender<Wanted>,
     standings: Vec<watch::Receiver<Standing>>,
+    patience: Duration,
 }
 
 /// What a replica is to be brought into step with.
@@ -150,7 +151,7 @@ impl Replication {
             tasks.spawn(keeper.keep());
             standings.push(from_keeper);
         }
-        Self { wanted, standings }
+        Self { wanted, standings, patience: patience(&keeping.limits) }
     }
 
     /// How the replicas stand, now and later.
@@ -174,7 +175,8 @@ impl Replication {
     pub(crate) async fn finish(&self, history: &History) -> Vec<Standing> {
         self.say(history, Then::End);
         let entries = history.next_number();
-        let waits = self.standings.iter().map(|standing| until_in_step(standing.clone(), entries));
+        let patience = self.patience;
+        let waits = self.standings.iter().map(|standing| until_in_step(standing.clone(), entries, patience));
         let left = join_all(waits).await.into_iter().flatten().collect();
         self.leave();
         left
@@ -186,13 +188,24 @@ impl Replication {
     }
 }
 
+/// How long a replica may get no pack: under a bandwidth cap, as long as the packs under way take, and half as long again.
+fn patience(limits: &Limits) -> Duration {
+    let under_way = (limits.pack_bytes as u64).saturating_mul(limits.concurrency.max(1) as u64);
+    let capped = limits.bandwidth.map_or(0, |bandwidth| under_way.saturating_mul(3) / 2 / bandwidth.get());
+    PATIENCE.max(Duration::from_secs(capped))
+}
+
 /// Waits until a replica is in step with so many entries; how it stands, if it does not get there.
-async fn until_in_step(mut standing: watch::Receiver<Standing>, entries: u64) -> Option<Standing> {
+async fn until_in_step(
+    mut standing: watch::Receiver<Standing>,
+    entries: u64,
+    patience: Duration,
+) -> Option<Standing> {
     let (failures, mut moved) = {
         let now = standing.borrow();
         (now.failures, now.moved)
     };
-    let mut deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut deadline = tokio::time::Instant::now() + patience;
     loop {
         let now = standing.borrow_and_update().clone();
         if now.entries >= entries {
@@ -203,14 +216,14 @@ async fn until_in_step(mut standing: watch::Receiver<Standing>, entries: u64) ->
         }
         if now.moved > moved {
             moved = now.moved;
-            deadline = tokio::time::Instant::now() + PATIENCE;
+            deadline = tokio::time::Instant::now() + patience;
         }
         match timeout_at(deadline, standing.changed()).await {
             Ok(Ok(())) => {}
             // The keeper has ended, the run having gone on elsewhere; or nothing moves.
             Ok(Err(_)) => return Some(now),
             Err(_) => {
-                let seconds = PATIENCE.as_secs();
+                let seconds = patience.as_secs();
                 let trouble = now.trouble.clone().or(Some(format!("nothing arrived for {seconds} s")));
                 return Some(Standing { trouble, ..now });
             }

@@ -22,7 +22,8 @@ use whimbrel_e2e::{
     spec::Spec,
 };
 
-const STEPS: u64 = 60;
+/// So many that a run is not over by the time that a test has seen what it waits for, however busy the machine.
+const STEPS: u64 = 600;
 
 /// A run in the store `runs` with these replicas, all in the same folder.
 fn replicated(steps: u64, replicas: &[&str]) -> Spec {

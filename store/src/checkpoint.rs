@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use whimbrel_state::{Hash, Manifest, ManifestError};
+use serde::Deserialize;
+use whimbrel_state::{Hash, Manifest, ManifestError, manifest::FORMAT};
 
 use crate::{
     entry::{Origin, Record},
@@ -92,6 +93,16 @@ pub enum ReadManifestError {
         /// Its length in bytes.
         length: u64,
     },
+    /// Written by a later Whimbrel.
+    #[error(
+        "the manifest {object} is of format {format}, and this program reads up to {FORMAT}; use a newer whimbrel, in the workers too"
+    )]
+    Newer {
+        /// Its URI.
+        object: String,
+        /// Its format.
+        format: u32,
+    },
     /// Undamaged, and yet not a manifest this program reads.
     #[error("the manifest {object} cannot be read")]
     Content {
@@ -113,10 +124,16 @@ pub enum ReadManifestError {
     Store(#[from] StoreError),
 }
 
+/// As much of a manifest as every format has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 impl ReadManifestError {
     /// Whether the checkpoint is to blame, and not the way to it: quarantine it and use the one before.
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::Store(_))
+        !matches!(self, Self::Store(_) | Self::Newer { .. })
     }
 
     /// Whether the bytes that were written are gone, and a copy of them would help.
@@ -138,8 +155,13 @@ impl RunDir {
     ) -> Result<(Manifest, Bytes), ReadManifestError> {
         let bytes = self.manifest_bytes(name).await?;
         let object = || self.folder().uri_of(name);
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|source| ReadManifestError::Content { object: object(), source })?;
+        let unusable = |source| ReadManifestError::Content { object: object(), source };
+        // Of a later format, no more than that can be told.
+        let Format { format } = serde_json::from_slice(&bytes).map_err(unusable)?;
+        if format > FORMAT {
+            return Err(ReadManifestError::Newer { object: object(), format });
+        }
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(unusable)?;
         manifest.check().map_err(|source| ReadManifestError::Invalid { object: object(), source })?;
         Ok((manifest, bytes))
     }

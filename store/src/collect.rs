@@ -25,7 +25,10 @@
 //!
 //! Ages are differences of the store's own times, the log's last entry standing for now: no clock of ours is involved.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    mem::take,
+};
 
 use object_store::ObjectMeta;
 use whimbrel_state::Hash;
@@ -89,15 +92,16 @@ struct Doomed {
 /// Kept are the newest whole ones and the first whole one of each length of [`Retention::every`]; a checkpoint whose
 /// packs are not all there does not count, so what can be restored is never deleted in favour of what cannot.
 ///
-/// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes or is
-/// quarantined, packs go only if a collected checkpoint named them.
+/// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes, is healed or
+/// is quarantined, no pack goes: any might be its own.
 pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Collected, CollectError> {
     office.check().await?;
     let folder = office.run().folder().clone();
+    let mut known = take(&mut office.known);
     let (doomed, ages) = loop {
         let run = Logged { dir: office.run(), history: office.history() };
         let ages = Ages::of(run.dir, run.history, retention.grace).await?;
-        let doomed = decide(run, retention, &ages).await?;
+        let doomed = decide(run, retention, &ages, &mut known).await?;
         if doomed.is_empty() {
             break (doomed, ages);
         }
@@ -107,6 +111,7 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
         }
         // An entry of ours came first, perhaps a checkpoint: what stays is decided with it in view.
     };
+    office.known = known;
     for manifest in &doomed.unreadable {
         tracing::warn!(
             run = office.run().uri(),
@@ -137,7 +142,7 @@ pub async fn collectable(
     retention: &Retention,
 ) -> Result<Collected, StoreError> {
     let ages = Ages::of(run, history, retention.grace).await?;
-    let doomed = decide(Logged { dir: run, history }, retention, &ages).await?;
+    let doomed = decide(Logged { dir: run, history }, retention, &ages, &mut Known::new()).await?;
     Ok(Collected {
         packs: doomed.packs.len(),
         bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
@@ -155,6 +160,12 @@ impl Doomed {
 
 type Listing = HashMap<Hash, ObjectMeta>;
 
+/// The packs that a manifest names, and their lengths.
+type Packs = Vec<(Hash, u64)>;
+
+/// What manifests say, by their names: it never changes.
+pub(crate) type Known = HashMap<String, Packs>;
+
 /// A run and its log.
 #[derive(Clone, Copy)]
 struct Logged<'a> {
@@ -162,11 +173,16 @@ struct Logged<'a> {
     history: &'a History,
 }
 
-async fn decide(run: Logged<'_>, retention: &Retention, ages: &Ages) -> Result<Doomed, StoreError> {
+async fn decide(
+    run: Logged<'_>,
+    retention: &Retention,
+    ages: &Ages,
+    known: &mut Known,
+) -> Result<Doomed, StoreError> {
     let listing = run.dir.folder().list("packs").await?;
     let packs: Listing =
         listing.into_iter().filter_map(|object| Some((pack::hash(&object.name)?, object.meta))).collect();
-    let mut kept = keep(run, retention, &packs).await?;
+    let mut kept = keep(run, retention, &packs, known).await?;
     kept.packs.extend(&retention.in_flight);
 
     let (manifests, collected) = dead_manifests(run, &kept.removed, ages).await?;
@@ -179,9 +195,9 @@ async fn decide(run: Logged<'_>, retention: &Retention, ages: &Ages) -> Result<D
             Err(_) => {}
         }
     }
-    let by_age = kept.unreadable.is_empty();
+    let all_known = kept.unreadable.is_empty();
     let goes = |(hash, meta): &(&Hash, &ObjectMeta)| {
-        !kept.packs.contains(hash) && (named.contains(hash) || (by_age && ages.is_past_grace(meta)))
+        all_known && !kept.packs.contains(hash) && (named.contains(hash) || ages.is_past_grace(meta))
     };
     let mut packs: Vec<(Hash, u64)> =
         packs.iter().filter(goes).map(|(hash, meta)| (*hash, meta.size)).collect();
@@ -200,20 +216,26 @@ struct Kept {
 /// What became of a checkpoint, as far as can be told without reading its packs.
 enum Verdict {
     /// All its packs are there in their right lengths.
-    Whole(Vec<(Hash, u64)>),
+    Whole(Packs),
     /// Some are not.
-    Lacking(Vec<(Hash, u64)>),
+    Lacking(Packs),
     /// Its manifest cannot be read.
     Unreadable,
 }
 
 /// Goes from the newest checkpoint back until enough whole ones are kept, then through the lengths that keep one each;
 /// the rest is removed.
-async fn keep(run: Logged<'_>, retention: &Retention, packs: &Listing) -> Result<Kept, StoreError> {
+async fn keep(
+    run: Logged<'_>,
+    retention: &Retention,
+    packs: &Listing,
+    known: &mut Known,
+) -> Result<Kept, StoreError> {
     let mut kept = Kept::default();
     let checkpoints = run.history.all_checkpoints();
     let mut older = checkpoints.as_slice();
     let mut lengths = HashSet::new();
+    let mut known_on = Known::new();
     let mut whole = 0;
     while whole < retention.last.max(1)
         && let Some((checkpoint, rest)) = older.split_last()
@@ -233,16 +255,43 @@ async fn keep(run: Logged<'_>, retention: &Retention, packs: &Listing) -> Result
     for checkpoint in older {
         let claim = retention.claims(checkpoint, run.history);
         let claim = claim.filter(|length| checkpoint.quarantined.is_none() && !lengths.contains(length));
-        if let Some(length) = claim
-            && let Verdict::Whole(packs) = judge(run, checkpoint, packs).await?
-        {
-            lengths.insert(length);
-            kept.packs.extend(packs.iter().map(|(hash, _)| hash));
-        } else {
+        let Some(length) = claim else {
             kept.removed.push(checkpoint.manifest.clone());
+            continue;
+        };
+        match judge_old(run, checkpoint, packs, known).await? {
+            Verdict::Whole(named) => {
+                lengths.insert(length);
+                kept.packs.extend(named.iter().map(|(hash, _)| hash));
+                known_on.insert(checkpoint.manifest.clone(), named);
+            }
+            // It may be whole in a replica. It stays, and so does the next one, until it is quarantined.
+            Verdict::Lacking(named) => kept.packs.extend(named.iter().map(|(hash, _)| hash)),
+            Verdict::Unreadable => kept.unreadable.push(checkpoint.manifest.clone()),
         }
     }
+    *known = known_on;
     Ok(kept)
+}
+
+/// Judges a checkpoint that is kept for its length. There may be hundreds of such, and they are looked at after each
+/// commit: each manifest is read once, and from then on its packs are looked for alone.
+async fn judge_old(
+    run: Logged<'_>,
+    checkpoint: &CheckpointInfo,
+    listed: &Listing,
+    known: &mut Known,
+) -> Result<Verdict, StoreError> {
+    match known.remove(&checkpoint.manifest) {
+        Some(packs)
+            if packs
+                .iter()
+                .all(|(hash, length)| listed.get(hash).is_some_and(|meta| meta.size == *length)) =>
+        {
+            Ok(Verdict::Whole(packs))
+        }
+        _ => judge(run, checkpoint, listed).await,
+    }
 }
 
 /// Reads a checkpoint's manifest and looks for its packs. What the listing lacks is looked up, since listings may lag.

@@ -85,7 +85,7 @@ pub use refusal::Refusal;
 pub use replicate::{Lag, ReplicateError, Replicator};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use retention::{KeepEvery, Retention};
-pub use run_dir::{RunDir, open_run, open_run_in};
+pub use run_dir::{RunDir, at_step, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
 pub use slow_down::SlowDown;
 pub use sources::Sources;

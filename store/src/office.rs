@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use crate::{
+    collect::Known,
     entry::{self, Entry, Mode, Record},
     folder::{Created, Folder, random_name},
     history::{History, LogError, read_entry},
@@ -32,6 +33,8 @@ pub struct Office {
     /// The name of the write that took it.
     seat: String,
     history: History,
+    /// What collections read, and will ask for again.
+    pub(crate) known: Known,
 }
 
 /// A run that cannot be created.
@@ -128,7 +131,7 @@ impl Office {
 
     /// An office just taken by the entry that is the last of `history`.
     pub(crate) fn taken(run: RunDir, taken: Entry, history: History) -> Self {
-        Self { run, epoch: taken.epoch, seat: taken.writer, history }
+        Self { run, epoch: taken.epoch, seat: taken.writer, history, known: Known::default() }
     }
 
     /// Appends a record and returns its entry's number.

@@ -6,7 +6,7 @@
 
 use crate::{
     collect::{CollectError, collect},
-    copy::{Amount, CopyError, CopyProgress, LeftOut, plan},
+    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, check_names, committed, log_of, plan},
     history::{CheckpointInfo, History},
     mirror::{MirrorError, refusal},
     office::{AppendError, Office},
@@ -108,13 +108,35 @@ impl Replicator {
 
     /// How far the replica is behind the run, whose log is `history`. Nothing is written.
     pub async fn lag(&self, history: &History) -> Result<Lag, ReplicateError> {
-        let kept = self.retention.kept(history);
-        let newest_of_run = kept.last().map(|checkpoint| checkpoint.step);
-        let plan = plan(&self.primary, history.clone(), &self.replica, kept).await;
-        let plan = plan.map_err(|error| self.copy_error(error))?;
-        let there = plan.destination_history.as_ref().and_then(|there| there.checkpoints().pop());
-        let newest = there.map(|checkpoint| checkpoint.step);
+        let there = match &self.office {
+            Some(office) => Some(office.history().clone()),
+            None => log_of(&self.replica).await.map_err(|error| self.copy_error(error))?,
+        };
+        let newest = there.as_ref().and_then(|there| there.checkpoints().pop());
+        let (plan, newest_of_run) = self.plan(history, there).await?;
+        let newest = newest.map(|checkpoint| checkpoint.step);
         Ok(Lag { newest, newest_of_run, missing: plan.to_move, left_out: plan.left_out })
+    }
+
+    /// What the replica, whose log is `there`, lacks of what is kept; and the run's newest step. Those that are committed
+    /// there and older than the newest few are taken to be whole: there may be hundreds of them.
+    async fn plan(
+        &self,
+        history: &History,
+        there: Option<History>,
+    ) -> Result<(CopyPlan, Option<u64>), ReplicateError> {
+        let mut wanted = self.retention.kept(history);
+        let newest_of_run = wanted.last().map(|checkpoint| checkpoint.step);
+        let newest = wanted.len().saturating_sub(self.retention.last.max(1) as usize);
+        let newest = wanted.split_off(newest);
+        let committed = committed(there.as_ref());
+        let is_there = |checkpoint: &CheckpointInfo| {
+            committed.get(&checkpoint.manifest).is_some_and(|there| *there >= checkpoint.origin)
+        };
+        wanted.retain(|checkpoint| !is_there(checkpoint));
+        wanted.extend(newest);
+        let plan = plan(&self.primary, history.clone(), &self.replica, there, wanted).await;
+        Ok((plan.map_err(|error| self.copy_error(error))?, newest_of_run))
     }
 
     /// Brings the replica into step with the run, whose log is `history`, and says what it still lacks.
@@ -123,8 +145,10 @@ impl Replicator {
         history: &History,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Lag, ReplicateError> {
-        let kept = self.retention.kept(history);
-        let outcome = self.copy(history, kept, progress).await;
+        check_names(&self.primary, &self.replica).map_err(|error| self.copy_error(error))?;
+        let mut office = self.hold(history).await?;
+        let outcome = self.copy(&mut office, history, progress).await;
+        self.office = Some(office);
         match outcome {
             Err(ReplicateError::Copy { source: CopyError::Append(AppendError::Fenced { .. }), .. })
             | Err(ReplicateError::Collect {
@@ -138,29 +162,21 @@ impl Replicator {
     }
 
     async fn copy(
-        &mut self,
+        &self,
+        office: &mut Office,
         history: &History,
-        kept: Vec<CheckpointInfo>,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Lag, ReplicateError> {
-        let newest_of_run = kept.last().map(|checkpoint| checkpoint.step);
-        let plan = plan(&self.primary, history.clone(), &self.replica, kept).await;
-        let plan = plan.map_err(|error| self.copy_error(error))?;
-        let mut office = self.hold(history).await?;
-        let copied = plan.carry_out_as(&mut office, &self.limits, progress).await;
-        let copied = copied.map_err(|error| self.copy_error(error));
-        let collected = match &copied {
-            Ok(copied) => {
-                // What a checkpoint that was left out has there already is spared for when it is healed.
-                let retention = Retention { in_flight: copied.spared.clone(), ..self.retention.clone() };
-                collect(&mut office, &retention).await.map(|_| ())
-            }
-            Err(_) => Ok(()),
-        };
+        // What this office wrote it knows; only what others added at the end is read.
+        office.check().await.map_err(|error| self.copy_error(error.into()))?;
+        let (plan, newest_of_run) = self.plan(history, Some(office.history().clone())).await?;
+        let copied = plan.carry_out_as(office, &self.limits, progress).await;
+        let copied = copied.map_err(|error| self.copy_error(error))?;
+        // What a checkpoint that was left out has there already is spared for when it is healed.
+        let retention = Retention { in_flight: copied.spared, ..self.retention.clone() };
+        let failed = |source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source };
+        collect(office, &retention).await.map_err(failed)?;
         let newest = office.history().checkpoints().last().map(|checkpoint| checkpoint.step);
-        self.office = Some(office);
-        let copied = copied?;
-        collected.map_err(|source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source })?;
         Ok(Lag { newest, newest_of_run, missing: copied.bad, left_out: copied.left_out })
     }
 

@@ -33,8 +33,7 @@ impl RunDir {
 
     /// The URI of the run's checkpoint after `step`, which [`open_run`] takes.
     pub fn checkpoint_uri(&self, step: u64) -> String {
-        let (path, query) = in_two(self.uri());
-        format!("{path}@{step}{query}")
+        at_step(self.uri(), step)
     }
 
     /// The URI of the store that the run is in.
@@ -87,6 +86,12 @@ pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Opti
     let slash = if store.is_empty() || store.ends_with('/') { "/" } else { "" };
     let place = Place::parse(&format!("{store}{slash}{query}"))?;
     Ok((Store::open_at(place, environment, Missing::Refuse)?.run(&id), step))
+}
+
+/// The URI of the checkpoint after `step` of the run at `uri`.
+pub fn at_step(uri: &str, step: u64) -> String {
+    let (path, query) = in_two(uri);
+    format!("{path}@{step}{query}")
 }
 
 /// What stands before a URI's query, and that with its question mark. The path of a folder has none: there a question

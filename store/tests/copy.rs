@@ -5,14 +5,19 @@ mod support;
 
 use std::{fs, time::Duration};
 
-use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint, restored};
+use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint};
+use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, MirrorError, Mode, Office, Record, Relation,
-    ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
+    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Office, Record,
+    Relation, ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
+    verify,
 };
 
 const KEEP_TWO: Retention =
     Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
+
+/// One pack after another, so that checkpoints are whole in the order in which they were begun.
+const IN_TURN: Limits = Limits { concurrency: 1, ..SMALL_PACKS };
 
 fn stopped(step: u64) -> Record {
     Record::Stopped(Stopped { step, reason: "asked to".into() })
@@ -42,8 +47,9 @@ async fn steps(run: &RunDir) -> Vec<u64> {
 
 async fn assert_whole(run: &RunDir) {
     for checkpoint in run.history().await.unwrap().checkpoints() {
-        let state = restored(run, &checkpoint.manifest).await.unwrap();
-        assert_eq!(state, State::small(checkpoint.step as u8), "step {}", checkpoint.step);
+        let manifest = run.manifest(&checkpoint.manifest).await.unwrap();
+        let verified = verify(run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
+        assert_eq!(Some(verified.state), checkpoint.state, "step {}", checkpoint.step);
     }
 }
 
@@ -57,7 +63,7 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
     let expected = plan.to_move;
     let mut progress = Vec::new();
-    let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |event| progress.push(event)).await.unwrap();
+    let copied = plan.carry_out("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
     assert_eq!((&copied.committed[..], copied.moved, copied.output), (&[30, 20, 10][..], expected, 1));
     let moved = progress.iter().filter(|event| matches!(event, CopyProgress::Moved { .. })).count();
     assert_eq!(moved, expected.packs);
@@ -77,6 +83,37 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     let again = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert_eq!((again.committed.len(), again.moved.packs, again.output), (0, 0, 0));
     assert_eq!(there.files(""), files);
+}
+
+/// A pack is there when the copy is planned and gone when its checkpoint is to be committed, while packs of another
+/// checkpoint are under way: it moves after all, and nobody waits for anybody.
+#[tokio::test]
+async fn packs_that_vanish_move_after_all() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    // Many packs, so that the pace's every lane is taken by one of the older checkpoint.
+    let large = |seed| State::filled(vec![TensorSpec::f32("w", [64 << 4])], seed);
+    checkpoint(&mut office, &large(1), 1).await;
+    let older = scene.files("packs");
+    checkpoint(&mut office, &large(2), 2).await;
+    let there = empty();
+    let mut newer: Vec<_> =
+        scene.files("packs").into_keys().filter(|name| !older.contains_key(name)).collect();
+    newer.sort();
+    assert!(older.len() > 30 && newer.len() > 30, "{} and {} packs", older.len(), newer.len());
+    for name in &newer[1..] {
+        let to = there.folder().join("r").join(name);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(scene.folder().join("r").join(name), to).unwrap();
+    }
+    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert_eq!(plan.to_move.packs, older.len() + 1);
+    fs::remove_dir_all(there.folder().join("r/packs")).unwrap();
+    let mut ignore = |_| {};
+    let carried = plan.carry_out("a copy", &SMALL_PACKS, &mut ignore);
+    let copied = tokio::time::timeout(Duration::from_secs(60), Box::pin(carried)).await.unwrap().unwrap();
+    assert_eq!((&copied.committed[..], copied.moved.packs), (&[2, 1][..], older.len() + newer.len()));
+    assert_whole(&there.run()).await;
 }
 
 #[tokio::test]
@@ -186,7 +223,7 @@ async fn damage_is_named_and_not_spread() {
 async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
     let there = empty();
-    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, IN_TURN);
     let lag = replicator.lag(office.history()).await.unwrap();
     assert_eq!((lag.newest, lag.steps()), (None, 30));
     let mut order = Vec::new();
@@ -215,6 +252,26 @@ async fn a_replica_follows_and_keeps_what_the_run_keeps() {
     assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 40);
     collect(&mut office, &KEEP_TWO).await.unwrap();
     assert_eq!(steps(&scene.run()).await, steps(&there.run()).await);
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_late_keeps_what_one_that_was_always_there_keeps() {
+    let (scene, mut office) = with_checkpoints(&[]).await;
+    let (always, late) = (empty(), empty());
+    let retention = Retention { every: Some(KeepEvery::Steps(20)), ..KEEP_TWO };
+    let replicator =
+        |there: &Scene| Replicator::new(&scene.run(), &there.run(), "c", retention.clone(), SMALL_PACKS);
+    let mut following = replicator(&always);
+    for step in [10, 25, 30, 45, 50, 65, 70, 75] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+        collect(&mut office, &retention).await.unwrap();
+        following.replicate(office.history(), &mut |_| {}).await.unwrap();
+    }
+    replicator(&late).replicate(office.history(), &mut |_| {}).await.unwrap();
+    for there in [&scene, &always, &late] {
+        assert_eq!(steps(&there.run()).await, [25, 45, 65, 70, 75]);
+        assert_whole(&there.run()).await;
+    }
 }
 
 #[tokio::test]
@@ -269,7 +326,12 @@ async fn the_last_word_is_the_newest_that_any_copy_heard() {
 /// Copies, dying or failing at each request to the source or the destination in turn, then copies again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
-    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let (scene, mut office) = with_checkpoints(&[]).await;
+    // All packs but one are shared.
+    let mut state = State::small(1);
+    checkpoint(&mut office, &state, 10).await;
+    state.bytes[0] ^= 1;
+    checkpoint(&mut office, &state, 20).await;
     office.append(stopped(20)).await.unwrap();
     scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
     let (seen_source, seen_destination) = {

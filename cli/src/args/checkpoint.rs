@@ -129,7 +129,7 @@ pub(crate) struct CopyArgs {
     #[arg(long, value_name = "RATE")]
     pub(crate) bandwidth: Option<Bandwidth>,
 
-    /// The most packs under way at a time: each is in memory meanwhile [default: 8].
+    /// The most packs to send at a time [default: 16, or fewer where more do not pay].
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<NonZero<usize>>,
 

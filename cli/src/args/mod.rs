@@ -19,7 +19,7 @@ use crate::exit;
 ///
 /// Flags come before WHIMBREL_* variables, and those before settings files: --config, or else whimbrel.toml in the
 /// working directory and below it config.toml in the user's configuration directory (~/.config/whimbrel), with the
-/// sections [coordinator], [agent] and [client] and the names of the flags as keys, with _ for -; and [egress], see
+/// sections [coordinator], [agent] and [client] and the names of the flags as keys, with _ for -; and `egress`, see
 /// `whimbrel checkpoint copy --help`.
 #[derive(Debug, Parser)]
 #[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]

@@ -29,9 +29,6 @@ use crate::{
     uri::parent,
 };
 
-/// Packs under way at a time: each is in memory meanwhile, 64 MiB of it as a rule, and a laptop is to copy a large run.
-const AT_A_TIME: usize = 8;
-
 /// What costs less, in dollars, is not asked about.
 const ASK_FROM: f64 = 1.0;
 
@@ -127,10 +124,11 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
 }
 
 fn limits(args: &CopyArgs) -> Limits {
+    let usual = Limits::default();
     Limits {
-        concurrency: args.concurrency.map_or(AT_A_TIME, |number| number.get()),
+        concurrency: args.concurrency.map_or(usual.concurrency, |number| number.get()),
         bandwidth: args.bandwidth.map(|rate| rate.bytes_per_second()),
-        ..Limits::default()
+        ..usual
     }
 }
 

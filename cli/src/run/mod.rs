@@ -75,17 +75,40 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
         }
         Ok(None) => {
             host.abandon().await;
-            watch.abandoned()
+            left(&store, &run, &watch).await
         }
         Err(failure) => {
             host.abandon().await;
             return Err(failure.hint("the same command takes the run up from its last checkpoint"));
         }
     };
-    let again = format!("whimbrel run {} --resume {run}", args.spec.display());
+    let again = format!("whimbrel run {} --resume {}", args.spec.display(), name(&args, &store, &run)?);
     screen.end(&ended, &watch.next_commands(&ended, &again, spec.try_next.as_deref()));
     drop(screen);
     watch::outcome(&run, ended)
+}
+
+/// How the user names a run that is to be taken up again: by its id where the spec says which store it is in.
+fn name(args: &RunArgs, store: &Store, run: &str) -> Result<String, Failure> {
+    let by_uri = matches!(&args.resume, Some(Some(run)) if run.contains('/'));
+    if !by_uri && args.store.is_none() {
+        return Ok(run.to_owned());
+    }
+    let uri = store.run(&run.parse().map_err(Failure::unexpected)?).uri().to_owned();
+    // What follows a question mark has ampersands in it.
+    Ok(if uri.contains('?') { format!("'{uri}'") } else { uri })
+}
+
+/// How the run stands that was left at once: it may have ended, and its replicas be behind, which its log tells.
+async fn left(store: &Store, run: &str, watch: &Watch) -> EndedEvent {
+    let Ok(id) = run.parse() else { return watch.abandoned() };
+    match store.run(&id).history().await {
+        Ok(history) => history.ended().map_or_else(|| watch.abandoned(), |ended| watch.left_behind(ended)),
+        Err(error) => {
+            tracing::warn!(run, error = %error, "its log cannot be read: whether it has ended is not known");
+            watch.abandoned()
+        }
+    }
 }
 
 /// Shows the run until it ends. The first signal has it stopped; at the second there is no end to tell of.
@@ -112,7 +135,7 @@ async fn attend(
                     return Ok(None);
                 }
                 asked = true;
-                screen.note("saving a checkpoint; press Ctrl-C again to stop at once");
+                screen.note("stopping when all is saved; press Ctrl-C again to stop at once");
                 stops.push(stop(client.clone(), run));
             }
             Some(stopped) = stops.next() => stopped?,

@@ -29,7 +29,7 @@ impl CopyPlan {
     /// Up to [`Limits::concurrency`] packs come in while as many go out, and no more than half a GiB of them, or a single
     /// one, are in memory. Where there is nothing to do, nothing is written.
     pub async fn carry_out(
-        self,
+        mut self,
         who: &str,
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
@@ -40,8 +40,8 @@ impl CopyPlan {
             return Ok(copied);
         }
         // The log may have grown since the plan was made; which office the source is under must be its last word.
-        let source_history = self.source.history().await?;
-        let mut office = self.destination.mirror(&self.source, &source_history, who).await?;
+        self.source_history = self.source.history().await?;
+        let mut office = self.destination.mirror(&self.source, &self.source_history, who).await?;
         self.carry_out_as(&mut office, limits, progress).await
     }
 
@@ -79,8 +79,10 @@ impl CopyPlan {
         };
         arriving.commit_those_that_wait_for_nothing(office, progress).await?;
 
-        // Commits and moves go on beside each other, in one task: the one sends what arrived, the other takes it.
-        let (send, mut arrived) = mpsc::channel(1);
+        // Commits and moves go on beside each other, in one task: the one sends what arrived, the other takes it. The
+        // way between them never fills up, or moves would stand still for the length of a commit, with all the room that
+        // they have taken; what goes over it is a few words a pack.
+        let (send, mut arrived) = mpsc::unbounded_channel();
         let moving = async move {
             let at_a_time = route.packs_at_a_time();
             let moves = moves.into_iter().map(|(pack, waiting)| {
@@ -93,7 +95,7 @@ impl CopyPlan {
             let mut moves = stream::iter(moves).buffer_unordered(at_a_time);
             while let Some(moved) = moves.try_next().await? {
                 // It is closed only if the commits failed, which ends both.
-                send.send(moved).await.ok();
+                send.send(moved).ok();
             }
             Ok::<_, CopyError>(())
         };

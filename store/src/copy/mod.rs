@@ -19,8 +19,8 @@ mod transfer;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 
-pub(crate) use plan::plan;
 pub use plan::{CopyPlan, Planned, plan_copy};
+pub(crate) use plan::{check_names, committed, log_of, plan};
 
 use crate::{
     checkpoint::{CommitError, ReadManifestError},

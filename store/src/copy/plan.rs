@@ -90,16 +90,21 @@ pub async fn plan_copy(source: &RunDir, destination: &RunDir, which: Which) -> R
             }
         }
     }
-    plan(source, history, destination, wanted).await
+    let there = log_of(destination).await?;
+    plan(source, history, destination, there, wanted).await
 }
 
-/// Plans the copy of the checkpoints `wanted`, newest last.
-pub(crate) async fn plan(
-    source: &RunDir,
-    source_history: History,
-    destination: &RunDir,
-    wanted: Vec<CheckpointInfo>,
-) -> Result<CopyPlan, CopyError> {
+/// The log of a directory that may be no run yet.
+pub(crate) async fn log_of(destination: &RunDir) -> Result<Option<History>, CopyError> {
+    match destination.history().await {
+        Ok(history) => Ok(Some(history)),
+        Err(LogError::NoRun { .. }) => Ok(None),
+        Err(error) => Err(MirrorError::Log(error).into()),
+    }
+}
+
+/// A run keeps its name wherever it is.
+pub(crate) fn check_names(source: &RunDir, destination: &RunDir) -> Result<(), CopyError> {
     if source.id() != destination.id() {
         return Err(CopyError::OtherName {
             source_uri: source.uri().to_owned(),
@@ -108,21 +113,24 @@ pub(crate) async fn plan(
             destination_id: destination.id().clone(),
         });
     }
-    let destination_history = match destination.history().await {
-        Ok(history) => Some(history),
-        Err(LogError::NoRun { .. }) => None,
-        Err(error) => return Err(MirrorError::Log(error).into()),
-    };
+    Ok(())
+}
+
+/// Plans the copy of the checkpoints `wanted`, newest last, to where the log is `destination_history`.
+pub(crate) async fn plan(
+    source: &RunDir,
+    source_history: History,
+    destination: &RunDir,
+    destination_history: Option<History>,
+    wanted: Vec<CheckpointInfo>,
+) -> Result<CopyPlan, CopyError> {
+    check_names(source, destination)?;
     if let Some(history) = &destination_history
         && let Some(refusal) = refusal(source, &source_history, destination, history)
     {
         return Err(refusal.into());
     }
-    let committed: HashMap<String, Origin> = destination_history
-        .iter()
-        .flat_map(History::checkpoints)
-        .map(|checkpoint| (checkpoint.manifest, checkpoint.origin))
-        .collect();
+    let committed = committed(destination_history.as_ref());
     let listing = destination.folder().list("packs").await?;
     let there: HashMap<Hash, u64> = listing
         .into_iter()
@@ -159,4 +167,10 @@ pub(crate) async fn plan(
         plan.checkpoints.push(Planned { checkpoint, committed, manifest, body, missing });
     }
     Ok(plan)
+}
+
+/// The checkpoints that can be used by a log, and where each was made.
+pub(crate) fn committed(history: Option<&History>) -> HashMap<String, Origin> {
+    let checkpoints = history.into_iter().flat_map(History::checkpoints);
+    checkpoints.map(|checkpoint| (checkpoint.manifest, checkpoint.origin)).collect()
 }

@@ -5,6 +5,9 @@ use std::{collections::HashMap, fmt};
 use hyper::{Method, http::request};
 use url::form_urlencoded;
 
+/// How the names of a store's probes begin; what follows is drawn anew each time.
+const PROBE: &str = "whimbrel-probe-";
+
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
@@ -143,6 +146,9 @@ impl Recognizer {
                 .trim_start_matches('/')
                 .to_owned(),
         };
+        if let Some(at) = name.find(PROBE) {
+            name.replace_range(at + PROBE.len().., "*");
+        }
         let next = ["continuation-token", "marker"].iter().find_map(|key| query.get(*key));
         if verb == Verb::List && next.is_some_and(|token| !token.is_empty()) {
             name.push_str(", a further page");
@@ -209,6 +215,9 @@ mod tests {
         let second = seen(&mut recognizer, "HEAD", "/b/r/packs/1");
         assert_eq!((first.occurrence, other.occurrence, second.occurrence), (0, 0, 1));
         assert_eq!(second.to_string(), "head r/packs/1 (number 2)");
+        seen(&mut recognizer, "PUT", "/b/whimbrel-probe-1234");
+        let probe = seen(&mut recognizer, "PUT", "/b/whimbrel-probe-5678");
+        assert_eq!(probe.to_string(), "put whimbrel-probe-* (number 2)");
         let many = seen(&mut recognizer, "POST", "/b?delete");
         assert_eq!(many.verb, Verb::DeleteMany);
         let page = seen(&mut recognizer, "GET", "/b?list-type=2&prefix=r/packs/&continuation-token=x");
