@@ -86,7 +86,7 @@ async fn a_few_packs() {
     let there = tempfile::tempdir().unwrap();
     let copy = Store::open(there.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
     let plan = plan_copy(&run, &copy, Which::All).await.unwrap();
-    let (copied, most) = peak(plan.carry_out("a test", &LIMITS, &mut |_| {})).await;
+    let (copied, most) = Box::pin(peak(plan.carry_out("a test", &LIMITS, &mut |_| {}))).await;
     assert_eq!(copied.unwrap().moved.packs, manifest.packs.len());
     // As many come in as go out.
     assert!(most <= 2 * LIMITS.concurrency + 1, "a copy held {most} packs");
