@@ -16,7 +16,10 @@ use whimbrel_e2e::{
     servers::s3,
     story::{Act, Ending},
 };
-use whimbrel_testbed::{netns::SlowLink, proxy::DelayProxy};
+use whimbrel_testbed::{
+    netns::{SlowLink, linked},
+    proxy::DelayProxy,
+};
 
 const MEGABITS: u32 = 50;
 const EACH_WAY: Duration = Duration::from_millis(80);
@@ -24,10 +27,7 @@ const MEBIBYTES: usize = 256;
 
 #[test]
 fn a_save_of_256_mib_ends_without_a_time_out() {
-    let link = match SlowLink::start(MEGABITS) {
-        Ok(link) => link,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
-    };
+    let Some(link) = linked(SlowLink::start(MEGABITS)) else { return };
     let Some(server) = s3() else { return };
     let far = DelayProxy::start((link.here(), 0).into(), server.address(), EACH_WAY);
     let program = Path::new(env!("CARGO_BIN_EXE_store-story"));

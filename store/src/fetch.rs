@@ -131,7 +131,7 @@ pub(crate) struct BlockReader {
 }
 
 /// A block's bytes and what they hash to.
-type Hashing = JoinHandle<io::Result<(Vec<Bytes>, Hash)>>;
+type Hashing = JoinHandle<(Vec<Bytes>, Hash)>;
 
 /// What a request brings.
 struct Body {
@@ -143,7 +143,7 @@ struct Body {
 
 enum Source {
     Stream(BoxStream<'static, object_store::Result<Bytes>>),
-    /// Where the store is a folder: read and hashed in one go.
+    /// Where the store is a folder.
     File(Arc<File>),
 }
 
@@ -157,8 +157,6 @@ impl std::fmt::Debug for Body {
 enum Flaw {
     /// Its bytes are not those that were put.
     Other,
-    /// A file could not be read.
-    Io(io::Error),
     /// The runtime is shutting down.
     CutOff(JoinError),
 }
@@ -206,7 +204,6 @@ impl BlockReader {
             Err(Flaw::Other) => {
                 tracing::warn!(object, ?range, "other bytes than were put: reading them again")
             }
-            Err(Flaw::Io(error)) => tracing::warn!(object, ?range, %error, "reading them again"),
         }
         // One permit at a time, or readers could wait for each other.
         self.body = None;
@@ -217,16 +214,12 @@ impl BlockReader {
             Ok(block) => Ok(Some(block)),
             Err(Flaw::Other) => Err(Unread::Bad(BadPack::Damaged { pack: self.pack.hash, bytes: range })),
             Err(Flaw::CutOff(source)) => Err(StoreError::CutOff { object, source }.into()),
-            Err(Flaw::Io(error)) => {
-                let source = Error::Generic { store: "file", source: error.into() };
-                Err(StoreError::Refused { verb: "read", object, source }.into())
-            }
         }
     }
 
     /// The block, if it is as it was put.
     async fn verified(&mut self, index: u64, hashing: Hashing) -> Result<Block, Flaw> {
-        let (parts, found) = hashing.await.map_err(Flaw::CutOff)?.map_err(Flaw::Io)?;
+        let (parts, found) = hashing.await.map_err(Flaw::CutOff)?;
         let expected = self.pack.blocks.get(index as usize).unwrap_or(&self.pack.hash);
         if found != *expected {
             return Err(Flaw::Other);
@@ -273,30 +266,22 @@ impl BlockReader {
             Some(body) => body,
             None => self.open().await?,
         };
-        let hashing = match &mut body.source {
-            Source::File(file) => {
-                let (file, pack) = (Arc::clone(file), Arc::clone(&self.pack));
-                spawn_blocking(move || {
-                    let mut bytes = vec![0; length as usize];
-                    file.read_exact_at(&mut bytes, range.start)?;
-                    let hash = hash(&pack, index, [bytes.as_slice()]);
-                    Ok((vec![bytes.into()], hash))
-                })
-            }
-            Source::Stream(stream) => {
-                let patience = self.folder.patience();
-                let allowance = self.folder.pace().allowance(Way::Down, length, patience.slowest);
-                let deadline = patience.answer + allowance;
-                let receiving = timeout(deadline, take(stream, &mut body.ahead, length));
-                let parts =
-                    receiving.await.map_err(|_| Failure::Silence(deadline))?.map_err(Failure::Error)?;
-                let pack = Arc::clone(&self.pack);
-                spawn_blocking(move || {
-                    let hash = hash(&pack, index, parts.iter().map(Bytes::as_ref));
-                    Ok((parts, hash))
-                })
+        let patience = self.folder.patience();
+        let deadline = patience.answer + self.folder.pace().allowance(Way::Down, length, patience.slowest);
+        // A folder on a network's file system falls silent as any store does.
+        let receiving = async {
+            match &mut body.source {
+                Source::File(file) => take_of_file(Arc::clone(file), range).await,
+                Source::Stream(stream) => take(stream, &mut body.ahead, length).await,
             }
         };
+        let parts = timeout(deadline, receiving).await;
+        let parts = parts.map_err(|_| Failure::Silence(deadline))?.map_err(Failure::Error)?;
+        let pack = Arc::clone(&self.pack);
+        let hashing = spawn_blocking(move || {
+            let hash = hash(&pack, index, parts.iter().map(Bytes::as_ref));
+            (parts, hash)
+        });
         self.body = Some(body);
         Ok((length, hashing))
     }
@@ -332,6 +317,16 @@ impl BlockReader {
         };
         Ok(Body { source, ahead: Bytes::new(), _permit: permit })
     }
+}
+
+/// Reads a range of a file. A read that nobody waits for any more keeps its thread until the file system answers.
+async fn take_of_file(file: Arc<File>, range: Range<u64>) -> object_store::Result<Vec<Bytes>> {
+    let reading = spawn_blocking(move || {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start).map(|()| vec![bytes.into()])
+    });
+    let read = reading.await.map_err(|source| Error::JoinError { source })?;
+    read.map_err(|error| Error::Generic { store: "file", source: error.into() })
 }
 
 /// Takes `length` bytes off a stream; `ahead` is what came too early, before and after.

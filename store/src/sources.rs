@@ -62,12 +62,14 @@ impl Sources {
     }
 
     /// Reads a manifest by its name from the first source that has it undamaged, and puts it back into the primary
-    /// where that one's is missing or damaged. If none has it, the primary's error is returned.
+    /// where that one's is missing or damaged. If none has it: if one that might have it did not answer, its error, else
+    /// the primary's.
     pub async fn manifest(&self, name: &str) -> Result<Manifest, ReadManifestError> {
         let error = match self.primary.manifest(name).await {
             Ok(manifest) => return Ok(manifest),
             Err(error) => error,
         };
+        let mut silent = None;
         for replica in &self.replicas {
             match replica.manifest(name).await {
                 Ok(manifest) => {
@@ -78,10 +80,15 @@ impl Sources {
                     }
                     return Ok(manifest);
                 }
-                Err(other) => tracing::warn!(replica = replica.uri(), name, error = %other, "nor is it here"),
+                Err(other) => {
+                    tracing::warn!(replica = replica.uri(), name, error = %other, "nor is it here");
+                    if !other.is_damage() {
+                        silent.get_or_insert(other);
+                    }
+                }
             }
         }
-        Err(error)
+        Err(if error.is_damage() { silent.unwrap_or(error) } else { error })
     }
 
     /// Failing is no failure of who reads: it is said and left.

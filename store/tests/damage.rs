@@ -8,7 +8,7 @@ use std::{error::Error, fs, path::Path};
 use support::{SMALL_PACKS, Scene, State, checkpoint, restored, save};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, VerifyError, commit,
+    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, Store, VerifyError, commit,
     quarantine, restore, verify,
 };
 
@@ -182,6 +182,29 @@ async fn what_one_store_lost_is_read_from_a_replica_and_put_back() {
     let expected: Vec<&str> = names[..3].iter().map(|name| &name[9..73]).collect();
     assert_eq!(healed, expected, "three packs were bad and are whole again");
     assert_eq!(restored(&scene.run(), &committed.manifest).await.unwrap(), State::small(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_is_not_damaged_while_a_replica_that_may_have_it_does_not_answer() {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    let committed = checkpoint(&mut office, &State::small(1), 5).await;
+    fs::write(&scene.files("manifests")[&committed.manifest], b"cut").unwrap();
+
+    let copy = Scene::new().await;
+    let answering = Sources::new(scene.run()).with_replica(copy.run());
+    let error = answering.manifest(&committed.manifest).await.unwrap_err();
+    assert!(matches!(error, ReadManifestError::Damaged { .. }), "no store has it: {error}");
+
+    // What is not a folder of manifests can be asked for none.
+    let uri = copy.folder().join("store").to_str().unwrap().to_owned();
+    let silent = Store::open(&uri).unwrap().run(scene.run().id());
+    fs::create_dir_all(copy.folder().join("store").join(scene.run().id().as_str())).unwrap();
+    fs::write(copy.folder().join("store").join(scene.run().id().as_str()).join("manifests"), "").unwrap();
+    let sources = answering.with_replica(silent);
+    let error = sources.manifest(&committed.manifest).await.unwrap_err();
+    assert!(matches!(error, ReadManifestError::Store(_)), "{error}");
+    assert!(!error.is_damage());
 }
 
 #[tokio::test]

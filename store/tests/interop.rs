@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use support::{SMALL_PACKS, Scene, State, checkpoint, restored};
 use whimbrel_state::{Dtype, Layout, TensorSpec};
 use whimbrel_store::{
-    Ended, Limits, Outcome, Record, RunDir, Sources, Stopped, Store,
+    Ended, Limits, Mode, Outcome, Record, RunDir, Sources, Stopped, Store,
     interop::{ExportError, ImportError, ImportOptions, Imported, Model, Selection, Shards, export, import},
 };
 
@@ -136,13 +136,21 @@ async fn a_folder_is_filled_at_once_and_what_is_in_it_is_not_replaced_unasked() 
         matches!(error, ExportError::NotEmpty { .. }) && error.to_string().contains("--force"),
         "{error}"
     );
+    let others = ["model-old.safetensors", "model-1-of-.safetensors", "model-1-of-2-ema.safetensors"];
+    for name in others.into_iter().chain(["model-00007-of-00009.safetensors"]) {
+        fs::write(at.join(name), "").unwrap();
+    }
     fs::write(at.join("tokenizer.json"), "{}").unwrap();
     let shards = export_newest(&run, &all, 40, &at, true).await.unwrap();
     let mut expected: Vec<_> = shards.names().map(ToOwned::to_owned).collect();
     assert!(expected.len() > 3, "{expected:?}");
     expected.extend(["run.toml".into(), "tokenizer.json".into()]);
+    expected.extend(others.map(ToOwned::to_owned));
     expected.sort();
-    assert_eq!(names(&at), expected);
+    assert_eq!(names(&at), expected, "shards of another model go, and nothing else does");
+    for name in others {
+        fs::remove_file(at.join(name)).unwrap();
+    }
     export_newest(&run, &all, 1 << 20, &at, true).await.unwrap();
     assert_eq!(names(&at), ["model.safetensors", "run.toml", "tokenizer.json"]);
 
@@ -233,6 +241,37 @@ async fn a_run_that_broke_off_is_added_to_when_its_office_is_taken() {
     assert!(run.history().await.unwrap().stopped().is_some());
     let error = fenced.append(Record::Resumed { step: 0 }).await.unwrap_err();
     assert!(error.to_string().contains("fenced: a test took office"), "{error}");
+}
+
+#[tokio::test]
+async fn an_import_that_died_before_its_checkpoint_goes_on_when_it_is_made_again() {
+    let (scene, _) = scene().await;
+    let folder = tempfile::tempdir().unwrap();
+    let exported = folder.path().join("model");
+    export_newest(&scene.run(), &Selection::default(), 1 << 20, &exported, false).await.unwrap();
+    let store = Store::open(folder.path().join("store").to_str().unwrap()).unwrap();
+    let spec = options(Some("name = \"r\"\n"));
+
+    // It died after it had created the run.
+    let run = store.run(&"r-new".parse().unwrap());
+    run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
+    let other = options(Some("name = \"other\"\n"));
+    let error = import_into(&run, &exported, &other).await.unwrap_err();
+    assert!(matches!(error, ImportError::Create(_)), "another run's spec: {error}");
+    import_into(&run, &exported, &spec).await.unwrap();
+    assert_eq!(run.checkpoints().await.unwrap().len(), 1);
+    let error = import_into(&run, &exported, &spec).await.unwrap_err();
+    assert!(matches!(error, ImportError::Create(_)), "a run that has a checkpoint is a run: {error}");
+
+    // It died after it had taken office, which looks as a run does that is about to be trained.
+    let run = store.run(&"r-taken".parse().unwrap());
+    run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
+    run.take_office("an import that died").await.unwrap();
+    let error = import_into(&run, &exported, &spec).await.unwrap_err();
+    assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");
+    let taking = ImportOptions { take_office: true, ..spec };
+    import_into(&run, &exported, &taking).await.unwrap();
+    assert!(run.history().await.unwrap().stopped().is_some());
 }
 
 #[tokio::test]

@@ -43,6 +43,15 @@ pub(crate) fn from_debian(programs: &[&str], packages: &[&str]) -> Result<(), St
         return Err(format!("{} is not installed; {by_hand}", programs.join(", ")));
     }
     announce(&format!("{wanted}, by apt-get"));
+    apt_install(packages)?;
+    match missing() {
+        true => Err(format!("apt-get installed {wanted}, and {} is not there", programs.join(", "))),
+        false => Ok(()),
+    }
+}
+
+/// Installs packages of Debian as root. The caller has the lock.
+fn apt_install(packages: &[&str]) -> Result<(), String> {
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
         command.args(["-q", "-y", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
@@ -55,10 +64,7 @@ pub(crate) fn from_debian(programs: &[&str], packages: &[&str]) -> Result<(), St
         apt(&["update"])?;
         apt(&install)?;
     }
-    match missing() {
-        true => Err(format!("apt-get installed {wanted}, and {} is not there", programs.join(", "))),
-        false => Ok(()),
-    }
+    Ok(())
 }
 
 /// The folder of an npm package, installed if need be.
@@ -81,11 +87,10 @@ pub(crate) fn from_pypi(package: &str, extra: &str, version: &str) -> Result<Pat
         let make = || finished(Command::new("python3").args(["-m", "venv"]).arg(folder), DEADLINE);
         if let Err(why) = make() {
             // Debian's Python comes without the means to make one.
-            if !rustix::process::geteuid().is_root() {
+            if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
                 return Err(why);
             }
-            let apt = ["install", "-q", "-y", "--no-install-recommends", "python3-venv"];
-            finished(Command::new("apt-get").args(apt).env("DEBIAN_FRONTEND", "noninteractive"), DEADLINE)?;
+            apt_install(&["python3-venv"])?;
             make()?;
         }
         let mut pip = Command::new(folder.join("bin/python"));

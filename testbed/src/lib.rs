@@ -64,5 +64,5 @@ pub use lying_s3::LyingS3;
 pub use moto::Moto;
 pub use python::Python;
 pub use radosgw::{Radosgw, User};
-pub use server::{Server, Unavailable, available};
+pub use server::{Server, Unavailable, available, required};
 pub use xml_api::Right;

@@ -4,19 +4,40 @@
 //! directions. Far away is another thing: for that there is [`DelayProxy`](crate::proxy::DelayProxy).
 
 use std::{
-    fmt,
     net::Ipv4Addr,
     process::{Command, Output, id},
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Why there is no slow link on this machine.
-#[derive(Clone, Debug)]
-pub struct NoLink(String);
+use crate::{
+    install::from_debian,
+    server::{Unavailable, available},
+};
 
-impl fmt::Display for NoLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// Why there is no slow link on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum NoLink {
+    /// iproute2 cannot be had.
+    #[error(transparent)]
+    Tools(#[from] Unavailable),
+    /// The machine lets nobody, or not this user, make one. No installation changes that.
+    #[error("no network namespace with a slow link can be made here: {0}")]
+    Forbidden(String),
+}
+
+/// The link, or nothing, saying so, where there is none: the test then returns.
+///
+/// # Panics
+/// With `WHIMBREL_TESTBED=required` in the environment, if iproute2 cannot be had. A machine that does not permit
+/// namespaces is no failure.
+pub fn linked(started: Result<SlowLink, NoLink>) -> Option<SlowLink> {
+    match started {
+        Ok(link) => Some(link),
+        Err(NoLink::Tools(unavailable)) => available(Err(unavailable)),
+        Err(forbidden @ NoLink::Forbidden(_)) => {
+            eprintln!("SKIPPED: {forbidden}");
+            None
+        }
     }
 }
 
@@ -35,12 +56,10 @@ impl SlowLink {
     /// Makes a link of `megabits` per second each way.
     pub fn start(megabits: u32) -> Result<Self, NoLink> {
         if !rustix::process::geteuid().is_root() {
-            return Err(NoLink("a network namespace takes root".into()));
+            return Err(NoLink::Forbidden("it takes root".into()));
         }
-        if run("ip", &["-V"]).is_err() {
-            eprintln!("installing iproute2");
-            run("apt-get", &["install", "-y", "--no-install-recommends", "iproute2"])?;
-        }
+        from_debian(&["ip", "tc"], &["iproute2"])
+            .map_err(|reason| Unavailable { server: "iproute2", reason })?;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         // An interface's name has 15 characters at most.
         let name = format!("wb{:x}n{number:x}", id());
@@ -92,11 +111,12 @@ fn run(program: &str, arguments: &[&str]) -> Result<Output, NoLink> {
     let told = || format!("{program} {}", arguments.join(" "));
     let output = Command::new(program)
         .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
         .output()
-        .map_err(|error| NoLink(format!("{}: {error}", told())))?;
+        .map_err(|error| NoLink::Forbidden(format!("{}: {error}", told())))?;
     match output.status.success() {
         true => Ok(output),
-        false => Err(NoLink(format!("{}: {}", told(), String::from_utf8_lossy(&output.stderr).trim()))),
+        false => {
+            Err(NoLink::Forbidden(format!("{}: {}", told(), String::from_utf8_lossy(&output.stderr).trim())))
+        }
     }
 }

@@ -53,6 +53,11 @@ pub struct Unavailable {
     pub reason: String,
 }
 
+/// Whether nothing that can be installed may be missing: `WHIMBREL_TESTBED=required`, as CI has it.
+pub fn required() -> bool {
+    std::env::var("WHIMBREL_TESTBED").is_ok_and(|word| word == "required")
+}
+
 /// The server, or nothing, saying so, where it cannot be had: the test then returns.
 ///
 /// # Panics
@@ -62,7 +67,7 @@ pub struct Unavailable {
 pub fn available<S>(started: Result<S, Unavailable>) -> Option<S> {
     match started {
         Ok(server) => Some(server),
-        Err(unavailable) if std::env::var("WHIMBREL_TESTBED").is_ok_and(|word| word == "required") => {
+        Err(unavailable) if required() => {
             panic!("{unavailable}, and WHIMBREL_TESTBED=required")
         }
         Err(unavailable) => {

@@ -1,9 +1,5 @@
 //! That the slow link is slow.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails by panicking, and says what it skips"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     io::{Read, Write},
@@ -13,14 +9,11 @@ use std::{
     time::Instant,
 };
 
-use whimbrel_testbed::netns::SlowLink;
+use whimbrel_testbed::netns::{SlowLink, linked};
 
 #[test]
 fn fifty_megabits_are_fifty_megabits_both_ways() {
-    let link = match SlowLink::start(50) {
-        Ok(link) => link,
-        Err(why) => return eprintln!("SKIPPED: {why}"),
-    };
+    let Some(link) = linked(SlowLink::start(50)) else { return };
     let listener = TcpListener::bind((link.here(), 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     // The other end sends back what it gets, through bash's own sockets.

@@ -199,9 +199,17 @@ impl Place {
     }
 }
 
-/// The shards of a model that is to be replaced: `model-00001-of-00002.safetensors` and the like.
+/// Whether a file is a shard of a model: `model-00001-of-00002.safetensors` and the like, and nothing that a user named.
+fn is_shard(name: &str) -> bool {
+    let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+    let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+    numbers
+        .and_then(|numbers| numbers.split_once("-of-"))
+        .is_some_and(|(shard, all)| is_number(shard) && is_number(all))
+}
+
+/// The shards of a model that is to be replaced.
 fn shards_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_shard = |name: &str| name.starts_with("model-") && name.ends_with(".safetensors");
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;

@@ -97,7 +97,9 @@ pub enum ImportError {
 /// Saves a model's tensors as a checkpoint of `run`, creating the run if [`ImportOptions::spec`] is there. `progress` is told
 /// the bytes of each slice saved. Up to [`Limits::concurrency`] packs, and a few more, are in memory.
 ///
-/// The log hears of it last: an import that dies leaves packs that nobody refers to, and no run that cannot go on.
+/// The log hears of it last: an import that dies leaves packs that nobody refers to, and no run. In the moment between
+/// the run's first entry and its checkpoint it leaves a run without one: importing with the same spec into the same run
+/// again goes on with it, if [`ImportOptions::take_office`] is set or nobody had taken its office yet.
 pub async fn import(
     run: &RunDir,
     model: Arc<Model>,
@@ -120,7 +122,10 @@ pub async fn import(
     }
     let (packs, state) = save(run, model.clone(), options.step, limits, progress).await?;
     if let Some(spec) = &options.spec {
-        run.create(spec, Mode::Embedded).await?;
+        match run.create(spec, Mode::Embedded).await {
+            Err(CreateError::Exists { .. }) if is_left_over(run, spec, options).await? => {}
+            created => created?,
+        }
     }
     let mut office = run.take_office(&options.who).await?;
     let manifest = Manifest {
@@ -138,6 +143,21 @@ pub async fn import(
         office.append(Record::Stopped(Stopped { step: options.step, reason })).await?;
     }
     Ok(Imported { committed, state })
+}
+
+/// Whether a run that is there already is what an import with the same spec left when it died before its checkpoint.
+async fn is_left_over(run: &RunDir, spec: &str, options: &ImportOptions) -> Result<bool, ImportError> {
+    let history = run.history().await?;
+    let untouched = history.spec() == spec
+        && history.all_checkpoints().is_empty()
+        && history.mirrored().is_none()
+        && history.stopped().is_none()
+        && history.ended().is_none();
+    // Somebody may be about to train it.
+    if untouched && history.coordinator().is_some() && !options.take_office {
+        return Err(ImportError::NotStopped { run: run.uri().to_owned() });
+    }
+    Ok(untouched)
 }
 
 /// Puts the packs, and computes the digest of the state on the way.
