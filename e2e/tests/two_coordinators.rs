@@ -78,7 +78,9 @@ fn a_coordinator_that_wakes_up_after_another_took_over_finds_itself_fenced() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
         .collect();
-    assert_eq!(steps, [STEPS - 20, STEPS - 10, STEPS], "each step once, in order");
+    // Which steps they are depends on how long the store took: a save that is due while one is under way comes later.
+    assert_eq!((steps.len(), steps.last()), (3, Some(&STEPS)), "{steps:?}");
+    assert!(steps.is_sorted_by(|before, after| before < after), "each step once, in order: {steps:?}");
     let verified = second.folder_command(&["checkpoint", "verify", &format!("{store}/{run}")]);
     let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.contains(&expected), "{verified} does not name the state {expected}");
