@@ -137,7 +137,7 @@ fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
     let elsewhere = tempfile::tempdir().unwrap();
     let replica = elsewhere.path().join("linear-x1");
     let mut stage = Stage::new(STEPS, |terms| {
-        terms.checkpoint_every = Some(10);
+        terms.checkpoint_every = Some(20);
         // The second cannot even be opened, and is no reason to go without the first.
         terms.replicas = vec![format!("file://{}", replica.display()), "file:///nowhere/linear-x1".into()];
     });
