@@ -30,7 +30,6 @@ mod spec_file;
 mod store_errors;
 mod submit;
 mod token;
-mod uri;
 mod watch;
 
 use std::{process::ExitCode, time::Duration};

@@ -2,7 +2,7 @@
 
 use tonic::{Code as GrpcCode, Streaming};
 use whimbrel_proto::v1::{EndedEvent, Phase, RunEvent, RunStatus, run_event::Event};
-use whimbrel_store::{Ended, Outcome, at_step};
+use whimbrel_store::{Ended, Outcome, uri::at_step};
 
 use crate::{
     args::client::WatchArgs,

@@ -17,6 +17,7 @@ use crate::{
     pace::{Pace, Way},
     save::Limits,
     tries::{Failure, Patience, Tries},
+    uri,
 };
 
 /// A request that a store did not grant, after all attempts.
@@ -123,11 +124,7 @@ impl Folder {
     }
 
     pub(crate) fn uri_of(&self, name: &str) -> String {
-        // What stands behind a question mark says how the store is reached, and goes to the end.
-        match self.uri.split_once('?') {
-            Some((path, query)) => format!("{path}/{name}?{query}"),
-            None => format!("{}/{name}", self.uri),
-        }
+        uri::inside(&self.uri, name)
     }
 
     pub(crate) fn patience(&self) -> &Patience {

@@ -15,7 +15,7 @@
 //! leaves only packs that nobody refers to. Every byte read back is compared with a BLAKE3 hash before it is used.
 //!
 //! # Where to start reading
-//! - [`store`]: a place for runs; [`place`]: its URI and the client that reaches it; [`run_dir`]: one run's directory in
+//! - [`store`]: a place for runs; [`place`]: its URI ([`uri`]) and the client that reaches it; [`run_dir`]: one run's directory in
 //!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
 //!   store keeps up with, and slower when it says so ([`slow_down`]).
@@ -62,6 +62,7 @@ pub mod store;
 mod strides;
 pub mod tries;
 mod units;
+pub mod uri;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
@@ -85,7 +86,7 @@ pub use refusal::Refusal;
 pub use replicate::{Lag, ReplicateError, Replicator};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use retention::{KeepEvery, Retention};
-pub use run_dir::{RunDir, at_step, open_run, open_run_in};
+pub use run_dir::{RunDir, open_run, open_run_in};
 pub use save::{Limits, SaveError, save_slice};
 pub use slow_down::SlowDown;
 pub use sources::Sources;

@@ -7,6 +7,7 @@ use crate::{
     history::{CheckpointInfo, History, LogError},
     place::{Environment, OpenError, Place, without_secrets},
     store::{Missing, Store},
+    uri,
 };
 
 /// The directory `<store>/<run-id>/`. What it holds is the run: copy it and you have moved the run. Cheap to clone.
@@ -33,17 +34,12 @@ impl RunDir {
 
     /// The URI of the run's checkpoint after `step`, which [`open_run`] takes.
     pub fn checkpoint_uri(&self, step: u64) -> String {
-        at_step(self.uri(), step)
+        uri::at_step(self.uri(), step)
     }
 
     /// The URI of the store that the run is in.
     pub fn store_uri(&self) -> String {
-        let (path, query) = in_two(self.uri());
-        // The root folder's URI ends in a slash.
-        let store = path.strip_suffix(self.id.as_str()).map_or(path, |store| {
-            store.strip_suffix('/').filter(|store| !store.ends_with('/')).unwrap_or(store)
-        });
-        format!("{store}{query}")
+        uri::parent(self.uri()).map_or_else(|| self.uri().to_owned(), |(store, _)| store)
     }
 
     pub(crate) fn folder(&self) -> &Folder {
@@ -70,9 +66,7 @@ pub fn open_run(uri: &str) -> Result<(RunDir, Option<u64>), OpenError> {
 
 /// The same with the credentials of an environment that need not be this process's.
 pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Option<u64>), OpenError> {
-    let (path, query) = in_two(uri);
-    let trimmed = path.trim_end_matches('/');
-    let (store, run) = trimmed.rsplit_once('/').unwrap_or((".", trimmed));
+    let (store, run) = uri::parent(uri).unwrap_or_default();
     let told = || without_secrets(uri);
     let (run, step) = match run.split_once('@') {
         Some((run, step)) => {
@@ -82,24 +76,5 @@ pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Opti
         None => (run, None),
     };
     let id = run.parse().map_err(|source| OpenError::Run { uri: told(), source })?;
-    // What is left of "/run" and of "file:///run" is the root folder.
-    let slash = if store.is_empty() || store.ends_with('/') { "/" } else { "" };
-    let place = Place::parse(&format!("{store}{slash}{query}"))?;
-    Ok((Store::open_at(place, environment, Missing::Refuse)?.run(&id), step))
-}
-
-/// The URI of the checkpoint after `step` of the run at `uri`.
-pub fn at_step(uri: &str, step: u64) -> String {
-    let (path, query) = in_two(uri);
-    format!("{path}@{step}{query}")
-}
-
-/// What stands before a URI's query, and that with its question mark. The path of a folder has none: there a question
-/// mark is part of a name.
-fn in_two(uri: &str) -> (&str, &str) {
-    let is_in_cloud = uri.contains("://") && !uri.starts_with("file://");
-    match uri.find('?') {
-        Some(at) if is_in_cloud => uri.split_at(at),
-        _ => (uri, ""),
-    }
+    Ok((Store::open_at(Place::parse(&store)?, environment, Missing::Refuse)?.run(&id), step))
 }

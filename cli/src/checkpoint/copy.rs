@@ -11,7 +11,7 @@ use serde::Serialize;
 use whimbrel_plan::RunId;
 use whimbrel_store::{
     Amount, Copied, CopyPlan, CopyProgress, Limits, LogError, Price, Prices, RunDir, Store, Which,
-    egress_price, open_run, plan_copy,
+    egress_price, open_run, plan_copy, uri::parent,
 };
 
 use super::{
@@ -26,7 +26,6 @@ use crate::{
     exit::{Code, Failure},
     print::Printer,
     screen::{self, words},
-    uri::parent,
 };
 
 /// What costs less, in dollars, is not asked about.

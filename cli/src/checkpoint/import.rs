@@ -14,6 +14,7 @@ use whimbrel_store::{
     Limits, LogError, RunDir, Store,
     interop::{self, ImportOptions, Model, SPEC, key},
     open_run,
+    uri::inside,
 };
 
 use super::{
@@ -28,7 +29,6 @@ use crate::{
     exit::{Code, Failure},
     print::Printer,
     spec_file,
-    uri::inside,
 };
 
 /// Packs under way at a time: each is in memory meanwhile.

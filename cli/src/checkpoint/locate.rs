@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use whimbrel_state::{Hash, Manifest};
-use whimbrel_store::{CheckpointInfo, History, RunDir, open_run};
+use whimbrel_store::{CheckpointInfo, History, RunDir, open_run, uri::inside};
 
-use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure, uri::inside};
+use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure};
 
 /// A run or checkpoint that cannot be found.
 #[derive(Debug, thiserror::Error)]

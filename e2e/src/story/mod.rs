@@ -156,10 +156,7 @@ fn run_in(uri: &str) -> Result<RunDir, Box<dyn Error + Send + Sync>> {
 
 /// The store that the run of the store at `uri` is copied to: another prefix in the same bucket.
 fn elsewhere(uri: &str) -> String {
-    match uri.split_once('?') {
-        Some((place, query)) => format!("{place}/copy?{query}"),
-        None => format!("{uri}/copy"),
-    }
+    whimbrel_store::uri::inside(uri, "copy")
 }
 
 /// An error and what caused it, in one line.
