@@ -1,22 +1,16 @@
 //! Microsoft's emulator of Azure Blob Storage.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::hmac;
-use tempfile::TempDir;
 
 use crate::{
     install::{find, from_npm},
-    process::{Process, answers_http, free_ports},
+    process::Running,
     server::{BUCKET, Server, Unavailable},
     signed,
 };
@@ -30,9 +24,7 @@ const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6t
 /// Azurite: Azure Blob Storage over a folder, with shared keys and SAS that it checks.
 #[derive(Debug)]
 pub struct Azurite {
-    process: Process,
-    address: SocketAddr,
-    folder: TempDir,
+    running: Running,
 }
 
 /// A shared access signature for the container.
@@ -50,23 +42,24 @@ impl Azurite {
                 folder.join("node_modules/.bin/azurite-blob")
             }
         };
-        let launch = || Self::launch(&program);
-        launch().or_else(|_| launch()).map_err(unavailable)
-    }
-
-    fn launch(program: &Path) -> Result<Self, String> {
-        let failed = |error: std::io::Error| error.to_string();
-        let folder = TempDir::with_prefix("whimbrel-azurite-").map_err(failed)?;
-        let [port] = free_ports().map_err(failed)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut command = Command::new(program);
-        command.args(["--silent", "--disableTelemetry", "--skipApiVersionCheck", "--blobHost", "127.0.0.1"]);
-        command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder.path());
-        let mut process = Process::spawn(NAME, &command, folder.path()).map_err(failed)?;
-        process.wait_until(Duration::from_secs(60), || answers_http(address))?;
-        let container = format!("http://{address}/{ACCOUNT}/{BUCKET}?restype=container");
-        signed::azure(Method::PUT, &container, ACCOUNT, KEY).map_err(|error| error.to_string())?;
-        Ok(Self { process, address, folder })
+        let command = |port: u16, folder: &Path| {
+            let mut command = Command::new(&program);
+            command.args([
+                "--silent",
+                "--disableTelemetry",
+                "--skipApiVersionCheck",
+                "--blobHost",
+                "127.0.0.1",
+            ]);
+            command.args(["--blobPort", &port.to_string(), "--location"]).arg(folder);
+            command
+        };
+        let set_up = |address| {
+            let container = format!("http://{address}/{ACCOUNT}/{BUCKET}?restype=container");
+            signed::azure(Method::PUT, &container, ACCOUNT, KEY).map_err(|error| error.to_string())
+        };
+        let running = Running::start(NAME, command, set_up).map_err(unavailable)?;
+        Ok(Self { running })
     }
 
     /// A signature that grants `rights` in the container for an hour: the letters of Azure's documentation, in its order,
@@ -101,7 +94,7 @@ impl Server for Azurite {
     }
 
     fn address(&self) -> SocketAddr {
-        self.address
+        self.running.address
     }
 
     fn store_uri(&self, prefix: &str) -> String {
@@ -117,14 +110,14 @@ impl Server for Azurite {
     }
 
     fn pids(&self) -> Vec<u32> {
-        vec![self.process.pid()]
+        vec![self.running.process.pid()]
     }
 
     fn data(&self) -> Option<&Path> {
-        Some(self.folder.path())
+        Some(self.running.folder.path())
     }
 
     fn kill(&mut self) {
-        self.process.kill();
+        self.running.process.kill();
     }
 }

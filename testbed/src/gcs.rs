@@ -25,7 +25,8 @@ impl GcsServer {
     /// Starts it, with a bucket that anyone may use.
     pub fn start() -> Result<Self, Unavailable> {
         let api = XmlApi::new(Creates::Refused);
-        let listener = Listener::start(NAME, Arc::clone(&api))
+        let listener = Arc::clone(&api)
+            .listen(NAME)
             .map_err(|error| Unavailable { server: NAME, reason: error.to_string() })?;
         Ok(Self { listener, api, token: None })
     }

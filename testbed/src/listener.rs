@@ -2,21 +2,17 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    net::SocketAddr,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use hyper::{server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, Runtime},
     sync::oneshot,
     task::JoinSet,
 };
-
-use crate::xml_api::XmlApi;
 
 /// A running server. Dropping it closes it and all its connections.
 #[derive(Debug)]
@@ -28,18 +24,29 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn start(name: &str, api: Arc<XmlApi>) -> io::Result<Self> {
+    /// Listens at `listen`, and has each connection served by `connection`, all of them on one thread. How a connection
+    /// ends is the affair of its two ends.
+    pub(crate) fn start<C>(
+        name: &str,
+        listen: SocketAddr,
+        connection: impl Fn(TcpStream) -> C + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        C: Future<Output = ()> + Send + 'static,
+    {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let listener = bind(&runtime)?;
+        let listener = bind(listen, &runtime)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = serve(listener, api) => {}
+                    () = serve(listener, connection) => {}
                     _ = stopped => {}
                 }
             });
+            // What a connection left on the runtime's other threads may wait for a test that has failed.
+            runtime.shutdown_timeout(Duration::ZERO);
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(serve)?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
@@ -50,11 +57,14 @@ impl Listener {
     }
 
     /// Closes it and all its connections.
+    #[expect(clippy::panic, reason = "for tests alone: a server that broke fails the test that had it")]
     pub(crate) fn stop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // If it panicked, its clients have seen that.
-            thread.join().ok();
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if thread.join().is_err() && !thread::panicking() {
+                panic!("the thread of {name} panicked");
+            }
         }
     }
 }
@@ -66,26 +76,26 @@ impl Drop for Listener {
 }
 
 /// Answers until it is dropped, and the connections with it.
-async fn serve(listener: TcpListener, api: Arc<XmlApi>) {
+async fn serve<C>(listener: TcpListener, connection: impl Fn(TcpStream) -> C)
+where
+    C: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 stream.set_nodelay(true).ok();
-                let api = Arc::clone(&api);
-                let service = service_fn(move |request| Arc::clone(&api).answer(request));
-                connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                connections.spawn(connection(stream));
             }
-            // A client that went away is the client's affair.
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
 /// Binds at once, whether or not the caller is within a runtime.
-fn bind(runtime: &Runtime) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+fn bind(listen: SocketAddr, runtime: &Runtime) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(listen)?;
     listener.set_nonblocking(true)?;
     let _within = runtime.enter();
     TcpListener::from_std(listener)

@@ -21,7 +21,8 @@ pub struct LyingS3 {
 impl LyingS3 {
     /// Starts it, with a bucket that anyone may use.
     pub fn start() -> Result<Self, Unavailable> {
-        let listener = Listener::start(NAME, XmlApi::new(Creates::Overwrite))
+        let listener = XmlApi::new(Creates::Overwrite)
+            .listen(NAME)
             .map_err(|error| Unavailable { server: NAME, reason: error.to_string() })?;
         Ok(Self { listener })
     }

@@ -1,18 +1,12 @@
 //! moto's S3 server.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, process::Command};
 
 use http::Method;
-use tempfile::TempDir;
 
 use crate::{
     install::{find, from_pypi},
-    process::{Process, answers_http, free_ports},
+    process::Running,
     radosgw::s3_environment,
     server::{BUCKET, Server, Unavailable},
     signed,
@@ -24,9 +18,7 @@ const KEYS: (&str, &str) = ("moto-key", "moto-secret");
 /// moto's server: S3 in memory, quick to start. It checks no credentials and reads out 13 MB/s: for small objects.
 #[derive(Debug)]
 pub struct Moto {
-    process: Process,
-    address: SocketAddr,
-    folder: TempDir,
+    running: Running,
 }
 
 impl Moto {
@@ -37,22 +29,17 @@ impl Moto {
             Some(program) => program,
             None => from_pypi("moto", "server", "5.2.5").map_err(unavailable)?.join("bin/moto_server"),
         };
-        let launch = || Self::launch(&program);
-        launch().or_else(|_| launch()).map_err(unavailable)
-    }
-
-    fn launch(program: &Path) -> Result<Self, String> {
-        let failed = |error: std::io::Error| error.to_string();
-        let folder = TempDir::with_prefix("whimbrel-moto-").map_err(failed)?;
-        let [port] = free_ports().map_err(failed)?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut command = Command::new(program);
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-        let mut process = Process::spawn(NAME, &command, folder.path()).map_err(failed)?;
-        process.wait_until(Duration::from_secs(60), || answers_http(address))?;
-        let bucket = format!("http://{address}/{BUCKET}");
-        signed::s3(Method::PUT, &bucket, "", KEYS).map_err(|error| error.to_string())?;
-        Ok(Self { process, address, folder })
+        let command = |port: u16, _: &Path| {
+            let mut command = Command::new(&program);
+            command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+            command
+        };
+        let set_up = |address| {
+            let bucket = format!("http://{address}/{BUCKET}");
+            signed::s3(Method::PUT, &bucket, "", KEYS).map_err(|error| error.to_string())
+        };
+        let running = Running::start(NAME, command, set_up).map_err(unavailable)?;
+        Ok(Self { running })
     }
 }
 
@@ -62,7 +49,7 @@ impl Server for Moto {
     }
 
     fn address(&self) -> SocketAddr {
-        self.address
+        self.running.address
     }
 
     fn store_uri(&self, prefix: &str) -> String {
@@ -74,15 +61,15 @@ impl Server for Moto {
     }
 
     fn pids(&self) -> Vec<u32> {
-        vec![self.process.pid()]
+        vec![self.running.process.pid()]
     }
 
     fn data(&self) -> Option<&Path> {
         // Its objects are in its memory; this holds its log.
-        Some(self.folder.path())
+        Some(self.running.folder.path())
     }
 
     fn kill(&mut self) {
-        self.process.kill();
+        self.running.process.kill();
     }
 }

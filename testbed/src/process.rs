@@ -8,7 +8,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
 
 /// Runs the program that follows in place of this shell, after leaving behind one that waits for the pipe's end. The
 /// server dies before its folder goes, so that it puts nothing there meanwhile.
@@ -145,6 +146,37 @@ pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
         listeners.push(listener);
     }
     Ok(ports)
+}
+
+/// A server that is one process, over a folder of its own.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
+    pub(crate) folder: TempDir,
+}
+
+impl Running {
+    /// Starts what `command` makes of a port and a folder, waits until it answers, and has `set_up` make its bucket.
+    /// Somebody may take the port in between: it is tried twice.
+    pub(crate) fn start(
+        name: &str,
+        command: impl Fn(u16, &Path) -> Command,
+        set_up: impl Fn(SocketAddr) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        let launch = || {
+            let failed = |error: io::Error| error.to_string();
+            let folder = TempDir::with_prefix(format!("whimbrel-{name}-")).map_err(failed)?;
+            let [port] = free_ports().map_err(failed)?;
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let command = command(port, folder.path());
+            let mut process = Process::spawn(name, &command, folder.path()).map_err(failed)?;
+            process.wait_until(Duration::from_secs(60), || answers_http(address))?;
+            set_up(address)?;
+            Ok(Self { process, address, folder })
+        };
+        launch().or_else(|_: String| launch())
+    }
 }
 
 /// Runs a command to its end, within `deadline`, and returns what it printed; the failure says what that was.

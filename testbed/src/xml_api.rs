@@ -3,6 +3,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io,
+    net::Ipv4Addr,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -10,12 +12,14 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
 use crate::{
     bucket::{Bucket, Existing, Object, Query},
+    listener::Listener,
     server::BUCKET,
 };
 
@@ -86,6 +90,19 @@ impl XmlApi {
     /// Answers 403 to what needs the right.
     pub(crate) fn deny(&self, right: Right) {
         locked(&self.denied).insert(right);
+    }
+
+    /// Answers whoever connects.
+    pub(crate) fn listen(self: Arc<Self>, name: &str) -> io::Result<Listener> {
+        let connection = move |stream| {
+            let api = Arc::clone(&self);
+            async move {
+                let service = service_fn(|request| Arc::clone(&api).answer(request));
+                // A client that went away is the client's affair.
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+            }
+        };
+        Listener::start(name, (Ipv4Addr::LOCALHOST, 0).into(), connection)
     }
 
     /// Answers a request. A body that does not arrive is no request: the connection ends.

@@ -1,24 +1,19 @@
 //! A server that is far away: every byte arrives, some time later.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener as StdListener},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
-        TcpListener, TcpStream,
+        TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    runtime,
-    sync::{mpsc, oneshot},
-    task::JoinSet,
+    sync::mpsc,
     time::{Instant, sleep_until},
 };
+
+use crate::listener::Listener;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
@@ -30,67 +25,27 @@ const ON_THEIR_WAY: usize = 4096;
 /// It lives in a thread of its own, and ends when it is dropped.
 #[derive(Debug)]
 pub struct DelayProxy {
-    address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    listener: Listener,
 }
 
 impl DelayProxy {
     /// Starts a proxy that listens at `listen`, for a server `each_way` away.
     pub fn start(listen: SocketAddr, upstream: SocketAddr, each_way: Duration) -> Self {
-        let listener = StdListener::bind(listen).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serve(listener, upstream, each_way) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { address, stop: Some(stop), thread: Some(thread) }
+        // A connection that breaks breaks at both ends, by being dropped; why is its ends' affair.
+        let connection = move |near| async move {
+            connect(near, upstream, each_way).await.ok();
+        };
+        Self { listener: Listener::start("delay-proxy", listen, connection).unwrap() }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-impl Drop for DelayProxy {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It has ended already only if it has panicked, which joining it reports.
-            stop.send(()).ok();
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the proxy's thread panicked");
-        }
-    }
-}
-
-async fn serve(listener: StdListener, upstream: SocketAddr, each_way: Duration) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    let mut connections = JoinSet::new();
-    loop {
-        let (near, _) = listener.accept().await.unwrap();
-        connections.spawn(async move {
-            // A connection that breaks breaks at both ends, by being dropped; why is its ends' affair.
-            connect(near, upstream, each_way).await.ok();
-        });
-        while connections.try_join_next().is_some() {}
+        self.listener.address()
     }
 }
 
 async fn connect(near: TcpStream, upstream: SocketAddr, each_way: Duration) -> io::Result<()> {
     let far = TcpStream::connect(upstream).await?;
-    near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();

@@ -1,11 +1,6 @@
 //! The proxy that fails where it is told to.
 
-use std::{
-    io,
-    net::SocketAddr,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{io, net::SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -18,12 +13,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime,
-    sync::oneshot,
-    task::JoinSet,
-};
+use tokio::{net::TcpStream, runtime};
+
+use crate::listener::Listener;
 
 use super::{
     answer::{self, Body},
@@ -38,11 +30,9 @@ use super::{
 /// It lives in a thread of its own, and ends when it is dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
-    address: SocketAddr,
+    listener: Listener,
     upstream: SocketAddr,
     plan: Plan,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl FaultProxy {
@@ -54,29 +44,26 @@ impl FaultProxy {
 
     /// Starts one that listens at an address.
     pub fn start_at(listen: SocketAddr, upstream: SocketAddr, root: &str) -> Self {
-        let listener = std::net::TcpListener::bind(listen).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
         let plan = Plan::new(root);
-        let (stop, stopped) = oneshot::channel();
         let served = plan.clone();
-        let thread = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serve(listener, upstream, served) => {}
-                    _ = stopped => {}
-                }
-            });
-            // A call back may wait for a test that has failed.
-            runtime.shutdown_timeout(Duration::ZERO);
-        });
-        Self { address, upstream, plan, stop: Some(stop), thread: Some(thread) }
+        // How a connection ends is the client's affair, or the plan's.
+        let connection = move |stream| {
+            let plan = served.clone();
+            async move {
+                let service = service_fn(|request| pass(request, upstream, &plan));
+                server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+                    .ok();
+            }
+        };
+        let listener = Listener::start("fault-proxy", listen, connection).unwrap();
+        Self { listener, upstream, plan }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Begins anew, under another root: what it was told is forgotten, and the record is empty.
@@ -147,37 +134,6 @@ impl FaultProxy {
     /// How many faults and call backs there were until now: a test that placed one and finds none has tested nothing.
     pub fn happened(&self) -> usize {
         self.plan.happened()
-    }
-}
-
-impl Drop for FaultProxy {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It has ended already only if it has panicked, which joining it reports.
-            stop.send(()).ok();
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the proxy's thread panicked");
-        }
-    }
-}
-
-async fn serve(listener: std::net::TcpListener, upstream: SocketAddr, plan: Plan) {
-    let listener = TcpListener::from_std(listener).unwrap();
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let plan = plan.clone();
-        connections.spawn(async move {
-            let service = service_fn(|request| pass(request, upstream, &plan));
-            // How a connection ends is the client's affair, or the plan's.
-            server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
-        });
-        while connections.try_join_next().is_some() {}
     }
 }
 
