@@ -6,7 +6,7 @@
 //! - [`submit`], [`runs`], [`logs`], [`watch`]: what is asked of a coordinator, over [`client`].
 //! - [`checkpoint`]: a run's checkpoints, straight from its store. [`store_errors`]: what its errors come to.
 //! - [`screen`]: what is seen of a run: a bar, lines, or JSON. [`mod@print`]: the only way to stdout and stderr.
-//! - [`mod@size`], [`mod@uri`]: sizes as people write them, and URIs taken apart.
+//! - [`mod@size`]: sizes as people write them.
 //! - [`exit`]: exit codes, and how a failure is reported.
 
 mod address;

@@ -13,7 +13,10 @@ use tokio::{
     task::{JoinError, JoinHandle, spawn_blocking},
     time::timeout,
 };
-use whimbrel_state::{Hash, Pack, blocks::BlockHasher};
+use whimbrel_state::{
+    Hash, Pack,
+    blocks::{BLOCK, BlockHasher},
+};
 
 use crate::{
     folder::{Folder, StoreError},
@@ -370,29 +373,37 @@ pub(crate) fn all_blocks(pack: &Pack) -> Range<u64> {
     0..(pack.blocks.len() as u64).max(1)
 }
 
+/// The blocks of a pack that hold a range of its bytes.
+pub(crate) fn blocks_holding(pack: &Pack, range: &Range<u64>) -> Range<u64> {
+    match all_blocks(pack) {
+        known if known.end == 1 => known,
+        _ => range.start / BLOCK..range.end.div_ceil(BLOCK),
+    }
+}
+
 /// Reads a whole pack, ready to be put elsewhere.
 pub(crate) async fn fetch(folder: &Folder, pack: &Pack) -> Result<Result<PutPayload, BadPack>, StoreError> {
-    let pack = Arc::new(pack.clone());
-    // Who reads whole packs says by that how many there are at a time.
-    let mut reader = BlockReader::new(folder, &pack, all_blocks(&pack), usize::MAX);
     let mut parts = Vec::new();
-    loop {
-        match reader.next().await {
-            Ok(Some(block)) => parts.extend(block.parts.into_iter().map(|(_, part)| part)),
-            Ok(None) => return Ok(Ok(parts.into_iter().collect())),
-            Err(Unread::Bad(bad)) => return Ok(Err(bad)),
-            Err(Unread::Store(error)) => return Err(error),
-        }
-    }
+    let read = each_block(folder, pack, |block| parts.extend(block.parts.into_iter().map(|(_, part)| part)));
+    Ok(read.await?.map(|()| parts.into_iter().collect()))
 }
 
 /// Reads a whole pack and keeps nothing of it: is it as it was put?
 pub(crate) async fn check(folder: &Folder, pack: &Pack) -> Result<Result<(), BadPack>, StoreError> {
+    each_block(folder, pack, drop).await
+}
+
+async fn each_block(
+    folder: &Folder,
+    pack: &Pack,
+    mut take: impl FnMut(Block),
+) -> Result<Result<(), BadPack>, StoreError> {
     let pack = Arc::new(pack.clone());
+    // Who reads whole packs says by that how many there are at a time.
     let mut reader = BlockReader::new(folder, &pack, all_blocks(&pack), usize::MAX);
     loop {
         match reader.next().await {
-            Ok(Some(_)) => {}
+            Ok(Some(block)) => take(block),
             Ok(None) => return Ok(Ok(())),
             Err(Unread::Bad(bad)) => return Ok(Err(bad)),
             Err(Unread::Store(error)) => return Err(error),

@@ -7,7 +7,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use whimbrel_state::Manifest;
 
 use crate::{
-    fetch::Unread,
     restore::{RestoreError, RestoreReport},
     save::Limits,
     sources::Sources,
@@ -66,10 +65,7 @@ impl StateReader {
             self.report.bytes += unit.bytes();
             self.report.packs += usize::from(unit.is_first());
             let step = self.step;
-            self.ready.extend(bytes.map_err(|unread| match unread {
-                Unread::Bad(source) => RestoreError::Damaged { step, source },
-                Unread::Store(error) => error.into(),
-            })?);
+            self.ready.extend(bytes.map_err(|unread| RestoreError::of(step, unread))?);
             self.memory = memory;
         }
     }

@@ -6,8 +6,8 @@
 
 use crate::{
     collect::{CollectError, collect},
-    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, check_names, committed, log_of, plan},
-    history::{CheckpointInfo, History},
+    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
+    history::History,
     mirror::{MirrorError, refusal},
     office::{AppendError, Office},
     retention::Retention,
@@ -129,11 +129,8 @@ impl Replicator {
         let newest_of_run = wanted.last().map(|checkpoint| checkpoint.step);
         let newest = wanted.len().saturating_sub(self.retention.last.max(1) as usize);
         let newest = wanted.split_off(newest);
-        let committed = committed(there.as_ref());
-        let is_there = |checkpoint: &CheckpointInfo| {
-            committed.get(&checkpoint.manifest).is_some_and(|there| *there >= checkpoint.origin)
-        };
-        wanted.retain(|checkpoint| !is_there(checkpoint));
+        let usable = Usable::by(there.as_ref());
+        wanted.retain(|checkpoint| !usable.has(checkpoint));
         wanted.extend(newest);
         let plan = plan(&self.primary, history.clone(), &self.replica, there, wanted).await;
         Ok((plan.map_err(|error| self.copy_error(error))?, newest_of_run))

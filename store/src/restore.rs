@@ -3,12 +3,10 @@
 use std::{ops::Range, sync::Arc};
 
 use futures::{StreamExt, stream};
-use whimbrel_state::{
-    Hash, Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut, blocks::BLOCK,
-};
+use whimbrel_state::{Hash, Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut};
 
 use crate::{
-    fetch::{BadPack, Block, Unread, all_blocks},
+    fetch::{BadPack, Block, Unread, blocks_holding},
     folder::StoreError,
     save::Limits,
     sources::{Findings, SourceReader, Sources},
@@ -56,6 +54,16 @@ pub enum RestoreError {
     /// A request to the store failed. The checkpoint may be good.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl RestoreError {
+    /// What it means for the checkpoint after `step` that a pack was not read.
+    pub(crate) fn of(step: u64, unread: Unread) -> Self {
+        match unread {
+            Unread::Bad(source) => Self::Damaged { step, source },
+            Unread::Store(error) => error.into(),
+        }
+    }
 }
 
 /// Fills a state from a checkpoint. Every byte is verified before it is copied.
@@ -135,10 +143,7 @@ async fn fill(
     });
     let mut reads = stream::iter(reads).flatten_unordered(limits.concurrency.max(1));
     while let Some(read) = reads.next().await {
-        let (block, copies) = read.map_err(|unread| match unread {
-            Unread::Bad(source) => RestoreError::Damaged { step, source },
-            Unread::Store(error) => error.into(),
-        })?;
+        let (block, copies) = read.map_err(|unread| RestoreError::of(step, unread))?;
         report.bytes += block.range().end - block.range().start;
         copies.carry_out(&block, state);
     }
@@ -190,14 +195,9 @@ impl Copies {
 
     /// The blocks of the pack that hold any of it, those that follow each other as one.
     fn runs(&self, pack: &Pack) -> Vec<Range<u64>> {
-        let known = all_blocks(pack);
         let mut runs: Vec<Range<u64>> = Vec::new();
         for copy in self.0.iter().filter(|copy| !copy.from.is_empty()) {
-            let holding = if known.end == 1 {
-                known.clone()
-            } else {
-                copy.from.start / BLOCK..copy.from.end.div_ceil(BLOCK)
-            };
+            let holding = blocks_holding(pack, &copy.from);
             match runs.last_mut() {
                 Some(last) if holding.start <= last.end => last.end = last.end.max(holding.end),
                 _ => runs.push(holding),

@@ -14,7 +14,7 @@ use tokio::{
 use whimbrel_state::{Manifest, Pack, blocks};
 
 use crate::{
-    fetch::{Unread, all_blocks},
+    fetch::{Unread, all_blocks, blocks_holding},
     folder::StoreError,
     save::Limits,
     sources::{Findings, SourceReader, Sources},
@@ -70,9 +70,7 @@ impl Unit {
 fn cut(pack: &Arc<Pack>, wanted: &[Range<u64>], all: bool) -> Vec<Unit> {
     let unit = |blocks, wanted| Unit { pack: Arc::clone(pack), blocks, wanted, is_first: false };
     let known = all_blocks(pack);
-    let holding = |range: &Range<u64>| {
-        if known.end == 1 { 0..1 } else { range.start / blocks::BLOCK..range.end.div_ceil(blocks::BLOCK) }
-    };
+    let holding = |range: &Range<u64>| blocks_holding(pack, range);
     // Packs put tensors of larger elements first: where that is another order than the state's, all that is wanted is
     // held until it can be put in order.
     if !wanted.is_sorted_by(|a, b| a.end <= b.start) {

@@ -20,7 +20,7 @@ use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 
 pub use plan::{CopyPlan, Planned, plan_copy};
-pub(crate) use plan::{check_names, committed, log_of, plan};
+pub(crate) use plan::{Usable, check_names, log_of, plan};
 
 use crate::{
     checkpoint::{CommitError, ReadManifestError},

@@ -130,7 +130,7 @@ pub(crate) async fn plan(
     {
         return Err(refusal.into());
     }
-    let committed = committed(destination_history.as_ref());
+    let usable = Usable::by(destination_history.as_ref());
     let listing = destination.folder().list("packs").await?;
     let there: HashMap<Hash, u64> = listing
         .into_iter()
@@ -163,14 +163,23 @@ pub(crate) async fn plan(
             if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
         }
         let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
-        let committed = committed.get(&checkpoint.manifest).is_some_and(|there| *there >= checkpoint.origin);
+        let committed = usable.has(&checkpoint);
         plan.checkpoints.push(Planned { checkpoint, committed, manifest, body, missing });
     }
     Ok(plan)
 }
 
 /// The checkpoints that can be used by a log, and where each was made.
-pub(crate) fn committed(history: Option<&History>) -> HashMap<String, Origin> {
-    let checkpoints = history.into_iter().flat_map(History::checkpoints);
-    checkpoints.map(|checkpoint| (checkpoint.manifest, checkpoint.origin)).collect()
+pub(crate) struct Usable(HashMap<String, Origin>);
+
+impl Usable {
+    pub(crate) fn by(history: Option<&History>) -> Self {
+        let checkpoints = history.into_iter().flat_map(History::checkpoints);
+        Self(checkpoints.map(|checkpoint| (checkpoint.manifest, checkpoint.origin)).collect())
+    }
+
+    /// Whether a checkpoint of another log is among them, as it was made there or later.
+    pub(crate) fn has(&self, checkpoint: &CheckpointInfo) -> bool {
+        self.0.get(&checkpoint.manifest).is_some_and(|there| *there >= checkpoint.origin)
+    }
 }
