@@ -29,19 +29,18 @@ use whimbrel_testbed::{Azurite, Radosgw, Server};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Transfers at a time that the raw measurements try.
-const AT_A_TIME: [usize; 5] = [1, 2, 4, 8, 16];
-
 /// What to measure, and where.
 struct Arguments {
     store: Option<String>,
     bytes: usize,
     rounds: usize,
+    /// Transfers at a time that the raw measurements try.
+    at_a_time: Vec<usize>,
 }
 
 impl Arguments {
     fn read() -> Result<Self> {
-        let mut read = Self { store: None, bytes: 1 << 30, rounds: 3 };
+        let mut read = Self { store: None, bytes: 1 << 30, rounds: 3, at_a_time: vec![1, 2, 4, 8, 16] };
         let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
             let mut number = || -> Result<usize> {
@@ -50,6 +49,7 @@ impl Arguments {
             match argument.as_str() {
                 "--mib" => read.bytes = number()? << 20,
                 "--rounds" => read.rounds = number()?,
+                "--at-a-time" => read.at_a_time = vec![number()?],
                 _ => read.store = Some(argument),
             }
         }
@@ -119,6 +119,9 @@ impl State {
 async fn measure(uri: &str, environment: &[(String, String)], arguments: &Arguments) -> Result<()> {
     let limits = Limits::default();
     let mut state = State::new(arguments.bytes)?;
+    let variables: Environment = environment.iter().cloned().collect();
+    // Also sets up the TLS that the raw client uses.
+    Store::open_in(uri, &variables)?;
     let raw = Raw::open(uri, environment)?;
     let mut out = stdout();
     let (mebibytes, pack) = (state.layout.bytes() >> 20, limits.pack_bytes >> 20);
@@ -128,7 +131,7 @@ async fn measure(uri: &str, environment: &[(String, String)], arguments: &Argume
     for round in 0..arguments.rounds {
         state.change(round);
         let folder = format!("raw-{round}");
-        for at_a_time in AT_A_TIME {
+        for &at_a_time in &arguments.at_a_time {
             let putting = raw.put(&folder, &state.staged, limits.pack_bytes, at_a_time);
             table.add("raw put", Some(at_a_time), Measured::of(putting).await?.1);
             let getting = raw.get(&folder, &state.staged, limits.pack_bytes, at_a_time);
@@ -137,7 +140,6 @@ async fn measure(uri: &str, environment: &[(String, String)], arguments: &Argume
         }
 
         // Opened anew each time: what one run has learnt of the store's pace is not at the next one's disposal.
-        let variables: Environment = environment.iter().cloned().collect();
         let open = || {
             Ok::<_, Box<dyn Error>>(Store::open_in(uri, &variables)?.run(&format!("bench-{round}").parse()?))
         };
