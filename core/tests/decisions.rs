@@ -408,6 +408,31 @@ fn a_checkpoint_that_a_member_did_not_live_to_save_stands_in_nobodys_way() {
 }
 
 #[test]
+fn a_checkpoint_whose_packs_are_gone_by_the_commit_is_saved_again() {
+    let mut story = Story::with_two_workers(facts());
+    story.applies(1, 1, 10);
+    story.saves(1, 1, 10);
+    story.saves(2, 1, 10);
+    assert!(story.said().contains(&Command::Commit { run: run("r"), generation: 1, step: 10 }));
+    let reason = "the checkpoint of step 10 lacks 1 of its packs".to_owned();
+    story.of_run(RunEvent::CommitFailed { step: 10, reason });
+    let failure = story.core.view(&run("r")).unwrap().save_failure.unwrap();
+    assert_eq!((failure.step, failure.reason.contains("lacks")), (10, true));
+    story.said();
+    story.seconds_pass(5);
+    assert_eq!(
+        asked(&story.said()),
+        [(1, true, false), (2, true, false)],
+        "made up for before the next is due"
+    );
+    story.saves(1, 1, 13);
+    story.saves(2, 1, 13);
+    assert!(story.said().contains(&Command::Commit { run: run("r"), generation: 1, step: 13 }));
+    story.is_committed(13, 0);
+    assert_eq!(story.core.view(&run("r")).unwrap().save_failure, None);
+}
+
+#[test]
 fn a_stop_saves_and_then_ends() {
     let mut story = Story::with_two_workers(facts());
     story.applies(1, 1, 5);

@@ -315,4 +315,35 @@ mod tests {
         assert_eq!(text.matches(r#"{"event":"run""#).count(), 1);
         assert_eq!(text.matches(r#"{"event":"worker""#).count(), 2);
     }
+
+    #[test]
+    fn replicas_and_intervals() {
+        let mut out = Vec::new();
+        let mut screen = Json::new(Printer::new(&mut out));
+        let replica = v1::ReplicaStatus {
+            uri: "az://west/runs/r".into(),
+            checkpoint: Some(10),
+            steps_behind: 5,
+            bytes_behind: 7,
+            trouble: String::new(),
+            in_step: false,
+        };
+        let replicated = v1::ReplicatedEvent { replica: Some(replica.clone()), bytes: 9, seconds: 0.5 };
+        screen.event(&Event::Replicated(replicated));
+        screen.event(&Event::Interval(v1::IntervalEvent {
+            seconds: 250.5,
+            words: "auto: every 4m 11s".into(),
+        }));
+        screen.end(&EndedEvent { replicas: vec![replica], ..recorded::stopped() }, &[]);
+        drop(screen);
+        let stands = r#""replica":"az://west/runs/r","in_step":false,"checkpoint":10,"steps_behind":5,"bytes_behind":7,"trouble":null"#;
+        let expected = [
+            format!(r#"{{"event":"replicated",{stands},"bytes":9,"seconds":0.5}}"#),
+            r#"{"event":"interval","seconds":250.5,"words":"auto: every 4m 11s"}"#.to_owned(),
+            format!(
+                r#"{{"event":"stopped","run":"","step":10,"reason":"stopped","tail":[],"checkpoint":"file:///runs/r-k3x9qa@10","replicas":[{{{stands}}}]}}"#
+            ),
+        ];
+        assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), expected);
+    }
 }

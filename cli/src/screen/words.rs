@@ -169,6 +169,8 @@ fn origin(origin: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use whimbrel_proto::v1::ReplicatedEvent;
+
     use super::*;
 
     #[test]
@@ -177,5 +179,32 @@ mod tests {
         assert_eq!(rates, ["0.50 tokens/s", "24 tokens/s", "12.3k tokens/s", "2.50M tokens/s"]);
         let times = [1.44, 9.99, 192.7, 7200.0].map(|seconds| time(Duration::from_secs_f64(seconds)));
         assert_eq!(times, ["1.4s", "10.0s", "3m 12s", "2h"]);
+    }
+
+    #[test]
+    fn a_replica_stands_in_step_or_so_far_behind_and_why() {
+        let behind = ReplicaStatus {
+            uri: "az://west/runs/r".into(),
+            checkpoint: Some(800),
+            steps_behind: 200,
+            bytes_behind: 3 << 20,
+            trouble: "no answer".into(),
+            in_step: false,
+        };
+        assert_eq!(standing(&behind), "checkpoint 800, 200 steps behind, lacks 3.00 MiB: no answer");
+        let nearly =
+            ReplicaStatus { steps_behind: 1, bytes_behind: 0, trouble: String::new(), ..behind.clone() };
+        assert_eq!(standing(&nearly), "checkpoint 800, 1 step behind");
+        let new = ReplicaStatus { uri: "az://west/runs/r".into(), ..ReplicaStatus::default() };
+        assert_eq!(standing(&new), "no checkpoint yet");
+        let there = ReplicaStatus { in_step: true, checkpoint: Some(1000), ..new };
+        assert_eq!(standing(&there), "in step, checkpoint 1000");
+        let arrived = ReplicatedEvent { replica: Some(there), bytes: 5 << 20, seconds: 1.25 };
+        let arrived = Event::Replicated(arrived);
+        let (line, tail) = event(&arrived, &Progress::default()).unwrap();
+        assert_eq!(
+            (line.as_str(), tail.len()),
+            ("replica az://west/runs/r: in step, checkpoint 1000 (5.00 MiB in 1.25 s)", 0)
+        );
     }
 }
