@@ -1,24 +1,22 @@
 //! Reading packs: no byte leaves here that is not what was put.
 //!
-//! A pack is read block by block, in one request for all that is wanted of it. While a block is hashed off the async
-//! threads the next one comes in, so a reader holds two, and a third while its caller has it. A request that is cut or
+//! A pack is read block by block, in one request for all that is wanted of it. A block is hashed as it comes in, while
+//! its bytes are still in the processor's cache; how many come in at a time is up to who reads. A request that is cut or
 //! stalls is made again from the last block that came.
 
-use std::{collections::VecDeque, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{Error, GetResultPayload, PutPayload};
-use tokio::{
-    task::{JoinError, JoinHandle, spawn_blocking},
-    time::timeout,
-};
+use tokio::{task::spawn_blocking, time::timeout};
 use whimbrel_state::{
     Hash, Pack,
     blocks::{BLOCK, BlockHasher},
 };
 
 use crate::{
+    buffers::Buffer,
     folder::{Folder, StoreError},
     pace::{Permit, Way},
     pack,
@@ -77,6 +75,9 @@ impl From<StoreError> for Unread {
     }
 }
 
+/// Bytes hashed at a time as they come: few enough to be in the cache still, enough for all of a processor's lanes.
+const STRIDE: usize = 256 << 10;
+
 /// Verified bytes of a pack.
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -84,35 +85,19 @@ pub(crate) struct Block {
     pub(crate) index: u64,
     /// The bytes of the pack.
     range: Range<u64>,
-    /// As they came, each with the byte of the pack at which it starts.
-    parts: Vec<(u64, Bytes)>,
+    bytes: Bytes,
 }
 
 impl Block {
-    fn new(index: u64, range: Range<u64>, parts: Vec<Bytes>) -> Self {
-        let mut at = range.start;
-        let placed = parts.into_iter().map(|part| {
-            let start = at;
-            at += part.len() as u64;
-            (start, part)
-        });
-        let parts = placed.collect();
-        Self { index, range, parts }
-    }
-
     /// The bytes of the pack that it is.
     pub(crate) fn range(&self) -> Range<u64> {
         self.range.clone()
     }
 
-    /// Its bytes that lie in a range of the pack, in order, without copying them.
-    pub(crate) fn slices(&self, range: Range<u64>) -> impl Iterator<Item = Bytes> + '_ {
-        let after = self.parts.partition_point(|(start, part)| start + part.len() as u64 <= range.start);
-        let end = range.end;
-        self.parts[after..].iter().take_while(move |(start, _)| *start < end).map(move |(start, part)| {
-            let from = range.start.saturating_sub(*start) as usize;
-            part.slice(from..part.len().min((range.end - start) as usize))
-        })
+    /// Its bytes that lie in a range of the pack, which must touch it, without copying them.
+    pub(crate) fn slice(&self, range: &Range<u64>) -> Bytes {
+        let (start, end) = (range.start.max(self.range.start), range.end.min(self.range.end));
+        self.bytes.slice((start - self.range.start) as usize..(end - self.range.start) as usize)
     }
 }
 
@@ -127,14 +112,9 @@ pub(crate) struct BlockReader {
     /// The blocks that have yet to come in.
     wanted: Range<u64>,
     body: Option<Body>,
-    /// Blocks that have come in, the first one first.
-    hashing: VecDeque<(u64, Hashing)>,
     /// A wrong length was seen once: listings and heads may lag, and so may what answers a read.
     looked_again: bool,
 }
-
-/// A block's bytes and what they hash to.
-type Hashing = JoinHandle<(Vec<Bytes>, Hash)>;
 
 /// What a request brings.
 struct Body {
@@ -154,14 +134,6 @@ impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Body").field("ahead", &self.ahead.len()).finish_non_exhaustive()
     }
-}
-
-/// Why what came in is no block.
-enum Flaw {
-    /// Its bytes are not those that were put.
-    Other,
-    /// The runtime is shutting down.
-    CutOff(JoinError),
 }
 
 /// Why an attempt brought no block.
@@ -186,64 +158,48 @@ impl BlockReader {
             upper,
             wanted,
             body: None,
-            hashing: VecDeque::new(),
             looked_again: false,
         }
     }
 
     /// The next block; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Block>, Unread> {
-        while !self.wanted.is_empty() && self.hashing.len() < 2 {
-            // Boxed, as what else awaits requests here: whoever reads packs has futures enough to carry.
-            Box::pin(self.receive()).await?;
+        if self.wanted.is_empty() {
+            return Ok(None);
         }
-        let Some((index, hashing)) = self.hashing.pop_front() else { return Ok(None) };
-        let range = self.pack.block(index);
-        let object = self.folder.uri_of(&self.name);
-        match self.verified(index, hashing).await {
-            Ok(block) => return Ok(Some(block)),
-            Err(Flaw::CutOff(source)) => return Err(StoreError::CutOff { object, source }.into()),
-            // Reads carry no checksum of their own: what the network did passes, what the store did stays.
-            Err(Flaw::Other) => {
-                tracing::warn!(object, ?range, "other bytes than were put: reading them again")
-            }
+        let index = self.wanted.start;
+        // Boxed, as what else awaits requests here: whoever reads packs has futures enough to carry.
+        if let Some(block) = Box::pin(self.receive()).await? {
+            return Ok(Some(block));
         }
+        // Reads carry no checksum of their own: what the network did passes, what the store did stays.
+        let (object, range) = (self.folder.uri_of(&self.name), self.pack.block(index));
+        tracing::warn!(object, ?range, "other bytes than were put: reading them again");
         // One permit at a time, or readers could wait for each other.
         self.body = None;
         let mut again = Self::new(&self.folder, &self.pack, index..index + 1, self.upper);
-        Box::pin(again.receive()).await?;
-        let Some((_, hashing)) = again.hashing.pop_front() else { return Ok(None) };
-        match again.verified(index, hashing).await {
-            Ok(block) => Ok(Some(block)),
-            Err(Flaw::Other) => Err(Unread::Bad(BadPack::Damaged { pack: self.pack.hash, bytes: range })),
-            Err(Flaw::CutOff(source)) => Err(StoreError::CutOff { object, source }.into()),
+        match Box::pin(again.receive()).await? {
+            Some(block) => Ok(Some(block)),
+            None => Err(Unread::Bad(BadPack::Damaged { pack: self.pack.hash, bytes: range })),
         }
     }
 
-    /// The block, if it is as it was put.
-    async fn verified(&mut self, index: u64, hashing: Hashing) -> Result<Block, Flaw> {
-        let (parts, found) = hashing.await.map_err(Flaw::CutOff)?;
-        let expected = self.pack.blocks.get(index as usize).unwrap_or(&self.pack.hash);
-        if found != *expected {
-            return Err(Flaw::Other);
-        }
-        Ok(Block::new(index, self.pack.block(index), parts))
-    }
-
-    /// Lets the next block come in, and hands it to be hashed.
-    async fn receive(&mut self) -> Result<(), Unread> {
+    /// Lets the next block come in; `None` if it came with other bytes than were put.
+    async fn receive(&mut self) -> Result<Option<Block>, Unread> {
         let mut tries = self.folder.tries("read", &self.name);
         loop {
             let began = self.folder.pace().begin();
             let miss = match self.attempt().await {
-                Ok((length, hashing)) => {
+                Ok((buffer, found)) => {
+                    let (index, length) = (self.wanted.start, buffer.as_ref().len() as u64);
                     self.folder.pace().succeeded(Way::Down, began, length);
-                    self.hashing.push_back((self.wanted.start, hashing));
                     self.wanted.start += 1;
                     if self.wanted.is_empty() {
                         self.body = None;
                     }
-                    return Ok(());
+                    let is_good = found == *self.pack.blocks.get(index as usize).unwrap_or(&self.pack.hash);
+                    let (range, bytes) = (self.pack.block(index), Bytes::from_owner(buffer));
+                    return Ok(is_good.then_some(Block { index, range, bytes }));
                 }
                 Err(miss) => miss,
             };
@@ -261,8 +217,8 @@ impl BlockReader {
         }
     }
 
-    /// Has the next block come in, from the request under way or from a new one.
-    async fn attempt(&mut self) -> Result<(u64, Hashing), Miss> {
+    /// Has the next block come in, from the request under way or from a new one: its bytes, and what they hash to.
+    async fn attempt(&mut self) -> Result<(Buffer, Hash), Miss> {
         let (index, range) = (self.wanted.start, self.pack.block(self.wanted.start));
         let length = range.end - range.start;
         let mut body = match self.body.take() {
@@ -271,22 +227,22 @@ impl BlockReader {
         };
         let patience = self.folder.patience();
         let deadline = patience.answer + self.folder.pace().allowance(Way::Down, length, patience.slowest);
+        // Not before the object is known to be as long as it should.
+        let buffer = self.folder.buffers().take(length as usize);
+        // Of a pack whose blocks are not known the one block is the whole.
+        let whole = if self.pack.blocks.is_empty() { 0 } else { self.pack.length };
+        let hasher = BlockHasher::new(index, whole);
         // A folder on a network's file system falls silent as any store does.
         let receiving = async {
             match &mut body.source {
-                Source::File(file) => take_of_file(Arc::clone(file), range).await,
-                Source::Stream(stream) => take(stream, &mut body.ahead, length).await,
+                Source::File(file) => take_of_file(Arc::clone(file), range.start, buffer, hasher).await,
+                Source::Stream(stream) => take(stream, &mut body.ahead, buffer, hasher).await,
             }
         };
-        let parts = timeout(deadline, receiving).await;
-        let parts = parts.map_err(|_| Failure::Silence(deadline))?.map_err(Failure::Error)?;
-        let pack = Arc::clone(&self.pack);
-        let hashing = spawn_blocking(move || {
-            let hash = hash(&pack, index, parts.iter().map(Bytes::as_ref));
-            (parts, hash)
-        });
+        let received = timeout(deadline, receiving).await;
+        let received = received.map_err(|_| Failure::Silence(deadline))?.map_err(Failure::Error)?;
         self.body = Some(body);
-        Ok((length, hashing))
+        Ok(received)
     }
 
     /// Makes the request for all that is still wanted.
@@ -322,50 +278,51 @@ impl BlockReader {
     }
 }
 
-/// Reads a range of a file. A read that nobody waits for any more keeps its thread until the file system answers.
-async fn take_of_file(file: Arc<File>, range: Range<u64>) -> object_store::Result<Vec<Bytes>> {
+/// Fills a buffer from a file. A read that nobody waits for any more keeps its thread until the file system answers.
+async fn take_of_file(
+    file: Arc<File>,
+    start: u64,
+    mut buffer: Buffer,
+    mut hasher: BlockHasher,
+) -> object_store::Result<(Buffer, Hash)> {
     let reading = spawn_blocking(move || {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start).map(|()| vec![bytes.into()])
+        let mut at = start;
+        for stride in buffer.as_mut().chunks_mut(STRIDE) {
+            file.read_exact_at(stride, at)?;
+            hasher.update(stride);
+            at += stride.len() as u64;
+        }
+        Ok((buffer, hasher.finish()))
     });
     let read = reading.await.map_err(|source| Error::JoinError { source })?;
-    read.map_err(|error| Error::Generic { store: "file", source: error.into() })
+    read.map_err(|error: io::Error| Error::Generic { store: "file", source: error.into() })
 }
 
-/// Takes `length` bytes off a stream; `ahead` is what came too early, before and after.
+/// Fills a buffer from a stream; `ahead` is what came too early, before and after.
 async fn take(
     stream: &mut BoxStream<'static, object_store::Result<Bytes>>,
     ahead: &mut Bytes,
-    length: u64,
-) -> object_store::Result<Vec<Bytes>> {
-    let (mut parts, mut left) = (Vec::new(), length as usize);
-    while left > 0 {
-        if ahead.is_empty() {
-            *ahead = stream.next().await.ok_or_else(ended)??;
+    mut buffer: Buffer,
+    mut hasher: BlockHasher,
+) -> object_store::Result<(Buffer, Hash)> {
+    for stride in buffer.as_mut().chunks_mut(STRIDE) {
+        let mut filled = 0;
+        while filled < stride.len() {
+            if ahead.is_empty() {
+                *ahead = stream.next().await.ok_or_else(ended)??;
+            }
+            let part = ahead.split_to((stride.len() - filled).min(ahead.len()));
+            stride[filled..filled + part.len()].copy_from_slice(&part);
+            filled += part.len();
         }
-        let part = ahead.split_to(left.min(ahead.len()));
-        left -= part.len();
-        parts.push(part);
+        hasher.update(stride);
     }
-    Ok(parts)
+    Ok((buffer, hasher.finish()))
 }
 
 /// The body of an answer ended before it should.
 fn ended() -> Error {
     Error::Generic { store: "store", source: io::Error::from(io::ErrorKind::UnexpectedEof).into() }
-}
-
-fn hash<'a>(pack: &Pack, index: u64, parts: impl IntoIterator<Item = &'a [u8]>) -> Hash {
-    if pack.blocks.is_empty() {
-        let mut hasher = blake3::Hasher::new();
-        for part in parts {
-            hasher.update(part);
-        }
-        return hasher.finalize().into();
-    }
-    let mut hasher = BlockHasher::new(index, pack.length);
-    parts.into_iter().for_each(|part| hasher.update(part));
-    hasher.finish()
 }
 
 /// The blocks of a pack, by their number.
@@ -384,7 +341,7 @@ pub(crate) fn blocks_holding(pack: &Pack, range: &Range<u64>) -> Range<u64> {
 /// Reads a whole pack, ready to be put elsewhere.
 pub(crate) async fn fetch(folder: &Folder, pack: &Pack) -> Result<Result<PutPayload, BadPack>, StoreError> {
     let mut parts = Vec::new();
-    let read = each_block(folder, pack, |block| parts.extend(block.parts.into_iter().map(|(_, part)| part)));
+    let read = each_block(folder, pack, |block| parts.push(block.bytes));
     Ok(read.await?.map(|()| parts.into_iter().collect()))
 }
 

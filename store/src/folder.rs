@@ -14,6 +14,7 @@ use object_store::{
 use tokio::time::timeout;
 
 use crate::{
+    buffers::Buffers,
     pace::{Pace, Way},
     save::Limits,
     tries::{Failure, Patience, Tries},
@@ -99,11 +100,13 @@ pub(crate) struct Folder {
     uri: Arc<str>,
     patience: Patience,
     pace: Arc<Pace>,
+    buffers: Buffers,
 }
 
 impl Folder {
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, root: Path, uri: &str, patience: Patience) -> Self {
-        Self { objects, root, uri: uri.into(), patience, pace: Arc::new(Pace::new()) }
+        let (pace, buffers) = (Arc::new(Pace::new()), Buffers::default());
+        Self { objects, root, uri: uri.into(), patience, pace, buffers }
     }
 
     /// The folder `segment` in this one.
@@ -134,6 +137,11 @@ impl Folder {
     /// The pace of the store, which all folders in it share.
     pub(crate) fn pace(&self) -> &Arc<Pace> {
         &self.pace
+    }
+
+    /// Memory for what comes from the store, which all folders in it share.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     pub(crate) fn tries(&self, verb: &'static str, name: &str) -> Tries {

@@ -29,6 +29,7 @@
 //! - [`output`]: the workers' printed lines.
 
 mod age;
+mod buffers;
 pub mod checkpoint;
 pub mod collect;
 pub mod copy;

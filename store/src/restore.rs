@@ -1,8 +1,12 @@
 //! Reading a checkpoint back into memory, all of it or some of its tensors.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::VecDeque,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use futures::{StreamExt, stream};
+use tokio::{sync::mpsc, task::JoinSet};
 use whimbrel_state::{Hash, Layout, LayoutError, Manifest, ManifestError, Pack, StateBytes, TensorMut};
 
 use crate::{
@@ -69,7 +73,7 @@ impl RestoreError {
 /// Fills a state from a checkpoint. Every byte is verified before it is copied.
 ///
 /// The state must have the checkpoint's layout. In memory besides the state are up to [`Limits::concurrency`] times
-/// three blocks of 4 MiB; of a checkpoint whose manifest knows no blocks (format 1), that many times three packs.
+/// two blocks of 4 MiB; of a checkpoint whose manifest knows no blocks (format 1), that many times two packs.
 pub async fn restore(
     sources: &Sources,
     manifest: &Manifest,
@@ -125,31 +129,65 @@ async fn fill(
     let starts = starts(&manifest.layout, state.layout());
     let findings = Findings::new(sources);
     let mut report = RestoreReport::default();
-    let mut runs = Vec::new();
+    let mut runs = VecDeque::new();
     for pack in &manifest.packs {
         let copies = Arc::new(Copies::of(pack, &manifest.layout, &starts));
         let needed = copies.runs(pack);
         report.packs += usize::from(!needed.is_empty());
         let pack = Arc::new(pack.clone());
-        runs.extend(needed.into_iter().map(|blocks| (Arc::clone(&pack), blocks, Arc::clone(&copies))));
+        let run = |blocks| Run { pack: Arc::clone(&pack), blocks, copies: Arc::clone(&copies) };
+        runs.extend(needed.into_iter().map(run));
     }
-    // Each run is a request. What the streams do not hold back, the store's pace does.
-    let reads = runs.into_iter().map(|(pack, blocks, copies)| {
-        let reader = SourceReader::new(sources, &findings, &pack, blocks, limits.concurrency);
-        Box::pin(stream::try_unfold((reader, copies), async |(mut reader, copies)| {
-            let block = reader.next().await?;
-            Ok::<_, Unread>(block.map(|block| ((block, Arc::clone(&copies)), (reader, copies))))
-        }))
-    });
-    let mut reads = stream::iter(reads).flatten_unordered(limits.concurrency.max(1));
-    while let Some(read) = reads.next().await {
-        let (block, copies) = read.map_err(|unread| RestoreError::of(step, unread))?;
+    // Blocks come in and are verified on all processors, and are copied on this one.
+    let (tell, mut told) = mpsc::channel(1);
+    let mut readers = JoinSet::new();
+    let readers_at_most = limits.concurrency.clamp(1, runs.len().max(1));
+    let runs = Arc::new(Mutex::new(runs));
+    for _ in 0..readers_at_most {
+        let (sources, findings, runs) = (sources.clone(), Arc::clone(&findings), Arc::clone(&runs));
+        readers.spawn(read_runs(sources, findings, runs, *limits, tell.clone()));
+    }
+    drop(tell);
+    while let Some(read) = told.recv().await {
+        let (block, copies): Told = read.map_err(|unread| RestoreError::of(step, unread))?;
         report.bytes += block.range().end - block.range().start;
         copies.carry_out(&block, state);
     }
-    drop(reads);
+    while let Some(ended) = readers.join_next().await {
+        let object = || sources.primary().uri().to_owned();
+        ended.map_err(|source| StoreError::CutOff { object: object(), source })?;
+    }
     report.healed = sources.heal(&findings, limits).await;
     Ok(report)
+}
+
+/// Consecutive blocks of a pack, which are read in one request, and where their bytes go.
+struct Run {
+    pack: Arc<Pack>,
+    blocks: Range<u64>,
+    copies: Arc<Copies>,
+}
+
+type Told = (Block, Arc<Copies>);
+
+/// Reads one run after another until there are none, one fails, or nobody listens any more.
+async fn read_runs(
+    sources: Sources,
+    findings: Arc<Findings>,
+    runs: Arc<Mutex<VecDeque<Run>>>,
+    limits: Limits,
+    tell: mpsc::Sender<Result<Told, Unread>>,
+) {
+    let next = || runs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some(Run { pack, blocks, copies }) = next() {
+        let mut reader = SourceReader::new(&sources, &findings, &pack, blocks, limits.concurrency);
+        while let Some(read) = reader.next().await.transpose() {
+            let failed = read.is_err();
+            if tell.send(read.map(|block| (block, Arc::clone(&copies)))).await.is_err() || failed {
+                return;
+            }
+        }
+    }
 }
 
 /// For each stored tensor, the byte of the wanted state at which it starts, if that state has it.
@@ -210,11 +248,8 @@ impl Copies {
         let range = block.range();
         let after = self.0.partition_point(|copy| copy.from.end <= range.start);
         for copy in self.0[after..].iter().take_while(|copy| copy.from.start < range.end) {
-            let mut to = copy.to + range.start.saturating_sub(copy.from.start) as usize;
-            for part in block.slices(copy.from.clone()) {
-                state.write(to, &part);
-                to += part.len();
-            }
+            let to = copy.to + range.start.saturating_sub(copy.from.start) as usize;
+            state.write(to, &block.slice(&copy.from));
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Limits {
     /// Bytes of tensors in a pack; its header comes on top.
     pub pack_bytes: usize,
     /// The most transfers under way at a time; up to that many as are found to pay. A save holds nothing but the staged
-    /// copy; a restore holds three blocks of 4 MiB for each.
+    /// copy; a restore holds two blocks of 4 MiB for each.
     pub concurrency: usize,
     /// The most bytes a second that packs are put with; as fast as it goes where there is none.
     pub bandwidth: Option<NonZeroU64>,

@@ -59,7 +59,7 @@ impl Unit {
         for range in &self.wanted {
             let after = held.partition_point(|block| block.range().end <= range.start);
             let holding = held[after..].iter().take_while(|block| block.range().start < range.end);
-            bytes.extend(holding.flat_map(|block| block.slices(range.clone())));
+            bytes.extend(holding.map(|block| block.slice(range)));
         }
         Ok(bytes)
     }
