@@ -25,7 +25,7 @@
 //! By hand, for a benchmark: `cargo run -p whimbrel-testbed -- radosgw`.
 //!
 //! [`proxy`] has proxies between a program and a store, one that fails at the operation it is told to and one that is far
-//! away; [`netns`] a link of a few megabits in a network namespace of its own.
+//! away; [`netns`] a link of a bounded rate, into a network namespace of its own.
 
 #[allow(
     clippy::unwrap_used,

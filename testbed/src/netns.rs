@@ -1,4 +1,4 @@
-//! A link of few megabits: a network namespace behind a pair of virtual interfaces whose rate is bounded.
+//! A link of few megabits, or of many: a network namespace behind a pair of virtual interfaces whose rate is bounded.
 //!
 //! It takes root and iproute2's `ip` and `tc`; the rate is bounded by the kernel's token bucket (`tbf`), in both
 //! directions. Far away is another thing: for that there is [`DelayProxy`](crate::proxy::DelayProxy).
@@ -79,8 +79,10 @@ impl SlowLink {
         run("ip", &["-n", &name, "link", "set", &far, "up"])?;
         run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
         let rate = format!("{megabits}mbit");
-        // A queue of 400 ms, as a home router's.
-        let bucket = ["root", "tbf", "rate", &rate, "burst", "64kb", "latency", "400ms"];
+        // At least what the link passes within the kernel's longest tick, or its rate is not reached. The queue of 400 ms
+        // is a home router's.
+        let burst = (u64::from(megabits) * 1_000_000 / 8 / 100).max(64 << 10).to_string();
+        let bucket = ["root", "tbf", "rate", &rate, "burst", &burst, "latency", "400ms"];
         run("tc", &[&["qdisc", "add", "dev", &near][..], &bucket].concat())?;
         run("tc", &[&["-n", &name, "qdisc", "add", "dev", &far][..], &bucket].concat())?;
         Ok(link)

@@ -6,7 +6,12 @@
 //! cargo bench -p whimbrel-store --bench throughput -- radosgw             # against a server that it starts itself
 //! cargo bench -p whimbrel-store --bench throughput -- azurite --mib 256
 //! cargo bench -p whimbrel-store --bench throughput -- s3://bucket/prefix  # any store, credentials from the environment
+//! cargo bench -p whimbrel-store --bench throughput -- radosgw --megabits 1000
 //! ```
+//!
+//! With `--megabits` there is a link of that rate between this program and the server, in a network namespace (for which
+//! it must be root): as between machines, where a network is the limit. Without, the two share this machine's
+//! processors, and what we spend on hashing the server lacks.
 //!
 //! `cpu` is this process's processor time, `peak` the memory that it held beyond the state, its staged copy and what it
 //! held before (from `/proc`).
@@ -18,6 +23,7 @@ use std::{
     env,
     error::Error,
     io::{Write, stdout},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,7 +31,7 @@ use measured::{Measured, Table};
 use raw::Raw;
 use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{Environment, Limits, RunDir, Store, restore, save_slice, verify};
-use whimbrel_testbed::{Azurite, Radosgw, Server};
+use whimbrel_testbed::{Azurite, Radosgw, Server, netns::SlowLink, proxy::DelayProxy};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -34,13 +40,16 @@ struct Arguments {
     store: Option<String>,
     bytes: usize,
     rounds: usize,
+    /// The rate of a link between this program and the server.
+    megabits: Option<u32>,
     /// Transfers at a time that the raw measurements try.
     at_a_time: Vec<usize>,
 }
 
 impl Arguments {
     fn read() -> Result<Self> {
-        let mut read = Self { store: None, bytes: 1 << 30, rounds: 3, at_a_time: vec![1, 2, 4, 8, 16] };
+        let mut read =
+            Self { store: None, bytes: 1 << 30, rounds: 3, megabits: None, at_a_time: vec![1, 2, 4, 8, 16] };
         let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
             let mut number = || -> Result<usize> {
@@ -49,6 +58,7 @@ impl Arguments {
             match argument.as_str() {
                 "--mib" => read.bytes = number()? << 20,
                 "--rounds" => read.rounds = number()?,
+                "--megabits" => read.megabits = Some(u32::try_from(number()?)?),
                 "--at-a-time" => read.at_a_time = vec![number()?],
                 _ => read.store = Some(argument),
             }
@@ -66,6 +76,10 @@ fn main() -> Result<()> {
         Some("azurite") => Some(Box::new(Azurite::start()?)),
         _ => None,
     };
+    if let Some(megabits) = arguments.megabits {
+        let server = server.ok_or("--megabits is for a server that this starts: radosgw or azurite")?;
+        return measure_far(&*server, megabits, &arguments);
+    }
     let uri = match &server {
         Some(server) => {
             environment.extend(server.environment().into_iter().map(|(name, value)| (name.into(), value)));
@@ -75,6 +89,21 @@ fn main() -> Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(&uri, &environment, &arguments))
+}
+
+/// Has this very program measure from the far end of a link.
+fn measure_far(server: &dyn Server, megabits: u32, arguments: &Arguments) -> Result<()> {
+    let link = SlowLink::start(megabits)?;
+    let near = DelayProxy::start((link.here(), 0).into(), server.address(), Duration::ZERO);
+    let mut far = link.command(&env::current_exe()?);
+    far.envs(server.environment_at(near.address())).env("AWS_ALLOW_HTTP", "true");
+    far.arg(server.store_uri("bench"));
+    far.args(["--mib", &(arguments.bytes >> 20).to_string(), "--rounds", &arguments.rounds.to_string()]);
+    if let [at_a_time] = arguments.at_a_time[..] {
+        far.args(["--at-a-time", &at_a_time.to_string()]);
+    }
+    writeln!(stdout(), "over a link of {megabits} Mbit/s, {} MB/s:", megabits / 8)?;
+    if far.status()?.success() { Ok(()) } else { Err("measuring over the link failed".into()) }
 }
 
 /// Parameters and two moments, say, of several sizes: a state as an optimizer has it.
