@@ -79,6 +79,11 @@ impl Azurite {
         Sas(format!("sv={version}&sr=c&sp={rights}&se={end}&spr={protocols}&sig={signature}"))
     }
 
+    /// The container's URL with a signature in it, as programs take it that know nothing of emulators.
+    pub fn url_with(&self, sas: &Sas) -> String {
+        format!("http://{}/{ACCOUNT}/{BUCKET}?{}", self.running.address, sas.0)
+    }
+
     /// The environment of a program that has a signature and no key.
     pub fn environment_with(&self, sas: &Sas) -> Vec<(&'static str, String)> {
         let mut environment = self.environment();
