@@ -1,7 +1,7 @@
 //! Carrying out a copy.
 
 use futures::{StreamExt, TryStreamExt, future::try_join, stream};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use whimbrel_state::Pack;
 
 use crate::{
@@ -86,20 +86,22 @@ impl CopyPlan {
         // they have taken; what goes over it is a few words a pack.
         let (send, mut arrived) = mpsc::unbounded_channel();
         let moving = async move {
-            let at_a_time = route.packs_at_a_time();
-            let moves = moves.into_iter().map(|(pack, waiting)| {
-                let route = route.clone();
-                async move {
-                    let became = route.transfer(&pack).await?;
-                    Ok::<_, StoreError>((pack, waiting, became))
+            let (mut moves, mut moving) = (moves.into_iter(), JoinSet::new());
+            loop {
+                // On all processors, since what comes in is hashed there.
+                for (pack, waiting) in moves.by_ref().take(route.packs_at_a_time() - moving.len()) {
+                    let route = route.clone();
+                    moving.spawn(async move {
+                        let became = route.transfer(&pack).await?;
+                        Ok::<_, StoreError>((pack, waiting, became))
+                    });
                 }
-            });
-            let mut moves = stream::iter(moves).buffer_unordered(at_a_time);
-            while let Some(moved) = moves.try_next().await? {
+                let Some(moved) = moving.join_next().await else { return Ok::<_, CopyError>(()) };
+                let cut_off =
+                    |source| StoreError::CutOff { object: route.destination.uri().to_owned(), source };
                 // It is closed only if the commits failed, which ends both.
-                send.send(moved).ok();
+                send.send(moved.map_err(cut_off)??).ok();
             }
-            Ok::<_, CopyError>(())
         };
         let committing = async {
             while let Some((pack, waiting, became)) = arrived.recv().await {
