@@ -75,6 +75,7 @@ impl Session {
                 }
             }
         }
+        self.saver.prepare(&self.link, self.layout.slice(rank, group.size()).len());
         tracing::info!(generation = number, rank, step, "member of a generation");
         Ok(Some(Member { generation, rank, group, step, phase, asks_met: 0, save_postponed: false }))
     }

@@ -33,8 +33,10 @@ pub(crate) struct Saver {
     /// How long a save waits for the one before.
     patience: Duration,
     limits: Limits,
-    /// The upload under way, if there is one; gives the buffer back.
+    /// What has the buffer, and gives it back: the upload under way, or who makes it large enough.
     upload: JoinSet<BytesMut>,
+    /// It is being made large enough, which is no matter of a store's speed.
+    preparing: bool,
     buffer: BytesMut,
 }
 
@@ -52,7 +54,22 @@ pub(crate) struct Slice {
 impl Saver {
     pub(crate) fn new(run: RunDir, layout: Layout, patience: Duration, limits: Limits) -> Self {
         let (layout, upload, buffer) = (Arc::new(layout), JoinSet::new(), BytesMut::new());
-        Self { run, layout, patience, limits, upload, buffer }
+        Self { run, layout, patience, limits, upload, preparing: false, buffer }
+    }
+
+    /// Makes room for slices of `bytes` bytes behind the program's back, so that the first save takes no longer than the
+    /// next: memory that is written for the first time costs more than the copy itself.
+    pub(crate) fn prepare(&mut self, link: &Link, bytes: usize) {
+        if self.buffer.capacity() < bytes && !self.is_busy() && !self.preparing {
+            let prepare = move || {
+                let mut buffer = BytesMut::new();
+                buffer.resize(bytes, 0);
+                buffer
+            };
+            self.buffer = BytesMut::new();
+            self.upload.spawn_blocking_on(prepare, link.handle());
+            self.preparing = true;
+        }
     }
 
     /// Copies a slice of `state` and starts to upload it; the coordinator is told how that ends. Nothing is saved when
@@ -96,7 +113,7 @@ impl Saver {
         while let Some(done) = self.upload.try_join_next() {
             self.take_back(done);
         }
-        !self.upload.is_empty()
+        !self.upload.is_empty() && !self.preparing
     }
 
     async fn finish_previous(&mut self) {
@@ -106,6 +123,7 @@ impl Saver {
     }
 
     fn take_back(&mut self, done: Result<BytesMut, JoinError>) {
+        self.preparing = false;
         self.buffer = done.unwrap_or_else(|error| {
             tracing::error!(%error, "an upload ended before its time");
             BytesMut::new()
