@@ -2,7 +2,7 @@
 
 use tonic::{Code as GrpcCode, Streaming};
 use whimbrel_proto::v1::{EndedEvent, Phase, RunEvent, RunStatus, run_event::Event};
-use whimbrel_store::{Ended, Outcome, uri::at_step};
+use whimbrel_store::{Ended, Outcome, shell, uri::at_step};
 
 use crate::{
     args::client::WatchArgs,
@@ -139,9 +139,10 @@ impl Watch {
             commands.push(resume.to_owned());
         }
         if !ended.checkpoint.is_empty() {
-            commands.push(format!("whimbrel checkpoint list {}", self.uri));
-            commands.push(format!("whimbrel checkpoint verify {}", ended.checkpoint));
-            commands.extend(hint.map(|hint| hint.replace("{checkpoint}", &ended.checkpoint)));
+            let checkpoint = shell::word(&ended.checkpoint);
+            commands.push(format!("whimbrel checkpoint list {}", shell::word(&self.uri)));
+            commands.push(format!("whimbrel checkpoint verify {checkpoint}"));
+            commands.extend(hint.map(|hint| filled(hint, &ended.checkpoint)));
         }
         commands
     }
@@ -189,6 +190,13 @@ impl Watch {
     }
 }
 
+/// The spec's `try_next` with a checkpoint's URI in its place, quoted for a shell unless that stands there already.
+fn filled(hint: &str, checkpoint: &str) -> String {
+    const PLACE: &str = "{checkpoint}";
+    let is_quoted = ['"', '\''].iter().any(|quote| hint.contains(&format!("{quote}{PLACE}{quote}")));
+    if is_quoted { hint.replace(PLACE, checkpoint) } else { hint.replace(PLACE, &shell::word(checkpoint)) }
+}
+
 /// A run that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("run {run} failed after step {step}: {reason}")]
@@ -207,6 +215,25 @@ pub(crate) fn outcome(run: &str, ended: EndedEvent) -> Result<Code, Failure> {
         _ => {
             let EndedEvent { step, reason, tail, .. } = ended;
             Err(Failure::unexpected(RunFailed { run: run.to_owned(), step, reason }).tail(tail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_try_next_can_be_pasted() {
+        let options = "s3://lab/r-1@7?endpoint=http://a&region=b";
+        for (hint, checkpoint, expected) in [
+            ("char-lm sample {checkpoint}", "runs/r-1@7", "char-lm sample runs/r-1@7".to_owned()),
+            ("sample {checkpoint} -n 3", options, format!("sample '{options}' -n 3")),
+            ("sample '{checkpoint}'", options, format!("sample '{options}'")),
+            ("sample \"{checkpoint}\"", options, format!("sample \"{options}\"")),
+            ("nothing", options, "nothing".to_owned()),
+        ] {
+            assert_eq!(filled(hint, checkpoint), expected);
         }
     }
 }

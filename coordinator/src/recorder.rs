@@ -18,7 +18,7 @@ use whimbrel_proto::{
 use whimbrel_state::{Hash, Manifest};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Sources,
-    Stopped, collect, commit, quarantine,
+    Stopped, collect, commit, quarantine, shell,
 };
 
 use crate::{
@@ -194,10 +194,10 @@ impl Recorder {
         self.inputs.send(Input::Parting(run.clone(), epoch));
         for Standing { uri, trouble, .. } in self.replication.finish(self.office.history()).await {
             let why = trouble.unwrap_or_else(|| "it is not done yet".to_owned());
-            let from = self.office.run().uri();
+            let (from, to) = (shell::word(self.office.run().uri()), shell::word(&uri));
             let text = format!(
                 "the replica {uri} is not in step with the run, which has ended: {why}; \
-                 `whimbrel checkpoint copy {from} {uri}` brings it what it lacks"
+                 `whimbrel checkpoint copy {from} {to}` brings it what it lacks"
             );
             let warning = v1::WarningEvent { text, tail: Vec::new() };
             self.inputs.send(Input::Tell(run.clone(), epoch, Event::Warning(warning)));

@@ -12,6 +12,7 @@ use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
     History, Limits, LogError, OpenError, ProbeError, Relation, RunDir, Store, Which, plan_copy, relation,
+    shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
@@ -60,7 +61,8 @@ pub enum ReplicaError {
 /// The run went on in another of its stores after this one.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "run {run} went on at {at} ({coordinator}, epoch {epoch}){without}; resume it there: whimbrel run … --resume '{at}'"
+    "run {run} went on at {at} ({coordinator}, epoch {epoch}){without}; resume it there: whimbrel run … --resume {}",
+    shell::word(at)
 )]
 pub struct WentOn {
     /// The run.

@@ -26,7 +26,7 @@
 //! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
 //! - [`mod@diff`]: how two checkpoints differ.
 //! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
-//! - [`output`]: the workers' printed lines.
+//! - [`output`]: the workers' printed lines; [`shell`]: URIs in commands that are printed to be pasted.
 
 mod age;
 mod buffers;
@@ -57,6 +57,7 @@ pub mod restore;
 pub mod retention;
 pub mod run_dir;
 pub mod save;
+pub mod shell;
 pub mod slow_down;
 pub mod sources;
 pub mod store;

@@ -4,7 +4,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use whimbrel_spec::{Every, Keep, RunSpec};
 use whimbrel_store::{
-    Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, collect, collectable, open_run,
+    Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, collect, collectable, open_run, shell,
 };
 
 use super::{counted, locate::locate_run};
@@ -83,8 +83,12 @@ async fn take_office(run: &RunDir, history: &History, insist: bool) -> Result<Of
     if let Some(Mirror { source, .. }) = history.mirrored() {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| {
             let (at, source_uri) = (run.uri().to_owned(), source.clone());
-            Failure::unreachable(CollectInputError::Replica { run: at, source_uri, source: error })
-                .hint(format!("`whimbrel run run.toml --resume {}` makes it the run itself", run.uri()))
+            Failure::unreachable(CollectInputError::Replica { run: at, source_uri, source: error }).hint(
+                format!(
+                    "`whimbrel run run.toml --resume {}` makes it the run itself",
+                    shell::word(run.uri())
+                ),
+            )
         };
         let (source, _) = open_run(source).map_err(|error| lost(error.into()))?;
         let source_history = source.history().await.map_err(|error| lost(error.into()))?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use whimbrel_plan::RunId;
 use whimbrel_store::{
     Amount, Copied, CopyPlan, CopyProgress, Limits, LogError, Price, Prices, RunDir, Store, Which,
-    egress_price, open_run, plan_copy, uri::parent,
+    egress_price, open_run, plan_copy, shell, uri::parent,
 };
 
 use super::{
@@ -222,9 +222,10 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
     for left_out in &copied.left_out {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
     }
+    let pasted = shell::word(uri);
     out.line("next:");
-    out.line(format!("  whimbrel checkpoint verify {uri}"));
-    out.line(format!("  whimbrel run run.toml --resume {uri}"));
+    out.line(format!("  whimbrel checkpoint verify {pasted}"));
+    out.line(format!("  whimbrel run run.toml --resume {pasted}"));
 }
 
 fn amount(amount: Amount) -> String {

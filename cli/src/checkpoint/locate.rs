@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use whimbrel_state::{Hash, Manifest};
-use whimbrel_store::{CheckpointInfo, History, RunDir, open_run, uri::inside};
+use whimbrel_store::{CheckpointInfo, History, RunDir, open_run, shell, uri::inside};
 
 use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure};
 
@@ -77,7 +77,7 @@ pub(super) async fn find(run: &str, options: &Options, config: &ClientConfig) ->
     let Some(checkpoint) = found else {
         let error = LocateError::None { run: run.id().to_string(), step };
         return Err(Failure::bad_input(error)
-            .hint(format!("`whimbrel checkpoint list {}` shows those there are", run.uri())));
+            .hint(format!("`whimbrel checkpoint list {}` shows those there are", shell::word(run.uri()))));
     };
     let manifest = run.manifest(&checkpoint.manifest).await?;
     Ok(Found { run, history, checkpoint, manifest })

@@ -3,7 +3,7 @@
 use indicatif::{HumanBytes, MultiProgress};
 use serde::Serialize;
 use whimbrel_state::Hash;
-use whimbrel_store::{Limits, verify};
+use whimbrel_store::{Limits, shell, verify};
 
 use super::{
     locate::{find, recorded_state},
@@ -51,9 +51,8 @@ pub(super) async fn verify_one(
     let verified = verified.map_err(|error| {
         let failure = Failure::from(error);
         match failure.code() {
-            Code::Damaged => {
-                failure.hint(format!("`whimbrel checkpoint list {}` shows the others", run.uri()))
-            }
+            Code::Damaged => failure
+                .hint(format!("`whimbrel checkpoint list {}` shows the others", shell::word(run.uri()))),
             _ => failure,
         }
     })?;

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
-use whimbrel_store::{History, LogError, Mode, Store, StoreError};
+use whimbrel_store::{History, LogError, Mode, Store, StoreError, shell};
 
 use super::claim::Claim;
 use crate::{exit::Failure, print::Printer, screen};
@@ -93,7 +93,8 @@ pub(super) async fn choose(
         match found.first() {
             None => {}
             Some(Unfinished { id, replica_of: Some(source), .. }) => {
-                let uri = store.run(id).uri().to_owned();
+                let here = store.run(id);
+                let uri = shell::word(here.uri());
                 say.line(format!(
                     "run {id} here is a replica of {source}; starting a new run (--resume {uri} takes the replica up)"
                 ));
@@ -139,7 +140,7 @@ async fn unless_replica(store: &Store, run: RunId) -> Result<Choice, Failure> {
 }
 
 fn replica(store: &Store, run: &RunId, source: &str) -> Failure {
-    let uri = store.run(run).uri().to_owned();
+    let uri = shell::word(store.run(run).uri()).into_owned();
     let (run, store, source_uri) = (run.clone(), store.uri().to_owned(), source.to_owned());
     Failure::bad_input(NothingToResume::Replica { run, store, source_uri })
         .hint(format!("if that is gone, --resume {uri} takes the replica up in its place"))

@@ -16,7 +16,7 @@ use tonic::Code as GrpcCode;
 use whimbrel_plan::RunId;
 use whimbrel_proto::v1::{EndedEvent, SubmitResponse, submit_request::What};
 use whimbrel_spec::{Override, RunSpec};
-use whimbrel_store::{Store, open_run};
+use whimbrel_store::{Store, open_run, shell};
 
 use self::{
     choice::{Choice, Wish},
@@ -82,7 +82,8 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
             return Err(failure.hint("the same command takes the run up from its last checkpoint"));
         }
     };
-    let again = format!("whimbrel run {} --resume {}", args.spec.display(), name(&args, &store, &run)?);
+    let (spec_path, name) = (args.spec.display().to_string(), name(&args, &store, &run)?);
+    let again = format!("whimbrel run {} --resume {}", shell::word(&spec_path), shell::word(&name));
     screen.end(&ended, &watch.next_commands(&ended, &again, spec.try_next.as_deref()));
     drop(screen);
     watch::outcome(&run, ended)
@@ -94,9 +95,7 @@ fn name(args: &RunArgs, store: &Store, run: &str) -> Result<String, Failure> {
     if !by_uri && args.store.is_none() {
         return Ok(run.to_owned());
     }
-    let uri = store.run(&run.parse().map_err(Failure::unexpected)?).uri().to_owned();
-    // What follows a question mark has ampersands in it.
-    Ok(if uri.contains('?') { format!("'{uri}'") } else { uri })
+    Ok(store.run(&run.parse().map_err(Failure::unexpected)?).uri().to_owned())
 }
 
 /// How the run stands that was left at once: it may have ended, and its replicas be behind, which its log tells.

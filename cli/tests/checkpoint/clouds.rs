@@ -79,7 +79,7 @@ fn a_run_moves_to_gcs_and_s3_options_stay_in_the_uri() {
     let run = format!("{}/r-test{options}", s3.store_uri("runs"));
 
     let said = clouds.good(&["copy", "runs/r-test", &store]);
-    assert!(said.contains(&format!("--resume {run}")), "{said}");
+    assert!(said.contains(&format!("--resume '{run}'")), "{said}");
     let shown = clouds.good(&["show", &format!("{}/r-test@7{options}", s3.store_uri("runs"))]);
     assert_eq!(shown.lines().next(), Some(format!("{}/r-test@7{options}", s3.store_uri("runs")).as_str()));
     clouds.good(&["verify", "r-test@7", "--store", &store]);
