@@ -12,7 +12,7 @@ Exit codes:
    2  bad input: flags, settings, run spec, an unknown run, a store that will not do
    3  the coordinator or the store cannot be reached
    4  damaged data in the store
-  75  the run stopped before its end and can be resumed";
+  75  cut off: the run stopped before its end and can be resumed, or the same command can be given again";
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum Code {
     Unreachable,
     /// Data in the store is damaged.
     Damaged,
-    /// The run stopped before its end and can be resumed. 75 is `EX_TEMPFAIL` of `sysexits.h`: try again.
+    /// The run stopped before its end and can be resumed, or the command was interrupted and can be given again. 75 is `EX_TEMPFAIL` of `sysexits.h`: try again.
     Stopped,
 }
 

@@ -1,6 +1,7 @@
 //! Which exit code goes with which error of a store.
 
 use object_store::Error as Refusal;
+use whimbrel_coordinator::ReplicaError;
 use whimbrel_store::{
     AppendError, CollectError, CommitError, CopyError, CreateError, LogError, MirrorError, OfficeError,
     OpenError, ProbeError, ReadManifestError, Refusal as Meaning, RestoreError, SaveError, StoreError,
@@ -42,13 +43,26 @@ impl From<OpenError> for Failure {
     }
 }
 
+fn probe_code(error: &ProbeError) -> Code {
+    match error {
+        ProbeError::Lacks { refusal: Meaning::Unreachable, .. } => Code::Unreachable,
+        ProbeError::Lacks { refusal: Meaning::Other, source, .. } => code(source),
+        ProbeError::Lacks { .. } => Code::BadInput,
+        ProbeError::Overwrites { .. } | ProbeError::Forgets { .. } => Code::BadInput,
+    }
+}
+
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
+        Self::new(probe_code(&error), error)
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Self {
         let code = match &error {
-            ProbeError::Lacks { refusal: Meaning::Unreachable, .. } => Code::Unreachable,
-            ProbeError::Lacks { refusal: Meaning::Other, source, .. } => code(source),
-            ProbeError::Lacks { .. } => Code::BadInput,
-            ProbeError::Overwrites { .. } | ProbeError::Forgets { .. } => Code::BadInput,
+            ReplicaError::Open { .. } | ReplicaError::Same { .. } => Code::BadInput,
+            ReplicaError::Probe { source, .. } => probe_code(source),
         };
         Self::new(code, error)
     }
@@ -123,7 +137,12 @@ impl From<ImportError> for Failure {
             }
             ImportError::Commit(_) => Code::Failed,
         };
-        Self::new(code, error)
+        let is_held = matches!(error, ImportError::NotStopped { .. });
+        let failure = Self::new(code, error);
+        if is_held {
+            return failure.hint("stop it first; or give --take-office, if nobody works on it any more");
+        }
+        failure
     }
 }
 

@@ -79,7 +79,7 @@ pub struct WentOn {
 
 /// Opens the replicas of a new run and tries each. The spec names them by their canonical URIs from then on, so that it
 /// means the same wherever the run is taken up.
-pub(crate) async fn submitted(store: &Store, spec: &mut RunSpec) -> Result<Vec<Store>, ReplicaError> {
+pub async fn submitted(store: &Store, spec: &mut RunSpec) -> Result<Vec<Store>, ReplicaError> {
     let mut replicas: Vec<Store> = Vec::new();
     for uri in &spec.checkpoint.replicas {
         let opened = Store::open(uri).map_err(|source| ReplicaError::Open { uri: uri.clone(), source })?;

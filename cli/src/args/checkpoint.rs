@@ -3,7 +3,7 @@
 use std::{num::NonZero, path::PathBuf, time::Duration};
 
 use whimbrel_plan::RunId;
-use whimbrel_spec::{Bandwidth, Every};
+use whimbrel_spec::{Bandwidth, Every, Override};
 
 use crate::size::Size;
 
@@ -26,7 +26,9 @@ pub(crate) enum CheckpointCommand {
 Examples:
   whimbrel checkpoint list runs/char-lm-k3x9qa
   whimbrel checkpoint list char-lm-k3x9qa --store s3://bucket/runs
-  whimbrel checkpoint list az://labwest/runs/char-lm-k3x9qa --against s3://lab-east/runs/char-lm-k3x9qa")]
+  whimbrel checkpoint list az://labwest/runs/char-lm-k3x9qa --against s3://lab-east/runs/char-lm-k3x9qa
+
+Exit codes: 0 listed, 2 no such run, 3 the store cannot be reached, 4 the run's log is damaged.")]
 pub(crate) struct ListArgs {
     /// The run: the URI or path of its directory, or its id in --store.
     #[arg(value_name = "RUN")]
@@ -42,7 +44,11 @@ pub(crate) struct ListArgs {
 
 /// Shows what a checkpoint holds.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  whimbrel checkpoint show runs/char-lm-k3x9qa@2000")]
+#[command(after_help = "\
+Example:
+  whimbrel checkpoint show runs/char-lm-k3x9qa@2000
+
+Exit codes: 0 shown, 2 no such checkpoint, 3 the store cannot be reached, 4 the run's log or the manifest is damaged.")]
 pub(crate) struct ShowArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP the checkpoint after that step,
     /// otherwise the newest.
@@ -70,15 +76,17 @@ pub(crate) struct VerifyArgs {
     pub(crate) options: Options,
 }
 
-/// Tells how two checkpoints differ, wherever they are and however they are packed: tensor by tensor, in elements that
-/// differ and the largest difference. What hashes say is the same is not read.
+/// Tells how two checkpoints differ, tensor by tensor, in elements that differ and the largest difference.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Wherever the two are, and however they are packed. What hashes say is the same is not read.
+
 Examples:
   whimbrel checkpoint diff runs/char-lm-k3x9qa@200 runs/char-lm-k3x9qa@400
   whimbrel checkpoint diff s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs/char-lm-k3x9qa
 
-Exit codes: 0 the same bits, 1 they differ, 2 no such checkpoint, 3 a store cannot be reached, 4 bytes are damaged.")]
+Exit codes: 0 the same bits, 1 they differ, 2 no such checkpoint, 3 a store cannot be reached, 4 bytes are damaged or missing,
+75 interrupted.")]
 pub(crate) struct DiffArgs {
     /// One checkpoint: a run's URI, path, or id in --store; with @STEP the one after that step, otherwise the newest.
     #[arg(value_name = "A[@STEP]")]
@@ -92,11 +100,12 @@ pub(crate) struct DiffArgs {
     pub(crate) options: Options,
 }
 
-/// Copies a run's checkpoints into another store, whose copy can then be resumed. Says first what will move and what
-/// leaving the store costs. What is there already is skipped, so a copy that was cut off goes on where it was; every
-/// pack is verified, and each checkpoint counts in the copy once all of it is there.
+/// Copies a run's checkpoints into another store, where the copy can be resumed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Says first what will move and what leaving the store costs. What is there already is skipped, so a copy that was cut off
+goes on where it was; every pack is verified, and each checkpoint counts in the copy once all of it is there.
+
 Examples:
   whimbrel checkpoint copy s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs
   whimbrel checkpoint copy runs/char-lm-k3x9qa@2000 gs://lab/runs --bandwidth '50 MB/s'
@@ -107,7 +116,8 @@ Prices are what clouds list for data that leaves them, and can be set in the set
   aws = 0.05
   \"s3://lab-east\" = 0.02
 
-Exit codes: 0 copied, 2 bad input, 3 a store cannot be reached, 4 damaged checkpoints were left out, 75 cut off: the same command goes on.")]
+Exit codes: 0 copied, 2 bad input, 3 a store cannot be reached, 4 damaged checkpoints were left out, 75 cut
+off: the same command goes on.")]
 pub(crate) struct CopyArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP only the checkpoint after that step.
     #[arg(value_name = "RUN[@STEP]")]
@@ -141,15 +151,18 @@ pub(crate) struct CopyArgs {
     pub(crate) options: Options,
 }
 
-/// Writes a checkpoint as a folder that other programs load: model.safetensors, or several files with
-/// model.safetensors.index.json, as Hugging Face's libraries have them; and the run spec as run.toml.
+/// Writes a checkpoint as a folder of safetensors files that other programs load.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+The folder holds model.safetensors, or several files with model.safetensors.index.json, as Hugging Face's libraries have
+them; and the run spec as run.toml.
+
 Examples:
   whimbrel checkpoint export runs/char-lm-k3x9qa@2000 exported
   whimbrel checkpoint export runs/char-lm-k3x9qa exported --without 'adam.*' --rename blocks.=model.layers.
 
-Exit codes: 0 exported, 2 bad input, 3 the store cannot be reached, 4 bytes are damaged or missing.")]
+Exit codes: 0 exported, 2 bad input, 3 the store cannot be reached, 4 bytes are damaged or missing, 75 interrupted: the
+folder is as it was.")]
 pub(crate) struct ExportArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP the checkpoint after that step,
     /// otherwise the newest.
@@ -175,16 +188,23 @@ pub(crate) struct ExportArgs {
     pub(crate) options: Options,
 }
 
-/// Makes a checkpoint of a folder of safetensors files, from which `whimbrel run --resume` goes on: as a new run in a
-/// store, or added to a run that is stopped.
+/// Makes a checkpoint of a folder of safetensors files, from which a run goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+The checkpoint is that of a new run in a store, or is added to a run that is stopped; `whimbrel run --resume` goes on
+from it.
+
 Examples:
   whimbrel checkpoint import exported s3://lab-east/runs
   whimbrel checkpoint import llama-3-8b runs --spec run.toml --samples 120000
   whimbrel checkpoint import exported runs/char-lm-k3x9qa --step 2000
 
-What --spec, --step and --samples do not say comes from the folder, if `checkpoint export` wrote it.")]
+What --spec, --step and --samples do not say comes from the folder, if `checkpoint export` wrote it.
+
+A new run has its spec's replicas: each is tried out first, and kept in step once the run goes on. Its store is the one
+imported into, whichever the spec names. Without any replicas: --set 'checkpoint.replicas=[]'.
+
+Exit codes: 0 imported, 2 bad input, 3 a store cannot be reached, 75 cut off: the same command with --run goes on.")]
 pub(crate) struct ImportArgs {
     /// The folder, or one safetensors file.
     #[arg(value_name = "FOLDER")]
@@ -198,7 +218,12 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) spec: Option<PathBuf>,
 
-    /// The id of a new run [default: the spec's name and six random characters].
+    /// Sets a key of a new run's spec, e.g. train.steps=4000; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<Override>,
+
+    /// The id of a new run [default: the spec's name and six random characters]. That of an import which was cut off
+    /// goes on with it.
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Option<RunId>,
 
@@ -221,13 +246,16 @@ pub(crate) struct ImportArgs {
     pub(crate) options: Options,
 }
 
-/// Deletes checkpoints that are not to be kept, and packs that nothing refers to. The newest whole checkpoint always
-/// stays.
+/// Deletes checkpoints that are not to be kept, and packs that nothing refers to.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+The newest whole checkpoint always stays.
+
 Examples:
   whimbrel checkpoint collect runs/char-lm-k3x9qa --keep 1 --dry-run
-  whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'")]
+  whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'
+
+Exit codes: 0 collected, 2 bad input or a run that is not stopped, 3 a store cannot be reached, 4 the run's log is damaged.")]
 pub(crate) struct CollectArgs {
     /// The run: the URI or path of its directory, or its id in --store. It must be stopped or have ended.
     #[arg(value_name = "RUN")]

@@ -7,13 +7,14 @@ use std::{
 
 use indicatif::{HumanBytes, MultiProgress};
 use serde::Serialize;
-use whimbrel_coordinator::new_run_id;
+use whimbrel_coordinator::{new_run_id, settle_stores};
 use whimbrel_plan::RunId;
+use whimbrel_spec::RunSpec;
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    Limits, LogError, RunDir, Store,
-    interop::{self, ImportOptions, Model, SPEC, key},
-    open_run,
+    AppendError, CommitError, CreateError, Limits, LogError, RunDir, Store,
+    interop::{self, ImportError, ImportOptions, Model, SPEC, key},
+    open_run, shell,
     uri::inside,
 };
 
@@ -74,6 +75,15 @@ pub(super) async fn import(
             .hint("give --samples N: the order of the samples depends on their number")
     })?;
     let (run, spec) = target(&args, config).await?;
+    let replicas = spec.as_ref().map_or(Vec::new(), |spec| spec.checkpoint.replicas.clone());
+    let spec = spec.map(|spec| spec.to_toml());
+    let is_new = spec.is_some();
+    if is_new && args.run.is_none() && !args.options.json {
+        // Whoever kills this learns it nowhere else.
+        let id = run.id();
+        Printer::stderr()
+            .line(format!("importing as run {id}; cut off, the same command with --run {id} goes on"));
+    }
     let who = format!("whimbrel checkpoint import, process {}", std::process::id());
     let options = ImportOptions { step, samples, spec, take_office: args.take_office, who };
 
@@ -81,11 +91,21 @@ pub(super) async fn import(
     let mut meter = Meter::new("importing", bytes, Audience::of(args.options.json), bars);
     let mut progress = |bytes| meter.advance(bytes);
     let limits = Limits { concurrency: AT_A_TIME, ..Limits::default() };
-    let work = interop::import(&run, model.clone(), &options, &limits, &mut progress);
-    let imported =
-        unless_interrupted(work, "no checkpoint was made; importing again skips what is saved").await;
+    let work = async {
+        let imported = interop::import(&run, model.clone(), &options, &limits, &mut progress).await;
+        imported.map_err(|error| {
+            let left = is_new.then(|| left_of(&run, &error)).flatten();
+            let failure = Failure::from(error);
+            left.into_iter().fold(failure, Failure::hint)
+        })
+    };
+    let imported = unless_interrupted(work, "no checkpoint was made; what is saved stays").await;
     meter.finish();
-    let imported = imported?;
+    let imported = imported.map_err(|failure| match failure.code() {
+        Code::Stopped if is_new => failure.hint(go_on(&run)),
+        Code::Stopped => failure.hint("the same command goes on"),
+        _ => failure,
+    })?;
 
     let tensors = model.layout().tensors().len();
     let mut out = Printer::stdout();
@@ -96,8 +116,11 @@ pub(super) async fn import(
     }
     out.line(format!("{}: {}, {}", run.checkpoint_uri(step), counted(tensors, "tensor"), HumanBytes(bytes)));
     out.line(format!("  state       BLAKE3 {}", imported.state));
-    let spec = args.spec.unwrap_or_else(|| args.folder.join(SPEC));
-    out.line(format!("next:\n  whimbrel run {} --resume {}", spec.display(), run.uri()));
+    for replica in replicas {
+        out.line(format!("  replica     {}, when the run goes on", inside(&replica, run.id().as_str())));
+    }
+    let spec = args.spec.unwrap_or_else(|| args.folder.join(SPEC)).display().to_string();
+    out.line(format!("next:\n  whimbrel run {} --resume {}", shell::word(&spec), shell::word(run.uri())));
     Ok(Code::Done)
 }
 
@@ -121,9 +144,10 @@ fn number(
 }
 
 /// The run that the checkpoint becomes part of, and the spec of one to be created.
-async fn target(args: &ImportArgs, config: &ClientConfig) -> Result<(RunDir, Option<String>), Failure> {
+async fn target(args: &ImportArgs, config: &ClientConfig) -> Result<(RunDir, Option<RunSpec>), Failure> {
     if let Some(run) = existing(args, config).await? {
-        let flags = [("--spec", args.spec.is_some()), ("--run", args.run.is_some())];
+        let flags =
+            [("--spec", args.spec.is_some()), ("--set", !args.set.is_empty()), ("--run", args.run.is_some())];
         if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
             let error = ImportInputError::HasIts { run: run.uri().to_owned(), flag };
             return Err(Failure::bad_input(error));
@@ -139,14 +163,51 @@ async fn target(args: &ImportArgs, config: &ClientConfig) -> Result<(RunDir, Opt
             return Err(Failure::bad_input(error).hint("give --spec run.toml, or name a run that is stopped"));
         }
     };
-    let spec = spec_file::read(path, &[])?;
+    let mut spec = spec_file::read(path, &args.set)?;
     let store = Store::open(&args.into)?;
     store.probe().await?;
+    // The spec was written for another store: this one may be where that run was copied to.
+    let is_here = |uri: &str| Store::open(uri).is_ok_and(|replica| replica.uri() == store.uri());
+    spec.checkpoint.replicas.retain(|uri| !is_here(uri));
+    settle_stores(&store, &mut spec).await.map_err(|error| {
+        Failure::from(error).hint(format!(
+            "the replicas are those of {}; to import without any, add --set 'checkpoint.replicas=[]'",
+            path.display()
+        ))
+    })?;
     let id = match &args.run {
         Some(id) => id.clone(),
         None => new_run_id(&spec.name).map_err(Failure::unexpected)?,
     };
-    Ok((store.run(&id), Some(spec.to_toml())))
+    Ok((store.run(&id), Some(spec)))
+}
+
+/// What an import that failed leaves of a new run, and how to go on with it; `None` if it leaves nothing.
+fn left_of(run: &RunDir, error: &ImportError) -> Option<String> {
+    match error {
+        // Its log was not begun: to every command it is no run.
+        ImportError::Model(_) | ImportError::Save(_) => {
+            Some(format!("{}; if it is not to, delete {}, which is no run", go_on(run), run.uri()))
+        }
+        ImportError::Create(CreateError::Log(_)) => Some(go_on(run)),
+        // Somebody else took it over.
+        ImportError::Commit(CommitError::Append(AppendError::Fenced { .. })) => None,
+        ImportError::Office(_) | ImportError::Commit(_) => {
+            Some(format!("{}, if --take-office is given too", go_on(run)))
+        }
+        ImportError::Append(_) => {
+            Some(format!("its checkpoint is there: --resume {} goes on from it", shell::word(run.uri())))
+        }
+        ImportError::Create(CreateError::Exists { .. })
+        | ImportError::Ended { .. }
+        | ImportError::Replica { .. }
+        | ImportError::NotStopped { .. }
+        | ImportError::Log(_) => None,
+    }
+}
+
+fn go_on(run: &RunDir) -> String {
+    format!("the same command with --run {} goes on, and skips what is saved", run.id())
 }
 
 /// The run that was named, if it is one.

@@ -3,9 +3,10 @@
 use std::fs;
 
 use serde_json::Value;
+use whimbrel_spec::RunSpec;
 use whimbrel_state::TensorSpec;
 
-use crate::stage::{SPEC, Stage, State};
+use crate::stage::{SPEC, Stage, State, block_on, files};
 
 #[test]
 fn what_is_exported_is_imported_as_a_run_of_the_same_state() {
@@ -79,6 +80,76 @@ fn a_model_from_elsewhere_needs_what_it_does_not_say() {
     stage.good(&args);
     let shown = stage.good(&["show", "elsewhere/r-n@0"]);
     assert!(shown.contains("model.weight  F32   [8, 4]") && !shown.contains("bias"), "{shown}");
+}
+
+/// The spec in the log of a run that was imported.
+fn stored_spec(stage: &Stage, store: &str, run: &str) -> RunSpec {
+    let history = block_on(async { stage.run(store, run).history().await }).unwrap();
+    RunSpec::parse("the stored spec", history.spec(), &[]).unwrap()
+}
+
+#[test]
+fn an_imported_run_names_the_store_it_is_in_and_the_replicas_that_it_will_have() {
+    let stage = Stage::finished();
+    stage.good(&["export", "runs/r-test", "model"]);
+    let stores = "[checkpoint]\nstore = \"gs://gone/runs\"\nreplicas = [\"west\", \"elsewhere\"]\n";
+    fs::write(stage.path("model/run.toml"), format!("{SPEC}{stores}")).unwrap();
+
+    let said = stage.good(&["import", "model", "elsewhere", "--run", "r-new"]);
+    let west = stage.run("west", "r-new");
+    assert!(said.contains(&format!("  replica     {}, when the run goes on", west.uri())), "{said}");
+    let spec = stored_spec(&stage, "elsewhere", "r-new");
+    let in_store = |run: &str| stage.run(run, "r-new").store_uri();
+    assert_eq!(spec.checkpoint.store, Some(in_store("elsewhere")));
+    // It was the replica of the run that was exported.
+    assert_eq!(spec.checkpoint.replicas, [in_store("west")]);
+
+    // A file is no store.
+    fs::write(stage.path("blocked"), "").unwrap();
+    fs::write(stage.path("run.toml"), format!("{SPEC}{stores}").replace("west", "blocked")).unwrap();
+    let args = ["import", "model", "north", "--spec", "run.toml", "--run", "r-new"];
+    let error = stage.failed(2, &args);
+    assert!(error.contains("the replica blocked cannot be opened"), "{error}");
+    assert!(
+        error.contains("are those of run.toml") && error.contains("--set 'checkpoint.replicas=[]'"),
+        "{error}"
+    );
+    assert_eq!(files(&stage.path("north")), [] as [std::path::PathBuf; 0]);
+    stage.good(&[&args[..], &["--set", "checkpoint.replicas=[]"]].concat());
+    assert_eq!(stored_spec(&stage, "north", "r-new").checkpoint.replicas, [] as [String; 0]);
+}
+
+#[test]
+fn an_import_that_was_cut_off_says_how_to_go_on_with_it() {
+    let stage = Stage::finished();
+    stage.good(&["export", "runs/r-test", "model"]);
+    let (code, _, said) = stage.checkpoint(&["import", "model", "elsewhere"]);
+    let id = said.strip_prefix("importing as run ").unwrap().split(';').next().unwrap();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("--run {id} goes on")), "{said}");
+    stage.good(&["verify", &format!("elsewhere/{id}")]);
+
+    // A file where the folder of packs belongs: nothing of a run is there.
+    let args = ["import", "model", "elsewhere", "--run", "r-new"];
+    let blocked = |name: &str| stage.path("elsewhere/r-new").join(name);
+    fs::create_dir_all(stage.path("elsewhere/r-new")).unwrap();
+    fs::write(blocked("packs"), "").unwrap();
+    let error = stage.failed(2, &args);
+    assert!(error.contains("--run r-new goes on") && error.contains("which is no run"), "{error}");
+    assert!(stage.failed(2, &["list", "elsewhere/r-new"]).contains("there is no run"));
+    fs::remove_file(blocked("packs")).unwrap();
+
+    // A file where the folder of manifests belongs: the run is there, without its checkpoint.
+    fs::write(blocked("manifests"), "").unwrap();
+    let error = stage.failed(2, &args);
+    assert!(error.contains("--run r-new goes on") && error.contains("--take-office"), "{error}");
+    fs::remove_file(blocked("manifests")).unwrap();
+    let error = stage.failed(2, &args);
+    assert!(error.contains("is not stopped") && error.contains("or give --take-office"), "{error}");
+    stage.good(&[&args[..], &["--take-office"]].concat());
+    assert!(stage.good(&["verify", "elsewhere/r-new"]).contains(&stage.state));
+    let error = stage.failed(2, &args);
+    assert!(error.contains("there is a run at"), "{error}");
 }
 
 #[test]

@@ -70,9 +70,7 @@ pub enum ImportError {
         source_uri: String,
     },
     /// Somebody may be working on the run.
-    #[error(
-        "the run {run} is not stopped: a coordinator may be working on it, and would be fenced; stop it first"
-    )]
+    #[error("the run {run} is not stopped: a coordinator may be working on it, and would be fenced")]
     NotStopped {
         /// The run's URI.
         run: String,
