@@ -52,7 +52,7 @@ pub struct CheckpointInfo {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// There is no log.
-    #[error("there is no run at {run}; see which there are with `whimbrel runs`")]
+    #[error("there is no run at {run}")]
     NoRun {
         /// The run's URI.
         run: String,

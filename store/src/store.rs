@@ -46,6 +46,11 @@ impl Store {
         Self::open_at(Place::parse(uri)?, environment, Missing::Make)
     }
 
+    /// The same, but a folder that is not there is refused, and not made: for those who only read.
+    pub fn open_existing(uri: &str) -> Result<Self, OpenError> {
+        Self::open_at(Place::parse(uri)?, &Environment::of_process(), Missing::Refuse)
+    }
+
     pub(crate) fn open_at(
         place: Place,
         environment: &Environment,

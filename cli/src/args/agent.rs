@@ -4,6 +4,7 @@ use std::{net::IpAddr, num::NonZero, path::PathBuf};
 
 use serde::Deserialize;
 
+use super::at_least_one;
 use crate::address::HostPort;
 
 /// Joins this machine to a coordinator, as a node on which it may start workers.
@@ -54,7 +55,7 @@ pub(crate) struct NodeSettings {
     pub(crate) price_per_hour: Option<Price>,
 
     /// How many workers it offers to run [default: 1].
-    #[arg(long, value_name = "N", env = "WHIMBREL_SLOTS")]
+    #[arg(long, value_name = "N", env = "WHIMBREL_SLOTS", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) slots: Option<NonZero<u32>>,
 
     /// The address at which workers on other nodes reach the workers here [default: the one that the coordinator is

@@ -5,6 +5,7 @@ use std::{num::NonZero, path::PathBuf, time::Duration};
 use whimbrel_plan::RunId;
 use whimbrel_spec::{Bandwidth, Every, Override};
 
+use super::at_least_one;
 use crate::size::Size;
 
 /// Looks at, moves and converts the checkpoints of a run, straight in its store: no coordinator is needed.
@@ -140,7 +141,7 @@ pub(crate) struct CopyArgs {
     pub(crate) bandwidth: Option<Bandwidth>,
 
     /// The most packs to send at a time [default: 16, or fewer where more do not pay].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZero<usize>>)]
     pub(crate) concurrency: Option<NonZero<usize>>,
 
     /// Does not ask, whatever it costs.
@@ -262,7 +263,7 @@ pub(crate) struct CollectArgs {
     pub(crate) run: String,
 
     /// How many of the newest whole checkpoints stay [default: checkpoint.keep of the run's spec].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) keep: Option<NonZero<u32>>,
 
     /// Besides these, one every so many steps, or every so long: '1000 steps', '6h' [default: checkpoint.keep of the

@@ -9,7 +9,7 @@ pub(crate) mod client;
 pub(crate) mod coordinator;
 pub(crate) mod run;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{ArgAction, Parser, Subcommand};
 
@@ -57,6 +57,11 @@ impl Command {
     pub(crate) fn is_server(&self) -> bool {
         matches!(self, Self::Coordinator(_) | Self::Agent(_))
     }
+}
+
+/// A number that is not to be zero: the parser of `NonZero` alone says that in the words of its type.
+fn at_least_one<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "write a whole number, 1 or more")
 }
 
 #[cfg(test)]
@@ -111,7 +116,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_the_flag_named() {
         for (line, part) in [
-            ("whimbrel run run.toml --workers 0", "--workers"),
+            ("whimbrel run run.toml --workers 0", "1 or more"),
             ("whimbrel run run.toml --set steps", "KEY=VALUE"),
             ("whimbrel run run.toml --new --resume", "--resume"),
             ("whimbrel run", "SPEC"),
@@ -122,6 +127,7 @@ mod tests {
             ("whimbrel submit", "SPEC"),
             ("whimbrel submit run.toml --resume r", "--resume"),
             ("whimbrel checkpoint show", "RUN"),
+            ("whimbrel checkpoint collect r --keep 0", "1 or more"),
             ("whimbrel stop", "RUN"),
         ] {
             let error = parse(line).unwrap_err().to_string();

@@ -4,6 +4,8 @@ use std::{num::NonZero, path::PathBuf};
 
 use whimbrel_spec::Override;
 
+use super::at_least_one;
+
 /// Runs a run spec on this machine: coordinator and agent in this process, workers beside it.
 ///
 /// Ctrl-C saves a checkpoint and stops; a second one stops at once. The same command then takes the run up again: on a
@@ -21,7 +23,7 @@ pub(crate) struct RunArgs {
     pub(crate) spec: PathBuf,
 
     /// How many workers to start [default: workers.local of the spec].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) workers: Option<NonZero<u32>>,
 
     /// Sets a key of the spec, e.g. train.steps=40; may be repeated.

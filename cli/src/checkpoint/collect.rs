@@ -7,7 +7,10 @@ use whimbrel_store::{
     Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, collect, collectable, open_run, shell,
 };
 
-use super::{counted, locate::locate_run};
+use super::{
+    counted,
+    locate::{history_of, locate_run},
+};
 use crate::{
     args::checkpoint::CollectArgs,
     config::ClientConfig,
@@ -43,7 +46,7 @@ struct Told<'a> {
 /// `whimbrel checkpoint collect`.
 pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Result<Code, Failure> {
     let run = locate_run(&args.run, "`checkpoint collect`", &args.options, config)?;
-    let history = run.history().await?;
+    let history = history_of(&run).await?;
     let retention = retention(&args, &history)?;
     let collected = if args.dry_run {
         collectable(&run, &history, &retention).await?

@@ -213,10 +213,8 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
     match copied.committed.as_slice() {
         [] if copied.moved.packs == 0 => out.line("nothing to copy: it is all there"),
         steps => {
-            let mut steps = steps.to_vec();
-            steps.sort_unstable();
             let (moved, time) = (amount(copied.moved), words::time(time));
-            out.line(format!("copied {}: {moved} in {time}, {}/s", listed(&steps), HumanBytes(rate as u64)));
+            out.line(format!("copied {}: {moved} in {time}, {}/s", listed(steps), HumanBytes(rate as u64)));
         }
     }
     for left_out in &copied.left_out {
@@ -234,10 +232,12 @@ fn amount(amount: Amount) -> String {
 
 /// `3 checkpoints, after steps 20 to 60`
 fn listed(steps: &[u64]) -> String {
-    match steps {
-        [] => "no checkpoint".into(),
-        [step] => format!("the checkpoint after step {step}"),
-        [first, .., last] => format!("{} checkpoints, after steps {first} to {last}", steps.len()),
+    match (steps, steps.iter().min(), steps.iter().max()) {
+        ([step], ..) => format!("the checkpoint after step {step}"),
+        (_, Some(first), Some(last)) => {
+            format!("{} checkpoints, after steps {first} to {last}", steps.len())
+        }
+        _ => "no checkpoint".into(),
     }
 }
 

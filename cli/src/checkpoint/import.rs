@@ -81,8 +81,9 @@ pub(super) async fn import(
     if is_new && args.run.is_none() && !args.options.json {
         // Whoever kills this learns it nowhere else.
         let id = run.id();
-        Printer::stderr()
-            .line(format!("importing as run {id}; cut off, the same command with --run {id} goes on"));
+        Printer::stderr().line(format!(
+            "importing as run {id}; if it is cut off, the same command with --run {id} goes on"
+        ));
     }
     let who = format!("whimbrel checkpoint import, process {}", std::process::id());
     let options = ImportOptions { step, samples, spec, take_office: args.take_office, who };

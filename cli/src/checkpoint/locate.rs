@@ -1,11 +1,18 @@
 //! The run, and the checkpoint of it, that an argument names.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
+use tokio::time::timeout;
+use whimbrel_plan::RunId;
 use whimbrel_state::{Hash, Manifest};
-use whimbrel_store::{CheckpointInfo, History, RunDir, open_run, shell, uri::inside};
+use whimbrel_store::{CheckpointInfo, History, LogError, RunDir, Store, open_run, shell, uri::inside};
 
 use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure};
+
+/// A store with many runs in it is not looked through for longer.
+const LOOK_AROUND: Duration = Duration::from_secs(5);
+/// So many runs are named.
+const NAMED: usize = 8;
 
 /// A run or checkpoint that cannot be found.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +73,35 @@ pub(super) fn locate_run(
     }
 }
 
+/// The run's log. Where there is none, the error names the runs that are there.
+pub(super) async fn history_of(run: &RunDir) -> Result<History, Failure> {
+    let error = match run.history().await {
+        Err(error @ LogError::NoRun { .. }) => error,
+        read => return Ok(read?),
+    };
+    let failure = Failure::from(error);
+    let near = timeout(LOOK_AROUND, runs_near(run)).await.ok().flatten();
+    Err(near.into_iter().fold(failure, Failure::hint))
+}
+
+/// The runs that may have been meant: those inside the place, which then is a store, or those beside it.
+async fn runs_near(run: &RunDir) -> Option<String> {
+    for place in [run.uri().to_owned(), run.store_uri()] {
+        let Ok(store) = Store::open_existing(&place) else { continue };
+        let runs: Vec<String> = store.runs().await.ok()?.iter().map(RunId::to_string).collect();
+        if !runs.is_empty() {
+            let more = if runs.len() > NAMED { ", …" } else { "" };
+            let some = runs.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
+            return Some(format!("the runs in {place} are {some}{more}"));
+        }
+    }
+    None
+}
+
 /// The checkpoint that was named, or the newest good one, with its manifest.
 pub(super) async fn find(run: &str, options: &Options, config: &ClientConfig) -> Result<Found, Failure> {
     let (run, step) = locate(run, options, config)?;
-    let history = run.history().await?;
+    let history = history_of(&run).await?;
     let found = match step {
         Some(step) => history.all_checkpoints().into_iter().rfind(|checkpoint| checkpoint.step == step),
         None => history.checkpoints().pop(),

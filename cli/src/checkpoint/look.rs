@@ -6,7 +6,8 @@ use whimbrel_state::{Hash, TensorSpec};
 use whimbrel_store::{CheckpointInfo, History, RunDir};
 
 use super::{
-    locate::{find, locate_run, recorded_state},
+    counted,
+    locate::{find, history_of, locate_run, recorded_state},
     stands::Stands,
 };
 use crate::{
@@ -46,7 +47,7 @@ struct Shown<'a> {
 /// `whimbrel checkpoint list`.
 pub(super) async fn list(args: ListArgs, config: &ClientConfig) -> Result<Code, Failure> {
     let run = locate_run(&args.run, "`checkpoint list`", &args.options, config)?;
-    let history = run.history().await?;
+    let history = history_of(&run).await?;
     let stands = match &args.against {
         Some(other) => {
             let other = locate_run(other, "--against", &args.options, config)?;
@@ -106,7 +107,11 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
         ("generation", Some(manifest.generation.to_string())),
         (
             "state",
-            Some(format!("{} in {} tensors", HumanBytes(manifest.layout.bytes() as u64), tensors.len())),
+            Some(format!(
+                "{} in {}",
+                HumanBytes(manifest.layout.bytes() as u64),
+                counted(tensors.len(), "tensor")
+            )),
         ),
         ("packs", Some(format!("{}, {}", manifest.packs.len(), HumanBytes(manifest.stored_bytes())))),
         ("manifest", Some(checkpoint.manifest.clone())),

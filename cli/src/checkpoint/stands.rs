@@ -4,7 +4,17 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use whimbrel_store::{History, Relation, RunDir, Which, plan_copy, relation};
 
+use super::locate::history_of;
 use crate::exit::Failure;
+
+/// There is one directory, where two were to be compared.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{uri} is the very directory that it is to be compared with; name a copy of the run in another store"
+)]
+struct Itself {
+    uri: String,
+}
 
 /// Which of two directories is ahead, and what the one lacks of the other.
 #[derive(Debug, Serialize)]
@@ -22,7 +32,10 @@ pub(super) struct Stands {
 impl Stands {
     /// How `run` stands to `other`.
     pub(super) async fn of(run: &RunDir, history: &History, other: &RunDir) -> Result<Self, Failure> {
-        let theirs = other.history().await?;
+        if run.uri() == other.uri() {
+            return Err(Failure::bad_input(Itself { uri: other.uri().to_owned() }));
+        }
+        let theirs = history_of(other).await?;
         let against = other.uri().to_owned();
         let relation = relation(&theirs, history);
         let word = match relation {

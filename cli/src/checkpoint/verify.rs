@@ -6,6 +6,7 @@ use whimbrel_state::Hash;
 use whimbrel_store::{Limits, shell, verify};
 
 use super::{
+    counted,
     locate::{find, recorded_state},
     meter::{Audience, Meter},
 };
@@ -68,9 +69,9 @@ pub(super) async fn verify_one(
         out.json(&Good { run, uri, step, state, bytes: verified.bytes });
     } else {
         out.line(format!(
-            "{uri}: all of {} in {} packs are good",
+            "{uri}: all of {} in {} is good",
             HumanBytes(verified.bytes),
-            manifest.packs.len()
+            counted(manifest.packs.len(), "pack")
         ));
         let same = if recorded.is_some() { ", as the run recorded" } else { "" };
         out.line(format!("  state       BLAKE3 {state}{same}"));

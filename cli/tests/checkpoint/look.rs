@@ -85,6 +85,9 @@ fn what_is_not_there_is_exit_code_2() {
     for (args, part) in [
         (&["list", "r-test"][..], "no store is named"),
         (&["list", "runs/r-nobody"], "there is no run at"),
+        (&["show", "runs/r-nobody"], "/runs are r-test"),
+        (&["list", "runs"], "/runs are r-test"),
+        (&["list", "runs/r-test", "--against", "runs/r-test"], "is the very directory"),
         (&["list", "nowhere/r-test"], "nowhere"),
         (&["list", "runs/r-test@20"], "leave the @ out"),
         (&["show", "runs/r-test@30"], "no checkpoint after step 30"),

@@ -94,7 +94,7 @@ pub enum OpenError {
         why: String,
     },
     /// A folder that is not there and cannot be made, or cannot be entered.
-    #[error("cannot use the folder {} as a store; name one that this user can write to", path.display())]
+    #[error("cannot use the folder {} as a store; name one that this user can read and write", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
