@@ -1,5 +1,7 @@
 //! Which exit code goes with which error of a store.
 
+use std::error::Error;
+
 use object_store::Error as Refusal;
 use whimbrel_coordinator::ReplicaError;
 use whimbrel_store::{
@@ -15,25 +17,57 @@ use crate::exit::{Code, Failure};
 /// A store that says no is bad input; one that does not answer, or answers with its own trouble, is out of reach.
 fn code(error: &StoreError) -> Code {
     match error {
-        StoreError::Refused { object, source, .. } => match source {
-            Refusal::PermissionDenied { .. }
-            | Refusal::Unauthenticated { .. }
-            | Refusal::NotFound { .. }
-            | Refusal::NotSupported { .. }
-            | Refusal::NotImplemented { .. }
-            | Refusal::InvalidPath { .. } => Code::BadInput,
+        StoreError::Refused { object, source, .. } => match (Meaning::of_answer(source), source) {
+            (
+                Meaning::NoBucket
+                | Meaning::Credentials
+                | Meaning::Permission
+                | Meaning::Region
+                | Meaning::Unsupported,
+                _,
+            ) => Code::BadInput,
+            (_, Refusal::NotFound { .. } | Refusal::InvalidPath { .. }) => Code::BadInput,
             // There is no network between us and a folder.
             _ if object.starts_with("file:") => Code::BadInput,
-            _ => Code::Unreachable,
+            (Meaning::Unreachable | Meaning::Other, _) => Code::Unreachable,
         },
         StoreError::Silent { .. } => Code::Unreachable,
         _ => Code::Failed,
     }
 }
 
+/// The failure, with what to do where the cause is a cloud that says no.
+fn failure(code: Code, error: impl Error + Send + Sync + 'static) -> Failure {
+    let mut cause = error.source();
+    let hint = loop {
+        match cause.map(|error| (error, error.downcast_ref())) {
+            Some((_, Some(refusal))) => break advice(Meaning::of_answer(refusal)),
+            Some((error, None)) => cause = error.source(),
+            None => break None,
+        }
+    };
+    hint.into_iter().fold(Failure::new(code, error), Failure::hint)
+}
+
+fn advice(refusal: Meaning) -> Option<&'static str> {
+    match refusal {
+        Meaning::NoBucket => Some("there is no such bucket or container; look at its name"),
+        Meaning::Credentials => Some(
+            "the credentials are not accepted, or there are none: they come from the environment, as each cloud's own \
+             tools have them",
+        ),
+        Meaning::Permission => Some("the credentials are good, but do not grant this"),
+        Meaning::Region => {
+            Some("the bucket is in another region; name it with AWS_REGION or ?region=… behind the URI")
+        }
+        Meaning::Unreachable => Some("nobody answers there; look at the endpoint and the network"),
+        Meaning::Unsupported | Meaning::Other => None,
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::new(code(&error), error)
+        failure(code(&error), error)
     }
 }
 
@@ -79,7 +113,7 @@ fn log_code(error: &LogError) -> Code {
 
 impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
-        Self::new(log_code(&error), error)
+        failure(log_code(&error), error)
     }
 }
 
@@ -111,7 +145,7 @@ impl From<ExportError> for Failure {
             ExportError::Read(source) => restore_code(source),
             ExportError::Store(source) => code(source),
         };
-        Self::new(code, error)
+        failure(code, error)
     }
 }
 
@@ -138,7 +172,7 @@ impl From<ImportError> for Failure {
             ImportError::Commit(_) => Code::Failed,
         };
         let is_held = matches!(error, ImportError::NotStopped { .. });
-        let failure = Self::new(code, error);
+        let failure = failure(code, error);
         if is_held {
             return failure.hint("stop it first; or give --take-office, if nobody works on it any more");
         }
@@ -159,7 +193,7 @@ fn mirror_code(error: &MirrorError) -> Code {
 
 impl From<MirrorError> for Failure {
     fn from(error: MirrorError) -> Self {
-        Self::new(mirror_code(&error), error)
+        failure(mirror_code(&error), error)
     }
 }
 
@@ -173,7 +207,7 @@ impl From<CopyError> for Failure {
             CopyError::Store(source) => code(source),
             CopyError::NotWhole { .. } => Code::Failed,
         };
-        Self::new(code, error)
+        failure(code, error)
     }
 }
 
@@ -183,13 +217,13 @@ impl From<CollectError> for Failure {
             CollectError::Append(source) => append_code(source),
             CollectError::Store(source) => code(source),
         };
-        Self::new(code, error)
+        failure(code, error)
     }
 }
 
 impl From<OfficeError> for Failure {
     fn from(error: OfficeError) -> Self {
-        Self::new(log_code(&error.source), error)
+        failure(log_code(&error.source), error)
     }
 }
 
@@ -199,7 +233,7 @@ impl From<DiffError> for Failure {
             DiffError::Read(source) => restore_code(source),
             DiffError::Store(source) => code(source),
         };
-        Self::new(code, error)
+        failure(code, error)
     }
 }
 
@@ -209,7 +243,7 @@ impl From<ReadManifestError> for Failure {
             ReadManifestError::Store(source) => code(source),
             _ => Code::Damaged,
         };
-        Self::new(code, error)
+        failure(code, error)
     }
 }
 
@@ -219,6 +253,6 @@ impl From<VerifyError> for Failure {
             VerifyError::Store(source) => code(source),
             VerifyError::Manifest { .. } | VerifyError::Damaged { .. } => Code::Damaged,
         };
-        Self::new(code, error)
+        failure(code, error)
     }
 }

@@ -126,33 +126,10 @@ impl Store {
     }
 
     fn lacks(&self, need: Need, source: StoreError) -> ProbeError {
-        let refusal = match (Refusal::of(&source), self.credentials()) {
-            // What was not reached may have been the machine's metadata service, and is nowhere but in a cloud.
-            (Refusal::Unreachable | Refusal::Other, CredentialSource::Machine)
-                if is_about_metadata(&source) =>
-            {
-                Refusal::Credentials
-            }
-            (refusal, _) => refusal,
-        };
+        let refusal = Refusal::of(&source);
         let advice = advice(self.place(), self.credentials(), need, refusal);
         ProbeError::Lacks { uri: self.uri().to_owned(), need, refusal, advice, source }
     }
-}
-
-/// Whether it was the machine's metadata service, where clouds have their credentials, that failed, and not the store.
-fn is_about_metadata(error: &StoreError) -> bool {
-    let StoreError::Refused { source, .. } = error else { return false };
-    let text = format!("{source} {source:?}");
-    // Amazon's, of its machines and containers; Azure's; Google's.
-    let places = [
-        "/latest/api/token",
-        "/latest/meta-data/",
-        "169.254.170.2",
-        "/metadata/identity/",
-        "/computeMetadata/",
-    ];
-    places.iter().any(|place| text.contains(place))
 }
 
 /// What to do about a refusal, in the words of the cloud.

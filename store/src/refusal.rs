@@ -65,7 +65,16 @@ impl Refusal {
         }
     }
 
-    fn of_answer(error: &Error) -> Self {
+    /// What a client's error means.
+    pub fn of_answer(error: &Error) -> Self {
+        match Self::by_words(error) {
+            // What was not reached may have been the machine's metadata service, and is nowhere but in a cloud.
+            Self::Unreachable | Self::Other if is_about_metadata(error) => Self::Credentials,
+            refusal => refusal,
+        }
+    }
+
+    fn by_words(error: &Error) -> Self {
         let text = told(error);
         let status = status_of(&text);
         let code = code_of(&text).unwrap_or_default();
@@ -95,6 +104,20 @@ fn is_unreachable(error: &Error) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// Whether it was the machine's metadata service, where clouds have their credentials, that failed, and not the store.
+fn is_about_metadata(error: &Error) -> bool {
+    let text = format!("{error} {error:?}");
+    // Amazon's, of its machines and containers; Azure's; Google's.
+    let places = [
+        "/latest/api/token",
+        "/latest/meta-data/",
+        "169.254.170.2",
+        "/metadata/identity/",
+        "/computeMetadata/",
+    ];
+    places.iter().any(|place| text.contains(place))
 }
 
 /// The HTTP status that an error tells. The client has no other way to say it than in words.

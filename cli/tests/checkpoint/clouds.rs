@@ -91,6 +91,33 @@ fn a_run_moves_to_gcs_and_s3_options_stay_in_the_uri() {
 }
 
 #[test]
+fn a_store_that_says_no_is_exit_code_2_with_what_to_do() {
+    let (Some(s3), Some(azure)) = (available(Moto::start()), available(Azurite::start())) else { return };
+    let stage = stage();
+    let mut environment: Vec<_> = s3.environment().into_iter().chain(azure.environment()).collect();
+    for (variable, value) in &mut environment {
+        if *variable == "AZURE_STORAGE_ACCOUNT_KEY" {
+            *value = "bm90IHRoZSBrZXk=".to_owned();
+        }
+    }
+    let clouds = Clouds { stage: &stage, environment };
+    let in_azure = format!("{}/r-test", azure.store_uri("runs"));
+    let misplaced = format!("{}/r-test?region=us-east-1@7", s3.store_uri("runs"));
+    for (run, part) in [
+        ("s3://no-such-bucket/runs/r-test", "there is no such bucket"),
+        (&in_azure, "the credentials are not accepted"),
+        (&misplaced, "a step stands before the options"),
+    ] {
+        for command in ["list", "verify", "collect"] {
+            let Output { status, stderr, .. } = clouds.run(&[command, run]);
+            let stderr = String::from_utf8(stderr).unwrap();
+            assert_eq!(status.code(), Some(2), "{command} {run}: {stderr}");
+            assert!(stderr.contains(part), "{command} {run}: {stderr}");
+        }
+    }
+}
+
+#[test]
 fn a_store_that_is_gone_is_exit_code_3() {
     let Some(mut s3) = available(Moto::start()) else { return };
     let stage = stage();
@@ -103,5 +130,6 @@ fn a_store_that_is_gone_is_exit_code_3() {
         let stderr = String::from_utf8(stderr).unwrap();
         assert_eq!(status.code(), Some(3), "{args:?}: {stderr}");
         assert!(stderr.contains(&run), "{args:?}: {stderr}");
+        assert!(stderr.contains("hint: nobody answers there"), "{args:?}: {stderr}");
     }
 }

@@ -248,6 +248,10 @@ fn s3_place(uri: &str, authority: &str, path: &str, query: &str) -> Result<S3Pla
     let (mut endpoint, mut region, mut profile) = (None, None, None);
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let value = value.into_owned();
+        if is_step(&value) {
+            let why = "a step stands before the options: s3://bucket/prefix/RUN@STEP?endpoint=…";
+            return Err(malformed(uri, why));
+        }
         match key.as_ref() {
             "endpoint" => endpoint = Some(endpoint_of(uri, &value)?),
             "region" => region = Some(value),
@@ -261,6 +265,11 @@ fn s3_place(uri: &str, authority: &str, path: &str, query: &str) -> Result<S3Pla
         }
     }
     Ok(S3Place { bucket, prefix: prefix_of(uri, path)?, endpoint, region, profile })
+}
+
+/// Whether an option ends like the name of a checkpoint.
+fn is_step(value: &str) -> bool {
+    value.rsplit_once('@').is_some_and(|(_, step)| step.parse::<u64>().is_ok())
 }
 
 fn endpoint_of(uri: &str, value: &str) -> Result<Url, OpenError> {
@@ -404,6 +413,15 @@ mod tests {
             assert_eq!(canonical(uri), expected);
             assert_eq!(canonical(expected), expected);
         }
+    }
+
+    #[test]
+    fn a_step_behind_the_options_is_refused() {
+        for uri in ["s3://b/r?region=eu-west-1@7", "s3://b/r?endpoint=http://127.0.0.1:9000@7"] {
+            let error = Place::parse(uri).unwrap_err().to_string();
+            assert!(error.contains("RUN@STEP?endpoint"), "{error}");
+        }
+        assert!(Place::parse("s3://b/r?profile=me@lab").is_ok());
     }
 
     #[test]
