@@ -123,10 +123,14 @@ impl Newcomer {
         for uri in &terms.replicas {
             match open_run(uri) {
                 Ok((replica, _)) => sources = sources.with_replica(replica),
-                // It is only there for what the run's own directory lacks.
-                Err(error) => {
-                    tracing::warn!(uri, error = with_causes(&error), "a replica cannot be opened from here");
-                }
+                // It is only there for what the run's own directory lacks. What stands in the way, such as credentials
+                // that are not on this node, stays so as long as this process lives: it is said once, and this
+                // worker's lines in the run's output have it.
+                Err(error) => tracing::warn!(
+                    uri,
+                    error = with_causes(&error),
+                    "a replica cannot be opened from here: what the run's own directory lacks is not read from it"
+                ),
             }
         }
         Ok(Self { environment, endpoint, link, terms, sources })

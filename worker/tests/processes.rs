@@ -31,9 +31,10 @@ fn main() -> ExitCode {
     if let Ok(plot) = env::var(PLOT) {
         return whimbrel_worker::train(|context| Linear::new(context, incident(&plot)?));
     }
-    let scenes: [(&str, fn()); 4] = [
+    let scenes: [(&str, fn()); 5] = [
         ("started_by_hand_a_worker_says_how_to_start_it", started_by_hand_a_worker_says_how_to_start_it),
         ("a_run_of_processes_ends_with_the_same_bits", a_run_of_processes_ends_with_the_same_bits),
+        ("a_replica_out_of_reach_is_said_once", a_replica_out_of_reach_is_said_once),
         ("a_killed_process_is_suspected_by_its_peers", a_killed_process_is_suspected_by_its_peers),
         ("a_panic_and_an_error_reach_the_coordinator", a_panic_and_an_error_reach_the_coordinator),
     ];
@@ -111,6 +112,19 @@ fn a_run_of_processes_ends_with_the_same_bits() {
     for child in children {
         assert_eq!(end(child), (Some(0), String::new()));
     }
+}
+
+fn a_replica_out_of_reach_is_said_once() {
+    let mut stage = Stage::new(STEPS, |welcome| welcome.replicas = vec!["file:///nowhere/linear-x1".into()]);
+    let child = start(&stage, 1, "quiet");
+    stage.ready(&[1]);
+    stage.form(&[(1, None)], Origin::Initial);
+    stage.completed(1);
+    stage.leave(1);
+    let (code, said) = end(child);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.matches("a replica cannot be opened from here").count(), 1, "{said}");
+    assert!(said.contains("file:///nowhere/linear-x1") && said.contains("cannot use the folder"), "{said}");
 }
 
 fn a_killed_process_is_suspected_by_its_peers() {
