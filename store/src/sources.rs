@@ -214,10 +214,11 @@ impl SourceReader {
                 }
                 Ok(None) => return Ok(None),
                 Err(Unread::Bad(bad)) => {
-                    tracing::warn!(source = self.uri(at), %bad, "not to be read from this source");
-                    if at == 0 {
-                        let found = (Arc::clone(&self.pack), bad.clone());
-                        self.findings.bad().insert(self.pack.hash, found);
+                    let found = (Arc::clone(&self.pack), bad.clone());
+                    let is_new = at != 0 || self.findings.bad().insert(self.pack.hash, found).is_none();
+                    // Where nobody else is to be asked, the error says it.
+                    if is_new && self.findings.silent.len() > 1 {
+                        tracing::warn!(source = self.uri(at), %bad, "not to be read from this source");
                     }
                     self.bad.get_or_insert(bad);
                 }

@@ -36,7 +36,7 @@ pub enum VerifyError {
         source: ManifestError,
     },
     /// Packs are missing or damaged.
-    #[error("{} of the packs of step {step} are bad: {}", bad.len(), listed(bad))]
+    #[error("the checkpoint of step {step} is damaged, {} of its packs cannot be used: {}", bad.len(), listed(bad))]
     Damaged {
         /// The checkpoint's step.
         step: u64,

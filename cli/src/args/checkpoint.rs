@@ -256,7 +256,8 @@ Examples:
   whimbrel checkpoint collect runs/char-lm-k3x9qa --keep 1 --dry-run
   whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'
 
-Exit codes: 0 collected, 2 bad input or a run that is not stopped, 3 a store cannot be reached, 4 the run's log is damaged.")]
+Exit codes: 0 collected, 2 bad input or a run that is not stopped, 3 a store cannot be reached, 4 the run's log is
+damaged, or a checkpoint's manifest, whose packs then stay.")]
 pub(crate) struct CollectArgs {
     /// The run: the URI or path of its directory, or its id in --store. It must be stopped or have ended.
     #[arg(value_name = "RUN")]

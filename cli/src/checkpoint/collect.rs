@@ -59,7 +59,7 @@ pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Res
         .into_iter()
         .partition(|checkpoint| collected.manifests.contains(&checkpoint.manifest));
     tell(&run, &collected, gone.len(), kept.iter().map(|checkpoint| checkpoint.step).collect(), &args);
-    Ok(Code::Done)
+    Ok(if collected.unreadable.is_empty() { Code::Done } else { Code::Damaged })
 }
 
 /// What to keep: by the flags, and otherwise as the run's own spec says.

@@ -112,13 +112,14 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         CopyProgress::Committed { .. } => {}
     };
     let started = Instant::now();
+    let was_there = plan.checkpoints.iter().any(|planned| planned.committed);
     let who = format!("whimbrel checkpoint copy, process {}", std::process::id());
     let work = Box::pin(plan.carry_out(&who, &limits, &mut progress));
     let left = "what has arrived stays, and the same command goes on from there";
     let copied = unless_interrupted(work, left).await;
     meter.finish();
     let copied = copied?;
-    report(&destination, &copied, started.elapsed(), args.options.json);
+    report(&destination, &copied, was_there, started.elapsed(), args.options.json);
     Ok(if copied.left_out.is_empty() { Code::Done } else { Code::Damaged })
 }
 
@@ -193,8 +194,8 @@ fn say(plan: &CopyPlan, price: &Price, json: bool) {
     }
 }
 
-/// Says what was copied, and how to go on.
-fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
+/// Says what was copied, and how to go on with it. `was_there`: a checkpoint was in the copy before.
+fn report(destination: &RunDir, copied: &Copied, was_there: bool, time: Duration, json: bool) {
     let uri = destination.uri();
     let mut out = Printer::stdout();
     if json {
@@ -211,6 +212,7 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
     }
     let rate = copied.moved.bytes as f64 / time.as_secs_f64().max(1e-3);
     match copied.committed.as_slice() {
+        [] if copied.moved.packs == 0 && !copied.left_out.is_empty() => out.line("nothing was copied"),
         [] if copied.moved.packs == 0 => out.line("nothing to copy: it is all there"),
         steps => {
             let (moved, time) = (amount(copied.moved), words::time(time));
@@ -219,6 +221,9 @@ fn report(destination: &RunDir, copied: &Copied, time: Duration, json: bool) {
     }
     for left_out in &copied.left_out {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
+    }
+    if copied.committed.is_empty() && !was_there {
+        return;
     }
     let pasted = shell::word(uri);
     out.line("next:");

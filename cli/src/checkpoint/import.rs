@@ -188,7 +188,7 @@ fn left_of(run: &RunDir, error: &ImportError) -> Option<String> {
     match error {
         // Its log was not begun: to every command it is no run.
         ImportError::Model(_) | ImportError::Save(_) => {
-            Some(format!("{}; if it is not to, delete {}, which is no run", go_on(run), run.uri()))
+            Some(format!("{}; if it is not to, delete that: it is no run", go_on(run)))
         }
         ImportError::Create(CreateError::Log(_)) => Some(go_on(run)),
         // Somebody else took it over.
@@ -208,7 +208,7 @@ fn left_of(run: &RunDir, error: &ImportError) -> Option<String> {
 }
 
 fn go_on(run: &RunDir) -> String {
-    format!("the same command with --run {} goes on, and skips what is saved", run.id())
+    format!("the same command with --run {} goes on, and skips what is saved in {}", run.id(), run.uri())
 }
 
 /// The run that was named, if it is one.

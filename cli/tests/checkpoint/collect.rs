@@ -71,3 +71,16 @@ fn a_replica_stays_one_when_it_is_collected_in() {
     let error = stage.failed(3, &["collect", "elsewhere/r-test", "--keep", "1"]);
     assert!(error.contains("cannot be reached") && error.contains("--resume file:///"), "{error}");
 }
+
+#[test]
+fn a_manifest_that_cannot_be_read_is_exit_code_4() {
+    let stage = Stage::stopped(3, &State::small(3), 64);
+    let manifest = stage.files("manifests").pop().unwrap();
+    std::fs::write(manifest, "{}").unwrap();
+    let packs = stage.files("packs").len();
+    let (code, stdout, stderr) =
+        stage.checkpoint(&["collect", "runs/r-test", "--keep", "1", "--grace", "0s"]);
+    assert_eq!(code, Some(4), "{stdout}{stderr}");
+    assert!(stdout.contains("unreadable  manifests/000000000003-"), "{stdout}");
+    assert_eq!(stage.files("packs").len(), packs);
+}

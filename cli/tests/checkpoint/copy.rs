@@ -116,6 +116,18 @@ fn a_damaged_checkpoint_is_left_out_and_the_others_go() {
 }
 
 #[test]
+fn a_copy_without_any_checkpoint_offers_nothing_to_go_on_with() {
+    let stage = Stage::stopped(3, &State::small(3), 64);
+    let manifest = stage.files("manifests").pop().unwrap();
+    fs::write(manifest, "{}").unwrap();
+    let (code, stdout, stderr) = stage.checkpoint(&["copy", "runs/r-test", "elsewhere"]);
+    assert_eq!(code, Some(4), "{stdout}{stderr}");
+    assert!(stdout.contains("nothing was copied") && !stdout.contains("it is all there"), "{stdout}");
+    assert!(stdout.contains("left out: the checkpoint after step 3: the manifest "), "{stdout}");
+    assert!(!stdout.contains("next:"), "{stdout}");
+}
+
+#[test]
 fn what_makes_no_sense_is_exit_code_2_and_writes_nothing() {
     let stage = Stage::finished();
     block_on(async { stage.create("r-other").await });

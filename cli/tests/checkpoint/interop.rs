@@ -135,7 +135,10 @@ fn an_import_that_was_cut_off_says_how_to_go_on_with_it() {
     fs::create_dir_all(stage.path("elsewhere/r-new")).unwrap();
     fs::write(blocked("packs"), "").unwrap();
     let error = stage.failed(2, &args);
-    assert!(error.contains("--run r-new goes on") && error.contains("which is no run"), "{error}");
+    assert!(
+        error.contains("--run r-new goes on") && error.contains("/elsewhere/r-new; if it is not to"),
+        "{error}"
+    );
     assert!(stage.failed(2, &["list", "elsewhere/r-new"]).contains("there is no run"));
     fs::remove_file(blocked("packs")).unwrap();
 
