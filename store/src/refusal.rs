@@ -67,11 +67,9 @@ impl Refusal {
 
     /// What a client's error means.
     pub fn of_answer(error: &Error) -> Self {
-        match Self::by_words(error) {
-            // What was not reached may have been the machine's metadata service, and is nowhere but in a cloud.
-            Self::Unreachable | Self::Other if is_about_metadata(error) => Self::Credentials,
-            refusal => refusal,
-        }
+        // What was not reached, or said no, may have been the machine's metadata service, which is asked where nothing
+        // else gives credentials.
+        if is_about_metadata(error) { Self::Credentials } else { Self::by_words(error) }
     }
 
     fn by_words(error: &Error) -> Self {
@@ -181,5 +179,9 @@ mod tests {
         );
         assert_eq!(of(&format!("{status} 501 Not Implemented: ")), Refusal::Unsupported);
         assert_eq!(of(&format!("{status} 503 Slow Down: ")), Refusal::Other);
+        for answer in [format!("{status} 403 Forbidden: "), "HTTP error: error sending request".into()] {
+            let metadata = format!("PUT http://169.254.169.254/latest/api/token in 6ms - {answer}");
+            assert_eq!(of(&metadata), Refusal::Credentials);
+        }
     }
 }
