@@ -1,0 +1,145 @@
+//! An import that ends before its time, at each of its writes in turn.
+
+use std::{
+    io::Read,
+    process::{Child, Output, Stdio},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use whimbrel_testbed::{
+    GcsServer, Server, available,
+    proxy::{FaultProxy, Operation, Part, Then, Verb},
+};
+
+use crate::stage::Stage;
+
+/// A model's folder, and a store behind a proxy.
+struct Scene {
+    stage: Stage,
+    server: GcsServer,
+    proxy: FaultProxy,
+}
+
+/// A request that waits for what becomes of the program that made it.
+struct Held {
+    reached: Receiver<()>,
+    release: Sender<()>,
+}
+
+/// A write of the import itself, and not of the store's probe.
+fn is_write(operation: &Operation) -> bool {
+    operation.verb == Verb::Put && operation.part() != Part::Other
+}
+
+impl Scene {
+    fn set() -> Option<Self> {
+        let server = available(GcsServer::start())?;
+        let stage = Stage::finished();
+        stage.good(&["export", "runs/r-test", "model"]);
+        let proxy = FaultProxy::start(server.address(), "whimbrel");
+        Some(Self { stage, server, proxy })
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        let mut command = self.stage.command(args);
+        command.envs(self.server.environment_at(self.proxy.address()));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Exit code, stdout and stderr.
+    fn run(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        let Output { status, stdout, stderr } = self.start(args).wait_with_output().unwrap();
+        (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    }
+
+    /// Holds up the write that so many came before.
+    fn hold(&self, before: usize) -> Held {
+        self.proxy.begin("whimbrel");
+        let ((reach, reached), (release, released)) = (channel(), channel());
+        let writes = AtomicUsize::new(0);
+        let wanted = move |operation: &Operation, _: &_| {
+            is_write(operation) && writes.fetch_add(1, Ordering::Relaxed) == before
+        };
+        self.proxy.before(wanted, move |_| {
+            reach.send(()).unwrap();
+            released.recv().unwrap();
+            Then::Cut
+        });
+        Held { reached, release }
+    }
+}
+
+impl Held {
+    /// Sends the program a signal when it has come to its write. Its exit code and what it said on stderr.
+    fn end(self, mut child: Child, signal: Signal) -> (Option<i32>, String) {
+        self.reached.recv_timeout(Duration::from_secs(60)).expect("the import comes to this write");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let code = child.wait().unwrap().code();
+        self.release.send(()).unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (code, said)
+    }
+}
+
+/// The id that an import chose, as it said at first.
+fn id(said: &str) -> String {
+    said.strip_prefix("importing as run ").unwrap().split(';').next().unwrap().to_owned()
+}
+
+#[test]
+fn an_import_killed_at_any_of_its_writes_goes_on_by_the_id_that_it_said() {
+    let Some(scene) = Scene::set() else { return };
+    let (code, _, said) = scene.run(&["import", "model", &scene.server.store_uri("whole")]);
+    assert_eq!(code, Some(0), "{said}");
+    let seen = scene.proxy.seen().into_iter().filter(|seen| is_write(&seen.operation));
+    let parts: Vec<Part> = seen.map(|seen| seen.operation.part()).collect();
+    assert_eq!(parts, [Part::Packs, Part::Log, Part::Log, Part::Manifests, Part::Log, Part::Log]);
+
+    let mut told = Vec::new();
+    for write in 0..parts.len() {
+        let store = scene.server.store_uri(&format!("cut-{write}"));
+        let held = scene.hold(write);
+        let (code, said) = held.end(scene.start(&["import", "model", &store]), Signal::KILL);
+        assert_eq!(code, None, "it was killed: {said}");
+        let run = id(&said);
+
+        let again = ["import", "model", &store, "--run", &run];
+        let (code, _, said) = scene.run(&again);
+        told.push(match code {
+            Some(0) => "goes on",
+            Some(2) if said.contains("--take-office") => {
+                let (code, _, said) = scene.run(&[&again[..], &["--take-office"]].concat());
+                assert_eq!(code, Some(0), "write {write}: {said}");
+                "with --take-office"
+            }
+            Some(2) if said.contains("there is a run at") => "is there",
+            _ => panic!("write {write}: {code:?}, {said}"),
+        });
+        let (code, verified, said) = scene.run(&["verify", &format!("{store}/{run}")]);
+        assert_eq!(code, Some(0), "write {write}: {said}");
+        assert!(verified.contains(&scene.stage.state), "write {write}: {verified}");
+    }
+    let held = "with --take-office";
+    assert_eq!(told, ["goes on", "goes on", "goes on", held, held, "is there"]);
+}
+
+#[test]
+fn an_import_that_is_interrupted_is_exit_code_75_and_leaves_no_run() {
+    let Some(scene) = Scene::set() else { return };
+    let store = scene.server.store_uri("runs");
+    let held = scene.hold(0);
+    let (code, said) = held.end(scene.start(&["import", "model", &store]), Signal::INT);
+    let run = id(&said);
+    assert_eq!(code, Some(75), "{said}");
+    assert!(said.contains("interrupted: no checkpoint was made"), "{said}");
+    assert!(said.contains(&format!("the same command with --run {run} goes on")), "{said}");
+    let (code, _, said) = scene.run(&["list", &format!("{store}/{run}")]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("there is no run at"), "{said}");
+}
