@@ -157,8 +157,11 @@ struct Asked<'a> {
 
 /// `whimbrel stop`.
 pub(crate) async fn stop(args: StopArgs, config: &ClientConfig) -> Result<Code, Failure> {
+    let flags = args.access.repeated();
     Client::open(args.access, config).await?.stop(&args.run).await?;
-    let words = format!("{0} saves a checkpoint and stops; `whimbrel watch {0}` tells when it has", args.run);
+    let run = &args.run;
+    let words =
+        format!("{run} saves a checkpoint and stops; `whimbrel watch {run}{flags}` tells when it has");
     confirm(args.json, &Asked { run: &args.run, asked: "stop" }, &words);
     Ok(Code::Done)
 }

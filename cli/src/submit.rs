@@ -31,18 +31,21 @@ pub(crate) async fn submit(
         (None, Some(run)) => What::Resume(run),
         (None, None) => return Err(Failure::bad_input("name a run spec, or a run with --resume")),
     };
+    let flags = args.access.repeated();
     let mut client = Client::open(args.access, config).await?;
     let submitted = client.submit(what).await?;
     if args.watch {
         let mut screen = screen::open(args.json, bars);
-        return watch::to_the_end(client, submitted.run, screen.as_mut()).await;
+        return watch::to_the_end(client, submitted.run, &flags, screen.as_mut()).await;
     }
     let (run, uri) = (&submitted.run, &submitted.uri);
     let mut out = Printer::stdout();
     if args.json {
         out.json(&Submitted { run, uri, step: submitted.step });
     } else {
-        out.line(format!("{run}\n  {uri}\nnext:\n  whimbrel watch {run}\n  whimbrel logs {run} --follow"));
+        out.line(format!(
+            "{run}\n  {uri}\nnext:\n  whimbrel watch {run}{flags}\n  whimbrel logs {run} --follow{flags}"
+        ));
     }
     Ok(Code::Done)
 }

@@ -18,21 +18,24 @@ pub(crate) async fn watch(
     config: &ClientConfig,
     bars: &indicatif::MultiProgress,
 ) -> Result<Code, Failure> {
+    let flags = args.access.repeated();
     let client = Client::open(args.access, config).await?;
     let mut screen = screen::open(args.json, bars);
-    to_the_end(client, args.run, screen.as_mut()).await
+    to_the_end(client, args.run, &flags, screen.as_mut()).await
 }
 
-/// Shows a run on `screen` until it ends.
+/// Shows a run on `screen` until it ends. `flags` say again how the coordinator is reached.
 pub(crate) async fn to_the_end(
     client: Client,
     run: String,
+    flags: &str,
     screen: &mut dyn Screen,
 ) -> Result<Code, Failure> {
     let mut watch = Watch::new(client, run);
     loop {
         if let Some(ended) = watch.next().await?.show(screen) {
-            let next = watch.next_commands(&ended, &format!("whimbrel submit --resume {}", watch.run), None);
+            let again = format!("whimbrel submit --resume {}{flags}", watch.run);
+            let next = watch.next_commands(&ended, &again, None);
             screen.end(&ended, &next);
             return outcome(&watch.run, ended);
         }

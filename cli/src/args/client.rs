@@ -1,8 +1,9 @@
 //! The commands that ask a coordinator.
 
-use std::path::PathBuf;
+use std::{env, path::PathBuf};
 
 use whimbrel_spec::Override;
+use whimbrel_store::shell;
 
 use crate::address::HostPort;
 
@@ -16,6 +17,26 @@ pub(crate) struct Access {
     /// The file that holds its token [default: WHIMBREL_TOKEN, or ~/.config/whimbrel/token if there is one].
     #[arg(long, value_name = "PATH", env = "WHIMBREL_TOKEN_FILE", help_heading = "Coordinator")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// What a printed command about the same coordinator has to repeat, with a space before it: what flags said, and not
+    /// a variable.
+    pub(crate) fn repeated(&self) -> String {
+        let coordinator = self.coordinator.as_ref().map(HostPort::to_string);
+        let token_file = self.token_file.as_ref().map(|path| path.display().to_string());
+        let flags = [
+            ("--coordinator", "WHIMBREL_COORDINATOR", coordinator),
+            ("--token-file", "WHIMBREL_TOKEN_FILE", token_file),
+        ];
+        let mut repeated = String::new();
+        for (flag, variable, value) in flags {
+            if let Some(value) = value.filter(|value| env::var(variable).as_ref() != Ok(value)) {
+                repeated.push_str(&format!(" {flag} {}", shell::word(&value)));
+            }
+        }
+        repeated
+    }
 }
 
 /// Submits a run to a coordinator.

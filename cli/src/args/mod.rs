@@ -75,6 +75,19 @@ mod tests {
     }
 
     #[test]
+    fn printed_commands_repeat_how_the_coordinator_was_named() {
+        let repeated = |line| match parse(line) {
+            Ok(Command::Watch(args)) => args.access.repeated(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(repeated("whimbrel watch r"), "");
+        assert_eq!(
+            repeated("whimbrel watch r --coordinator [::1]:7071 --token-file my?token"),
+            " --coordinator '[::1]:7071' --token-file 'my?token'"
+        );
+    }
+
+    #[test]
     fn the_command_line_is_consistent_and_every_command_shows_an_example() {
         let mut command = Args::command();
         command.clone().debug_assert();

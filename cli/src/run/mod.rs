@@ -89,10 +89,12 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     watch::outcome(&run, ended)
 }
 
-/// How the user names a run that is to be taken up again: by its id where the spec says which store it is in.
+/// How the user names a run that is to be taken up again: by its id where the spec in its file says which store it is
+/// in.
 fn name(args: &RunArgs, store: &Store, run: &str) -> Result<String, Failure> {
     let by_uri = matches!(&args.resume, Some(Some(run)) if run.contains('/'));
-    if !by_uri && args.store.is_none() {
+    let set_by_flag = |set: &Override| set.to_string().starts_with("checkpoint.store");
+    if !by_uri && args.store.is_none() && !args.set.iter().any(set_by_flag) {
         return Ok(run.to_owned());
     }
     Ok(store.run(&run.parse().map_err(Failure::unexpected)?).uri().to_owned())
