@@ -6,7 +6,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Buffers that are used again as long as any is in use, and let go when none is. Cheap to clone.
+use whimbrel_state::blocks::BLOCK;
+
+/// What is larger is a whole pack of the first format's, and is not kept.
+const LARGEST: usize = BLOCK as usize;
+
+/// Buffers of up to a block that are used again as long as any is in use; when none is, one is kept. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Shelf>>);
 
@@ -35,12 +40,13 @@ impl Buffers {
     pub(crate) fn take(&self, bytes: usize) -> Buffer {
         let mut shelf = self.shelf();
         shelf.in_use += 1;
-        let mut memory = shelf.free.pop().unwrap_or_default();
+        let on_shelf = if bytes <= LARGEST { shelf.free.pop() } else { None };
         drop(shelf);
-        if memory.len() < bytes {
-            // Nothing of it is worth being carried over.
-            memory = vec![0; bytes];
-        }
+        let memory = match on_shelf {
+            Some(memory) if memory.len() >= bytes => memory,
+            // Nothing of a shorter one is worth being carried over.
+            Some(_) | None => vec![0; bytes],
+        };
         Buffer { memory, used: bytes, home: self.clone() }
     }
 }
@@ -61,10 +67,12 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let mut shelf = self.home.shelf();
         shelf.in_use -= 1;
-        if shelf.in_use == 0 {
-            shelf.free = Vec::new();
-        } else {
+        if self.memory.len() <= LARGEST {
             shelf.free.push(std::mem::take(&mut self.memory));
+        }
+        if shelf.in_use == 0 {
+            // One stays, for who reads block by block.
+            shelf.free.truncate(1);
         }
     }
 }
@@ -87,6 +95,17 @@ mod tests {
         assert_eq!(buffers.shelf().free.len(), 1);
         drop(second);
         let shelf = buffers.shelf();
-        assert_eq!((shelf.free.len(), shelf.in_use), (0, 0));
+        assert_eq!((shelf.free.len(), shelf.in_use), (1, 0));
+    }
+
+    #[test]
+    fn memory_for_more_than_a_block_is_not_kept() {
+        let buffers = Buffers::default();
+        let (large, small) = (buffers.take(LARGEST + 1), buffers.take(1));
+        drop(large);
+        assert_eq!(buffers.shelf().free.len(), 0);
+        drop(small);
+        assert_eq!(buffers.take(LARGEST + 1).as_ref().len(), LARGEST + 1);
+        assert_eq!(buffers.shelf().free.len(), 1);
     }
 }

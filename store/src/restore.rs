@@ -138,7 +138,7 @@ async fn fill(
         let run = |blocks| Run { pack: Arc::clone(&pack), blocks, copies: Arc::clone(&copies) };
         runs.extend(needed.into_iter().map(run));
     }
-    // Blocks come in and are verified on all processors, and are copied on this one.
+    // Blocks come in and are verified on all of the runtime's threads, and are copied on this one.
     let (tell, mut told) = mpsc::channel(1);
     let mut readers = JoinSet::new();
     let readers_at_most = limits.concurrency.clamp(1, runs.len().max(1));
@@ -246,8 +246,9 @@ impl Copies {
 
     fn carry_out(&self, block: &Block, state: &mut StateBytes<'_>) {
         let range = block.range();
-        let after = self.0.partition_point(|copy| copy.from.end <= range.start);
-        for copy in self.0[after..].iter().take_while(|copy| copy.from.start < range.end) {
+        let before_its_end = self.0.iter().take_while(|copy| copy.from.start < range.end);
+        // Not to be searched for by their ends: pieces that share bytes of a pack have those in any order.
+        for copy in before_its_end.filter(|copy| copy.from.end > range.start) {
             let to = copy.to + range.start.saturating_sub(copy.from.start) as usize;
             state.write(to, &block.slice(&copy.from));
         }

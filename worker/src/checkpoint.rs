@@ -89,7 +89,7 @@ impl Checkpoint {
     /// Opens a checkpoint by its run's URI or path: `runs/char-lm-x1` for the newest one that is not known to be
     /// damaged, `runs/char-lm-x1@400` for that of step 400. Blocks while it reads; each request has its own deadline.
     pub fn open(uri: &str) -> Result<Self, CheckpointError> {
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(CheckpointError::Runtime)?;
+        let runtime = Builder::new_multi_thread().enable_all().build().map_err(CheckpointError::Runtime)?;
         let (run, step) = open_run(uri)?;
         let history = runtime.block_on(run.history())?;
         let checkpoints = history.checkpoints();

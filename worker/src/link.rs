@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -108,9 +109,10 @@ impl Link {
         environment: &Environment,
         interrupter: Interrupter,
     ) -> Result<(Self, Terms), ConnectError> {
-        // One thread for heartbeats and one that a save may keep busy.
-        let runtime =
-            Builder::new_multi_thread().worker_threads(2).thread_name("whimbrel-link").enable_all().build();
+        // What a restore reads is hashed on these threads, one a processor; besides, one for heartbeats at least.
+        let threads = available_parallelism().map_or(2, |processors| processors.get().max(2));
+        let mut builder = Builder::new_multi_thread();
+        let runtime = builder.worker_threads(threads).thread_name("whimbrel-link").enable_all().build();
         let runtime = runtime.map_err(ConnectError::Runtime)?;
         let (outgoing, messages) = mpsc::unbounded_channel();
         let address = || environment.coordinator.clone();

@@ -60,10 +60,12 @@ impl Saver {
     /// Makes room for slices of `bytes` bytes behind the program's back, so that the first save takes no longer than the
     /// next: memory that is written for the first time costs more than the copy itself.
     pub(crate) fn prepare(&mut self, link: &Link, bytes: usize) {
-        if self.buffer.capacity() < bytes && !self.is_busy() && !self.preparing {
+        let has_buffer = !self.is_busy() && !self.preparing;
+        if has_buffer && self.buffer.capacity() < bytes {
             let prepare = move || {
                 let mut buffer = BytesMut::new();
-                buffer.resize(bytes, 0);
+                // Slices of other ranks are a few bytes longer or shorter.
+                buffer.resize(bytes.next_multiple_of(1 << 20), 0);
                 buffer
             };
             self.buffer = BytesMut::new();
@@ -81,7 +83,11 @@ impl Saver {
         match link.unless_called_off(slice.generation, ready) {
             Some(Ok(())) => {}
             Some(Err(_)) => {
-                let why = format!("the save before it was not done within {patience:?}: the store is slow");
+                let why = if self.preparing {
+                    format!("there was no memory for it within {patience:?}: this machine is short of it")
+                } else {
+                    format!("the save before it was not done within {patience:?}: the store is slow")
+                };
                 link.outbox().send(failed(&slice, why));
                 return;
             }

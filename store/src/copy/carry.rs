@@ -81,9 +81,8 @@ impl CopyPlan {
         };
         arriving.commit_those_that_wait_for_nothing(office, progress).await?;
 
-        // Commits and moves go on beside each other, in one task: the one sends what arrived, the other takes it. The
-        // way between them never fills up, or moves would stand still for the length of a commit, with all the room that
-        // they have taken; what goes over it is a few words a pack.
+        // Commits and moves go on beside each other: the one sends what arrived, the other takes it. The way between them
+        // never fills up, or no move would begin for the length of a commit; what goes over it is a few words a pack.
         let (send, mut arrived) = mpsc::unbounded_channel();
         let moving = async move {
             let (mut moves, mut moving) = (moves.into_iter(), JoinSet::new());

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use whimbrel_state::blocks::BLOCK;
 
 /// Bytes of packs that are in memory at a time, on their way from one store to the other. With packs of 64 MiB it is
 /// eight of them: on fast links as many as there are processors for, and on slow ones the links are full with fewer.
 const BYTES: u64 = 512 << 20;
 
-/// Bytes are counted by this many, so that their number fits the semaphore's.
-const UNIT: u64 = 4 << 10;
+/// Bytes are counted by this many: packs are held in blocks, and the last one takes as much as the others.
+const UNIT: u64 = BLOCK;
 
 /// Room for packs on their way.
 #[derive(Clone, Debug)]
