@@ -17,6 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use whimbrel_core::{Core, Event, Phase, RunEvent, SaveCost, Start, Timing};
 use whimbrel_plan::{NodeId, RunId};
@@ -64,6 +65,8 @@ pub(crate) struct Driver {
     /// Recorders, scribes, and runs being opened.
     tasks: JoinSet<()>,
     shutdown: Option<(Reply<()>, Instant)>,
+    /// Tells the runs' tasks of it.
+    shutting_down: CancellationToken,
 }
 
 /// An agent's node.
@@ -89,6 +92,7 @@ impl Driver {
             last_node: 0,
             tasks: JoinSet::new(),
             shutdown: None,
+            shutting_down: CancellationToken::new(),
         }
     }
 
@@ -247,6 +251,7 @@ impl Driver {
             }
             Input::Shutdown(reply) => {
                 self.shutdown = Some((reply, Instant::now()));
+                self.shutting_down.cancel();
                 for run in self.desks.keys().cloned().collect::<Vec<_>>() {
                     self.of_run(run, RunEvent::StopRequested { record: false });
                 }

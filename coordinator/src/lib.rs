@@ -16,7 +16,8 @@
 //!   the core and the store;
 //! - `recorder` is the one task that holds a run's office, and so writes its log; `examination` tells it whether a
 //!   checkpoint is damaged that a worker could not read;
-//! - `replicas` opens the other stores of a run and compares their logs; `replication` keeps them in step behind it;
+//! - `replicas` opens the other stores of a run and compares their logs; `replication` keeps them in step behind it,
+//!   `standing` says how they stand;
 //! - `scribe` keeps what workers print;
 //! - `wire` says to watchers what the core has to say;
 //! - [`Token`] is what callers from beyond loopback must show.
@@ -35,6 +36,7 @@ mod replication;
 mod scribe;
 mod server;
 mod services;
+mod standing;
 mod token;
 mod wire;
 

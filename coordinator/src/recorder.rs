@@ -28,7 +28,8 @@ use crate::{
     examination::{Verdict, examine},
     input::{Input, Inputs},
     opening::newest_but,
-    replication::{Replication, Standing},
+    replication::Replication,
+    standing::Standing,
 };
 
 /// How often a recorder that has nothing to write looks whether it is still in office.

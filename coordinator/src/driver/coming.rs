@@ -143,6 +143,7 @@ impl Driver {
                 retention: facts::retention(&spec),
                 limits: facts::limits(&spec),
                 inputs: inputs.clone(),
+                shutdown: self.shutting_down.clone(),
             };
             let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
             let sources = dirs.fold(Sources::new(dir), Sources::with_replica);
