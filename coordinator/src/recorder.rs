@@ -3,6 +3,9 @@
 //! It does what it is told in order, one thing at a time: a commit never interleaves with the collection of old
 //! checkpoints, which is part of the argument why collection deletes nothing that is needed (see `whimbrel_store`).
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
