@@ -14,7 +14,7 @@ use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{RunDir, Sources};
 
-use crate::{input::WorkerLink, recorder::Task, replication::Standing, scribe::Scribe};
+use crate::{input::WorkerLink, recorder::Task, scribe::Scribe, standing::Standing};
 
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;

@@ -1,8 +1,9 @@
 //! The one task that owns the core: it feeds it, and executes what it commands.
 //!
-//! `hearing` makes events of what agents and workers say; `executing` does what the core commands; what clients ask, and
-//! the loop itself, is here.
+//! `coming` is about runs that are opened and taken up; `hearing` makes events of what agents and workers say;
+//! `executing` does what the core commands; what clients ask, and the loop itself, is here.
 
+mod coming;
 mod executing;
 mod hearing;
 
@@ -16,21 +17,20 @@ use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use whimbrel_core::{Core, Event, Phase, RunEvent, SaveCost, Start, Timing};
 use whimbrel_plan::{NodeId, RunId};
-use whimbrel_proto::{border, v1};
-use whimbrel_store::{Mode, Sources, Store};
+use whimbrel_proto::v1;
+use whimbrel_store::{Mode, Store};
+
+use self::coming::Coming;
 
 use crate::{
+    adoption,
     desk::{Desk, seconds},
-    facts,
     input::{Input, Inputs, NodeLink, Reply},
-    opening::{self, Opened, SubmitError},
-    recorder,
-    replication::{Keeping, Replication},
-    scribe::{self, Scribe},
-    wire,
+    scribe, wire,
 };
 
 /// How often the core is told that time has passed.
@@ -57,9 +57,7 @@ pub(crate) struct Driver {
     name: String,
     inputs: Inputs,
     desks: BTreeMap<RunId, Desk>,
-    /// The store is being looked through for runs to take up; questions about runs wait until that is done.
-    adopting: bool,
-    waiting: Vec<Input>,
+    coming: Coming,
     /// Runs in the store that nobody here works on.
     archive: BTreeMap<RunId, v1::RunStatus>,
     nodes: BTreeMap<NodeId, Node>,
@@ -67,6 +65,8 @@ pub(crate) struct Driver {
     /// Recorders, scribes, and runs being opened.
     tasks: JoinSet<()>,
     shutdown: Option<(Reply<()>, Instant)>,
+    /// Tells the runs' tasks of it.
+    shutting_down: CancellationToken,
 }
 
 /// An agent's node.
@@ -86,20 +86,20 @@ impl Driver {
             name,
             inputs,
             desks: BTreeMap::new(),
-            adopting: submitter == Mode::Service,
-            waiting: Vec::new(),
+            coming: Coming::new(submitter),
             archive: BTreeMap::new(),
             nodes: BTreeMap::new(),
             last_node: 0,
             tasks: JoinSet::new(),
             shutdown: None,
+            shutting_down: CancellationToken::new(),
         }
     }
 
     /// Takes inputs until told to shut down and all runs are let go of.
     pub(crate) async fn drive(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         if self.submitter == Mode::Service {
-            self.tasks.spawn(opening::adopt(self.store.clone(), self.name.clone(), self.inputs.clone()));
+            self.tasks.spawn(adoption::adopt(self.store.clone(), self.name.clone(), self.inputs.clone()));
         }
         let mut tick = interval(TICK);
         let mut heartbeat = interval(HEARTBEAT);
@@ -154,25 +154,24 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
-        if self.adopting && input.is_question() {
-            return self.waiting.push(input);
+        if self.has_to_wait(&input) {
+            return self.coming.wait(input);
         }
         match input {
-            Input::Adopted => {
-                self.adopting = false;
-                for input in std::mem::take(&mut self.waiting) {
-                    self.take(input);
-                }
+            Input::LookedThrough => {
+                self.coming.looked_through();
+                self.answer_those_that_waited();
+            }
+            Input::TakingUp(status, reply) => {
+                reply.send(self.taking_up(*status)).ok();
             }
             Input::Submit(what, reply) => self.open(what, reply),
-            Input::Opened(opened, reply) => self.opened(*opened, reply),
-            Input::Archived(status) => {
-                if let Ok(id) = border::run_id(&status.run)
-                    && !self.desks.contains_key(&id)
-                {
-                    self.archive.insert(id, *status);
-                }
+            Input::Opened(opened, reply) => {
+                let run = opened.as_ref().as_ref().ok().map(|opened| opened.dir.id().clone());
+                self.opened(*opened, reply);
+                self.has_come(run);
             }
+            Input::Archived(status) => self.archived(*status),
             // Whoever asked may have gone: an answer that nobody takes is dropped.
             Input::List(reply) => drop(reply.send(self.statuses())),
             Input::Get(run, reply) => drop(reply.send(self.status(&run))),
@@ -252,6 +251,7 @@ impl Driver {
             }
             Input::Shutdown(reply) => {
                 self.shutdown = Some((reply, Instant::now()));
+                self.shutting_down.cancel();
                 for run in self.desks.keys().cloned().collect::<Vec<_>>() {
                     self.of_run(run, RunEvent::StopRequested { record: false });
                 }
@@ -275,95 +275,6 @@ impl Driver {
         for command in self.core.handle(*now, event) {
             tracing::trace!(?command, "command");
             self.execute(command);
-        }
-    }
-
-    fn open(
-        &mut self,
-        what: v1::submit_request::What,
-        reply: Reply<Result<v1::SubmitResponse, SubmitError>>,
-    ) {
-        use v1::submit_request::What;
-        if self.shutdown.is_some() {
-            reply.send(Err(SubmitError::ShuttingDown)).ok();
-            return;
-        }
-        if let What::Resume(run) = &what
-            && let Ok(id) = border::run_id(run)
-            && self.core.view(&id).is_some_and(|view| !has_ended(view.phase))
-        {
-            reply.send(Err(SubmitError::UnderWay(id))).ok();
-            return;
-        }
-        let (store, submitter) = (self.store.clone(), self.submitter);
-        let (name, inputs) = (self.name.clone(), self.inputs.clone());
-        self.tasks.spawn(async move {
-            let opened = match what {
-                What::Spec(text) => opening::submit(&store, &text, submitter, &name).await,
-                What::Resume(run) => opening::resume(&store, &run, &name).await,
-            };
-            inputs.send(Input::Opened(Box::new(opened), Some(reply)));
-        });
-    }
-
-    fn opened(
-        &mut self,
-        opened: Result<Opened, SubmitError>,
-        reply: Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
-    ) {
-        let opened = opened.and_then(|opened| self.admit(opened));
-        let answer = opened.map(|Opened { dir, spec, office, start, past, replicas, found }| {
-            let (id, epoch) = (dir.id().clone(), office.epoch());
-            let response =
-                v1::SubmitResponse { run: id.to_string(), uri: dir.uri().to_owned(), step: start.step() };
-            let (orders, tasks) = mpsc::unbounded_channel();
-            let (scribe, writing) = Scribe::new(dir.clone(), epoch);
-            self.tasks.spawn(writing);
-            let inputs = self.inputs.clone();
-            let keeping = Keeping {
-                run: dir.clone(),
-                epoch,
-                who: self.name.clone(),
-                retention: facts::retention(&spec),
-                limits: facts::limits(&spec),
-                inputs: inputs.clone(),
-            };
-            let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
-            let sources = dirs.fold(Sources::new(dir), Sources::with_replica);
-            let replication = Replication::start(&keeping, office.history(), replicas, &mut self.tasks);
-            let standings = replication.standings();
-            let retention = keeping.retention;
-            self.tasks.spawn(recorder::record(
-                office,
-                sources.clone(),
-                retention,
-                replication,
-                inputs,
-                tasks,
-            ));
-            let facts = facts::run(&spec);
-            let checkpoint = matches!(start, Start::Checkpoint { .. }).then(|| start.step());
-            self.archive.remove(&id);
-            let desk = Desk::new(spec, sources, epoch, scribe, orders, checkpoint);
-            self.desks.insert(id.clone(), desk.with_replicas(standings, found));
-            tracing::info!(run = %id, epoch, step = start.step(), "office taken");
-            self.decide(Event::RunOpened { run: id, facts, epoch, start, past });
-            response
-        });
-        if let Some(reply) = reply {
-            reply.send(answer).ok();
-        }
-    }
-
-    /// Turns away a run that was opened too late: the coordinator is about to end, or a later opening has come before.
-    fn admit(&self, opened: Opened) -> Result<Opened, SubmitError> {
-        let id = opened.dir.id();
-        if self.shutdown.is_some() {
-            return Err(SubmitError::ShuttingDown);
-        }
-        match self.desks.get(id) {
-            Some(desk) if desk.epoch >= opened.office.epoch() => Err(SubmitError::UnderWay(id.clone())),
-            _ => Ok(opened),
         }
     }
 

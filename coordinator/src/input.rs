@@ -1,11 +1,6 @@
 //! Everything that reaches the driver.
 
-use std::time::Duration;
-
-use tokio::{
-    sync::{broadcast, mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
 use whimbrel_core::RunEvent;
 use whimbrel_plan::{NodeId, RunId, WorkerId};
@@ -28,9 +23,9 @@ impl Inputs {
         }
     }
 
-    /// Waits for a while; says whether the driver is still there then.
-    pub(crate) async fn wait(&self, time: Duration) -> bool {
-        timeout(time, self.0.closed()).await.is_err()
+    /// Waits for the end of the driver.
+    pub(crate) async fn closed(&self) {
+        self.0.closed().await;
     }
 
     /// Asks the driver, and waits for its answer.
@@ -60,9 +55,11 @@ pub(crate) enum Input {
     Submit(v1::submit_request::What, Reply<Result<v1::SubmitResponse, SubmitError>>),
     /// A run's office is taken, or could not be; answered to the client, if one asked.
     Opened(Box<Result<Opened, SubmitError>>, Option<Reply<Result<v1::SubmitResponse, SubmitError>>>),
-    /// The store has been looked through for runs to take up.
-    Adopted,
-    /// A run that needs no coordinator any more was found in the store.
+    /// The log of every run in the store has been read, as far as the store answered.
+    LookedThrough,
+    /// A run that goes on was found in the store, and stands like this until it is taken up. Is it to be?
+    TakingUp(Box<v1::RunStatus>, Reply<bool>),
+    /// A run was found in the store that needs no coordinator any more, or could not be taken up.
     Archived(Box<v1::RunStatus>),
     /// A client wants to know how all runs stand.
     List(Reply<Vec<v1::RunStatus>>),
@@ -100,20 +97,4 @@ pub(crate) enum Input {
     Committed(RunId, v1::CheckpointEvent),
     /// Stop all runs where they can be taken up again, then answer and end.
     Shutdown(Reply<()>),
-}
-
-impl Input {
-    /// Whether a client asks something of a run, or of all.
-    pub(crate) fn is_question(&self) -> bool {
-        matches!(
-            self,
-            Self::Submit(..)
-                | Self::List(_)
-                | Self::Get(..)
-                | Self::Cancel(..)
-                | Self::Stop(..)
-                | Self::Watch(..)
-                | Self::Logs(..)
-        )
-    }
 }

@@ -1,11 +1,11 @@
-//! Runs submitted, resumed, and adopted from the store at a coordinator's start.
+//! Runs submitted and resumed, and what taking one over takes.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use tonic::Status;
 use whimbrel_core::{Past, Start};
 use whimbrel_plan::RunId;
-use whimbrel_proto::{v1, with_causes};
+use whimbrel_proto::with_causes;
 use whimbrel_spec::{Mistakes, RunSpec};
 use whimbrel_store::{
     AppendError, CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError,
@@ -14,12 +14,8 @@ use whimbrel_store::{
 
 use crate::{
     facts,
-    input::{Input, Inputs},
     replicas::{self, Replica, ReplicaError, WentOn},
 };
-
-/// Runs that the store did not answer for at the start are tried again after this long.
-const ADOPT_AGAIN: Duration = Duration::from_secs(5);
 
 /// A run whose office this coordinator holds.
 #[derive(Debug)]
@@ -149,7 +145,7 @@ pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Resul
 }
 
 /// Takes the office of a run whose log is `history`, unless it went on in another of its stores.
-async fn take_over(
+pub(crate) async fn take_over(
     store: &Store,
     dir: RunDir,
     history: &History,
@@ -157,13 +153,18 @@ async fn take_over(
 ) -> Result<Opened, SubmitError> {
     let spec = stored_spec(dir.id(), history)?;
     let replicas = replicas::of_run(store, dir.id(), &spec);
-    let found = replicas::compare(&dir, history, &replicas, coordinator).await?;
+    let mut compared = replicas::compare(&dir, history, &replicas).await?;
+    // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
+    let mut office = dir.take_office(coordinator).await?;
+    compared.fetch(&mut office).await;
+    let found = compared.said;
     for text in &found {
         tracing::warn!(run = %dir.id(), "{text}");
     }
-    // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
-    let mut office = dir.take_office(coordinator).await?;
-    let start = newest(office.history());
+    if let Some(outcome) = office.history().ended() {
+        return Err(SubmitError::Over(dir.id().clone(), outcome_word(outcome).to_owned()));
+    }
+    let start = newest_but(office.history(), &BTreeSet::new());
     if office.history().stopped().is_some() {
         office.append(Record::Resumed { step: start.step() }).await?;
     }
@@ -171,134 +172,15 @@ async fn take_over(
     Ok(Opened { start, past, dir, spec, office, replicas, found })
 }
 
-/// Where a run goes on from: its newest good checkpoint, or its beginning.
-pub(crate) fn newest(history: &History) -> Start {
-    match history.checkpoints().last() {
-        Some(checkpoint) => {
-            Start::Checkpoint { step: checkpoint.step, manifest: checkpoint.manifest.clone() }
-        }
-        None => Start::Initial,
-    }
+/// Where a run goes on from: its newest good checkpoint that is none of those with these manifests, or its beginning.
+pub(crate) fn newest_but(history: &History, manifests: &BTreeSet<String>) -> Start {
+    let newest = history.checkpoints().into_iter().rfind(|found| !manifests.contains(&found.manifest));
+    newest.map_or(Start::Initial, |found| Start::Checkpoint { step: found.step, manifest: found.manifest })
 }
 
-fn stored_spec(run: &RunId, history: &History) -> Result<RunSpec, SubmitError> {
+pub(crate) fn stored_spec(run: &RunId, history: &History) -> Result<RunSpec, SubmitError> {
     RunSpec::parse("the stored spec", history.spec(), &[])
         .map_err(|source| SubmitError::StoredSpec { run: run.clone(), source })
-}
-
-/// Looks through the store for runs submitted to a coordinator, and takes up those that neither ended nor were
-/// stopped. The others are told of, so that they are listed.
-pub(crate) async fn adopt(store: Store, coordinator: String, inputs: Inputs) {
-    let mut todo = loop {
-        match store.runs().await {
-            Ok(runs) => break runs,
-            Err(error) => {
-                let error = with_causes(&error);
-                tracing::error!(
-                    store = store.uri(),
-                    error,
-                    "the runs in the store cannot be listed; trying again"
-                );
-            }
-        }
-        inputs.send(Input::Adopted);
-        if !inputs.wait(ADOPT_AGAIN).await {
-            return;
-        }
-    };
-    loop {
-        todo = adopt_each(&store, &coordinator, &inputs, todo).await;
-        inputs.send(Input::Adopted);
-        if todo.is_empty() || !inputs.wait(ADOPT_AGAIN).await {
-            return;
-        }
-    }
-}
-
-/// Takes up, or tells of, each of these runs; returns those that the store did not answer for.
-async fn adopt_each(store: &Store, coordinator: &str, inputs: &Inputs, runs: Vec<RunId>) -> Vec<RunId> {
-    let mut again = Vec::new();
-    for id in runs {
-        let dir = store.run(&id);
-        let history = match dir.history().await {
-            Ok(history) => history,
-            Err(error @ LogError::Store(_)) => {
-                tracing::error!(run = %id, error = with_causes(&error), "its log cannot be read; trying again");
-                again.push(id);
-                continue;
-            }
-            Err(error) => {
-                tracing::error!(run = %id, error = with_causes(&error), "its log cannot be read; it is left alone");
-                continue;
-            }
-        };
-        if history.submitter() == Mode::Embedded
-            || history.mirrored().is_some()
-            || history.ended().is_some()
-            || history.stopped().is_some()
-        {
-            inputs.send(Input::Archived(Box::new(archived(&dir, &history))));
-            continue;
-        }
-        match take_over(store, dir.clone(), &history, coordinator).await {
-            Ok(opened) => inputs.send(Input::Opened(Box::new(Ok(opened)), None)),
-            Err(error @ SubmitError::WentOn(_)) => {
-                tracing::error!(run = %id, error = with_causes(&error), "it is not taken up");
-                let mut status = archived(&dir, &history);
-                status.detail = with_causes(&error);
-                inputs.send(Input::Archived(Box::new(status)));
-            }
-            Err(error @ SubmitError::Office(_)) => {
-                tracing::error!(run = %id, error = with_causes(&error), "it cannot be taken up; trying again");
-                again.push(id);
-            }
-            Err(error) => tracing::error!(run = %id, error = with_causes(&error), "it cannot be taken up"),
-        }
-    }
-    again
-}
-
-/// How a run stands that nobody here works on.
-fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
-    let spec = stored_spec(dir.id(), history).ok();
-    let checkpoint = history.checkpoints().last().map(|checkpoint| checkpoint.step);
-    let (mut loss, mut val_loss, mut step) = (None, None, checkpoint.unwrap_or(0));
-    let mut detail = String::new();
-    let phase = match history.ended() {
-        Some(ended) => {
-            (loss, val_loss, step) = (ended.loss, ended.val_loss, ended.step);
-            detail = ended.reason.clone().unwrap_or_default();
-            match ended.outcome {
-                Outcome::Finished => v1::Phase::Finished,
-                Outcome::Failed => v1::Phase::Failed,
-                Outcome::Cancelled => v1::Phase::Cancelled,
-            }
-        }
-        None => v1::Phase::Stopped,
-    };
-    if let Some(mirror) = history.mirrored() {
-        detail = format!("a replica of {}", mirror.source);
-    }
-    v1::RunStatus {
-        run: dir.id().to_string(),
-        name: spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
-        uri: dir.uri().to_owned(),
-        phase: phase.into(),
-        detail,
-        step,
-        steps: spec.as_ref().map_or(0, |spec| spec.train.steps),
-        generation: 0,
-        epoch: history.epoch(),
-        workers: Vec::new(),
-        loss,
-        val_loss,
-        checkpoint,
-        workers_min: spec.as_ref().map_or(0, |spec| spec.workers.min),
-        workers_max: spec.as_ref().map_or(0, |spec| spec.workers.max),
-        interval: spec.as_ref().map(|spec| spec.checkpoint.every.to_string()).unwrap_or_default(),
-        replicas: Vec::new(),
-        save_failure: String::new(),
-    }
 }
 
 fn outcome_word(ended: &Ended) -> &'static str {

@@ -3,28 +3,36 @@
 //! It does what it is told in order, one thing at a time: a commit never interleaves with the collection of old
 //! checkpoints, which is part of the argument why collection deletes nothing that is needed (see `whimbrel_store`).
 
-use std::time::{Duration, Instant};
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use tokio::{
     sync::mpsc,
     time::{sleep, timeout},
 };
-use whimbrel_core::{End, Outcome, RunEvent};
+use whimbrel_core::{End, Outcome, RunEvent, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::{
     v1::{self, run_event::Event},
     with_causes,
 };
-use whimbrel_state::{Hash, Manifest};
+use whimbrel_state::{Hash, Manifest, Pack};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Sources,
     Stopped, collect, commit, quarantine, shell,
 };
 
 use crate::{
+    examination::{Verdict, examine},
     input::{Input, Inputs},
-    opening::newest,
-    replication::{Replication, Standing},
+    opening::newest_but,
+    replication::Replication,
+    standing::Standing,
 };
 
 /// How often a recorder that has nothing to write looks whether it is still in office.
@@ -32,6 +40,8 @@ const LOOK: Duration = Duration::from_secs(30);
 /// What must be written is tried again so many times, so long after each failure, on top of the store's own patience.
 const ATTEMPTS: u32 = 20;
 const AGAIN: Duration = Duration::from_secs(3);
+/// A checkpoint that is whole is used again after so many reports of damage to it: more of them are no accident.
+const ACQUITTALS: u32 = 3;
 
 /// What to write.
 #[derive(Debug)]
@@ -44,7 +54,7 @@ pub(crate) enum Task {
         /// The longest that training stood still for it on a worker.
         blocked_seconds: f64,
     },
-    /// A checkpoint is damaged.
+    /// A worker says that a checkpoint is damaged.
     Quarantine { manifest: String, reason: String },
     /// The run ends.
     End(End),
@@ -60,7 +70,17 @@ pub(crate) async fn record(
     mut tasks: mpsc::UnboundedReceiver<Task>,
 ) {
     let run = office.run().id().clone();
-    let mut recorder = Recorder { run, office, sources, retention, replication, inputs, parted: false };
+    let mut recorder = Recorder {
+        run,
+        office,
+        sources,
+        retention,
+        replication,
+        inputs,
+        parted: false,
+        acquitted: BTreeMap::new(),
+        passed_over: BTreeSet::new(),
+    };
     loop {
         let carried_out = match timeout(LOOK, tasks.recv()).await {
             Ok(Some(task)) => recorder.carry_out(task).await,
@@ -88,6 +108,10 @@ struct Recorder {
     inputs: Inputs,
     /// The replicas have been waited for.
     parted: bool,
+    /// How often checkpoints were said to be damaged that were whole, by their manifests.
+    acquitted: BTreeMap<String, u32>,
+    /// The manifests of checkpoints that are gone on without.
+    passed_over: BTreeSet<String>,
 }
 
 impl Recorder {
@@ -129,7 +153,7 @@ impl Recorder {
             Task::Commit { manifest, begun, blocked_seconds } => {
                 self.commit(*manifest, begun, blocked_seconds).await
             }
-            Task::Quarantine { manifest, reason } => self.put_aside(manifest, reason).await,
+            Task::Quarantine { manifest, reason } => self.judge(manifest, reason).await,
             Task::End(end) => {
                 self.append(record_of(end)).await?;
                 self.part().await;
@@ -166,14 +190,48 @@ impl Recorder {
         }
     }
 
-    async fn put_aside(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
-        // Which of its packs is bad is found out by reading them: the worker that noticed names one at most.
-        let suspects = match self.sources.manifest(&name).await {
-            Ok(manifest) => manifest.packs,
-            Err(_) => Vec::new(),
-        };
+    /// Sees to a checkpoint that a worker takes for damaged, and says where the run goes on from.
+    ///
+    /// A quarantine is for good, and a worker may not reach every store that this coordinator does. So the checkpoint is
+    /// read here first, which puts back what the run's directory lacks. Only what no store has whole is put aside.
+    async fn judge(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
+        let verdict = examine(&self.sources, self.office.history(), &name).await;
+        match verdict {
+            Verdict::Whole if self.acquit(&name) => {
+                self.warn(format!("checkpoint {name} is whole by now, and is used again"));
+            }
+            Verdict::Whole => self.pass_over(name, "it is whole, and no worker can read it")?,
+            Verdict::Unknown(why) => self.pass_over(name, &why)?,
+            Verdict::Damaged(suspects) => self.put_aside(name, reason, &suspects).await?,
+        }
+        let start = newest_but(self.office.history(), &self.passed_over);
+        self.say(RunEvent::Quarantined { start });
+        Ok(())
+    }
+
+    /// Whether one more report of damage to a checkpoint that is whole is to be forgotten.
+    fn acquit(&mut self, name: &str) -> bool {
+        let times = self.acquitted.entry(name.to_owned()).or_default();
+        *times += 1;
+        *times <= ACQUITTALS
+    }
+
+    /// Goes on without a checkpoint that may be good, for this term of office; not from the beginning, though.
+    fn pass_over(&mut self, name: String, why: &str) -> Result<(), OfficeLost> {
+        self.passed_over.insert(name.clone());
+        let text = format!("checkpoint {name} cannot be used for now: {why}");
+        if newest_but(self.office.history(), &self.passed_over) == Start::Initial {
+            return Err(OfficeLost(format!(
+                "{text}; there is none before it: resume the run when it can be"
+            )));
+        }
+        self.warn(format!("{text}; going on from the one before"));
+        Ok(())
+    }
+
+    async fn put_aside(&mut self, name: String, reason: String, suspects: &[Pack]) -> Result<(), OfficeLost> {
         let mut attempts = 0;
-        while let Err(error) = quarantine(&mut self.office, &name, &reason, &suspects).await {
+        while let Err(error) = quarantine(&mut self.office, &name, &reason, suspects).await {
             let fenced = matches!(error, QuarantineError::Append(AppendError::Fenced { .. }));
             if fenced || attempts == ATTEMPTS {
                 return Err(OfficeLost(with_causes(&error)));
@@ -183,15 +241,20 @@ impl Recorder {
             sleep(AGAIN).await;
         }
         self.replication.publish(self.office.history());
-        self.say(RunEvent::Quarantined { start: newest(self.office.history()) });
+        self.warn(format!("checkpoint {name} is damaged in every store, and put aside: {reason}"));
         Ok(())
+    }
+
+    /// Tells watchers.
+    fn warn(&self, text: String) {
+        let warning = Event::Warning(v1::WarningEvent { text, tail: Vec::new() });
+        self.inputs.send(Input::Tell(self.run.clone(), self.office.epoch(), warning));
     }
 
     /// Waits for the replicas to get the last of the run, and says which did not.
     async fn part(&mut self) {
         self.parted = true;
-        let (run, epoch) = (&self.run, self.office.epoch());
-        self.inputs.send(Input::Parting(run.clone(), epoch));
+        self.inputs.send(Input::Parting(self.run.clone(), self.office.epoch()));
         for Standing { uri, trouble, .. } in self.replication.finish(self.office.history()).await {
             let why = trouble.unwrap_or_else(|| "it is not done yet".to_owned());
             let (from, to) = (shell::word(self.office.run().uri()), shell::word(&uri));
@@ -199,8 +262,7 @@ impl Recorder {
                 "the replica {uri} is not in step with the run, which has ended: {why}; \
                  `whimbrel checkpoint copy {from} {to}` brings it what it lacks"
             );
-            let warning = v1::WarningEvent { text, tail: Vec::new() };
-            self.inputs.send(Input::Tell(run.clone(), epoch, Event::Warning(warning)));
+            self.warn(text);
         }
     }
 

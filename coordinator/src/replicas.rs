@@ -6,19 +6,21 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
-    History, Limits, LogError, OpenError, ProbeError, Relation, RunDir, Store, Which, plan_copy, relation,
-    shell,
+    CheckpointInfo, History, Limits, LogError, Office, OpenError, ProbeError, Relation, RunDir, Store,
+    bring_back, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
 const LOOK: Duration = Duration::from_secs(20);
 /// A newer checkpoint that a replica has is fetched within this time, or gone on without.
 const FETCH: Duration = Duration::from_secs(600);
+/// Fetches at a time, of however many runs are taken up: each has up to half a GiB of packs in memory.
+static FETCHES: Semaphore = Semaphore::const_new(2);
 
 /// A store in which a copy of a run is kept.
 #[derive(Clone, Debug)]
@@ -120,18 +122,25 @@ pub(crate) fn of_run(store: &Store, run: &RunId, spec: &RunSpec) -> Vec<Replica>
     if spec.checkpoint.replicas.is_empty() { Vec::new() } else { found }
 }
 
-/// Looks whether the run went on in one of its replicas, and fetches the newest checkpoint where a replica has a newer
-/// one of the same lineage. Returns what is to be said aloud: replicas out of reach are no reason not to go on.
+/// What the replicas of a run show when it is opened.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// What is to be said aloud: replicas out of reach are no reason not to go on.
+    pub(crate) said: Vec<String>,
+    /// The replica with the newest checkpoint, if that is newer than the run's, and its step.
+    newer: Option<(RunDir, CheckpointInfo)>,
+}
+
+/// Looks whether the run, whose log is `history`, went on in one of its replicas, and which checkpoint is the newest.
 pub(crate) async fn compare(
     here: &RunDir,
     history: &History,
     replicas: &[Replica],
-    who: &str,
-) -> Result<Vec<String>, WentOn> {
+) -> Result<Compared, WentOn> {
     let dirs = replicas.iter().filter_map(|replica| replica.dir.as_ref());
     let logs = dirs.map(async |dir| (dir, timeout(LOOK, dir.history()).await));
-    let mut said = Vec::new();
-    let mut newer: Option<(&RunDir, u64)> = None;
+    let mut compared = Compared::default();
+    let mut newest = history.checkpoints().pop().map(|checkpoint| checkpoint.origin);
     for (dir, log) in join_all(logs).await {
         let at = dir.uri();
         let there = match log {
@@ -139,14 +148,14 @@ pub(crate) async fn compare(
             Ok(Err(LogError::NoRun { .. })) => continue,
             Ok(Err(error)) => {
                 let why = with_causes(&error);
-                said.push(format!(
+                compared.said.push(format!(
                     "the replica {at} cannot be read ({why}): if the run went on there, it is not seen"
                 ));
                 continue;
             }
             Err(_) => {
                 let seconds = LOOK.as_secs();
-                said.push(format!(
+                compared.said.push(format!(
                     "the replica {at} did not answer within {seconds} s: if the run went on there, it is not seen"
                 ));
                 continue;
@@ -155,11 +164,12 @@ pub(crate) async fn compare(
         let without = match relation(history, &there) {
             Relation::Ahead => "",
             Relation::Diverged => " without what was done here",
-            Relation::Behind => continue,
-            Relation::Same => {
-                let newest = newest(&there);
-                if newest > newer.map_or(self::newest(history), |(_, step)| Some(step)) {
-                    newer = newest.map(|step| (dir, step));
+            // It may have what the run's directory lost.
+            Relation::Behind | Relation::Same => {
+                let newer = there.checkpoints().pop().filter(|checkpoint| Some(checkpoint.origin) > newest);
+                if let Some(checkpoint) = newer {
+                    newest = Some(checkpoint.origin);
+                    compared.newer = Some((dir.clone(), checkpoint));
                 }
                 continue;
             }
@@ -172,33 +182,28 @@ pub(crate) async fn compare(
             without,
         });
     }
-    if let Some((dir, step)) = newer {
-        said.extend(fetch(dir, here, step, who).await);
+    Ok(compared)
+}
+
+impl Compared {
+    /// Copies the newest checkpoint to the run's directory, under the office just taken, where a replica has a newer one
+    /// than that: then the run's directory was resumed as a copy, or lost the end of its log.
+    pub(crate) async fn fetch(&mut self, office: &mut Office) {
+        let Some((there, CheckpointInfo { step, .. })) = self.newer.take() else { return };
+        // It is never closed; if it were, more memory would be the smaller harm.
+        let _turn = FETCHES.acquire().await.ok();
+        let (from, to) = (there.uri(), office.run().uri().to_owned());
+        tracing::info!(from, to, step, "fetching a newer checkpoint");
+        let why = match timeout(FETCH, bring_back(office, &there, &Limits::default(), &mut |_| {})).await {
+            Ok(Ok(copied)) => copied.left_out.first().map(|left_out| with_causes(&left_out.why)),
+            Ok(Err(error)) => Some(with_causes(&error)),
+            Err(_) => Some(format!("it took longer than {} s", FETCH.as_secs())),
+        };
+        self.said.push(match why {
+            Some(why) => format!(
+                "{from} has a newer checkpoint, of step {step}, which could not be fetched ({why}); going on without it"
+            ),
+            None => format!("{from} had a newer checkpoint, of step {step}; it is here now"),
+        });
     }
-    Ok(said)
-}
-
-fn newest(history: &History) -> Option<u64> {
-    history.checkpoints().last().map(|checkpoint| checkpoint.step)
-}
-
-/// Copies the newest checkpoint of `there` to `here`. What is to be said of it, if it does not arrive.
-async fn fetch(there: &RunDir, here: &RunDir, step: u64, who: &str) -> Option<String> {
-    tracing::info!(from = there.uri(), to = here.uri(), step, "fetching a newer checkpoint");
-    let copy = async {
-        let plan = plan_copy(there, here, Which::Newest).await?;
-        plan.carry_out(who, &Limits::default(), &mut |_| {}).await
-    };
-    let why = match timeout(FETCH, copy).await {
-        Ok(Ok(copied)) => match copied.left_out.first() {
-            None => return None,
-            Some(left_out) => with_causes(&left_out.why),
-        },
-        Ok(Err(error)) => with_causes(&error),
-        Err(_) => format!("it took longer than {} s", FETCH.as_secs()),
-    };
-    let at = there.uri();
-    Some(format!(
-        "{at} has a newer checkpoint, of step {step}, which could not be fetched ({why}); going on without it"
-    ))
 }

@@ -17,11 +17,8 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout_at},
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
 use whimbrel_core::RunEvent;
 use whimbrel_proto::{
     v1::{self, run_event::Event},
@@ -34,22 +31,22 @@ use whimbrel_store::{
 use crate::{
     input::{Input, Inputs},
     replicas::Replica,
+    standing::{Standing, patience, until_in_step},
 };
 
 /// The wait after a first failure; each further one is twice as long, up to [`LONGEST`].
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(120);
-/// At a run's end, a replica that gets no pack for this long is given up …
-const PATIENCE: Duration = Duration::from_secs(120);
-/// … or after so many failures.
-const LAST_TRIES: u32 = 2;
+/// When the coordinator shuts down, replicas have this long to come into step: less than the shutdown itself takes.
+const LAST_CALL: Duration = Duration::from_secs(45);
 
 /// A run's keepers, as its recorder has them.
 #[derive(Debug)]
 pub(crate) struct Replication {
     wanted: watch::Sender<Wanted>,
     standings: Vec<watch::Receiver<Standing>>,
-    patience: Duration,
+    /// The coordinator shuts down.
+    shutdown: CancellationToken,
 }
 
 /// What a replica is to be brought into step with.
@@ -70,46 +67,6 @@ enum Then {
     Leave,
 }
 
-/// How a replica stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// The run's directory in it; the store, as long as that cannot be opened.
-    pub(crate) uri: String,
-    /// Steps applied in the newest checkpoint there, as far as is known.
-    pub(crate) newest: Option<u64>,
-    /// Bytes of packs that it lacks; at most, until they are looked for.
-    pub(crate) lacks: u64,
-    /// Why it does not come into step.
-    pub(crate) trouble: Option<String>,
-    /// Entries of the run's log that it is in step with.
-    entries: u64,
-    /// Entries of the run's log at present.
-    of: u64,
-    /// Bytes that have arrived.
-    moved: u64,
-    /// Rounds that failed.
-    failures: u32,
-}
-
-impl Standing {
-    /// Whether the replica has all it is to have.
-    pub(crate) fn is_in_step(&self) -> bool {
-        self.entries >= self.of && self.of > 0 && self.trouble.is_none()
-    }
-
-    /// As clients are told of it. `newest` is the step of the run's newest checkpoint.
-    pub(crate) fn status(&self, newest: Option<u64>) -> v1::ReplicaStatus {
-        v1::ReplicaStatus {
-            uri: self.uri.clone(),
-            checkpoint: self.newest,
-            steps_behind: newest.unwrap_or(0).saturating_sub(self.newest.unwrap_or(0)),
-            bytes_behind: self.lacks,
-            trouble: self.trouble.clone().unwrap_or_default(),
-            in_step: self.is_in_step(),
-        }
-    }
-}
-
 /// What all keepers of a run need.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeping {
@@ -122,6 +79,8 @@ pub(crate) struct Keeping {
     pub(crate) retention: Retention,
     pub(crate) limits: Limits,
     pub(crate) inputs: Inputs,
+    /// The coordinator shuts down.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Replication {
@@ -138,7 +97,7 @@ impl Replication {
         for Replica { store, dir } in replicas {
             let uri = dir.as_ref().map_or(store.as_str(), RunDir::uri).to_owned();
             let of = history.next_number();
-            let (standing, from_keeper) = watch::channel(Standing { uri, of, ..Standing::default() });
+            let (standing, from_keeper) = watch::channel(Standing::new(uri, of));
             let keeper = Keeper {
                 keeping: keeping.clone(),
                 store,
@@ -151,7 +110,7 @@ impl Replication {
             tasks.spawn(keeper.keep());
             standings.push(from_keeper);
         }
-        Self { wanted, standings, patience: patience(&keeping.limits) }
+        Self { wanted, standings, shutdown: keeping.shutdown.clone() }
     }
 
     /// How the replicas stand, now and later.
@@ -171,12 +130,14 @@ impl Replication {
     }
 
     /// Has the keepers bring their replicas into step with a log that has come to its end, and waits as long as they get
-    /// on with it. Returns how those stand that did not come into step.
+    /// on with it, if the coordinator doesn't shut down. Returns how those stand that did not come into step.
     pub(crate) async fn finish(&self, history: &History) -> Vec<Standing> {
         self.say(history, Then::End);
         let entries = history.next_number();
-        let patience = self.patience;
-        let waits = self.standings.iter().map(|standing| until_in_step(standing.clone(), entries, patience));
+        let waits = self.standings.iter().map(|standing| {
+            let last_call = async { (self.shutdown.cancelled().await, sleep(LAST_CALL).await) };
+            until_in_step(standing, entries, last_call)
+        });
         let left = join_all(waits).await.into_iter().flatten().collect();
         self.leave();
         left
@@ -185,49 +146,6 @@ impl Replication {
     /// Has the keepers end at once.
     pub(crate) fn leave(&self) {
         self.wanted.send_modify(|wanted| wanted.then = Then::Leave);
-    }
-}
-
-/// How long a replica may get no pack: under a bandwidth cap, as long as the packs under way take, and half as long again.
-fn patience(limits: &Limits) -> Duration {
-    let under_way = (limits.pack_bytes as u64).saturating_mul(limits.concurrency.max(1) as u64);
-    let capped = limits.bandwidth.map_or(0, |bandwidth| under_way.saturating_mul(3) / 2 / bandwidth.get());
-    PATIENCE.max(Duration::from_secs(capped))
-}
-
-/// Waits until a replica is in step with so many entries; how it stands, if it does not get there.
-async fn until_in_step(
-    mut standing: watch::Receiver<Standing>,
-    entries: u64,
-    patience: Duration,
-) -> Option<Standing> {
-    let (failures, mut moved) = {
-        let now = standing.borrow();
-        (now.failures, now.moved)
-    };
-    let mut deadline = tokio::time::Instant::now() + patience;
-    loop {
-        let now = standing.borrow_and_update().clone();
-        if now.entries >= entries {
-            return (!now.is_in_step()).then_some(now);
-        }
-        if now.failures >= failures + LAST_TRIES {
-            return Some(now);
-        }
-        if now.moved > moved {
-            moved = now.moved;
-            deadline = tokio::time::Instant::now() + patience;
-        }
-        match timeout_at(deadline, standing.changed()).await {
-            Ok(Ok(())) => {}
-            // The keeper has ended, the run having gone on elsewhere; or nothing moves.
-            Ok(Err(_)) => return Some(now),
-            Err(_) => {
-                let seconds = patience.as_secs();
-                let trouble = now.trouble.clone().or(Some(format!("nothing arrived for {seconds} s")));
-                return Some(Standing { trouble, ..now });
-            }
-        }
     }
 }
 
@@ -346,10 +264,10 @@ impl Keeper {
                 Store::open(&self.store).map_err(failed)?.run(run.id())
             }
         };
-        let uri = dir.uri().to_owned();
+        let (uri, patience) = (dir.uri().to_owned(), patience(&dir, limits));
         self.standing.send_if_modified(|standing| {
-            let news = standing.uri != uri;
-            standing.uri = uri;
+            let news = (&standing.uri, standing.patience) != (&uri, patience);
+            (standing.uri, standing.patience) = (uri, patience);
             news
         });
         self.dir = Some(dir.clone());

@@ -180,6 +180,9 @@ async fn a_run_that_went_on_in_a_replica_is_not_taken_up_where_it_was_before() {
     fs::rename(&away, &store).unwrap();
 
     let (first, mut runs) = start(folder.path(), "runs").await;
+    // What is wanted of the run waits until it is known how it stands.
+    let stop = runs.stop(v1::StopRequest { run: run.clone() }).await.unwrap_err();
+    assert_eq!(stop.code(), Code::FailedPrecondition, "{stop}");
     let listed = runs.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
     let west = self::store(folder.path(), "west").run(&run.parse().unwrap()).uri().to_owned();
     assert_eq!(listed[0].phase(), v1::Phase::Stopped);

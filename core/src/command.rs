@@ -90,7 +90,7 @@ pub enum Command {
         /// Steps applied to it.
         step: u64,
     },
-    /// Record that a checkpoint is damaged. Answered by `Quarantined` or `OfficeLost`.
+    /// Find out whether a checkpoint is damaged in every store, and record it if so. Answered by `Quarantined` or `OfficeLost`.
     Quarantine {
         /// The run.
         run: RunId,

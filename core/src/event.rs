@@ -212,9 +212,9 @@ pub enum RunEvent {
         /// How it failed.
         reason: String,
     },
-    /// A checkpoint is quarantined; the run is to go on from another one.
+    /// A checkpoint that was found damaged is seen to: quarantined, if no store has it whole.
     Quarantined {
-        /// Where.
+        /// Where the run is to go on from: another one, or the same if it is whole by now.
         start: Start,
     },
     /// What was to be recorded of the run's end is in the log.

@@ -213,7 +213,7 @@ impl Run {
         }
         self.gap_since = now;
         if damaged {
-            self.warn(format!("checkpoint {manifest} is damaged and put aside: {reason}"), Vec::new(), out);
+            self.warn(format!("checkpoint {manifest} was found damaged: {reason}"), Vec::new(), out);
             self.start = None;
             let (run, manifest, reason) = (self.id.clone(), manifest.to_owned(), reason.to_owned());
             out.push(Command::Quarantine { run, manifest, reason });

@@ -160,7 +160,7 @@ impl Run {
             };
         }
         if self.start.is_none() {
-            return (Phase::Regrouping, "a damaged checkpoint is being put aside".into());
+            return (Phase::Regrouping, "a checkpoint that was found damaged is being examined".into());
         }
         let preparing = |(node, preparation): (&NodeId, &Preparation)| {
             (*preparation == Preparation::Running).then(|| node.to_string())

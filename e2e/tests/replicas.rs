@@ -10,7 +10,9 @@
 
 use std::{
     fs,
+    net::TcpListener,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -21,6 +23,7 @@ use whimbrel_e2e::{
     run::{Outcome, Run, undisturbed},
     spec::Spec,
 };
+use whimbrel_store::{Mode, Store};
 
 /// So many that a run is not over by the time that a test has seen what it waits for, however busy the machine.
 const STEPS: u64 = 600;
@@ -202,6 +205,38 @@ fn a_replica_taken_up_while_the_store_is_there_loses_no_checkpoint() {
 }
 
 #[test]
+fn what_a_store_that_fell_back_to_an_earlier_state_lost_comes_back_from_the_replica() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = Spec { checkpoint_every: 200, ..replicated(STEPS, &["west"]) };
+    let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
+    until_replicated(&mut run, "west", 400);
+    run.kill_all();
+    // All that was written from the commit of step 400 on is gone, its manifest and its packs too.
+    let here = directory(folder.path(), "runs");
+    let is_there =
+        |path: &Path| fs::read_to_string(path).unwrap().contains(r#""record":"checkpoint","step":400"#);
+    let mut log: Vec<_> =
+        fs::read_dir(here.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    log.sort();
+    let first_lost = log.iter().position(|entry| is_there(entry)).unwrap();
+    log[first_lost..].iter().for_each(|entry| fs::remove_file(entry).unwrap());
+    let manifests = fs::read_dir(here.join("manifests")).unwrap().map(|entry| entry.unwrap().path());
+    let manifest = manifests.max().unwrap();
+    let packs: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    for pack in packs["packs"].as_array().unwrap() {
+        let hash = pack["hash"].as_str().unwrap();
+        fs::remove_file(here.join("packs").join(&hash[..2]).join(format!("{hash}.safetensors"))).unwrap();
+    }
+    fs::remove_file(manifest).unwrap();
+
+    let resumed = Run::start(&spec, folder.path(), &["--workers", "1"]).finish();
+    assert_eq!(resumed.state(), oracle(STEPS));
+    assert!(resumed.steps()[0] > 400, "the replica's checkpoint is not used: {}", resumed.steps()[0]);
+    assert!(warned(&resumed, "had a newer checkpoint, of step 400"), "{:#?}", resumed.events);
+    assert_eq!(resumed.last()["replicas"][0]["in_step"], true, "{:#}", resumed.last());
+}
+
+#[test]
 fn a_replica_out_of_reach_holds_up_nobody_and_is_named_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let spec = replicated(200, &["west", "south"]);
@@ -266,4 +301,52 @@ fn a_coordinator_tells_how_replicas_stand_and_takes_up_no_copy_of_a_run() {
     assert_eq!(cluster.status(&run)["phase"], "training");
     assert_eq!(other.stop(), Some(0));
     assert_eq!(cluster.stop(), Some(0));
+}
+
+/// The run's spec, in a run of that name to be taken up by whichever coordinator comes.
+async fn submitted(store: &Store, spec: &Spec, folder: &Path, name: &str) -> String {
+    let text = fs::read_to_string(spec.write(folder)).unwrap();
+    store.run(&name.parse().unwrap()).create(&text, Mode::Service).await.unwrap();
+    name.to_owned()
+}
+
+#[tokio::test]
+async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("runs").to_str().unwrap()).unwrap();
+    // Connections are taken by the operating system, and nobody ever says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let replica = format!("s3://lab/runs?endpoint=http://{address}&region=us-east-1");
+    let mut held_up = Vec::new();
+    for name in ["first", "second", "third"] {
+        held_up.push(submitted(&store, &replicated(20, &[&replica]), folder.path(), name).await);
+    }
+    let free = submitted(&store, &Spec::small(20), folder.path(), "unhindered").await;
+
+    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "any".to_owned()));
+    let mut cluster =
+        Cluster::start_over(folder.path(), folder.path().join("runs").to_str().unwrap(), keys.into());
+    let _node = cluster.agent("east", 1);
+    cluster.until_phase(&free, "finished");
+    for run in &held_up {
+        let status = cluster.status(run);
+        let detail = status["detail"].as_str().unwrap();
+        assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
+    }
+    // What is wanted of one waits until it is here, and is done then.
+    let stopped = cluster.call(&["stop", &held_up[0]]);
+    assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    cluster.until(&held_up[0], "its stop", |status| {
+        ["stopping", "stopped"].iter().any(|phase| status["phase"] == *phase)
+    });
+    for run in &held_up[1..] {
+        cluster.until(run, "an office", |status| status["epoch"] == 1);
+    }
+    // Nor does it hold up the end of the coordinator, which says what the replica lacks.
+    let coordinator = cluster.coordinator_mut();
+    coordinator.signal(Signal::TERM);
+    assert_eq!(coordinator.wait(Duration::from_secs(120)).code(), Some(0), "{}", coordinator.errors());
+    let errors = coordinator.errors();
+    assert!(errors.contains("is not in step with the run") && errors.contains(&replica[..9]), "{errors}");
 }

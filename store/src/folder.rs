@@ -228,7 +228,7 @@ impl Folder {
             let _permit = self.pace.enter(Way::Up, limits.concurrency).await;
             self.pace.afford(bytes, limits.bandwidth).await;
             let began = self.pace.begin();
-            let deadline = self.patience.answer + self.pace.allowance(Way::Up, bytes, self.patience.slowest);
+            let deadline = self.deadline_of_put(bytes);
             let options = PutOptions::from(mode.clone());
             match in_time(deadline, self.objects.put_opts(&at, body.clone(), options)).await {
                 Ok(_) => {
@@ -244,6 +244,11 @@ impl Folder {
                 }
             }
         }
+    }
+
+    /// How long an attempt to put so many bytes may take, by how fast the store has been lately.
+    pub(crate) fn deadline_of_put(&self, bytes: u64) -> Duration {
+        self.patience.answer + self.pace.allowance(Way::Up, bytes, self.patience.slowest)
     }
 
     /// Begins to read an object, or a range of it: one attempt. The body is read by whoever asked for it.

@@ -20,6 +20,8 @@
 //! - Once the run went on in a copy, copying it back to where it was before fences the coordinator that held it there:
 //!   the mirror's epoch is higher. That coordinator, should it come back, finds so at its next append.
 //! - Mirrors of one office take turns: each fences the one before, and all write the same.
+//! - Where a copy has a checkpoint that its source lost, whoever takes office over the source brings it back under the new
+//!   office ([`bring_back`](crate::bring_back)): the copy's is one before it then, and the copy is behind.
 //!
 //! What cannot be excluded is that a coordinator which reaches no other store goes on while the run is resumed
 //! elsewhere. Then both directories are whole and have a lineage each, none is ever copied over the other, and each

@@ -1,5 +1,7 @@
 //! One run's directory in a store.
 
+use std::time::Duration;
+
 use whimbrel_plan::RunId;
 
 use crate::{
@@ -40,6 +42,12 @@ impl RunDir {
     /// The URI of the store that the run is in.
     pub fn store_uri(&self) -> String {
         uri::parent(self.uri()).map_or_else(|| self.uri().to_owned(), |(store, _)| store)
+    }
+
+    /// How long putting a pack of so many bytes may take at present until it counts as stuck, and is begun again with
+    /// fewer beside it: the slower the store has been, the longer.
+    pub fn deadline_of_pack(&self, bytes: u64) -> Duration {
+        self.folder.deadline_of_put(bytes)
     }
 
     pub(crate) fn folder(&self) -> &Folder {

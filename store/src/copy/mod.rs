@@ -10,6 +10,7 @@
 //! nothing refers to, and the newest checkpoint, which is the one that somebody would resume from, is there first. The
 //! order of the commits does not matter: each says where it was made ([`Origin`](crate::Origin)).
 
+mod bring_back;
 mod carry;
 mod plan;
 mod room;
@@ -19,6 +20,7 @@ mod transfer;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 
+pub use bring_back::bring_back;
 pub use plan::{CopyPlan, Planned, plan_copy};
 pub(crate) use plan::{Usable, check_names, log_of, plan};
 

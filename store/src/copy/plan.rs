@@ -130,6 +130,17 @@ pub(crate) async fn plan(
     {
         return Err(refusal.into());
     }
+    compare(source, source_history, destination, destination_history, wanted).await
+}
+
+/// Says what of the checkpoints `wanted`, newest last, the destination lacks, whichever of the two is the copy.
+pub(super) async fn compare(
+    source: &RunDir,
+    source_history: History,
+    destination: &RunDir,
+    destination_history: Option<History>,
+    wanted: Vec<CheckpointInfo>,
+) -> Result<CopyPlan, CopyError> {
     let usable = Usable::by(destination_history.as_ref());
     let listing = destination.folder().list("packs").await?;
     let there: HashMap<Hash, u64> = listing

@@ -19,7 +19,9 @@ pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
     };
     let ours = source.standing_entry()?;
     let Some(theirs) = copy.standing_entry() else { return Some(ours.record.clone()) };
-    let (here, there) = (place(source, ours), place(copy, theirs));
+    let here = place(source, ours)?;
+    // Spoken under an office that the source has not heard of, it is the newer word.
+    let there = place(copy, theirs)?;
     let is_last_word = !matches!(ours.record, Record::Resumed { .. });
     let is_news = here > there || (here == there && is_last_word && ours.record != theirs.record);
     is_news.then(|| ours.record.clone())

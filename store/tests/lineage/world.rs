@@ -12,7 +12,8 @@ use object_store::{ObjectStore, PutMode, PutPayload, memory::InMemory, path::Pat
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, CopyError, KeepEvery, Limits, MirrorError, Mode, Office, Record,
-    ReplicateError, Replicator, Retention, Stopped, Which, collect, commit, plan_copy, save_slice,
+    ReplicateError, Replicator, Retention, Stopped, Which, bring_back, collect, commit, plan_copy,
+    save_slice,
 };
 
 use crate::{
@@ -210,8 +211,26 @@ impl World {
             if mirrored {
                 self.saw("resumed at a replica");
             }
-            let coordinator = Coordinator { name, place, office, replicators: HashMap::new(), saved: None };
+            let mut coordinator =
+                Coordinator { name, place, office, replicators: HashMap::new(), saved: None };
+            self.bring_back(&mut coordinator).await;
             self.with(|inner| inner.coordinators.push(coordinator));
+        }
+    }
+
+    /// Fetches what the other places have newer, as far as it is of the same lineage.
+    async fn bring_back(&self, coordinator: &mut Coordinator) {
+        for from in (0..PLACES).filter(|&from| from != coordinator.place) {
+            let copy = self.place(from, &coordinator.name).run();
+            match bring_back(&mut coordinator.office, &copy, &LIMITS, &mut |_| {}).await {
+                Ok(brought) => {
+                    assert!(brought.left_out.is_empty(), "{:?}", brought.left_out);
+                    if !brought.committed.is_empty() {
+                        self.saw("brought back");
+                    }
+                }
+                Err(error) => self.trace(|| format!("{}: {error}", coordinator.name)),
+            }
         }
     }
 

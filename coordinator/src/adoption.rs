@@ -1,0 +1,181 @@
+//! Runs taken up from the store at a coordinator's start.
+//!
+//! First the log of each is read, which says what runs there are; from then on questions are answered. Taking up those
+//! that go on may take longer, since their other stores are looked at, and one of those may not answer at all: so several
+//! are taken up at a time, and what is asked of one waits for no other.
+
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use tokio::time::sleep;
+use whimbrel_plan::RunId;
+use whimbrel_proto::{v1, with_causes};
+use whimbrel_store::{History, LogError, Mode, Outcome, RunDir, Store};
+
+use crate::{
+    input::{Input, Inputs},
+    opening::{SubmitError, stored_spec, take_over},
+};
+
+/// Runs that the store did not answer for are tried again after this long.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Logs that are read, and runs that are taken up, at a time: nearly all of it is waiting for stores.
+const AT_A_TIME: usize = 32;
+
+/// What a run that is being taken up does.
+const COMING: &str = "it is being taken up: its stores are looked at";
+
+/// Looks through the store for runs submitted to a coordinator, and takes up those that neither ended nor were
+/// stopped. The others are told of, so that they are listed. Ends with the driver.
+pub(crate) async fn adopt(store: Store, coordinator: String, inputs: Inputs) {
+    let adoption = Adoption { store, coordinator, inputs: inputs.clone() };
+    tokio::select! {
+        () = adoption.carry_out() => {}
+        // What was not taken up is left to the next coordinator.
+        () = inputs.closed() => {}
+    }
+}
+
+struct Adoption {
+    store: Store,
+    coordinator: String,
+    inputs: Inputs,
+}
+
+/// A run that goes on, and its log.
+struct Found {
+    dir: RunDir,
+    history: History,
+}
+
+/// The store did not answer for this run, or not to the end.
+struct Unanswered(RunId);
+
+impl Adoption {
+    async fn carry_out(&self) {
+        let mut todo = loop {
+            match self.store.runs().await {
+                Ok(runs) => break runs,
+                Err(error) => {
+                    let (store, error) = (self.store.uri(), with_causes(&error));
+                    tracing::error!(store, error, "the runs in the store cannot be listed; trying again");
+                }
+            }
+            self.inputs.send(Input::LookedThrough);
+            sleep(AGAIN).await;
+        };
+        loop {
+            let logs = stream::iter(todo).map(|run| self.look_at(run)).buffer_unordered(AT_A_TIME);
+            let (mut again, mut found) = (Vec::new(), Vec::new());
+            for looked_at in logs.collect::<Vec<_>>().await {
+                match looked_at {
+                    Ok(run) => found.extend(run),
+                    Err(Unanswered(run)) => again.push(run),
+                }
+            }
+            self.inputs.send(Input::LookedThrough);
+            let taken_up = stream::iter(found).map(|found| self.take_up(found)).buffer_unordered(AT_A_TIME);
+            for taken_up in taken_up.collect::<Vec<_>>().await {
+                again.extend(taken_up.err().map(|Unanswered(run)| run));
+            }
+            if again.is_empty() {
+                return;
+            }
+            todo = again;
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of.
+    async fn look_at(&self, run: RunId) -> Result<Option<Found>, Unanswered> {
+        let dir = self.store.run(&run);
+        let history = match dir.history().await {
+            Ok(history) => history,
+            Err(error @ LogError::Store(_)) => {
+                tracing::error!(%run, error = with_causes(&error), "its log cannot be read; trying again");
+                return Err(Unanswered(run));
+            }
+            Err(error) => {
+                tracing::error!(%run, error = with_causes(&error), "its log cannot be read; it is left alone");
+                return Ok(None);
+            }
+        };
+        let mut status = archived(&dir, &history);
+        if history.submitter() == Mode::Embedded
+            || history.mirrored().is_some()
+            || history.ended().is_some()
+            || history.stopped().is_some()
+        {
+            self.inputs.send(Input::Archived(Box::new(status)));
+            return Ok(None);
+        }
+        (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
+        let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
+        Ok(is_wanted.unwrap_or(false).then_some(Found { dir, history }))
+    }
+
+    /// Takes a run up, or tells why it is not.
+    async fn take_up(&self, Found { dir, history }: Found) -> Result<(), Unanswered> {
+        let run = dir.id();
+        let error = match take_over(&self.store, dir.clone(), &history, &self.coordinator).await {
+            Ok(opened) => {
+                self.inputs.send(Input::Opened(Box::new(Ok(opened)), None));
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let mut status = archived(&dir, &history);
+        status.detail = with_causes(&error);
+        self.inputs.send(Input::Archived(Box::new(status)));
+        // One that is over by what a replica knows is looked at again: by then its own log says so.
+        if matches!(error, SubmitError::Office(_) | SubmitError::Over(..)) {
+            tracing::error!(%run, error = with_causes(&error), "it cannot be taken up; looking again");
+            return Err(Unanswered(run.clone()));
+        }
+        tracing::error!(%run, error = with_causes(&error), "it is not taken up");
+        Ok(())
+    }
+}
+
+/// How a run stands that nobody here works on.
+fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
+    let spec = stored_spec(dir.id(), history).ok();
+    let checkpoint = history.checkpoints().last().map(|checkpoint| checkpoint.step);
+    let (mut loss, mut val_loss, mut step) = (None, None, checkpoint.unwrap_or(0));
+    let mut detail = String::new();
+    let phase = match history.ended() {
+        Some(ended) => {
+            (loss, val_loss, step) = (ended.loss, ended.val_loss, ended.step);
+            detail = ended.reason.clone().unwrap_or_default();
+            match ended.outcome {
+                Outcome::Finished => v1::Phase::Finished,
+                Outcome::Failed => v1::Phase::Failed,
+                Outcome::Cancelled => v1::Phase::Cancelled,
+            }
+        }
+        None => v1::Phase::Stopped,
+    };
+    if let Some(mirror) = history.mirrored() {
+        detail = format!("a replica of {}", mirror.source);
+    }
+    v1::RunStatus {
+        run: dir.id().to_string(),
+        name: spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
+        uri: dir.uri().to_owned(),
+        phase: phase.into(),
+        detail,
+        step,
+        steps: spec.as_ref().map_or(0, |spec| spec.train.steps),
+        generation: 0,
+        epoch: history.epoch(),
+        workers: Vec::new(),
+        loss,
+        val_loss,
+        checkpoint,
+        workers_min: spec.as_ref().map_or(0, |spec| spec.workers.min),
+        workers_max: spec.as_ref().map_or(0, |spec| spec.workers.max),
+        interval: spec.as_ref().map(|spec| spec.checkpoint.every.to_string()).unwrap_or_default(),
+        replicas: Vec::new(),
+        save_failure: String::new(),
+    }
+}

@@ -1,0 +1,100 @@
+//! How runs stop and end, and go on.
+
+use whimbrel_core::{Command, Exit, Notice, Outcome, RunEvent, Start};
+use whimbrel_plan::{NodeId, WorkerId};
+
+use crate::story::{Story, asked, facts, run};
+
+#[test]
+fn a_stop_saves_and_then_ends() {
+    let mut story = Story::with_two_workers(facts());
+    story.applies(1, 1, 5);
+    story.of_run(RunEvent::StopRequested { record: true });
+    assert_eq!(asked(&story.said()), [(1, true, true), (2, true, true)]);
+    story.halts(1, 1, 6);
+    story.halts(2, 1, 6);
+    story.saves(1, 1, 6);
+    story.saves(2, 1, 6);
+    assert!(story.said().contains(&Command::Commit { run: run("r"), generation: 1, step: 6 }));
+
+    story.is_committed(6, 0);
+    let said = story.said();
+    let recorded = said.iter().find_map(|command| match command {
+        Command::RecordEnd { end, .. } => Some((end.outcome, end.step, end.reason.as_str())),
+        _ => None,
+    });
+    assert_eq!(recorded, Some((Outcome::Stopped, 6, "stopped")));
+    let left = said.iter().filter(|command| matches!(command, Command::Leave { .. })).count();
+    assert_eq!(left, 2);
+
+    story.of_run(RunEvent::EndRecorded);
+    let last = story.said().pop();
+    assert!(matches!(last, Some(Command::Announce { notice: Notice::Ended(_), .. })), "{last:?}");
+}
+
+#[test]
+fn a_stop_that_comes_while_others_are_let_in_still_saves() {
+    let mut story = Story::of(facts());
+    story.node_joins(1, 1);
+    story.becomes_ready(1);
+    story.node_joins(2, 1);
+    story.becomes_ready(2);
+    assert_eq!(asked(&story.said()), [(1, false, true)]);
+
+    // They halt for the newcomer, without a checkpoint: it takes one more generation to save.
+    story.of_run(RunEvent::StopRequested { record: true });
+    story.halts(1, 1, 3);
+    let said = story.said();
+    assert!(said.iter().any(|command| matches!(command, Command::Form { .. })));
+    assert_eq!(asked(&said), [(1, true, true), (2, true, true)]);
+}
+
+#[test]
+fn a_resumed_run_waits_for_its_old_workers_to_leave() {
+    let mut story = Story::with_two_workers(facts());
+    story.of_run(RunEvent::StopRequested { record: true });
+    story.halts(1, 1, 6);
+    story.halts(2, 1, 6);
+    story.saves(1, 1, 6);
+    story.saves(2, 1, 6);
+    story.is_committed(6, 0);
+    story.of_run(RunEvent::EndRecorded);
+    story.exits(1, Exit::Code(0));
+    story.said();
+
+    // The slot of worker 1 is free, worker 2 still sits in the other; no name is used again.
+    story.opens("r", Start::Checkpoint { step: 6, manifest: "6-a".into() }, facts());
+    assert_eq!(story.started(), [(run("r"), NodeId(1), WorkerId(3))]);
+    story.exits(2, Exit::Code(0));
+    assert_eq!(story.started(), [(run("r"), NodeId(1), WorkerId(4))]);
+}
+
+#[test]
+fn different_bits_after_the_same_steps_fail_the_run() {
+    let mut story = Story::with_two_workers(facts());
+    story.completes(1, 1, 0xaa);
+    story.completes(2, 1, 0xbb);
+    let end = story.end_to_record();
+    assert_eq!(end.outcome, Outcome::Failed);
+    assert!(end.reason.contains("workers w1 and w2"), "{}", end.reason);
+}
+
+#[test]
+fn the_last_checkpoint_is_tried_again_until_the_tries_are_spent() {
+    let mut story = Story::with_two_workers(facts());
+    story.completes(1, 1, 0xaa);
+    story.completes(2, 1, 0xaa);
+    for attempt in 1..=3 {
+        story.saves(1, 1, 100);
+        let (worker, reason) = (WorkerId(2), "access denied".to_owned());
+        story.of_run(RunEvent::SliceFailed { worker, generation: 1, step: 100, reason });
+        if attempt < 3 {
+            story.said();
+            story.seconds_pass(5);
+            assert_eq!(asked(&story.said()), [(1, true, false), (2, true, false)]);
+        }
+    }
+    let end = story.end_to_record();
+    assert_eq!(end.outcome, Outcome::Failed);
+    assert_eq!(end.reason, "the last checkpoint could not be saved: worker w2: access denied");
+}

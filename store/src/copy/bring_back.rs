@@ -1,0 +1,47 @@
+//! What a copy has more than the directory it was made from.
+//!
+//! A copy is never ahead of its source unless the source lost something: its log came back from a backup, or its store
+//! fell back to an earlier state. Nor is a directory that was resumed as a copy ahead of the one that it followed until
+//! then. Either way the newest checkpoint is elsewhere, and the run is to go on from it.
+//!
+//! The office here has been taken by then, and the other log's is one before it: nothing is written but by the one
+//! decider. The checkpoint keeps its [`Origin`](crate::Origin), so that it is as old as it was, and older than whatever
+//! this office commits. The other directory is thereby what every copy is after a new office:
+//! [`Behind`](crate::Relation::Behind), and brought into step by the next replication.
+//!
+//! A coordinator whose store falls back while it is in office knows entries that are no longer there. It cannot be fenced by
+//! those that take their numbers, and is to be stopped before its run is taken up.
+
+use crate::{
+    copy::{Copied, CopyError, CopyProgress, plan},
+    mirror::{Relation, refusal, relation},
+    office::Office,
+    run_dir::RunDir,
+    save::Limits,
+};
+
+/// Copies the newest checkpoint of `copy` to the directory whose office this is, if it is newer than the newest there,
+/// and whether the run was stopped or has ended, if the log here lacks that. `copy` must be under this office or one
+/// before it.
+pub async fn bring_back(
+    office: &mut Office,
+    copy: &RunDir,
+    limits: &Limits,
+    progress: &mut (impl FnMut(CopyProgress) + Send),
+) -> Result<Copied, CopyError> {
+    let here = office.run().clone();
+    plan::check_names(copy, &here)?;
+    let there = copy.history().await?;
+    if matches!(relation(office.history(), &there), Relation::Ahead | Relation::Diverged)
+        && let Some(refusal) = refusal(&here, office.history(), copy, &there)
+    {
+        return Err(refusal.into());
+    }
+    office.check().await?;
+    let newest = office.history().checkpoints().pop().map(|checkpoint| checkpoint.origin);
+    let newer = there.checkpoints().pop().filter(|checkpoint| Some(checkpoint.origin) > newest);
+    let (wanted, known) = (newer.into_iter().collect(), Some(office.history().clone()));
+    let plan = plan::compare(copy, there, &here, known, wanted).await?;
+    // Boxed, as a copy is awaited within much else.
+    Box::pin(plan.carry_out_as(office, limits, progress)).await
+}

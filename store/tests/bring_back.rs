@@ -1,0 +1,113 @@
+//! What a directory lost of a run comes back from a copy, and nothing else does.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{fs, time::Duration};
+
+use support::{SMALL_PACKS, Scene, State, checkpoint};
+use whimbrel_store::{
+    CopyError, MirrorError, Office, Record, Relation, Replicator, Retention, RunDir, Stopped, Which,
+    bring_back, plan_copy, relation, verify,
+};
+
+const KEEP_TWO: Retention =
+    Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
+
+fn stopped(step: u64) -> Record {
+    Record::Stopped(Stopped { step, reason: "asked to".into() })
+}
+
+async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    for &step in steps {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    (scene, office)
+}
+
+async fn copy(source: &RunDir, destination: &RunDir, which: Which) {
+    let plan = plan_copy(source, destination, which).await.unwrap();
+    plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
+}
+
+async fn steps(run: &RunDir) -> Vec<u64> {
+    run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
+}
+
+async fn assert_whole(run: &RunDir) {
+    for checkpoint in run.history().await.unwrap().checkpoints() {
+        let manifest = run.manifest(&checkpoint.manifest).await.unwrap();
+        let verified = verify(run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
+        assert_eq!(Some(verified.state), checkpoint.state, "step {}", checkpoint.step);
+    }
+}
+
+#[tokio::test]
+async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_office() {
+    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let known = scene.files("");
+    checkpoint(&mut office, &State::small(30), 30).await;
+    office.append(stopped(30)).await.unwrap();
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    let made = scene.run().history().await.unwrap().checkpoints().pop().unwrap();
+    drop(office);
+    for lost in scene.files("").keys().filter(|name| !known.contains_key(*name)) {
+        fs::remove_file(scene.folder().join("r").join(lost)).unwrap();
+    }
+    assert_eq!(steps(&scene.run()).await, [10, 20]);
+
+    let mut next = scene.run().take_office("next").await.unwrap();
+    let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!((&brought.committed[..], brought.left_out.len()), (&[30][..], 0));
+    assert_whole(&scene.run()).await;
+    let found = next.history().checkpoints().pop().unwrap();
+    assert_eq!((&found.manifest, found.origin), (&made.manifest, made.origin));
+    assert_eq!(next.history().stopped().unwrap().step, 30);
+    // Once more, there is nothing to bring.
+    let entries = next.history().next_number();
+    bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(next.history().next_number(), entries);
+
+    // The copy is behind by then, and gets in step.
+    let theirs = there.run().history().await.unwrap();
+    assert_eq!(relation(next.history(), &theirs), Relation::Behind);
+    next.append(Record::Resumed { step: 30 }).await.unwrap();
+    checkpoint(&mut next, &State::small(40), 40).await;
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
+    replicator.replicate(next.history(), &mut |_| {}).await.unwrap();
+    assert_eq!(
+        (steps(&there.run()).await, there.run().history().await.unwrap().stopped()),
+        (vec![30, 40], None)
+    );
+    assert_whole(&there.run()).await;
+    // What the copy was stopped by is an old word by now.
+    bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(next.history().stopped(), None);
+}
+
+#[tokio::test]
+async fn nothing_is_brought_back_from_where_the_run_went_on() {
+    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    let mut resumed = there.run().take_office("elsewhere").await.unwrap();
+    checkpoint(&mut resumed, &State::small(25), 25).await;
+    let error = bring_back(&mut office, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&error, CopyError::Mirror(MirrorError::WentOn { .. })), "{error}");
+    let mut next = scene.run().take_office("next").await.unwrap();
+    let error = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&error, CopyError::Mirror(MirrorError::Diverged { .. })), "{error}");
+    assert_eq!(steps(&scene.run()).await, [10, 20]);
+    // An older copy has nothing to give, and an older word to say.
+    next.append(stopped(20)).await.unwrap();
+    let older = Scene::empty();
+    copy(&scene.run(), &older.run(), Which::Step(10)).await;
+    let mut last = scene.run().take_office("last").await.unwrap();
+    last.append(Record::Resumed { step: 20 }).await.unwrap();
+    let entries = last.history().next_number();
+    bring_back(&mut last, &older.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(last.history().next_number(), entries);
+}
