@@ -6,15 +6,16 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
-use tokio::time::sleep;
+use futures::future::join_all;
+use tokio::{sync::Semaphore, time::sleep};
+use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
 use whimbrel_store::{History, LogError, Mode, Outcome, RunDir, Store};
 
 use crate::{
     input::{Input, Inputs},
-    opening::{SubmitError, stored_spec, take_over},
+    opening::{SubmitError, Wish, stored_spec, take_over},
 };
 
 /// Runs that the store did not answer for are tried again after this long.
@@ -26,20 +27,23 @@ const AT_A_TIME: usize = 32;
 const COMING: &str = "it is being taken up: its stores are looked at";
 
 /// Looks through the store for runs submitted to a coordinator, and takes up those that neither ended nor were
-/// stopped. The others are told of, so that they are listed. Ends with the driver.
-pub(crate) async fn adopt(store: Store, coordinator: String, inputs: Inputs) {
-    let adoption = Adoption { store, coordinator, inputs: inputs.clone() };
-    tokio::select! {
-        () = adoption.carry_out() => {}
-        // What was not taken up is left to the next coordinator.
-        () = inputs.closed() => {}
-    }
+/// stopped. The others are told of, so that they are listed. Ends when the coordinator shuts down.
+pub(crate) async fn adopt(
+    store: Store,
+    coordinator: String,
+    inputs: Inputs,
+    shutting_down: CancellationToken,
+) {
+    let adoption = Adoption { store, coordinator, inputs, at_a_time: Semaphore::new(AT_A_TIME) };
+    // What was not taken up is left to the next coordinator.
+    shutting_down.run_until_cancelled(adoption.carry_out()).await;
 }
 
 struct Adoption {
     store: Store,
     coordinator: String,
     inputs: Inputs,
+    at_a_time: Semaphore,
 }
 
 /// A run that goes on, and its log.
@@ -53,7 +57,7 @@ struct Unanswered(RunId);
 
 impl Adoption {
     async fn carry_out(&self) {
-        let mut todo = loop {
+        let runs = loop {
             match self.store.runs().await {
                 Ok(runs) => break runs,
                 Err(error) => {
@@ -64,30 +68,31 @@ impl Adoption {
             self.inputs.send(Input::LookedThrough);
             sleep(AGAIN).await;
         };
+        let looked_at = join_all(runs.into_iter().map(|run| self.look_at(run))).await;
+        self.inputs.send(Input::LookedThrough);
+        join_all(looked_at.into_iter().map(|looked_at| self.bring(looked_at))).await;
+    }
+
+    /// Takes a run up, if it is to be, however often that takes.
+    async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>) {
         loop {
-            let logs = stream::iter(todo).map(|run| self.look_at(run)).buffer_unordered(AT_A_TIME);
-            let (mut again, mut found) = (Vec::new(), Vec::new());
-            for looked_at in logs.collect::<Vec<_>>().await {
-                match looked_at {
-                    Ok(run) => found.extend(run),
-                    Err(Unanswered(run)) => again.push(run),
-                }
-            }
-            self.inputs.send(Input::LookedThrough);
-            let taken_up = stream::iter(found).map(|found| self.take_up(found)).buffer_unordered(AT_A_TIME);
-            for taken_up in taken_up.collect::<Vec<_>>().await {
-                again.extend(taken_up.err().map(|Unanswered(run)| run));
-            }
-            if again.is_empty() {
-                return;
-            }
-            todo = again;
+            let Unanswered(run) = match looked_at {
+                Ok(None) => return,
+                Ok(Some(found)) => match self.take_up(found).await {
+                    Ok(()) => return,
+                    Err(unanswered) => unanswered,
+                },
+                Err(unanswered) => unanswered,
+            };
             sleep(AGAIN).await;
+            looked_at = self.look_at(run).await;
         }
     }
 
     /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of.
     async fn look_at(&self, run: RunId) -> Result<Option<Found>, Unanswered> {
+        // It is never closed; if it were, more at a time would be the smaller harm.
+        let _turn = self.at_a_time.acquire().await.ok();
         let dir = self.store.run(&run);
         let history = match dir.history().await {
             Ok(history) => history,
@@ -116,8 +121,10 @@ impl Adoption {
 
     /// Takes a run up, or tells why it is not.
     async fn take_up(&self, Found { dir, history }: Found) -> Result<(), Unanswered> {
+        let _turn = self.at_a_time.acquire().await.ok();
         let run = dir.id();
-        let error = match take_over(&self.store, dir.clone(), &history, &self.coordinator).await {
+        let taken = take_over(&self.store, dir.clone(), &history, &self.coordinator, Wish::Adopt).await;
+        let error = match taken {
             Ok(opened) => {
                 self.inputs.send(Input::Opened(Box::new(Ok(opened)), None));
                 return Ok(());
@@ -127,8 +134,8 @@ impl Adoption {
         let mut status = archived(&dir, &history);
         status.detail = with_causes(&error);
         self.inputs.send(Input::Archived(Box::new(status)));
-        // One that is over by what a replica knows is looked at again: by then its own log says so.
-        if matches!(error, SubmitError::Office(_) | SubmitError::Over(..)) {
+        // One that is over, or was stopped, by what is known only now is looked at again: by then its log says so.
+        if matches!(error, SubmitError::Office(_) | SubmitError::Over(..) | SubmitError::Stopped(_)) {
             tracing::error!(%run, error = with_causes(&error), "it cannot be taken up; looking again");
             return Err(Unanswered(run.clone()));
         }

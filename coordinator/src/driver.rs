@@ -99,7 +99,8 @@ impl Driver {
     /// Takes inputs until told to shut down and all runs are let go of.
     pub(crate) async fn drive(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         if self.submitter == Mode::Service {
-            self.tasks.spawn(adoption::adopt(self.store.clone(), self.name.clone(), self.inputs.clone()));
+            let (store, name, inputs) = (self.store.clone(), self.name.clone(), self.inputs.clone());
+            self.tasks.spawn(adoption::adopt(store, name, inputs, self.shutting_down.clone()));
         }
         let mut tick = interval(TICK);
         let mut heartbeat = interval(HEARTBEAT);
@@ -213,14 +214,11 @@ impl Driver {
                 tracing::debug!(%run, %worker, reason, "its attendance has ended");
                 self.of_run(run, RunEvent::WorkerParted { worker });
             }
-            Input::Recorded(run, event) => {
-                if let (RunEvent::Quarantined { start }, Some(desk)) = (&event, self.desks.get_mut(&run)) {
-                    desk.checkpoint = Some(start.step()).filter(|_| *start != Start::Initial);
-                }
-                self.of_run(run, event);
-            }
             Input::OfTerm(run, epoch, event) => {
-                if self.desks.get(&run).is_some_and(|desk| desk.epoch == epoch) {
+                if let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch) {
+                    if let RunEvent::Quarantined { start } = &event {
+                        desk.checkpoint = Some(start.step()).filter(|_| *start != Start::Initial);
+                    }
                     self.of_run(run, event);
                 }
             }
@@ -239,14 +237,13 @@ impl Driver {
                     desk.tell(v1::run_event::Event::Phase(v1::PhaseEvent { phase, detail }));
                 }
             }
-            Input::Committed(run, event) => {
+            Input::Committed(run, epoch, event) => {
+                let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch) else { return };
                 let (step, manifest) = (event.step, event.manifest.clone());
                 let cost =
                     SaveCost { stall: seconds(event.blocked_seconds), duration: seconds(event.seconds) };
-                if let Some(desk) = self.desks.get_mut(&run) {
-                    desk.checkpoint = Some(step);
-                    desk.tell(v1::run_event::Event::Checkpoint(event));
-                }
+                desk.checkpoint = Some(step);
+                desk.tell(v1::run_event::Event::Checkpoint(event));
                 self.of_run(run, RunEvent::Committed { step, manifest, cost });
             }
             Input::Shutdown(reply) => {

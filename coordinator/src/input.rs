@@ -23,11 +23,6 @@ impl Inputs {
         }
     }
 
-    /// Waits for the end of the driver.
-    pub(crate) async fn closed(&self) {
-        self.0.closed().await;
-    }
-
     /// Asks the driver, and waits for its answer.
     pub(crate) async fn ask<A>(
         &self,
@@ -85,16 +80,14 @@ pub(crate) enum Input {
     FromWorker(RunId, WorkerId, v1::worker_message::Message),
     /// A worker's attendance has ended.
     WorkerGone(RunId, WorkerId, String),
-    /// A run's recorder has done something, or failed to.
-    Recorded(RunId, RunEvent),
-    /// What one of a run's tasks found out under that epoch; of no meaning under a later one.
+    /// What one of a run's tasks did, failed to do, or found out under that epoch; of no meaning under a later one.
     OfTerm(RunId, u64, RunEvent),
     /// Watchers of a run are to be told of this, if it is still held under that epoch.
     Tell(RunId, u64, v1::run_event::Event),
     /// The run's end is written, and its replicas are waited for.
     Parting(RunId, u64),
-    /// A run's recorder has committed a checkpoint.
-    Committed(RunId, v1::CheckpointEvent),
+    /// A run's recorder has committed a checkpoint under that epoch.
+    Committed(RunId, u64, v1::CheckpointEvent),
     /// Stop all runs where they can be taken up again, then answer and end.
     Shutdown(Reply<()>),
 }

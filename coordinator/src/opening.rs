@@ -80,6 +80,9 @@ pub enum SubmitError {
     /// It has ended for good.
     #[error("run {0} has {1}; it cannot be resumed, only submitted anew")]
     Over(RunId, String),
+    /// It was stopped, and nobody asked for it to go on.
+    #[error("run {0} was stopped; resume it if it is to go on")]
+    Stopped(RunId),
     /// It is going on here.
     #[error("run {0} is already under way here")]
     UnderWay(RunId),
@@ -103,6 +106,7 @@ impl From<SubmitError> for Status {
             | SubmitError::Log(_)
             | SubmitError::Office(_)
             | SubmitError::Append(_)
+            | SubmitError::Stopped(_)
             | SubmitError::Over(..) => Self::failed_precondition(text),
         }
     }
@@ -141,7 +145,16 @@ pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Resul
         return Err(SubmitError::Over(id, outcome_word(outcome).to_owned()));
     }
     store.probe().await?;
-    take_over(store, dir, &history, coordinator).await
+    take_over(store, dir, &history, coordinator, Wish::Resume).await
+}
+
+/// Why a run's office is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Somebody wants it to go on.
+    Resume,
+    /// It goes on, as far as is known, and nobody has it.
+    Adopt,
 }
 
 /// Takes the office of a run whose log is `history`, unless it went on in another of its stores.
@@ -150,6 +163,7 @@ pub(crate) async fn take_over(
     dir: RunDir,
     history: &History,
     coordinator: &str,
+    wish: Wish,
 ) -> Result<Opened, SubmitError> {
     let spec = stored_spec(dir.id(), history)?;
     let replicas = replicas::of_run(store, dir.id(), &spec);
@@ -166,6 +180,10 @@ pub(crate) async fn take_over(
     }
     let start = newest_but(office.history(), &BTreeSet::new());
     if office.history().stopped().is_some() {
+        // While its office was being taken, or by what a replica knows.
+        if wish == Wish::Adopt {
+            return Err(SubmitError::Stopped(dir.id().clone()));
+        }
         office.append(Record::Resumed { step: start.step() }).await?;
     }
     let past = facts::past(office.history());

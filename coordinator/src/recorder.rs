@@ -24,7 +24,7 @@ use whimbrel_proto::{
 use whimbrel_state::{Hash, Manifest, Pack};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Sources,
-    Stopped, collect, commit, quarantine, shell,
+    Stopped, Store, collect, commit, quarantine, shell,
 };
 
 use crate::{
@@ -64,6 +64,7 @@ pub(crate) enum Task {
 pub(crate) async fn record(
     office: Office,
     sources: Sources,
+    unopened: Vec<String>,
     retention: Retention,
     replication: Replication,
     inputs: Inputs,
@@ -74,6 +75,7 @@ pub(crate) async fn record(
         run,
         office,
         sources,
+        unopened,
         retention,
         replication,
         inputs,
@@ -103,6 +105,8 @@ struct Recorder {
     office: Office,
     /// The run's directory, and copies of it for what that lacks.
     sources: Sources,
+    /// Stores of copies that could not be opened.
+    unopened: Vec<String>,
     retention: Retention,
     replication: Replication,
     inputs: Inputs,
@@ -145,7 +149,7 @@ impl Recorder {
     }
 
     fn say(&self, event: RunEvent) {
-        self.inputs.send(Input::Recorded(self.run.clone(), event));
+        self.inputs.send(Input::OfTerm(self.run.clone(), self.office.epoch(), event));
     }
 
     async fn carry_out(&mut self, task: Task) -> Result<(), OfficeLost> {
@@ -175,7 +179,7 @@ impl Recorder {
                 let seconds = begun.elapsed().as_secs_f64();
                 let manifest = committed.manifest;
                 let event = v1::CheckpointEvent { step, manifest, bytes, seconds, blocked_seconds };
-                self.inputs.send(Input::Committed(self.run.clone(), event));
+                self.inputs.send(Input::Committed(self.run.clone(), self.office.epoch(), event));
                 let tidied = self.tidy().await;
                 self.replication.publish(self.office.history());
                 tidied
@@ -195,6 +199,7 @@ impl Recorder {
     /// A quarantine is for good, and a worker may not reach every store that this coordinator does. So the checkpoint is
     /// read here first, which puts back what the run's directory lacks. Only what no store has whole is put aside.
     async fn judge(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
+        self.open_the_others();
         let verdict = examine(&self.sources, self.office.history(), &name).await;
         match verdict {
             Verdict::Whole if self.acquit(&name) => {
@@ -202,11 +207,31 @@ impl Recorder {
             }
             Verdict::Whole => self.pass_over(name, "it is whole, and no worker can read it")?,
             Verdict::Unknown(why) => self.pass_over(name, &why)?,
+            Verdict::Damaged(_) if !self.unopened.is_empty() => {
+                let why =
+                    format!("it may be whole in {}, not to be opened from here", self.unopened.join(", "));
+                self.pass_over(name, &why)?;
+            }
             Verdict::Damaged(suspects) => self.put_aside(name, reason, &suspects).await?,
         }
         let start = newest_but(self.office.history(), &self.passed_over);
         self.say(RunEvent::Quarantined { start });
         Ok(())
+    }
+
+    /// Opens stores of copies that could not be opened until now.
+    fn open_the_others(&mut self) {
+        self.unopened.retain(|uri| match Store::open(uri) {
+            Ok(store) => {
+                self.sources = self.sources.clone().with_replica(store.run(&self.run));
+                false
+            }
+            Err(error) => {
+                let error = with_causes(&error);
+                tracing::warn!(run = %self.run, uri, error, "a replica still cannot be opened from here");
+                true
+            }
+        });
     }
 
     /// Whether one more report of damage to a checkpoint that is whole is to be forgotten.

@@ -3,7 +3,7 @@
 //! A run's stores are its spec's `store` and `replicas`. It is held in one of them, most often the first, and after that
 //! one was lost in another; the rest are its *replicas*, and `replication` keeps them in step.
 
-use std::time::Duration;
+use std::{cmp::Reverse, mem::take, time::Duration};
 
 use futures::future::join_all;
 use tokio::{sync::Semaphore, time::timeout};
@@ -12,7 +12,7 @@ use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
     CheckpointInfo, History, Limits, LogError, Office, OpenError, ProbeError, Relation, RunDir, Store,
-    bring_back, relation, shell,
+    bring_back, has_news, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
@@ -127,8 +127,8 @@ pub(crate) fn of_run(store: &Store, run: &RunId, spec: &RunSpec) -> Vec<Replica>
 pub(crate) struct Compared {
     /// What is to be said aloud: replicas out of reach are no reason not to go on.
     pub(crate) said: Vec<String>,
-    /// The replica with the newest checkpoint, if that is newer than the run's, and its step.
-    newer: Option<(RunDir, CheckpointInfo)>,
+    /// Replicas that know more than the run's directory, and their logs, the one with the newest checkpoint first.
+    with_news: Vec<(RunDir, History)>,
 }
 
 /// Looks whether the run, whose log is `history`, went on in one of its replicas, and which checkpoint is the newest.
@@ -140,7 +140,6 @@ pub(crate) async fn compare(
     let dirs = replicas.iter().filter_map(|replica| replica.dir.as_ref());
     let logs = dirs.map(async |dir| (dir, timeout(LOOK, dir.history()).await));
     let mut compared = Compared::default();
-    let mut newest = history.checkpoints().pop().map(|checkpoint| checkpoint.origin);
     for (dir, log) in join_all(logs).await {
         let at = dir.uri();
         let there = match log {
@@ -166,10 +165,8 @@ pub(crate) async fn compare(
             Relation::Diverged => " without what was done here",
             // It may have what the run's directory lost.
             Relation::Behind | Relation::Same => {
-                let newer = there.checkpoints().pop().filter(|checkpoint| Some(checkpoint.origin) > newest);
-                if let Some(checkpoint) = newer {
-                    newest = Some(checkpoint.origin);
-                    compared.newer = Some((dir.clone(), checkpoint));
+                if has_news(&there, history) {
+                    compared.with_news.push((dir.clone(), there));
                 }
                 continue;
             }
@@ -182,28 +179,44 @@ pub(crate) async fn compare(
             without,
         });
     }
+    compared.with_news.sort_by_key(|(_, there)| Reverse(newest(there).map(|newest| newest.origin)));
     Ok(compared)
 }
 
+fn newest(history: &History) -> Option<CheckpointInfo> {
+    history.checkpoints().pop()
+}
+
 impl Compared {
-    /// Copies the newest checkpoint to the run's directory, under the office just taken, where a replica has a newer one
-    /// than that: then the run's directory was resumed as a copy, or lost the end of its log.
+    /// Copies what replicas know more than the run's directory to it, under the office just taken: the newest checkpoint,
+    /// and whether the run was stopped or has ended. Then the run's directory was resumed as a copy, or lost the end of its
+    /// log. A replica from which it does not come is followed by the next one.
     pub(crate) async fn fetch(&mut self, office: &mut Office) {
-        let Some((there, CheckpointInfo { step, .. })) = self.newer.take() else { return };
-        // It is never closed; if it were, more memory would be the smaller harm.
-        let _turn = FETCHES.acquire().await.ok();
-        let (from, to) = (there.uri(), office.run().uri().to_owned());
-        tracing::info!(from, to, step, "fetching a newer checkpoint");
-        let why = match timeout(FETCH, bring_back(office, &there, &Limits::default(), &mut |_| {})).await {
-            Ok(Ok(copied)) => copied.left_out.first().map(|left_out| with_causes(&left_out.why)),
-            Ok(Err(error)) => Some(with_causes(&error)),
-            Err(_) => Some(format!("it took longer than {} s", FETCH.as_secs())),
-        };
-        self.said.push(match why {
-            Some(why) => format!(
-                "{from} has a newer checkpoint, of step {step}, which could not be fetched ({why}); going on without it"
-            ),
-            None => format!("{from} had a newer checkpoint, of step {step}; it is here now"),
-        });
+        for (there, log) in take(&mut self.with_news) {
+            if !has_news(&log, office.history()) {
+                continue;
+            }
+            // It is never closed; if it were, more memory would be the smaller harm.
+            let _turn = FETCHES.acquire().await.ok();
+            let (from, to) = (there.uri(), office.run().uri().to_owned());
+            tracing::info!(from, to, "fetching what a replica knows more");
+            let before = newest(office.history()).map(|newest| newest.origin);
+            let (limits, mut progress) = (Limits::default(), |_| {});
+            let bringing = bring_back(office, &there, &limits, &mut progress);
+            let why = match timeout(FETCH, bringing).await {
+                Ok(Ok(copied)) => copied.left_out.first().map(|left_out| with_causes(&left_out.why)),
+                Ok(Err(error)) => Some(with_causes(&error)),
+                Err(_) => Some(format!("it took longer than {} s", FETCH.as_secs())),
+            };
+            self.said.extend(match (newest(office.history()), why) {
+                (Some(now), _) if Some(now.origin) > before => {
+                    Some(format!("{from} had a newer checkpoint, of step {}; it is here now", now.step))
+                }
+                (_, Some(why)) => Some(format!(
+                    "{from} knows more than the run's directory, which could not be fetched ({why}); going on without it"
+                )),
+                (_, None) => None,
+            });
+        }
     }
 }

@@ -70,7 +70,8 @@ pub mod verify;
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
 pub use collect::{CollectError, Collected, collect, collectable};
 pub use copy::{
-    Amount, Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, Which, bring_back, plan_copy,
+    Amount, Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, Which, bring_back, has_news,
+    plan_copy,
 };
 pub use cost::{Price, PriceError, Prices, egress_price};
 pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};

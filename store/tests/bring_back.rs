@@ -8,7 +8,7 @@ use std::{fs, time::Duration};
 use support::{SMALL_PACKS, Scene, State, checkpoint};
 use whimbrel_store::{
     CopyError, MirrorError, Office, Record, Relation, Replicator, Retention, RunDir, Stopped, Which,
-    bring_back, plan_copy, relation, verify,
+    bring_back, has_news, plan_copy, quarantine, relation, verify,
 };
 
 const KEEP_TWO: Retention =
@@ -86,6 +86,32 @@ async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_offic
     // What the copy was stopped by is an old word by now.
     bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!(next.history().stopped(), None);
+}
+
+#[tokio::test]
+async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let known = scene.files("");
+    office.append(stopped(10)).await.unwrap();
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    drop(office);
+    for lost in scene.files("").keys().filter(|name| !known.contains_key(*name)) {
+        fs::remove_file(scene.folder().join("r").join(lost)).unwrap();
+    }
+    let (here, copied) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    assert!(here.stopped().is_none() && has_news(&copied, &here));
+    let mut next = scene.run().take_office("next").await.unwrap();
+    bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(next.history().stopped().unwrap().step, 10);
+    assert!(!has_news(&copied, next.history()));
+    // A checkpoint that was found to be damaged here is no news.
+    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    let newest = office.history().checkpoints().pop().unwrap();
+    quarantine(&mut office, &newest.manifest, "a test", &[]).await.unwrap();
+    assert!(!has_news(&there.run().history().await.unwrap(), office.history()));
 }
 
 #[tokio::test]

@@ -145,6 +145,8 @@ impl Driver {
                 inputs: inputs.clone(),
                 shutdown: self.shutting_down.clone(),
             };
+            let unopened = replicas.iter().filter(|replica| replica.dir.is_none());
+            let unopened = unopened.map(|replica| replica.store.clone()).collect();
             let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
             let sources = dirs.fold(Sources::new(dir), Sources::with_replica);
             let replication = Replication::start(&keeping, office.history(), replicas, &mut self.tasks);
@@ -153,6 +155,7 @@ impl Driver {
             self.tasks.spawn(recorder::record(
                 office,
                 sources.clone(),
+                unopened,
                 retention,
                 replication,
                 inputs,

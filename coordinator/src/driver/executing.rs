@@ -42,7 +42,7 @@ impl Driver {
                     }
                     Err(error) => {
                         let reason = format!("no random bytes for a generation's key: {error}");
-                        self.inputs.send(Input::Recorded(run, RunEvent::OfficeLost { reason }));
+                        self.inputs.send(Input::OfTerm(run, desk.epoch, RunEvent::OfficeLost { reason }));
                     }
                 }
             }
@@ -60,7 +60,8 @@ impl Driver {
                 match desk.commit(generation, step) {
                     Ok(task) => desk.order(task),
                     Err(reason) => {
-                        self.inputs.send(Input::Recorded(run, RunEvent::CommitFailed { step, reason }))
+                        let failed = RunEvent::CommitFailed { step, reason };
+                        self.inputs.send(Input::OfTerm(run, desk.epoch, failed));
                     }
                 }
             }

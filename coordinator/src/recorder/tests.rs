@@ -54,7 +54,7 @@ impl Scene {
         let mut set = JoinSet::new();
         let replication = Replication::start(&keeping, office.history(), Vec::new(), &mut set);
         let sources = Sources::new(office.run().clone()).with_replica(run(folder, "west"));
-        set.spawn(record(office, sources, keeping.retention, replication, inputs, tasks));
+        set.spawn(record(office, sources, Vec::new(), keeping.retention, replication, inputs, tasks));
         Self { orders, said, _tasks: set }
     }
 
@@ -66,7 +66,7 @@ impl Scene {
         loop {
             match self.said.recv().await.unwrap() {
                 Input::Tell(_, _, Event::Warning(warning)) => heard = warning.text,
-                Input::Recorded(_, event) => return (heard, event),
+                Input::OfTerm(_, _, event) => return (heard, event),
                 other => panic!("{other:?}"),
             }
         }

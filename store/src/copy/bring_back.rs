@@ -13,12 +13,30 @@
 //! those that take their numbers, and is to be stopped before its run is taken up.
 
 use crate::{
-    copy::{Copied, CopyError, CopyProgress, plan},
+    copy::{Copied, CopyError, CopyProgress, plan, standing},
+    history::{CheckpointInfo, History},
     mirror::{Relation, refusal, relation},
     office::Office,
     run_dir::RunDir,
     save::Limits,
 };
+
+/// Whether [`bring_back`] has something to bring from a directory with the log `copy` to one with the log `here`.
+pub fn has_news(copy: &History, here: &History) -> bool {
+    newer(copy, here).is_some() || standing::missing(copy, here).is_some()
+}
+
+/// The newest checkpoint of a copy, if it is newer than the newest here, and was not found to be damaged here.
+fn newer(copy: &History, here: &History) -> Option<CheckpointInfo> {
+    let known = here.all_checkpoints();
+    let newest = known.iter().rfind(|checkpoint| checkpoint.quarantined.is_none());
+    let newest = newest.map(|checkpoint| checkpoint.origin);
+    let put_aside = |checkpoint: &CheckpointInfo| {
+        known.iter().any(|other| other.manifest == checkpoint.manifest && other.quarantined.is_some())
+    };
+    let newest_there = copy.checkpoints().into_iter().rev().find(|checkpoint| !put_aside(checkpoint));
+    newest_there.filter(|checkpoint| Some(checkpoint.origin) > newest)
+}
 
 /// Copies the newest checkpoint of `copy` to the directory whose office this is, if it is newer than the newest there,
 /// and whether the run was stopped or has ended, if the log here lacks that. `copy` must be under this office or one
@@ -38,9 +56,8 @@ pub async fn bring_back(
         return Err(refusal.into());
     }
     office.check().await?;
-    let newest = office.history().checkpoints().pop().map(|checkpoint| checkpoint.origin);
-    let newer = there.checkpoints().pop().filter(|checkpoint| Some(checkpoint.origin) > newest);
-    let (wanted, known) = (newer.into_iter().collect(), Some(office.history().clone()));
+    let wanted = newer(&there, office.history()).into_iter().collect();
+    let known = Some(office.history().clone());
     let plan = plan::compare(copy, there, &here, known, wanted).await?;
     // Boxed, as a copy is awaited within much else.
     Box::pin(plan.carry_out_as(office, limits, progress)).await
