@@ -119,7 +119,13 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     let copied = unless_interrupted(work, left).await;
     meter.finish();
     let copied = copied?;
-    report(&destination, &copied, was_there, started.elapsed(), args.options.json);
+    let time = started.elapsed();
+    let next = Next {
+        usable: was_there || !copied.committed.is_empty(),
+        // What cannot be read just now is no reason to say nothing.
+        resumable: destination.history().await.map_or(true, |history| history.ended().is_none()),
+    };
+    report(&destination, &copied, next, time, args.options.json);
     Ok(if copied.left_out.is_empty() { Code::Done } else { Code::Damaged })
 }
 
@@ -194,8 +200,17 @@ fn say(plan: &CopyPlan, price: &Price, json: bool) {
     }
 }
 
-/// Says what was copied, and how to go on with it. `was_there`: a checkpoint was in the copy before.
-fn report(destination: &RunDir, copied: &Copied, was_there: bool, time: Duration, json: bool) {
+/// What can be done with a copy.
+#[derive(Clone, Copy)]
+struct Next {
+    /// There is a checkpoint in it.
+    usable: bool,
+    /// The run has not ended.
+    resumable: bool,
+}
+
+/// Says what was copied, and how to go on with it.
+fn report(destination: &RunDir, copied: &Copied, next: Next, time: Duration, json: bool) {
     let uri = destination.uri();
     let mut out = Printer::stdout();
     if json {
@@ -222,13 +237,15 @@ fn report(destination: &RunDir, copied: &Copied, was_there: bool, time: Duration
     for left_out in &copied.left_out {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
     }
-    if copied.committed.is_empty() && !was_there {
+    if !next.usable {
         return;
     }
     let pasted = shell::word(uri);
     out.line("next:");
     out.line(format!("  whimbrel checkpoint verify {pasted}"));
-    out.line(format!("  whimbrel run run.toml --resume {pasted}"));
+    if next.resumable {
+        out.line(format!("  whimbrel run run.toml --resume {pasted}"));
+    }
 }
 
 fn amount(amount: Amount) -> String {

@@ -30,6 +30,10 @@ fn a_copy_says_first_what_will_move_and_then_how_to_go_on() {
 
     let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
     assert!(said.contains("copied 2 checkpoints, after steps 20 to 40: 2 packs, "), "{said}");
+    // What has finished is not resumed.
+    assert!(said.contains("  whimbrel checkpoint verify file://") && !said.contains("--resume"), "{said}");
+    let other = Stage::stopped(20, &State::small(20), 64 << 20);
+    let said = other.good(&["copy", "runs/r-test", "elsewhere"]);
     assert!(said.contains("  whimbrel run run.toml --resume file://"), "{said}");
     let verified = stage.good(&["verify", "elsewhere/r-test"]);
     assert!(verified.contains(&stage.state), "{verified}");
