@@ -20,7 +20,7 @@ impl Session {
         state: &mut dyn State,
     ) -> Result<Option<Member>, SessionError> {
         member.phase = if todo.checkpoint {
-            self.stage(&mut member, state)?;
+            self.stage(&mut member, state, todo.halt)?;
             Phase::Boundary(Todo { checkpoint: false, ..todo })
         } else if todo.evaluate {
             Phase::Evaluating(Evaluating::new(member.assignment()), Todo { evaluate: false, ..todo })
@@ -48,16 +48,25 @@ impl Session {
         let number = member.generation.number;
         self.link.called_off_or_asked(number, member.asks_met);
         if !self.link.calls_off(number) && self.link.asked_of(number).checkpoints > member.asks_met {
-            self.stage(member, state)?;
+            self.stage(member, state, true)?;
         }
         Ok(())
     }
 
-    /// Stages this worker's slice of a checkpoint.
-    fn stage(&mut self, member: &mut Member, state: &mut dyn State) -> Result<(), SessionError> {
+    /// Stages this worker's slice of a checkpoint. `is_last`: its generation takes no further step.
+    fn stage(
+        &mut self,
+        member: &mut Member,
+        state: &mut dyn State,
+        is_last: bool,
+    ) -> Result<(), SessionError> {
         let generation = member.generation.number;
-        // Also those that came too late for the note of this step: this checkpoint is what they asked for.
-        member.asks_met = self.link.asked_of(generation).checkpoints;
+        let asked = self.link.asked_of(generation);
+        // Also those that came too late for the note of this step are met: this checkpoint is what they asked for. But who
+        // asks to halt, too, means the checkpoint after the last step, which is yet to come.
+        if is_last || !asked.halt {
+            member.asks_met = asked.checkpoints;
+        }
         let bytes = self.bytes_of(state)?;
         let range = self.layout.slice(member.rank, member.group.size());
         self.saver.stage(&self.link, Slice { generation, step: member.step, range }, &bytes);

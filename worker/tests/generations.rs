@@ -4,7 +4,7 @@
 
 mod stage;
 
-use std::{collections::BTreeSet, sync::mpsc::channel};
+use std::{collections::BTreeSet, hint::black_box, sync::mpsc::channel};
 
 use stage::{
     Stage,
@@ -120,6 +120,30 @@ fn one_worker_asked_to_halt_and_save_halts_and_saves_all_at_one_step() {
     for thread in threads {
         assert_eq!(thread.join().unwrap().trainer.digest(step), expected);
     }
+}
+
+#[test]
+fn whoever_is_asked_to_halt_while_it_updates_saves_what_it_halts_with_and_not_only_the_step_before() {
+    // The update that ends step 5 is followed by a save. What is asked for while it is under way is a later one.
+    let mut stage = Stage::new(1_000_000, |terms| terms.checkpoint_every = Some(5));
+    let (updates, updating) = channel();
+    let thread = hire_who(stage.environment(1), move |trainer| {
+        trainer.before_update = Box::new(move |step| {
+            if step == 4 && updates.send(()).is_ok() {
+                // Long enough for the question to come, nearly always.
+                let mix = |mixed: u64, number: u64| mixed.wrapping_mul(number | 1).rotate_left(7);
+                black_box((0..10_000_000).fold(1, mix));
+            }
+        });
+    });
+    stage.ready(&[1]);
+    stage.form(&fresh(&[1]), Origin::Initial);
+    updating.recv_timeout(stage::PATIENCE).unwrap();
+    stage.ask(1, true, true);
+    let step = stage.halted(1).step.unwrap();
+    while stage.saved(1).step < step {}
+    stage.leave(1);
+    thread.join().unwrap();
 }
 
 #[test]
