@@ -3,45 +3,30 @@
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
 
-use support::{SMALL_PACKS, Scene, State, checkpoint};
+use support::{
+    SMALL_PACKS, Scene, State, checkpoint,
+    checkpoints::{assert_whole, steps, stopped, with_checkpoints},
+};
 use whimbrel_store::{
-    CopyError, MirrorError, Office, Record, Relation, Replicator, Retention, RunDir, Stopped, Which,
-    bring_back, has_news, plan_copy, quarantine, relation, verify,
+    CopyError, MirrorError, Record, Relation, Replicator, Retention, RunDir, Which, bring_back, has_news,
+    plan_copy, quarantine, relation,
 };
 
 const KEEP_TWO: Retention =
     Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
 
-fn stopped(step: u64) -> Record {
-    Record::Stopped(Stopped { step, reason: "asked to".into() })
-}
-
-async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
-    let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    for &step in steps {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
+/// The run's store loses all files but these.
+fn fall_back_to(known: &HashMap<String, PathBuf>, scene: &Scene) {
+    for (_, lost) in scene.files("").into_iter().filter(|(name, _)| !known.contains_key(name)) {
+        fs::remove_file(lost).unwrap();
     }
-    (scene, office)
 }
 
 async fn copy(source: &RunDir, destination: &RunDir, which: Which) {
     let plan = plan_copy(source, destination, which).await.unwrap();
     plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
-}
-
-async fn steps(run: &RunDir) -> Vec<u64> {
-    run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
-}
-
-async fn assert_whole(run: &RunDir) {
-    for checkpoint in run.history().await.unwrap().checkpoints() {
-        let manifest = run.manifest(&checkpoint.manifest).await.unwrap();
-        let verified = verify(run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
-        assert_eq!(Some(verified.state), checkpoint.state, "step {}", checkpoint.step);
-    }
 }
 
 #[tokio::test]
@@ -54,9 +39,7 @@ async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_offic
     copy(&scene.run(), &there.run(), Which::All).await;
     let made = scene.run().history().await.unwrap().checkpoints().pop().unwrap();
     drop(office);
-    for lost in scene.files("").keys().filter(|name| !known.contains_key(*name)) {
-        fs::remove_file(scene.folder().join("r").join(lost)).unwrap();
-    }
+    fall_back_to(&known, &scene);
     assert_eq!(steps(&scene.run()).await, [10, 20]);
 
     let mut next = scene.run().take_office("next").await.unwrap();
@@ -96,9 +79,7 @@ async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
     drop(office);
-    for lost in scene.files("").keys().filter(|name| !known.contains_key(*name)) {
-        fs::remove_file(scene.folder().join("r").join(lost)).unwrap();
-    }
+    fall_back_to(&known, &scene);
     let (here, copied) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
     assert!(here.stopped().is_none() && has_news(&copied, &here));
     let mut next = scene.run().take_office("next").await.unwrap();

@@ -5,12 +5,14 @@ mod support;
 
 use std::{fs, time::Duration};
 
-use support::{Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint};
+use support::{
+    Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint,
+    checkpoints::{assert_whole, steps, stopped, with_checkpoints},
+};
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Office, Record,
-    Relation, ReplicateError, Replicator, Retention, RunDir, Stopped, Which, collect, plan_copy, relation,
-    verify,
+    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Record, Relation,
+    ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
@@ -19,38 +21,13 @@ const KEEP_TWO: Retention =
 /// One pack after another, so that checkpoints are whole in the order in which they were begun.
 const IN_TURN: Limits = Limits { concurrency: 1, ..SMALL_PACKS };
 
-fn stopped(step: u64) -> Record {
-    Record::Stopped(Stopped { step, reason: "asked to".into() })
-}
-
 /// An empty folder for a copy.
 fn empty() -> Scene {
     Scene::empty()
 }
 
-async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
-    let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    for &step in steps {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
-    }
-    (scene, office)
-}
-
 async fn copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<Copied, CopyError> {
     plan_copy(source, destination, which).await?.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await
-}
-
-async fn steps(run: &RunDir) -> Vec<u64> {
-    run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
-}
-
-async fn assert_whole(run: &RunDir) {
-    for checkpoint in run.history().await.unwrap().checkpoints() {
-        let manifest = run.manifest(&checkpoint.manifest).await.unwrap();
-        let verified = verify(run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
-        assert_eq!(Some(verified.state), checkpoint.state, "step {}", checkpoint.step);
-    }
 }
 
 #[tokio::test]

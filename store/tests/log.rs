@@ -5,16 +5,12 @@ mod support;
 
 use std::collections::HashMap;
 
-use support::{Fault, Faulty, Scene, State, checkpoint, save};
+use support::{Fault, Faulty, Scene, State, checkpoint, checkpoints::stopped, save};
 use tokio::task::JoinSet;
 use whimbrel_store::{
     AppendError, CollectError, CommitError, CreateError, Ended, LogError, Mode, Outcome, Record, Retention,
-    Stopped, collect, commit,
+    collect, commit,
 };
-
-fn stopped(step: u64) -> Record {
-    Record::Stopped(Stopped { step, reason: "asked to".into() })
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn contending_coordinators_make_one_lineage_and_lose_no_entry() {

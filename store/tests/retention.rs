@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use support::{Faulty, Scene, State, checkpoint, restored, save};
+use support::{Faulty, Scene, State, checkpoint, checkpoints::with_checkpoints, restored, save};
 use whimbrel_state::{Hash, Manifest};
 use whimbrel_store::{
     CommitError, Entry, KeepEvery, Mode, Office, Record, Retention, Store, collect, commit,
@@ -35,15 +35,6 @@ fn age_packs(scene: &Scene) {
         let then = SystemTime::now() - 2 * HOUR;
         File::options().write(true).open(file).unwrap().set_modified(then).unwrap();
     }
-}
-
-async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
-    let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    for &step in steps {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
-    }
-    (scene, office)
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! What the tests share: a folder that fails where it is told to, and runs with states in it.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod checkpoints;
+
 use std::{
     collections::HashMap,
     fmt,

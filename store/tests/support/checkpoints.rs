@@ -1,0 +1,33 @@
+//! Runs with checkpoints in them, and what is expected of those wherever they are.
+
+use whimbrel_store::{Office, Record, RunDir, Stopped, verify};
+
+use super::{SMALL_PACKS, Scene, State, checkpoint};
+
+/// A run that somebody holds, with a checkpoint after each of these steps.
+pub(crate) async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
+    let scene = Scene::new().await;
+    let mut office = scene.run().take_office("c").await.unwrap();
+    for &step in steps {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    (scene, office)
+}
+
+pub(crate) fn stopped(step: u64) -> Record {
+    Record::Stopped(Stopped { step, reason: "asked to".into() })
+}
+
+/// The steps of the checkpoints that can be used.
+pub(crate) async fn steps(run: &RunDir) -> Vec<u64> {
+    run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
+}
+
+/// Every checkpoint that can be used is there, byte for byte.
+pub(crate) async fn assert_whole(run: &RunDir) {
+    for checkpoint in run.history().await.unwrap().checkpoints() {
+        let manifest = run.manifest(&checkpoint.manifest).await.unwrap();
+        let verified = verify(run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
+        assert_eq!(Some(verified.state), checkpoint.state, "step {}", checkpoint.step);
+    }
+}
