@@ -225,7 +225,8 @@ impl Cluster {
         fs::write(self.folder.join("disk-id"), disk_id.trim())?;
         let at = self.folder.display();
         let (monitor, gateway) = (self.monitor(), self.ports[2]);
-        // One disk, so one copy. What Ceph warns about then is not to keep it from starting.
+        // One disk, so one copy. What Ceph warns about then is not to keep it from starting, nor is a file system that
+        // is nearly full: one percent of a large one is many times what a test writes.
         let settings = format!(
             "[global]\n\
              fsid = {cluster}\n\
@@ -240,7 +241,7 @@ impl Cluster {
              osd_pool_default_pg_num = 8\n\
              mon_allow_pool_size_one = true\n\
              mon_max_pg_per_osd = 1000\n\
-             mon_data_avail_crit = 1\n\
+             mon_data_avail_crit = -1\n\
              osd_crush_chooseleaf_type = 0\n\
              osd_crush_initial_weight = 1\n\
              osd_objectstore = bluestore\n\
