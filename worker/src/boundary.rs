@@ -30,7 +30,7 @@ impl Session {
             self.report_halt(generation, Cause::Agreed(v1::Agreed {}));
             return Ok(None);
         } else if member.step == self.terms.context.steps {
-            self.complete(&member, state)?;
+            self.complete(&mut member, state)?;
             Phase::Completed
         } else {
             Phase::Step(Computing::new(member.assignment()))
@@ -48,25 +48,16 @@ impl Session {
         let number = member.generation.number;
         self.link.called_off_or_asked(number, member.asks_met);
         if !self.link.calls_off(number) && self.link.asked_of(number).checkpoints > member.asks_met {
-            self.stage(member, state, true)?;
+            self.stage(member, state, false)?;
         }
         Ok(())
     }
 
-    /// Stages this worker's slice of a checkpoint. `is_last`: its generation takes no further step.
-    fn stage(
-        &mut self,
-        member: &mut Member,
-        state: &mut dyn State,
-        is_last: bool,
-    ) -> Result<(), SessionError> {
+    /// Stages this worker's slice of a checkpoint. `halts`: its generation takes no further step, though the run does.
+    fn stage(&mut self, member: &mut Member, state: &mut dyn State, halts: bool) -> Result<(), SessionError> {
         let generation = member.generation.number;
-        let asked = self.link.asked_of(generation);
-        // Also those that came too late for the note of this step are met: this checkpoint is what they asked for. But who
-        // asks to halt, too, means the checkpoint after the last step, which is yet to come.
-        if is_last || !asked.halt {
-            member.asks_met = asked.checkpoints;
-        }
+        let is_last = halts || member.step == self.terms.context.steps;
+        member.asks_met = self.link.asked_of(generation).met_by_one_now(is_last);
         let bytes = self.bytes_of(state)?;
         let range = self.layout.slice(member.rank, member.group.size());
         self.saver.stage(&self.link, Slice { generation, step: member.step, range }, &bytes);
@@ -74,8 +65,10 @@ impl Session {
     }
 
     /// Says that every step of the run is applied, and what that came to.
-    fn complete(&mut self, member: &Member, state: &mut dyn State) -> Result<(), SessionError> {
+    fn complete(&mut self, member: &mut Member, state: &mut dyn State) -> Result<(), SessionError> {
         let (generation, step) = (member.generation.number, member.step);
+        // What was asked for meanwhile is the checkpoint of the last step, which was staged.
+        member.asks_met = self.link.asked_of(generation).checkpoints;
         let bytes = self.bytes_of(state)?;
         let Ok(digest) = digest::<std::convert::Infallible>(&self.layout, step, |index, sink| {
             sink(bytes.tensor(index));

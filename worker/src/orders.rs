@@ -30,6 +30,17 @@ pub(crate) struct Asked {
     pub(crate) checkpoints: u64,
     /// To halt at a step boundary.
     pub(crate) halt: bool,
+    /// The last of the checkpoints is the one to halt with: that of the last step taken.
+    halts_with_one: bool,
+}
+
+impl Asked {
+    /// How many of the checkpoints are met by one that is staged now, `is_last` if no step is taken after it. Those that
+    /// came too late for the note of its step are met too: it is what they asked for. But one to halt with is not, unless
+    /// this is it.
+    pub(crate) fn met_by_one_now(&self, is_last: bool) -> u64 {
+        self.checkpoints - u64::from(self.halts_with_one && !is_last)
+    }
 }
 
 /// Why the worker is to end.
@@ -69,6 +80,7 @@ impl Orders {
                 if ask.generation == self.asked.generation {
                     self.asked.checkpoints += u64::from(ask.checkpoint);
                     self.asked.halt |= ask.halt;
+                    self.asked.halts_with_one |= ask.checkpoint && ask.halt;
                 }
             }
             Command::Interrupt(interrupt) => self.interrupted = self.interrupted.max(interrupt.generation),
@@ -185,7 +197,14 @@ mod tests {
         let orders = after([ask(2, true, false), ask(2, true, true), ask(1, true, false)]).unwrap();
         let asked = orders.asked_of(2);
         assert_eq!((asked.checkpoints, asked.halt), (2, true));
+        assert_eq!(
+            (asked.met_by_one_now(false), asked.met_by_one_now(true)),
+            (1, 2),
+            "the halt's is the last"
+        );
         assert_eq!(orders.asked_of(1), Asked::default());
+        let for_others = after([ask(2, true, false), ask(2, false, true)]).unwrap().asked_of(2);
+        assert_eq!(for_others.met_by_one_now(false), 1, "who only halts asks for no checkpoint");
         assert_eq!(after([ask(2, true, true), ask(3, true, false)]).unwrap().asked_of(3).checkpoints, 1);
     }
 

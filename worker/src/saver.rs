@@ -7,7 +7,10 @@
 use std::{
     future::Future,
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,6 +40,8 @@ pub(crate) struct Saver {
     upload: JoinSet<BytesMut>,
     /// It is being made large enough, which is no matter of a store's speed.
     preparing: bool,
+    /// The slice that was staged last, if it was.
+    last: Option<Staged>,
     buffer: BytesMut,
 }
 
@@ -51,10 +56,19 @@ pub(crate) struct Slice {
     pub(crate) range: Range<usize>,
 }
 
+/// A slice that was staged.
+#[derive(Debug)]
+struct Staged {
+    generation: u64,
+    step: u64,
+    /// How its upload ended is said, or about to be: whoever asks for it after that wants it once more.
+    told: Arc<AtomicBool>,
+}
+
 impl Saver {
     pub(crate) fn new(run: RunDir, layout: Layout, patience: Duration, limits: Limits) -> Self {
         let (layout, upload, buffer) = (Arc::new(layout), JoinSet::new(), BytesMut::new());
-        Self { run, layout, patience, limits, upload, preparing: false, buffer }
+        Self { run, layout, patience, limits, upload, preparing: false, last: None, buffer }
     }
 
     /// Makes room for slices of `bytes` bytes behind the program's back, so that the first save takes no longer than the
@@ -75,9 +89,14 @@ impl Saver {
     }
 
     /// Copies a slice of `state` and starts to upload it; the coordinator is told how that ends. Nothing is saved when
-    /// the generation is called off before.
+    /// the generation is called off before. A slice that is being uploaded is not staged once more.
     pub(crate) fn stage(&mut self, link: &Link, slice: Slice, state: &StateBytes<'_>) {
         let began = Instant::now();
+        let is_this = |last: &Staged| (last.generation, last.step) == (slice.generation, slice.step);
+        let is_untold = |last: &Staged| !last.told.load(Ordering::Acquire);
+        if self.is_busy() && self.last.as_ref().is_some_and(|last| is_this(last) && is_untold(last)) {
+            return;
+        }
         let patience = self.patience;
         let ready = async { timeout(patience, self.finish_previous()).await };
         match link.unless_called_off(slice.generation, ready) {
@@ -103,7 +122,9 @@ impl Saver {
             self.buffer.extend_from_slice(part);
         }
         let staged = std::mem::take(&mut self.buffer).freeze();
-        let upload = self.upload(slice, staged, began, link.outbox().clone());
+        let told = Arc::<AtomicBool>::default();
+        self.last = Some(Staged { generation: slice.generation, step: slice.step, told: Arc::clone(&told) });
+        let upload = self.upload(slice, staged, began, link.outbox().clone(), told);
         self.upload.spawn_on(upload, link.handle());
     }
 
@@ -142,22 +163,24 @@ impl Saver {
         staged: Bytes,
         began: Instant,
         outbox: Outbox,
+        told: Arc<AtomicBool>,
     ) -> impl Future<Output = BytesMut> + use<> {
         let (run, layout, blocked) = (self.run.clone(), Arc::clone(&self.layout), began.elapsed());
         let limits = self.limits;
         async move {
-            outbox.send(
-                match save_slice(&run, &layout, slice.range.clone(), staged.clone(), &limits).await {
-                    Ok(packs) => Message::SliceSaved(v1::SliceSaved {
-                        generation: slice.generation,
-                        step: slice.step,
-                        packs: packs.iter().map(v1::Pack::from).collect(),
-                        blocked_seconds: blocked.as_secs_f64(),
-                        seconds: began.elapsed().as_secs_f64(),
-                    }),
-                    Err(error) => failed(&slice, with_causes(&error)),
-                },
-            );
+            let saved = save_slice(&run, &layout, slice.range.clone(), staged.clone(), &limits).await;
+            let message = match saved {
+                Ok(packs) => Message::SliceSaved(v1::SliceSaved {
+                    generation: slice.generation,
+                    step: slice.step,
+                    packs: packs.iter().map(v1::Pack::from).collect(),
+                    blocked_seconds: blocked.as_secs_f64(),
+                    seconds: began.elapsed().as_secs_f64(),
+                }),
+                Err(error) => failed(&slice, with_causes(&error)),
+            };
+            told.store(true, Ordering::Release);
+            outbox.send(message);
             staged.try_into_mut().unwrap_or_default()
         }
     }

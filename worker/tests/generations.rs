@@ -4,7 +4,12 @@
 
 mod stage;
 
-use std::{collections::BTreeSet, hint::black_box, sync::mpsc::channel};
+use std::{
+    collections::BTreeSet,
+    hint::black_box,
+    sync::mpsc::{Receiver, channel},
+    thread::JoinHandle,
+};
 
 use stage::{
     Stage,
@@ -122,20 +127,77 @@ fn one_worker_asked_to_halt_and_save_halts_and_saves_all_at_one_step() {
     }
 }
 
-#[test]
-fn whoever_is_asked_to_halt_while_it_updates_saves_what_it_halts_with_and_not_only_the_step_before() {
-    // The update that ends step 5 is followed by a save. What is asked for while it is under way is a later one.
-    let mut stage = Stage::new(1_000_000, |terms| terms.checkpoint_every = Some(5));
+/// A worker, and what says when its update after one of these steps begins: an update that takes long enough for a
+/// question to come meanwhile, nearly always.
+fn hire_slow(stage: &Stage, after: &'static [u64]) -> (JoinHandle<Ended>, Receiver<u64>) {
     let (updates, updating) = channel();
     let thread = hire_who(stage.environment(1), move |trainer| {
         trainer.before_update = Box::new(move |step| {
-            if step == 4 && updates.send(()).is_ok() {
-                // Long enough for the question to come, nearly always.
+            if after.contains(&(step + 1)) && updates.send(step + 1).is_ok() {
                 let mix = |mixed: u64, number: u64| mixed.wrapping_mul(number | 1).rotate_left(7);
                 black_box((0..10_000_000).fold(1, mix));
             }
         });
     });
+    (thread, updating)
+}
+
+/// The slices that worker 1 saves, up to the first of this generation; each by its generation and step.
+fn saves_up_to(stage: &mut Stage, generation: u64) -> Vec<(u64, u64)> {
+    let mut saves = Vec::new();
+    while saves.last().is_none_or(|&(last, _)| last < generation) {
+        let saved = stage.saved(1);
+        saves.push((saved.generation, saved.step));
+    }
+    saves
+}
+
+#[test]
+fn a_checkpoint_asked_for_while_the_last_step_is_applied_is_that_of_the_last_step_and_is_saved_once() {
+    // The store is slow enough for the run to be complete long before its last checkpoint is saved.
+    let mut stage = Stage::new(STEPS, |terms| terms.bandwidth = Some(1000));
+    let (thread, updating) = hire_slow(&stage, &[STEPS]);
+    stage.ready(&[1]);
+    let first = stage.form(&fresh(&[1]), Origin::Initial);
+    updating.recv_timeout(stage::PATIENCE).unwrap();
+    stage.ask(1, true, true);
+    stage.completed(1);
+    assert_eq!(saves_up_to(&mut stage, first), [(first, STEPS)]);
+    stage.interrupt(1);
+    assert_eq!(stage.halted(1).step, Some(STEPS));
+    // The next generation saves it as well, once whatever else was staged is saved.
+    let second = stage.form(&[(1, Some(STEPS))], Origin::Members { step: STEPS });
+    assert_eq!(saves_up_to(&mut stage, second), [(second, STEPS)]);
+    stage.leave(1);
+    thread.join().unwrap();
+}
+
+#[test]
+fn who_asks_only_to_halt_asks_for_no_other_checkpoint_than_the_one_under_way() {
+    let mut stage = Stage::new(1_000_000, |_| {});
+    let (thread, updating) = hire_slow(&stage, &[4, 5]);
+    stage.ready(&[1]);
+    let first = stage.form(&fresh(&[1]), Origin::Initial);
+    assert_eq!(updating.recv_timeout(stage::PATIENCE), Ok(4));
+    // Asked for now, the checkpoint is that of step 5, and what is asked for while that is applied is to halt after it.
+    stage.ask(1, true, false);
+    assert_eq!(updating.recv_timeout(stage::PATIENCE), Ok(5));
+    stage.ask(1, false, true);
+    let step = stage.halted(1).step.unwrap();
+    let second = stage.form(&[(1, Some(step))], Origin::Members { step });
+    stage.ask(1, true, true);
+    let last = stage.halted(1).step.unwrap();
+    let saves = saves_up_to(&mut stage, second);
+    assert!(saves.len() == 2 && saves[0].0 == first && saves[1] == (second, last), "{saves:?}, {last}");
+    stage.leave(1);
+    thread.join().unwrap();
+}
+
+#[test]
+fn whoever_is_asked_to_halt_while_it_updates_saves_what_it_halts_with_and_not_only_the_step_before() {
+    // The update that ends step 5 is followed by a save. What is asked for while it is under way is a later one.
+    let mut stage = Stage::new(1_000_000, |terms| terms.checkpoint_every = Some(5));
+    let (thread, updating) = hire_slow(&stage, &[5]);
     stage.ready(&[1]);
     stage.form(&fresh(&[1]), Origin::Initial);
     updating.recv_timeout(stage::PATIENCE).unwrap();
@@ -222,9 +284,9 @@ fn a_generation_that_starts_at_the_end_completes_at_once() {
     stage.ready(&[1, 2]);
     stage.form(&fresh(&[1, 2]), Origin::Initial);
     let first = [1, 2].map(|id| stage.completed(id));
+    let saved = stage.saved(2);
     stage.ask(2, true, false);
-    let saves = [stage.saved(2), stage.saved(2)];
-    assert_eq!(saves[0].packs, saves[1].packs, "asked after the end, it saves the same again");
+    assert_eq!(stage.saved(2).packs, saved.packs, "asked after the end, it saves the same again");
     for id in [1, 2] {
         stage.interrupt(id);
         let halted = stage.halted(id);
