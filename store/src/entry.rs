@@ -91,7 +91,7 @@ pub enum Record {
     },
     /// The run was stopped and can be resumed.
     Stopped(Stopped),
-    /// A stopped or failed run goes on.
+    /// Somebody had the run go on: what was said before of its being stopped or over counts no more.
     Resumed {
         /// The step of the checkpoint it goes on from; 0 for the beginning.
         step: u64,

@@ -19,7 +19,7 @@ use crate::{
     buffers::Buffer,
     folder::{Folder, StoreError},
     pace::{Permit, Way},
-    pack,
+    pack, task,
     tries::Failure,
 };
 
@@ -340,30 +340,37 @@ pub(crate) fn blocks_holding(pack: &Pack, range: &Range<u64>) -> Range<u64> {
 
 /// Reads a whole pack, ready to be put elsewhere.
 pub(crate) async fn fetch(folder: &Folder, pack: &Pack) -> Result<Result<PutPayload, BadPack>, StoreError> {
-    let mut parts = Vec::new();
-    let read = each_block(folder, pack, |block| parts.push(block.bytes));
-    Ok(read.await?.map(|()| parts.into_iter().collect()))
+    let blocks = each_block(folder, pack, |block| block.bytes).await?;
+    Ok(blocks.map(|blocks| blocks.into_iter().collect()))
 }
 
 /// Reads a whole pack and keeps nothing of it: is it as it was put?
 pub(crate) async fn check(folder: &Folder, pack: &Pack) -> Result<Result<(), BadPack>, StoreError> {
-    each_block(folder, pack, drop).await
+    let blocks = each_block(folder, pack, drop).await?;
+    Ok(blocks.map(|_| ()))
 }
 
-async fn each_block(
+/// What `keep` keeps of each block of a pack. The pack is read in a task of its own, which ends when nobody waits for it
+/// any more: blocks are hashed as they come in, and whoever reads several packs has all processors for it.
+async fn each_block<T: Send + 'static>(
     folder: &Folder,
     pack: &Pack,
-    mut take: impl FnMut(Block),
-) -> Result<Result<(), BadPack>, StoreError> {
+    keep: impl Fn(Block) -> T + Send + 'static,
+) -> Result<Result<Vec<T>, BadPack>, StoreError> {
     let pack = Arc::new(pack.clone());
     // Who reads whole packs says by that how many there are at a time.
     let mut reader = BlockReader::new(folder, &pack, all_blocks(&pack), usize::MAX);
-    loop {
-        match reader.next().await {
-            Ok(Some(block)) => take(block),
-            Ok(None) => return Ok(Ok(())),
-            Err(Unread::Bad(bad)) => return Ok(Err(bad)),
-            Err(Unread::Store(error)) => return Err(error),
+    let reading = task::begin(async move {
+        let mut kept = Vec::new();
+        while let Some(block) = reader.next().await? {
+            kept.push(keep(block));
         }
+        Ok(kept)
+    });
+    let object = || folder.uri_of(&pack::name(&pack.hash));
+    match reading.await.map_err(|source| StoreError::CutOff { object: object(), source })? {
+        Ok(kept) => Ok(Ok(kept)),
+        Err(Unread::Bad(bad)) => Ok(Err(bad)),
+        Err(Unread::Store(error)) => Err(error),
     }
 }

@@ -62,6 +62,7 @@ pub mod slow_down;
 pub mod sources;
 pub mod store;
 mod strides;
+mod task;
 pub mod tries;
 mod units;
 pub mod uri;

@@ -6,7 +6,7 @@
 
 use crate::{
     collect::{CollectError, collect},
-    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
+    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, newer, plan},
     history::History,
     mirror::{MirrorError, refusal},
     office::{AppendError, Office},
@@ -184,7 +184,12 @@ impl Replicator {
             return Ok(office);
         }
         let mirrored = self.replica.mirror(&self.primary, history, &self.who).await;
-        mirrored.map_err(|error| self.copy_error(error.into()))
+        let mirrored = mirrored.map_err(|error| self.copy_error(error.into()))?;
+        for checkpoint in newer(mirrored.history(), history) {
+            let (run, replica, step) = (self.primary.uri(), self.replica.uri(), checkpoint.step);
+            tracing::warn!(run, replica, step, "the replica has a checkpoint that the run went on without");
+        }
+        Ok(mirrored)
     }
 
     /// What to say of an error: that the run went on there is a word of its own.

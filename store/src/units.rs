@@ -7,10 +7,8 @@
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 use whimbrel_state::{Manifest, Pack, blocks};
 
 use crate::{
@@ -18,6 +16,7 @@ use crate::{
     folder::StoreError,
     save::Limits,
     sources::{Findings, SourceReader, Sources},
+    task,
 };
 
 /// Blocks of a pack that are read in one request.
@@ -130,7 +129,7 @@ pub(crate) struct Units {
 struct Reading {
     unit: Unit,
     memory: Option<OwnedSemaphorePermit>,
-    task: JoinSet<Result<Vec<Bytes>, Unread>>,
+    task: AbortOnDropHandle<Result<Vec<Bytes>, Unread>>,
 }
 
 impl Units {
@@ -167,15 +166,11 @@ impl Units {
 
     /// The unit that comes next; `None` after the last.
     pub(crate) async fn next(&mut self) -> Result<Option<Read>, StoreError> {
-        loop {
-            while self.reading.len() < self.limits.concurrency.max(1) && self.cut_more() && self.begin() {}
-            let Some(Reading { unit, memory, mut task }) = self.reading.pop_front() else { return Ok(None) };
-            let object = || self.sources.primary().uri().to_owned();
-            let cut_off = |source| StoreError::CutOff { object: object(), source };
-            if let Some(bytes) = task.join_next().await {
-                return Ok(Some(Read { unit, bytes: bytes.map_err(cut_off)?, memory }));
-            }
-        }
+        while self.reading.len() < self.limits.concurrency.max(1) && self.cut_more() && self.begin() {}
+        let Some(Reading { unit, memory, task }) = self.reading.pop_front() else { return Ok(None) };
+        let object = || self.sources.primary().uri().to_owned();
+        let bytes = task.await.map_err(|source| StoreError::CutOff { object: object(), source })?;
+        Ok(Some(Read { unit, bytes, memory }))
     }
 
     /// Begins to read the unit that comes next, if there is memory for it. If none is being read there has to be.
@@ -189,8 +184,7 @@ impl Units {
         let Some(unit) = self.to_read.pop_front() else { return false };
         let upper = self.limits.concurrency;
         let reader = SourceReader::new(&self.sources, &self.findings, &unit.pack, unit.blocks.clone(), upper);
-        let mut task = JoinSet::new();
-        task.spawn(unit.clone().read(reader));
+        let task = task::begin(unit.clone().read(reader));
         self.reading.push_back(Reading { unit, memory, task });
         true
     }

@@ -72,6 +72,37 @@ async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_offic
 }
 
 #[tokio::test]
+async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let known = scene.files("");
+    for step in [20, 30] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    office.append(stopped(30)).await.unwrap();
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    drop(office);
+    fall_back_to(&known, &scene);
+    let newest = there.run().history().await.unwrap().checkpoints().pop().unwrap();
+    let newest = there.run().manifest(&newest.manifest).await.unwrap();
+    let older = there.run().history().await.unwrap().checkpoints().remove(1);
+    let older = there.run().manifest(&older.manifest).await.unwrap();
+    let mut packs =
+        newest.packs.iter().filter(|pack| older.packs.iter().all(|other| other.hash != pack.hash));
+    let pack = packs.next_back().unwrap().hash.to_string();
+    let (_, path) = there.files("packs").into_iter().find(|(name, _)| name.contains(&pack)).unwrap();
+    fs::write(path, "damaged").unwrap();
+
+    let mut next = scene.run().take_office("next").await.unwrap();
+    let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(brought.committed, [20]);
+    assert_eq!(brought.left_out.iter().map(|left_out| left_out.step).collect::<Vec<_>>(), [30]);
+    assert_eq!(steps(&scene.run()).await, [10, 20]);
+    assert_whole(&scene.run()).await;
+    assert_eq!(next.history().stopped().unwrap().step, 30);
+}
+
+#[tokio::test]
 async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
     let (scene, mut office) = with_checkpoints(&[10]).await;
     let known = scene.files("");

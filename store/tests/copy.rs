@@ -11,8 +11,8 @@ use support::{
 };
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Record, Relation,
-    ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
+    AppendError, Copied, CopyError, CopyProgress, Ended, KeepEvery, Limits, MirrorError, Mode, Outcome,
+    Record, Relation, ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
@@ -312,6 +312,23 @@ async fn a_plan_that_has_grown_old_does_not_stop_the_run_that_went_on() {
     let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
     assert_eq!(relation(&ours, &theirs), Relation::Same);
     assert!(theirs.stopped().is_none());
+}
+
+#[tokio::test]
+async fn a_copy_does_not_say_that_a_run_has_ended_without_the_checkpoint_that_it_ended_with() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let there = empty();
+    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    checkpoint(&mut office, &State::small(20), 20).await;
+    let (outcome, step) = (Outcome::Finished, 20);
+    let ended = Ended { outcome, step, loss: None, val_loss: None, state: None, reason: None };
+    office.append(Record::Ended(ended)).await.unwrap();
+    let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert!(copied.source_went_on && copied.committed == [10], "{copied:?}");
+    assert!(there.run().history().await.unwrap().ended().is_none(), "it can be resumed there");
+    let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert!(!copied.source_went_on && copied.committed == [20], "{copied:?}");
+    assert_eq!(there.run().history().await.unwrap().ended().unwrap().step, 20);
 }
 
 /// Copies, dying or failing at each request to the source or the destination in turn, then copies again.

@@ -23,24 +23,28 @@ use crate::{
 
 /// Whether [`bring_back`] has something to bring from a directory with the log `copy` to one with the log `here`.
 pub fn has_news(copy: &History, here: &History) -> bool {
-    newer(copy, here).is_some() || standing::missing(copy, here).is_some()
+    !newer(copy, here).is_empty() || standing::missing(copy, here).is_some()
 }
 
-/// The newest checkpoint of a copy, if it is newer than the newest here, and was not found to be damaged here.
-fn newer(copy: &History, here: &History) -> Option<CheckpointInfo> {
+/// The checkpoints of a copy that are newer than the newest here, newest last, but for those that were found to be damaged
+/// here.
+pub(crate) fn newer(copy: &History, here: &History) -> Vec<CheckpointInfo> {
     let known = here.all_checkpoints();
     let newest = known.iter().rfind(|checkpoint| checkpoint.quarantined.is_none());
     let newest = newest.map(|checkpoint| checkpoint.origin);
     let put_aside = |checkpoint: &CheckpointInfo| {
         known.iter().any(|other| other.manifest == checkpoint.manifest && other.quarantined.is_some())
     };
-    let newest_there = copy.checkpoints().into_iter().rev().find(|checkpoint| !put_aside(checkpoint));
-    newest_there.filter(|checkpoint| Some(checkpoint.origin) > newest)
+    let mut newer = copy.checkpoints();
+    newer.retain(|checkpoint| Some(checkpoint.origin) > newest && !put_aside(checkpoint));
+    newer
 }
 
 /// Copies the newest checkpoint of `copy` to the directory whose office this is, if it is newer than the newest there,
-/// and whether the run was stopped or has ended, if the log here lacks that. `copy` must be under this office or one
-/// before it.
+/// and whether the run was stopped or has ended, if the log here lacks that. Where the copy has a checkpoint damaged, the
+/// one before it is copied. `copy` must be under this office or one before it.
+///
+/// The copy is the source here, in whatever else of this crate knows a source and a copy.
 pub async fn bring_back(
     office: &mut Office,
     copy: &RunDir,
@@ -56,9 +60,17 @@ pub async fn bring_back(
         return Err(refusal.into());
     }
     office.check().await?;
-    let wanted = newer(&there, office.history()).into_iter().collect();
-    let known = Some(office.history().clone());
-    let plan = plan::compare(copy, there, &here, known, wanted).await?;
-    // Boxed, as a copy is awaited within much else.
-    Box::pin(plan.carry_out_as(office, limits, progress)).await
+    let mut newer = newer(&there, office.history());
+    let mut left_out = Vec::new();
+    loop {
+        let wanted = newer.pop().into_iter().collect();
+        let known = Some(office.history().clone());
+        let plan = plan::compare(copy, there.clone(), &here, known, wanted).await?;
+        // Boxed, as a copy is awaited within much else.
+        let mut copied = Box::pin(plan.carry_out_as(office, limits, progress)).await?;
+        left_out.append(&mut copied.left_out);
+        if !copied.committed.is_empty() || newer.is_empty() {
+            return Ok(Copied { left_out, ..copied });
+        }
+    }
 }

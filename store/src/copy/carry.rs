@@ -1,13 +1,15 @@
 //! Carrying out a copy.
 
-use futures::{StreamExt, TryStreamExt, future::try_join, stream};
-use tokio::{sync::mpsc, task::JoinSet};
+use std::mem::replace;
+
+use futures::{TryStreamExt, future::try_join};
+use tokio::sync::mpsc;
 use whimbrel_state::Pack;
 
 use crate::{
     checkpoint::{CommitError, publish},
     copy::{
-        Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned,
+        Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, newer,
         room::Room,
         standing,
         transfer::{Route, Transfer},
@@ -39,9 +41,9 @@ impl CopyPlan {
             copied.forget_what_was_collected(&self.source).await?;
             return Ok(copied);
         }
-        // The log may have grown since the plan was made: which office the source is under, and whether the run goes on,
-        // must be its last word.
-        self.source_history = self.source.history().await?;
+        // The log may have grown since the plan was made: which office the source is under must be its last word.
+        let planned_by = replace(&mut self.source_history, self.source.history().await?);
+        self.source_went_on = !newer(&self.source_history, &planned_by).is_empty();
         let mut office = self.destination.mirror(&self.source, &self.source_history, who).await?;
         // Boxed, as a copy is awaited within much else.
         Box::pin(self.carry_out_as(&mut office, limits, progress)).await
@@ -73,7 +75,11 @@ impl CopyPlan {
         let mut arriving = Arriving {
             waiting: self.checkpoints.iter().map(|planned| planned.missing.len()).collect(),
             bad: self.checkpoints.iter().map(|_| None).collect(),
-            copied: Copied { left_out: self.left_out, ..Copied::default() },
+            copied: Copied {
+                left_out: self.left_out,
+                source_went_on: self.source_went_on,
+                ..Copied::default()
+            },
             planned: self.checkpoints,
             destination: self.destination.clone(),
             source: self.source.clone(),
@@ -85,22 +91,12 @@ impl CopyPlan {
         // never fills up, or no move would begin for the length of a commit; what goes over it is a few words a pack.
         let (send, mut arrived) = mpsc::unbounded_channel();
         let moving = async move {
-            let (mut moves, mut moving) = (moves.into_iter(), JoinSet::new());
-            loop {
-                // On all processors, since what comes in is hashed there.
-                for (pack, waiting) in moves.by_ref().take(route.packs_at_a_time() - moving.len()) {
-                    let route = route.clone();
-                    moving.spawn(async move {
-                        let became = route.transfer(&pack).await?;
-                        Ok::<_, StoreError>((pack, waiting, became))
-                    });
-                }
-                let Some(moved) = moving.join_next().await else { return Ok::<_, CopyError>(()) };
-                let cut_off =
-                    |source| StoreError::CutOff { object: route.destination.uri().to_owned(), source };
+            let mut moves = route.transfers(moves);
+            while let Some(moved) = moves.try_next().await? {
                 // It is closed only if the commits failed, which ends both.
-                send.send(moved.map_err(cut_off)??).ok();
+                send.send(moved).ok();
             }
+            Ok::<_, CopyError>(())
         };
         let committing = async {
             while let Some((pack, waiting, became)) = arrived.recv().await {
@@ -112,7 +108,10 @@ impl CopyPlan {
 
         let mut copied = arriving.copied;
         copied.output = output::copy(&self.source, &self.destination).await?;
-        if let Some(word) = standing::missing(&self.source_history, office.history()) {
+        // A run that has ended, or was stopped, has a last checkpoint: the copy is not to say the one without the other.
+        if !self.source_went_on
+            && let Some(word) = standing::missing(&self.source_history, office.history())
+        {
             office.append(word).await?;
         }
         copied.forget_what_was_collected(&self.source).await?;
@@ -241,12 +240,9 @@ impl Arriving {
         packs: Vec<Pack>,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Option<BadPack>, StoreError> {
-        let moves = packs.into_iter().map(|pack| {
-            let route = self.route.clone();
-            async move { Ok::<_, StoreError>((pack.length, route.transfer(&pack).await?)) }
-        });
-        let mut moves = stream::iter(moves).buffer_unordered(self.route.packs_at_a_time());
-        while let Some((bytes, became)) = moves.try_next().await? {
+        let mut moves = self.route.clone().transfers(packs.into_iter().map(|pack| (pack, ())).collect());
+        while let Some((pack, (), became)) = moves.try_next().await? {
+            let bytes = pack.length;
             match became {
                 Transfer::Moved => {
                     self.copied.moved.add(bytes);

@@ -20,6 +20,7 @@ mod transfer;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 
+pub(crate) use bring_back::newer;
 pub use bring_back::{bring_back, has_news};
 pub use plan::{CopyPlan, Planned, plan_copy};
 pub(crate) use plan::{Usable, check_names, log_of, plan};
@@ -100,6 +101,9 @@ pub struct Copied {
     pub bad: Amount,
     /// Checkpoints of the source that are not in the destination, since they are damaged.
     pub left_out: Vec<LeftOut>,
+    /// The source has saved checkpoints since the copy was planned: they are not in it, nor is whether the run was stopped or
+    /// has ended since.
+    pub source_went_on: bool,
     /// All packs of the checkpoints that were left out for one of them.
     pub(crate) spared: Vec<Hash>,
 }

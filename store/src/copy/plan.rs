@@ -31,6 +31,8 @@ pub struct CopyPlan {
     pub there: Amount,
     /// Checkpoints whose manifests cannot be used.
     pub left_out: Vec<LeftOut>,
+    /// The source has saved checkpoints since the plan was made.
+    pub(super) source_went_on: bool,
 }
 
 /// A checkpoint that will be in the destination.
@@ -157,6 +159,7 @@ pub(super) async fn compare(
         to_move: Amount::default(),
         there: Amount::default(),
         left_out: Vec::new(),
+        source_went_on: false,
     };
     let mut counted = HashSet::new();
     for checkpoint in wanted.into_iter().rev() {

@@ -19,11 +19,12 @@ pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
     };
     let ours = source.standing_entry()?;
     let Some(theirs) = copy.standing_entry() else { return Some(ours.record.clone()) };
-    let here = place(source, ours)?;
-    // Spoken under an office that the source has not heard of, it is the newer word.
-    let there = place(copy, theirs)?;
+    let ours_under = place(source, ours)?;
+    // Spoken under an office that the source has not heard of, theirs is the newer word.
+    let theirs_under = place(copy, theirs)?;
     let is_last_word = !matches!(ours.record, Record::Resumed { .. });
-    let is_news = here > there || (here == there && is_last_word && ours.record != theirs.record);
+    let is_news = ours_under > theirs_under
+        || (ours_under == theirs_under && is_last_word && ours.record != theirs.record);
     is_news.then(|| ours.record.clone())
 }
 

@@ -1,5 +1,8 @@
 //! One pack from the source to the destination.
 
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt, stream};
 use object_store::PutMode;
 use whimbrel_state::Pack;
 
@@ -32,13 +35,27 @@ pub(super) enum Transfer {
 }
 
 impl Route {
-    /// Packs worked at: while as many as are allowed go out, as many come in.
-    pub(super) fn packs_at_a_time(&self) -> usize {
-        self.limits.concurrency.max(1).saturating_mul(2)
+    /// Moves packs, several at a time, and says what became of each, the first to end first. What comes with a pack is
+    /// handed on.
+    pub(super) fn transfers<T>(
+        self,
+        packs: Vec<(Pack, T)>,
+    ) -> impl Stream<Item = Result<(Pack, T, Transfer), StoreError>> + Unpin {
+        // While as many as are allowed go out, as many come in.
+        let at_a_time = self.limits.concurrency.max(1).saturating_mul(2);
+        let route = Arc::new(self);
+        let moves = packs.into_iter().map(move |(pack, with)| {
+            let route = Arc::clone(&route);
+            async move {
+                let became = route.transfer(&pack).await?;
+                Ok((pack, with, became))
+            }
+        });
+        Box::pin(stream::iter(moves).buffer_unordered(at_a_time))
     }
 
     /// Moves a pack unless it is there. It is compared with its hash before it is put: damage is not spread.
-    pub(super) async fn transfer(&self, pack: &Pack) -> Result<Transfer, StoreError> {
+    async fn transfer(&self, pack: &Pack) -> Result<Transfer, StoreError> {
         let name = pack::name(&pack.hash);
         let length =
             async || Ok::<_, StoreError>(self.destination.head(&name).await?.map(|found| found.size));
