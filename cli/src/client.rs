@@ -27,8 +27,6 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 /// For a call to be answered, as the protocol says.
 const ANSWER: Duration = Duration::from_secs(30);
-/// For a run to be opened: its stores are tried, and a newer checkpoint may be fetched from one of them.
-const OPENING: Duration = Duration::from_secs(900);
 /// A connection on which nothing comes is asked this often whether it lives, and given as long again to say so.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -147,7 +145,8 @@ impl Client {
         Ok(Self { address, runs })
     }
 
-    /// Starts a run, or takes one up.
+    /// Starts a run, or takes one up: however long it takes, since a newer checkpoint may have to be fetched from another
+    /// store first. The connection says whether the coordinator is there.
     pub(crate) async fn submit(&mut self, what: What) -> Result<v1::SubmitResponse, ClientError> {
         let words = match &what {
             What::Spec(_) => "submit the run".to_owned(),
@@ -155,7 +154,8 @@ impl Client {
         };
         let request = v1::SubmitRequest { what: Some(what) };
         let Self { address, runs } = self;
-        answer_within(OPENING, address, words, runs.submit(request)).await
+        let answer = runs.submit(request).await;
+        answer.map(Response::into_inner).map_err(|status| failed(address, words, status))
     }
 
     /// How all runs stand.
@@ -205,7 +205,7 @@ impl Client {
 
     /// What went wrong with a stream that this coordinator had begun to send.
     pub(crate) fn broken(&self, what: String, status: Status) -> ClientError {
-        ClientError::Call { what, address: self.address.clone(), status: Box::new(status) }
+        failed(&self.address, what, status)
     }
 }
 
@@ -215,21 +215,15 @@ async fn answer<T>(
     what: String,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, ClientError> {
-    answer_within(ANSWER, address, what, call).await
+    let late =
+        || Status::deadline_exceeded(format!("{address} gave no answer within {} s", ANSWER.as_secs()));
+    let answer = timeout(ANSWER, call).await.unwrap_or_else(|_| Err(late()));
+    answer.map(Response::into_inner).map_err(|status| failed(address, what, status))
 }
 
-/// The same, with another deadline.
-async fn answer_within<T>(
-    deadline: Duration,
-    address: &HostPort,
-    what: String,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, ClientError> {
-    let late =
-        || Status::deadline_exceeded(format!("{address} gave no answer within {} s", deadline.as_secs()));
-    let answer = timeout(deadline, call).await.unwrap_or_else(|_| Err(late()));
-    let failed = |status| ClientError::Call { what, address: address.clone(), status: Box::new(status) };
-    answer.map(Response::into_inner).map_err(failed)
+/// What went wrong with a call.
+fn failed(address: &HostPort, what: String, status: Status) -> ClientError {
+    ClientError::Call { what, address: address.clone(), status: Box::new(status) }
 }
 
 /// Shows the token with every call.

@@ -1,13 +1,16 @@
 //! Runs taken up from the store at a coordinator's start.
 //!
-//! First the log of each is read, which says what runs there are; from then on questions are answered. Taking up those
-//! that go on may take longer, since their other stores are looked at, and one of those may not answer at all: so several
-//! are taken up at a time, and what is asked of one waits for no other.
+//! The log of each is read, which says what runs there are; from then on questions are answered. Taking up those that go on
+//! may take longer, since their other stores are looked at, and one of those may not answer at all, or have much that is to
+//! be fetched: so they are taken up beside each other, and none waits for another.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use futures::future::join_all;
-use tokio::{sync::Semaphore, time::sleep};
+use futures::future::{join, join_all};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
@@ -18,9 +21,11 @@ use crate::{
     opening::{SubmitError, Wish, stored_spec, take_over},
 };
 
-/// Runs that the store did not answer for are tried again after this long.
+/// Runs that a store did not answer for are tried again after this long, and after twice as long each time.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Logs that are read, and runs that are taken up, at a time: nearly all of it is waiting for stores.
+/// But not after more than this: each try adds an entry to the run's log.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(120);
+/// Logs that are read at a time: nearly all of it is waiting for the store.
 const AT_A_TIME: usize = 32;
 
 /// What a run that is being taken up does.
@@ -68,13 +73,28 @@ impl Adoption {
             self.inputs.send(Input::LookedThrough);
             sleep(AGAIN).await;
         };
-        let looked_at = join_all(runs.into_iter().map(|run| self.look_at(run))).await;
-        self.inputs.send(Input::LookedThrough);
-        join_all(looked_at.into_iter().map(|looked_at| self.bring(looked_at))).await;
+        // Nothing goes over it: it is closed once nobody has a log to read.
+        let (reading, mut all_read) = mpsc::channel::<Infallible>(1);
+        let taking_up = runs.into_iter().map(|run| {
+            let reading = reading.clone();
+            async move {
+                let looked_at = self.look_at(run).await;
+                drop(reading);
+                self.bring(looked_at).await;
+            }
+        });
+        let taking_up: Vec<_> = taking_up.collect();
+        drop(reading);
+        let telling = async {
+            all_read.recv().await;
+            self.inputs.send(Input::LookedThrough);
+        };
+        join(join_all(taking_up), telling).await;
     }
 
     /// Takes a run up, if it is to be, however often that takes.
     async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>) {
+        let mut pause = AGAIN;
         loop {
             let Unanswered(run) = match looked_at {
                 Ok(None) => return,
@@ -84,7 +104,8 @@ impl Adoption {
                 },
                 Err(unanswered) => unanswered,
             };
-            sleep(AGAIN).await;
+            sleep(pause).await;
+            pause = (2 * pause).min(AGAIN_AT_MOST);
             looked_at = self.look_at(run).await;
         }
     }
@@ -121,12 +142,11 @@ impl Adoption {
 
     /// Takes a run up, or tells why it is not.
     async fn take_up(&self, Found { dir, history }: Found) -> Result<(), Unanswered> {
-        let _turn = self.at_a_time.acquire().await.ok();
         let run = dir.id();
         let taken = take_over(&self.store, dir.clone(), &history, &self.coordinator, Wish::Adopt).await;
         let error = match taken {
             Ok(opened) => {
-                self.inputs.send(Input::Opened(Box::new(Ok(opened)), None));
+                self.inputs.send(Input::Opened(Some(run.clone()), Box::new(Ok(opened)), None));
                 return Ok(());
             }
             Err(error) => error,
@@ -135,7 +155,14 @@ impl Adoption {
         status.detail = with_causes(&error);
         self.inputs.send(Input::Archived(Box::new(status)));
         // One that is over, or was stopped, by what is known only now is looked at again: by then its log says so.
-        if matches!(error, SubmitError::Office(_) | SubmitError::Over(..) | SubmitError::Stopped(_)) {
+        if matches!(
+            error,
+            SubmitError::Office(_)
+                | SubmitError::NotFetched(_)
+                | SubmitError::Log(LogError::Store(_))
+                | SubmitError::Over(..)
+                | SubmitError::Stopped(_)
+        ) {
             tracing::error!(%run, error = with_causes(&error), "it cannot be taken up; looking again");
             return Err(Unanswered(run.clone()));
         }

@@ -167,8 +167,7 @@ impl Driver {
                 reply.send(self.taking_up(*status)).ok();
             }
             Input::Submit(what, reply) => self.open(what, reply),
-            Input::Opened(opened, reply) => {
-                let run = opened.as_ref().as_ref().ok().map(|opened| opened.dir.id().clone());
+            Input::Opened(run, opened, reply) => {
                 self.opened(*opened, reply);
                 self.has_come(run);
             }

@@ -48,8 +48,13 @@ pub(crate) type WorkerLink = mpsc::Sender<v1::WorkerCommand>;
 pub(crate) enum Input {
     /// A client submits or resumes a run.
     Submit(v1::submit_request::What, Reply<Result<v1::SubmitResponse, SubmitError>>),
-    /// A run's office is taken, or could not be; answered to the client, if one asked.
-    Opened(Box<Result<Opened, SubmitError>>, Option<Reply<Result<v1::SubmitResponse, SubmitError>>>),
+    /// A run's office is taken, or could not be; answered to the client, if one asked. The run is named if it was in the
+    /// store before.
+    Opened(
+        Option<RunId>,
+        Box<Result<Opened, SubmitError>>,
+        Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
+    ),
     /// The log of every run in the store has been read, as far as the store answered.
     LookedThrough,
     /// A run that goes on was found in the store, and stands like this until it is taken up. Is it to be?
@@ -90,4 +95,19 @@ pub(crate) enum Input {
     Committed(RunId, u64, v1::CheckpointEvent),
     /// Stop all runs where they can be taken up again, then answer and end.
     Shutdown(Reply<()>),
+}
+
+impl Input {
+    /// Whether it is a client's question, and the client has gone: then nothing is to come of it.
+    pub(crate) fn is_forsaken(&self) -> bool {
+        match self {
+            Self::Submit(_, reply) => reply.is_closed(),
+            Self::List(reply) => reply.is_closed(),
+            Self::Get(_, reply) => reply.is_closed(),
+            Self::Cancel(_, reply) | Self::Stop(_, reply) => reply.is_closed(),
+            Self::Watch(_, reply) => reply.is_closed(),
+            Self::Logs(_, reply) => reply.is_closed(),
+            _ => false,
+        }
+    }
 }

@@ -41,7 +41,7 @@ mod token;
 mod wire;
 
 pub use opening::{SubmitError, new_run_id};
-pub use replicas::{ReplicaError, WentOn, submitted as settle_stores};
+pub use replicas::{NotFetched, ReplicaError, WentOn, submitted as settle_stores};
 pub use server::{Coordinator, ServeError, Settings, StartError};
 pub use token::{Token, TokenError};
 pub use whimbrel_core::Timing;

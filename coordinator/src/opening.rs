@@ -14,7 +14,7 @@ use whimbrel_store::{
 
 use crate::{
     facts,
-    replicas::{self, Replica, ReplicaError, WentOn},
+    replicas::{self, NotFetched, Replica, ReplicaError, WentOn},
 };
 
 /// A run whose office this coordinator holds.
@@ -56,6 +56,9 @@ pub enum SubmitError {
     /// It went on in another of its stores.
     #[error(transparent)]
     WentOn(#[from] WentOn),
+    /// What one of its other stores knows more could not be fetched.
+    #[error(transparent)]
+    NotFetched(#[from] NotFetched),
     /// The store's runs could not be listed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -101,6 +104,7 @@ impl From<SubmitError> for Status {
             | SubmitError::Probe(_)
             | SubmitError::Replica(_)
             | SubmitError::WentOn(_)
+            | SubmitError::NotFetched(_)
             | SubmitError::Store(_)
             | SubmitError::Create(_)
             | SubmitError::Log(_)
@@ -167,24 +171,34 @@ pub(crate) async fn take_over(
 ) -> Result<Opened, SubmitError> {
     let spec = stored_spec(dir.id(), history)?;
     let replicas = replicas::of_run(store, dir.id(), &spec);
-    let mut compared = replicas::compare(&dir, history, &replicas).await?;
+    let mut compared = match replicas::compare(&dir, history, &replicas).await {
+        Ok(compared) => compared,
+        // Or it went on here, after the log was read, and the replica follows already.
+        Err(_) => replicas::compare(&dir, &dir.history().await?, &replicas).await?,
+    };
     // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
     let mut office = dir.take_office(coordinator).await?;
-    compared.fetch(&mut office).await;
+    let fetched = compared.fetch(&mut office).await;
     let found = compared.said;
     for text in &found {
         tracing::warn!(run = %dir.id(), "{text}");
     }
+    fetched?;
     if let Some(outcome) = office.history().ended() {
         return Err(SubmitError::Over(dir.id().clone(), outcome_word(outcome).to_owned()));
     }
     let start = newest_but(office.history(), &BTreeSet::new());
-    if office.history().stopped().is_some() {
+    match wish {
+        // Said even of a run that was not stopped, as far as is known here: what a store that is out of reach knows of a stop
+        // or an end before this counts no more.
+        Wish::Resume => {
+            office.append(Record::Resumed { step: start.step() }).await?;
+        }
         // While its office was being taken, or by what a replica knows.
-        if wish == Wish::Adopt {
+        Wish::Adopt if office.history().stopped().is_some() => {
             return Err(SubmitError::Stopped(dir.id().clone()));
         }
-        office.append(Record::Resumed { step: start.step() }).await?;
+        Wish::Adopt => {}
     }
     let past = facts::past(office.history());
     Ok(Opened { start, past, dir, spec, office, replicas, found })

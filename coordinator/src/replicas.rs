@@ -3,7 +3,11 @@
 //! A run's stores are its spec's `store` and `replicas`. It is held in one of them, most often the first, and after that
 //! one was lost in another; the rest are its *replicas*, and `replication` keeps them in step.
 
-use std::{cmp::Reverse, mem::take, time::Duration};
+use std::{
+    cmp::Reverse,
+    mem::take,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use tokio::{sync::Semaphore, time::timeout};
@@ -11,14 +15,14 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
-    CheckpointInfo, History, Limits, LogError, Office, OpenError, ProbeError, Relation, RunDir, Store,
-    bring_back, has_news, relation, shell,
+    CheckpointInfo, CopyError, CopyProgress, History, LeftOut, Limits, LogError, Office, OpenError,
+    ProbeError, Relation, RunDir, Store, bring_back, has_news, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
 const LOOK: Duration = Duration::from_secs(20);
-/// A newer checkpoint that a replica has is fetched within this time, or gone on without.
-const FETCH: Duration = Duration::from_secs(600);
+/// Between two words on how far a fetch is.
+const SAID_EVERY: Duration = Duration::from_secs(15);
 /// Fetches at a time, of however many runs are taken up: each has up to half a GiB of packs in memory.
 static FETCHES: Semaphore = Semaphore::const_new(2);
 
@@ -77,6 +81,21 @@ pub struct WentOn {
     pub coordinator: String,
     /// ` without what was done here`, or nothing.
     without: &'static str,
+}
+
+/// A replica knows what the run's directory lost, and it could not be fetched. The run does not go on without it: once it
+/// did, nobody would ever go on from there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{from} has {what} of run {run}, which {to} lacks, and it could not be fetched; try again once both stores answer, \
+     or, for the run to go on without it, rename or delete {from}"
+)]
+pub struct NotFetched {
+    run: RunId,
+    from: String,
+    to: String,
+    what: String,
+    source: CopyError,
 }
 
 /// Opens the replicas of a new run and tries each. The spec names them by their canonical URIs from then on, so that it
@@ -190,8 +209,11 @@ fn newest(history: &History) -> Option<CheckpointInfo> {
 impl Compared {
     /// Copies what replicas know more than the run's directory to it, under the office just taken: the newest checkpoint,
     /// and whether the run was stopped or has ended. Then the run's directory was resumed as a copy, or lost the end of its
-    /// log. A replica from which it does not come is followed by the next one.
-    pub(crate) async fn fetch(&mut self, office: &mut Office) {
+    /// log. What one replica does not give, another may.
+    ///
+    /// However long it takes: each request has a deadline of its own.
+    pub(crate) async fn fetch(&mut self, office: &mut Office) -> Result<(), NotFetched> {
+        let mut failed = Vec::new();
         for (there, log) in take(&mut self.with_news) {
             if !has_news(&log, office.history()) {
                 continue;
@@ -200,23 +222,47 @@ impl Compared {
             let _turn = FETCHES.acquire().await.ok();
             let (from, to) = (there.uri(), office.run().uri().to_owned());
             tracing::info!(from, to, "fetching what a replica knows more");
-            let before = newest(office.history()).map(|newest| newest.origin);
-            let (limits, mut progress) = (Limits::default(), |_| {});
-            let bringing = bring_back(office, &there, &limits, &mut progress);
-            let why = match timeout(FETCH, bringing).await {
-                Ok(Ok(copied)) => copied.left_out.first().map(|left_out| with_causes(&left_out.why)),
-                Ok(Err(error)) => Some(with_causes(&error)),
-                Err(_) => Some(format!("it took longer than {} s", FETCH.as_secs())),
-            };
-            self.said.extend(match (newest(office.history()), why) {
-                (Some(now), _) if Some(now.origin) > before => {
-                    Some(format!("{from} had a newer checkpoint, of step {}; it is here now", now.step))
+            let (mut bytes, mut said) = (0, Instant::now());
+            let mut progress = |seen| {
+                let (CopyProgress::Moved { bytes: moved } | CopyProgress::Found { bytes: moved }) = seen
+                else {
+                    return;
+                };
+                bytes += moved;
+                if said.elapsed() >= SAID_EVERY {
+                    said = Instant::now();
+                    tracing::info!(from, bytes, "fetching what a replica knows more");
                 }
-                (_, Some(why)) => Some(format!(
-                    "{from} knows more than the run's directory, which could not be fetched ({why}); going on without it"
-                )),
-                (_, None) => None,
-            });
+            };
+            let copied = match bring_back(office, &there, &Limits::default(), &mut progress).await {
+                Ok(copied) => copied,
+                Err(error) => {
+                    tracing::warn!(from, to, error = with_causes(&error), "it could not be fetched");
+                    failed.push((there, log, error));
+                    continue;
+                }
+            };
+            for LeftOut { step, why, .. } in &copied.left_out {
+                let why = with_causes(why);
+                self.said
+                    .push(format!("{from} has a newer checkpoint, of step {step}, that is damaged: {why}"));
+            }
+            for step in &copied.committed {
+                self.said.push(format!("{from} had a newer checkpoint, of step {step}; it is here now"));
+            }
         }
+        for (there, log, source) in failed {
+            if has_news(&log, office.history()) {
+                let newest = newest(&log).filter(|newest| {
+                    let known = office.history().all_checkpoints();
+                    known.iter().all(|known| known.manifest != newest.manifest)
+                });
+                let what = newest.map(|newest| format!("a checkpoint of step {}", newest.step));
+                let what = what.unwrap_or_else(|| "the end".into());
+                let (run, from, to) = (there.id().clone(), there.uri().into(), office.run().uri().into());
+                return Err(NotFetched { run, from, to, what, source });
+            }
+        }
+        Ok(())
     }
 }

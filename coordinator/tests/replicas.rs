@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::Path};
 
 use tonic::{Code, Streaming, transport::Channel};
 use whimbrel_coordinator::{Coordinator, Settings};
@@ -11,7 +11,8 @@ use whimbrel_core::Timing;
 use whimbrel_proto::v1::{
     self, ReplicaStatus, RunEvent, RunStatus, run_event::Event, runs_client::RunsClient, submit_request::What,
 };
-use whimbrel_store::{Relation, Store, relation};
+use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
+use whimbrel_store::{Limits, Mode, Relation, Store, Which, commit, plan_copy, relation, save_slice};
 
 /// A coordinator over the folder `name`, and a client of it.
 async fn start(folder: &Path, name: &str) -> (Coordinator, RunsClient<Channel>) {
@@ -56,8 +57,13 @@ async fn status(runs: &mut RunsClient<Channel>, run: &str) -> RunStatus {
 
 /// Asks how a run stands until its replicas are as wanted.
 async fn until(runs: &mut RunsClient<Channel>, run: &str, wanted: impl Fn(&[ReplicaStatus]) -> bool) {
+    until_it_stands(runs, run, |status| wanted(&status.replicas)).await;
+}
+
+/// Asks how a run stands until that is as wanted.
+async fn until_it_stands(runs: &mut RunsClient<Channel>, run: &str, wanted: impl Fn(&RunStatus) -> bool) {
     let asking = async {
-        while !wanted(&status(runs, run).await.replicas) {
+        while !wanted(&status(runs, run).await) {
             tokio::task::yield_now().await;
         }
     };
@@ -84,6 +90,17 @@ async fn to_the_end(mut events: Streaming<RunEvent>) -> (v1::EndedEvent, Vec<Str
 
 fn in_step(replicas: &[ReplicaStatus]) -> bool {
     !replicas.is_empty() && replicas.iter().all(|replica| replica.in_step)
+}
+
+/// Puts a folder out of reach, and gives what puts it back.
+fn out_of_reach(folder: &Path, name: &str) -> impl FnOnce() + use<> {
+    let (path, away) = (folder.join(name), folder.join(format!("{name}-away")));
+    fs::rename(&path, &away).unwrap();
+    fs::write(&path, "no folder").unwrap();
+    move || {
+        fs::remove_file(&path).unwrap();
+        fs::rename(&away, &path).unwrap();
+    }
 }
 
 #[tokio::test]
@@ -170,21 +187,18 @@ async fn a_run_that_went_on_in_a_replica_is_not_taken_up_where_it_was_before() {
     until(&mut runs, &run, in_step).await;
     first.stop().await;
     // The store is out of reach while the run goes on in the replica.
-    let (store, away) = (folder.path().join("runs"), folder.path().join("away"));
-    fs::rename(&store, &away).unwrap();
-    fs::write(&store, "no folder").unwrap();
+    let again = out_of_reach(folder.path(), "runs");
     let (second, mut at_second) = start(folder.path(), "west").await;
     submit(&mut at_second, What::Resume(run.clone())).await;
     second.stop().await;
-    fs::remove_file(&store).unwrap();
-    fs::rename(&away, &store).unwrap();
+    again();
 
     let (first, mut runs) = start(folder.path(), "runs").await;
     // What is wanted of the run waits until it is known how it stands.
     let stop = runs.stop(v1::StopRequest { run: run.clone() }).await.unwrap_err();
     assert_eq!(stop.code(), Code::FailedPrecondition, "{stop}");
     let listed = runs.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
-    let west = self::store(folder.path(), "west").run(&run.parse().unwrap()).uri().to_owned();
+    let west = store(folder.path(), "west").run(&run.parse().unwrap()).uri().to_owned();
     assert_eq!(listed[0].phase(), v1::Phase::Stopped);
     assert!(listed[0].detail.contains(&format!("went on at {west}")), "{}", listed[0].detail);
     let words = refused(&mut runs, What::Resume(run.clone())).await;
@@ -200,9 +214,7 @@ async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
     until(&mut runs, &run, in_step).await;
     coordinator.stop().await;
 
-    let (west, away) = (folder.path().join("west"), folder.path().join("away"));
-    fs::rename(&west, &away).unwrap();
-    fs::write(&west, "no folder").unwrap();
+    let again = out_of_reach(folder.path(), "west");
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     until(&mut runs, &run, |replicas| replicas.iter().any(|replica| !replica.trouble.is_empty())).await;
     let mut events = watch(&mut runs, &run).await;
@@ -212,8 +224,78 @@ async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
         }
     };
     assert!(warning.contains("does not come into step") && warning.contains("west"), "{warning}");
-    fs::remove_file(&west).unwrap();
-    fs::rename(&away, &west).unwrap();
+    again();
     until(&mut runs, &run, in_step).await;
     coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_does_not_go_on_without_a_newer_checkpoint_that_a_replica_has_and_does_not_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let What::Spec(text) = spec(folder.path(), &["west"]) else { panic!("a spec") };
+    let name = "t-1".to_owned();
+    let [here, west] = ["runs", "west"].map(|at| store(folder.path(), at).run(&name.parse().unwrap()));
+    here.create(&text, Mode::Service).await.unwrap();
+    let mut office = here.take_office("a test").await.unwrap();
+    let layout = Layout::new(vec![TensorSpec::f32("w", [16])]).unwrap();
+    let packs = save_slice(&here, &layout, 0..64, vec![7; 64].into(), &Limits::default()).await.unwrap();
+    let manifest =
+        Manifest { format: FORMAT, run: name.clone(), step: 2, generation: 1, samples: 8, layout, packs };
+    commit(&mut office, &manifest, None).await.unwrap();
+    let plan = plan_copy(&here, &west, Which::All).await.unwrap();
+    plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
+    drop(office);
+    // The run's directory loses it, and the replica's packs cannot be read.
+    let mut log: Vec<_> = fs::read_dir(folder.path().join("runs/t-1/log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    log.sort();
+    fs::remove_file(log.pop().unwrap()).unwrap();
+    for lost in ["manifests", "packs"] {
+        fs::remove_dir_all(folder.path().join("runs/t-1").join(lost)).unwrap();
+    }
+    let (packs, away) = (folder.path().join("west/t-1/packs"), folder.path().join("packs-away"));
+    fs::rename(&packs, &away).unwrap();
+    symlink(&packs, &packs).unwrap();
+
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    let has = format!("{} has a checkpoint of step 2 of run t-1", west.uri());
+    until_it_stands(&mut runs, &name, |status| status.detail.contains(&has)).await;
+    assert_eq!(status(&mut runs, &name).await.phase(), v1::Phase::Stopped);
+    let words = refused(&mut runs, What::Resume(name.clone())).await;
+    assert!(words.contains(&has) && words.contains(&format!("delete {}", west.uri())), "{words}");
+    // It is taken up by itself once there is all that it needs.
+    fs::remove_file(&packs).unwrap();
+    fs::rename(&away, &packs).unwrap();
+    until_it_stands(&mut runs, &name, |status| {
+        status.phase() == v1::Phase::Waiting && status.checkpoint == Some(2)
+    })
+    .await;
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_lost_store_knew_of_a_stop_does_not_stop_the_run_that_was_resumed_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, mut runs) = start(folder.path(), "runs").await;
+    let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
+    until(&mut runs, &run, in_step).await;
+    // The replica never hears that it was stopped, and the store is lost for a while.
+    let west_again = out_of_reach(folder.path(), "west");
+    runs.stop(v1::StopRequest { run: run.clone() }).await.unwrap();
+    until_it_stands(&mut runs, &run, |status| status.phase() == v1::Phase::Stopped).await;
+    first.stop().await;
+    west_again();
+    let runs_again = out_of_reach(folder.path(), "runs");
+    let (second, mut at_second) = start(folder.path(), "west").await;
+    submit(&mut at_second, What::Resume(run.clone())).await;
+    second.stop().await;
+
+    runs_again();
+    let (second, mut at_second) = start(folder.path(), "west").await;
+    until_it_stands(&mut at_second, &run, |status| status.phase() == v1::Phase::Waiting && status.epoch == 3)
+        .await;
+    until(&mut at_second, &run, in_step).await;
+    second.stop().await;
 }

@@ -67,6 +67,7 @@ enum Event<'a> {
         bytes: u64,
         seconds: f64,
         left_out: Vec<LeftOut>,
+        source_went_on: bool,
     },
 }
 
@@ -222,6 +223,7 @@ fn report(destination: &RunDir, copied: &Copied, next: Next, time: Duration, jso
             bytes: copied.moved.bytes,
             seconds: time.as_secs_f64(),
             left_out: copied.left_out.iter().map(left_out).collect(),
+            source_went_on: copied.source_went_on,
         });
         return;
     }
@@ -236,6 +238,9 @@ fn report(destination: &RunDir, copied: &Copied, next: Next, time: Duration, jso
     }
     for left_out in &copied.left_out {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
+    }
+    if copied.source_went_on {
+        out.line("the run has saved more since the copy was planned: the same command copies that, too");
     }
     if !next.usable {
         return;

@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Coming {
     /// The store is being looked through: which runs there are is not known yet.
     looking: bool,
-    /// Runs that are being taken up.
+    /// Runs that are being taken up, or resumed.
     runs: BTreeSet<RunId>,
     /// Questions that have no answer yet.
     waiting: Vec<Input>,
@@ -63,10 +63,13 @@ impl Driver {
         }
     }
 
-    /// Takes the questions that waited; those that still have no answer wait on.
+    /// Takes the questions that waited; those that still have no answer wait on, and those whose client has gone are
+    /// dropped.
     pub(super) fn answer_those_that_waited(&mut self) {
         for input in take(&mut self.coming.waiting) {
-            self.take(input);
+            if !input.is_forsaken() {
+                self.take(input);
+            }
         }
     }
 
@@ -104,21 +107,32 @@ impl Driver {
             reply.send(Err(SubmitError::ShuttingDown)).ok();
             return;
         }
-        if let What::Resume(run) = &what
-            && let Ok(id) = border::run_id(run)
-            && self.core.view(&id).is_some_and(|view| !has_ended(view.phase))
-        {
-            reply.send(Err(SubmitError::UnderWay(id))).ok();
-            return;
+        let resumed = match &what {
+            What::Resume(run) => border::run_id(run).ok(),
+            What::Spec(_) => None,
+        };
+        if let Some(id) = &resumed {
+            if self.core.view(id).is_some_and(|view| !has_ended(view.phase)) {
+                reply.send(Err(SubmitError::UnderWay(id.clone()))).ok();
+                return;
+            }
+            // Whoever resumes it once more meanwhile waits for what becomes of this.
+            self.coming.runs.insert(id.clone());
         }
         let (store, submitter) = (self.store.clone(), self.submitter);
         let (name, inputs) = (self.name.clone(), self.inputs.clone());
+        let shutting_down = self.shutting_down.clone();
         self.tasks.spawn(async move {
             let opened = match what {
+                // A run that is made is begun, or it would be there and nobody told of it.
                 What::Spec(text) => opening::submit(&store, &text, submitter, &name).await,
-                What::Resume(run) => opening::resume(&store, &run, &name).await,
+                What::Resume(run) => {
+                    let resumed =
+                        shutting_down.run_until_cancelled(opening::resume(&store, &run, &name)).await;
+                    resumed.unwrap_or(Err(SubmitError::ShuttingDown))
+                }
             };
-            inputs.send(Input::Opened(Box::new(opened), Some(reply)));
+            inputs.send(Input::Opened(resumed, Box::new(opened), Some(reply)));
         });
     }
 
