@@ -8,6 +8,10 @@
 //! A copy to a folder has ended when it is on the disk: Whimbrel sees to that by itself, for rclone `sync` does, in the
 //! time measured.
 //!
+//! Before each copy the free memory is filled with pages of files, as it is on a machine that has been at work for a while.
+//! A virtual machine may give free memory back to its host and get it anew when it is first written, which can take ten
+//! times as long as the writing: whoever happened to write such pages would be measured by that.
+//!
 //! The servers are Ceph's radosgw and azurite, on this machine and sharing its processors: ratios count, not figures.
 //! rclone is Debian's, with `--transfers 8`.
 
@@ -20,7 +24,8 @@
 )]
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -35,6 +40,8 @@ use whimbrel_testbed::{Azurite, Radosgw, Server, server::BUCKET};
 
 const RUN: &str = "bench-copy";
 const PROGRAMS: [&str; 2] = ["whimbrel", "rclone"];
+/// Bytes of memory that are left free.
+const SPARED: u64 = 256 << 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -66,15 +73,16 @@ fn main() {
 fn compare(route: &str, mebibytes: usize, rounds: usize, places: impl Fn(&Path) -> (Place, Place)) {
     let bench = Bench { s3: Radosgw::start().unwrap(), azure: Azurite::start().unwrap() };
     let folder = tempfile::tempdir().unwrap();
+    let memory = tempfile::tempdir().unwrap();
     let (from, to) = places(folder.path());
     bench.make(&from, mebibytes);
     let mut best: [Option<Taken>; 2] = [None; 2];
     for round in 0..rounds {
-        // Whoever is second finds memory that the kernel has used before, which is faster.
         for turn in 0..2 {
             let program = (round + turn) % 2;
             let to = to.of_its_own(PROGRAMS[program], round);
             let command = if program == 0 { bench.whimbrel(&from, &to) } else { bench.rclone(&from, &to) };
+            fill(memory.path());
             let taken = timed(command, &to);
             if best[program].is_none_or(|best| taken.seconds < best.seconds) {
                 best[program] = Some(taken);
@@ -214,6 +222,17 @@ struct Taken {
     seconds: f64,
     cpu: f64,
     peak_mib: f64,
+}
+
+/// Fills the free memory with pages of a new file in that folder, for as long as the file is there.
+fn fill(folder: &Path) {
+    let known = fs::read_to_string("/proc/meminfo").unwrap();
+    let free = known.lines().find_map(|line| line.strip_prefix("MemFree:")).unwrap();
+    let free: u64 = free.trim().trim_end_matches(" kB").parse().unwrap();
+    let path = folder.join(fs::read_dir(folder).unwrap().count().to_string());
+    // One hole, which takes no room on the disk and as much in memory as any file.
+    File::create(&path).unwrap().set_len((free << 10).saturating_sub(SPARED)).unwrap();
+    io::copy(&mut File::open(&path).unwrap(), &mut io::sink()).unwrap();
 }
 
 /// Runs a program until what it wrote is safe there, and looks at what it used.
