@@ -16,7 +16,7 @@ use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
     CheckpointInfo, CopyError, CopyProgress, History, LeftOut, Limits, LogError, Office, OpenError,
-    ProbeError, Relation, RunDir, Store, bring_back, has_news, relation, shell,
+    ProbeError, Relation, RunDir, Store, bring_back, has_news, newer, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
@@ -253,10 +253,7 @@ impl Compared {
         }
         for (there, log, source) in failed {
             if has_news(&log, office.history()) {
-                let newest = newest(&log).filter(|newest| {
-                    let known = office.history().all_checkpoints();
-                    known.iter().all(|known| known.manifest != newest.manifest)
-                });
+                let newest = newer(&log, office.history()).pop();
                 let what = newest.map(|newest| format!("a checkpoint of step {}", newest.step));
                 let what = what.unwrap_or_else(|| "the end".into());
                 let (run, from, to) = (there.id().clone(), there.uri().into(), office.run().uri().into());

@@ -72,7 +72,7 @@ pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
 pub use collect::{CollectError, Collected, collect, collectable};
 pub use copy::{
     Amount, Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, Which, bring_back, has_news,
-    plan_copy,
+    newer, plan_copy,
 };
 pub use cost::{Price, PriceError, Prices, egress_price};
 pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};

@@ -28,7 +28,7 @@ pub fn has_news(copy: &History, here: &History) -> bool {
 
 /// The checkpoints of a copy that are newer than the newest here, newest last, but for those that were found to be damaged
 /// here.
-pub(crate) fn newer(copy: &History, here: &History) -> Vec<CheckpointInfo> {
+pub fn newer(copy: &History, here: &History) -> Vec<CheckpointInfo> {
     let known = here.all_checkpoints();
     let newest = known.iter().rfind(|checkpoint| checkpoint.quarantined.is_none());
     let newest = newest.map(|checkpoint| checkpoint.origin);

@@ -20,8 +20,7 @@ mod transfer;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 
-pub(crate) use bring_back::newer;
-pub use bring_back::{bring_back, has_news};
+pub use bring_back::{bring_back, has_news, newer};
 pub use plan::{CopyPlan, Planned, plan_copy};
 pub(crate) use plan::{Usable, check_names, log_of, plan};
 
