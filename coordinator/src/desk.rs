@@ -19,7 +19,7 @@ use crate::{input::WorkerLink, recorder::Task, scribe::Scribe, standing::Standin
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
 
-/// Warnings kept for the first watcher.
+/// Events kept for the first watcher.
 const UNTOLD: usize = 64;
 
 /// So many generations back, slices are still of use.
@@ -58,8 +58,8 @@ pub(crate) struct Desk {
     standings: Vec<watch::Receiver<Standing>>,
     /// The end is written, and the replicas are waited for.
     pub(crate) parting: bool,
-    /// Warnings from before anybody watched, for the first who does; `None` from then on.
-    untold: Option<Vec<v1::WarningEvent>>,
+    /// Exits and warnings from before anybody watched, for the first who does; `None` from then on.
+    untold: Option<Vec<v1::RunEvent>>,
 }
 
 /// The slices of a checkpoint that have come.
@@ -105,7 +105,9 @@ impl Desk {
 
     /// Takes note of the replicas, and of what the opening of the run found that is to be said aloud.
     pub(crate) fn with_replicas(self, standings: Vec<watch::Receiver<Standing>>, found: Vec<String>) -> Self {
-        let warning = |text| v1::WarningEvent { text, tail: Vec::new() };
+        let warning = |text| v1::RunEvent {
+            event: Some(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() })),
+        };
         Self { standings, untold: Some(found.into_iter().map(warning).collect()), ..self }
     }
 
@@ -116,27 +118,25 @@ impl Desk {
 
     /// Tells watchers.
     pub(crate) fn tell(&mut self, event: v1::run_event::Event) {
-        if let (Some(untold), v1::run_event::Event::Warning(warning)) = (&mut self.untold, &event)
-            && untold.len() < UNTOLD
-        {
-            untold.push(warning.clone());
+        use v1::run_event::Event::{Exit, Warning};
+        let lasting = matches!(event, Exit(_) | Warning(_));
+        let event = v1::RunEvent { event: Some(event) };
+        if let Some(untold) = self.untold.as_mut().filter(|untold| lasting && untold.len() < UNTOLD) {
+            untold.push(event.clone());
         }
         if let Some(events) = &self.events {
             // Nobody may be watching.
-            events.send(v1::RunEvent { event: Some(event) }).ok();
+            events.send(event).ok();
         }
     }
 
-    /// What happens from now on; at once at its end if the run has ended here.
-    pub(crate) fn watch(&mut self) -> broadcast::Receiver<v1::RunEvent> {
+    /// What went wrong before anybody watched, and what happens from now on: nothing if the run has ended here.
+    pub(crate) fn watch(&mut self) -> (Vec<v1::RunEvent>, broadcast::Receiver<v1::RunEvent>) {
         let events = match &self.events {
             Some(events) => events.subscribe(),
-            None => return broadcast::channel(1).1,
+            None => broadcast::channel(1).1,
         };
-        for warning in self.untold.take().into_iter().flatten() {
-            self.tell(v1::run_event::Event::Warning(warning));
-        }
-        events
+        (self.untold.take().unwrap_or_default(), events)
     }
 
     /// Lets go of the run: watchers' streams end, and the recorder once it has done what it was told.

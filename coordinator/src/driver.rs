@@ -9,6 +9,7 @@ mod hearing;
 
 use std::{
     collections::BTreeMap,
+    iter,
     time::{Duration, Instant},
 };
 
@@ -184,9 +185,7 @@ impl Driver {
                 reply.send(request).ok();
             }
             Input::Watch(run, reply) => {
-                // Of a run that nobody here works on there is nothing to come.
-                let events = self.desks.get_mut(&run).map_or_else(|| broadcast::channel(1).1, Desk::watch);
-                reply.send(self.status(&run).map(|status| (status, events))).ok();
+                reply.send(self.watch(&run)).ok();
             }
             Input::Logs(run, reply) => {
                 let printed = self.desks.get_mut(&run).map(|desk| desk.scribe.printed());
@@ -295,6 +294,15 @@ impl Driver {
             (Some(desk), Some(view)) => Some(wire::status(desk, view, |node| node_name(&self.nodes, node))),
             _ => self.archive.get(run).cloned(),
         }
+    }
+
+    /// How a run stands and what went wrong before anybody watched, and the events that come: none if nobody here works
+    /// on it.
+    fn watch(&mut self, run: &RunId) -> Option<(Vec<v1::RunEvent>, broadcast::Receiver<v1::RunEvent>)> {
+        let status = v1::RunEvent { event: Some(v1::run_event::Event::Status(self.status(run)?)) };
+        let desk = self.desks.get_mut(run);
+        let (untold, events) = desk.map_or_else(|| (Vec::new(), broadcast::channel(1).1), Desk::watch);
+        Some((iter::once(status).chain(untold).collect(), events))
     }
 
     fn statuses(&self) -> Vec<v1::RunStatus> {

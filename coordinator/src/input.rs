@@ -69,8 +69,8 @@ pub(crate) enum Input {
     Cancel(RunId, Reply<Result<(), Status>>),
     /// A client stops a run.
     Stop(RunId, Reply<Result<(), Status>>),
-    /// A client watches a run.
-    Watch(RunId, Reply<Option<(v1::RunStatus, broadcast::Receiver<v1::RunEvent>)>>),
+    /// A client watches a run: how it stands, and what comes.
+    Watch(RunId, Reply<Option<(Vec<v1::RunEvent>, broadcast::Receiver<v1::RunEvent>)>>),
     /// A client reads what a run's workers print.
     Logs(RunId, Reply<Option<Printed>>),
     /// An agent joins its node.

@@ -87,9 +87,8 @@ impl v1::runs_server::Runs for Services {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let run = request.into_inner().run;
         let id = run_id(&run)?;
-        let (status, events) =
+        let (first, events) =
             self.inputs.ask(|reply| Input::Watch(id, reply)).await?.ok_or_else(|| unknown(&run))?;
-        let first = v1::RunEvent { event: Some(v1::run_event::Event::Status(status)) };
         let events = BroadcastStream::new(events).map(|event| {
             event.map_err(|BroadcastStreamRecvError::Lagged(missed)| {
                 Status::resource_exhausted(format!(
@@ -97,7 +96,7 @@ impl v1::runs_server::Runs for Services {
                 ))
             })
         });
-        Ok(Response::new(stream::iter([Ok(first)]).chain(events).boxed()))
+        Ok(Response::new(stream::iter(first.into_iter().map(Ok)).chain(events).boxed()))
     }
 
     type LogsStream = Answer<v1::LogLine>;

@@ -168,3 +168,59 @@ async fn a_worker_that_nobody_started_is_turned_away() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     coordinator.stop().await;
 }
+
+#[tokio::test]
+async fn who_watches_first_is_told_of_workers_that_had_come_and_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (coordinator, channel) = start(folder.path(), None).await;
+    let mut runs = RunsClient::new(channel.clone());
+    let run = runs.submit(spec(SPEC)).await.unwrap().into_inner().run;
+
+    // A node whose first worker ends at once. That the next is asked for says that this was heard of.
+    let (node, messages) = tokio::sync::mpsc::channel(8);
+    let says = |message| node.send(v1::AgentMessage { message: Some(message) });
+    let join = v1::Join { name: "n".into(), slots: 1, ..v1::Join::default() };
+    says(v1::agent_message::Message::Join(join)).await.unwrap();
+    let mut agents = AgentsClient::new(channel);
+    let mut commands = agents.attend(ReceiverStream::new(messages)).await.unwrap().into_inner();
+    let mut started = Vec::new();
+    while started.len() < 2 {
+        match commands.message().await.unwrap().unwrap().command.unwrap() {
+            v1::agent_command::Command::Prepare(_) => {
+                let prepared = v1::Prepared { run: run.clone(), seconds: 0.0 };
+                says(v1::agent_message::Message::Prepared(prepared)).await.unwrap();
+            }
+            v1::agent_command::Command::Start(v1::StartWorker { worker, .. }) => {
+                started.push(worker);
+                if started.len() == 1 {
+                    let pid = v1::WorkerStarted { run: run.clone(), worker, pid: 77 };
+                    says(v1::agent_message::Message::WorkerStarted(pid)).await.unwrap();
+                    let how = Some(v1::worker_exited::How::Code(1));
+                    let tail = vec!["out of luck".into()];
+                    let exited = v1::WorkerExited { run: run.clone(), worker, how, tail };
+                    says(v1::agent_message::Message::WorkerExited(exited)).await.unwrap();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    let watch = v1::WatchRequest { run };
+    let mut events = runs.watch(watch.clone()).await.unwrap().into_inner();
+    let status = events.message().await.unwrap().unwrap().event;
+    assert!(matches!(status, Some(v1::run_event::Event::Status(_))), "{status:?}");
+    let exit = events.message().await.unwrap().unwrap().event;
+    let Some(v1::run_event::Event::Exit(exit)) = exit else { panic!("not told of: {exit:?}") };
+    assert_eq!((exit.worker, exit.pid, exit.tail), (started[0], 77, vec!["out of luck".into()]));
+
+    // It is told once.
+    let mut events = runs.watch(watch).await.unwrap().into_inner();
+    drop((node, commands));
+    coordinator.stop().await;
+    while let Ok(Some(event)) = events.message().await {
+        assert!(
+            !matches!(&event.event, Some(v1::run_event::Event::Exit(exit)) if exit.pid == 77),
+            "{event:?}"
+        );
+    }
+}

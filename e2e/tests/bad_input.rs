@@ -95,7 +95,11 @@ fn a_trainer_that_exits_every_time_fails_the_run_after_three_tries() {
         last.contains("3 times") && last.contains("exit code 1") && last.contains("out of luck"),
         "{last}"
     );
-    assert_eq!(outcome.count("worker"), 3);
+    assert_eq!(
+        (outcome.count("worker"), outcome.count("exit")),
+        (3, 3),
+        "those included that nobody watched"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Serialize;
-use whimbrel_proto::v1::{self, EndedEvent, Phase, RunStatus, run_event::Event};
+use whimbrel_proto::v1::{self, EndedEvent, Phase, RunStatus, WorkerExitedEvent, run_event::Event};
 
 use super::{Screen, words};
 use crate::print::Printer;
@@ -168,14 +168,14 @@ impl<W: Write + Send> Screen for Json<W> {
                 let (bytes, seconds) = (event.bytes, event.seconds);
                 Line::Replicated(Replicated { replica: replica.into(), bytes, seconds })
             }
-            Event::Exit(event) => Line::Exit {
-                rank: event.rank,
-                pid: event.pid,
-                worker: name(event.worker),
-                node: &event.node,
-                reason: &event.reason,
-                tail: &event.tail,
-            },
+            Event::Exit(event) => {
+                let WorkerExitedEvent { rank, pid, worker, node, reason, tail } = event;
+                // It may have come and gone before anybody watched.
+                if *pid != 0 {
+                    self.worker(*rank, *pid, *worker, node);
+                }
+                Line::Exit { rank: *rank, pid: *pid, worker: name(*worker), node, reason, tail }
+            }
             Event::Warning(event) => Line::Warning { text: &event.text, tail: &event.tail },
             Event::Phase(event) => Line::Phase { phase: words::phase(event.phase()), detail: &event.detail },
             Event::Status(_) | Event::Ended(_) => return,
@@ -302,6 +302,23 @@ mod tests {
             played(&failed).pop().unwrap(),
             r#"{"event":"failed","run":"r-k3x9qa","step":3,"reason":"no","tail":["a \"b\""],"checkpoint":null}"#
         );
+    }
+
+    #[test]
+    fn a_worker_is_told_of_before_its_exit_even_if_nobody_saw_it_start() {
+        let mut out = Vec::new();
+        let mut screen = Json::new(Printer::new(&mut out));
+        let exit = |worker, pid| WorkerExitedEvent { worker, pid, node: "n1".into(), ..Default::default() };
+        screen.event(&Event::Exit(exit(1, 100)));
+        screen.event(&Event::Exit(exit(2, 0)));
+        drop(screen);
+        let text = String::from_utf8(out).unwrap();
+        let expected = [
+            r#"{"event":"worker","rank":0,"pid":100,"worker":"w1","node":"n1"}"#,
+            r#"{"event":"exit","rank":0,"pid":100,"worker":"w1","node":"n1","reason":"","tail":[]}"#,
+            r#"{"event":"exit","rank":0,"pid":0,"worker":"w2","node":"n1","reason":"","tail":[]}"#,
+        ];
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected, "the last could not be started at all");
     }
 
     #[test]
