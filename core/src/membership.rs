@@ -178,6 +178,11 @@ impl Run {
         live.fruitful = true;
         live.completed.insert(id, state);
         live.progress = now;
+        if live.is_complete() {
+            // Members hear of what is asked for while they evaluate the last step only when that is over, and then take
+            // it for the checkpoint that they have staged.
+            live.checkpoint_asked = false;
+        }
         self.loss = loss.or(self.loss);
         self.val_loss = val_loss.or(self.val_loss);
         self.high = self.facts.steps;

@@ -304,8 +304,8 @@ impl Run {
         let under_way = self.saves.under_way();
         let committed = self.saves.committed;
         let Some(live) = &mut self.live else { return };
-        // Between the first and the last member's completion the members no longer agree on boundaries.
-        let may = if live.completed.is_empty() {
+        // From the last step until all members have completed it there is no boundary left on which they agree.
+        let may = if live.completed.is_empty() && self.high < self.facts.steps {
             !live.halt_asked
         } else {
             live.is_complete() && committed != Some(self.facts.steps)

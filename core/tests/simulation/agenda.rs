@@ -42,6 +42,8 @@ pub(crate) enum Happening {
     Exits { pid: Pid, code: i32 },
     /// A slice of a checkpoint is uploaded, or is not.
     Uploaded { pid: Pid, generation: u64, step: u64 },
+    /// The evaluation after a member's last step is over.
+    Evaluated { pid: Pid, generation: u64 },
     /// All members of a generation have the state, unless something is in the way.
     Synced { mesh: MeshKey },
     /// The all-reduce of a step ends, unless something is in the way.

@@ -45,6 +45,7 @@ impl World {
             Fault::WorkerGoesQuiet => pid.map(|pid| self.quieten(pid)),
             Fault::PeerLinkBreaks => {
                 let mesh = pid.and_then(|pid| self.processes.get(&pid)?.mesh());
+                let mesh = mesh.filter(|mesh| self.members_of(mesh).len() > 1);
                 mesh.map(|mesh| self.break_mesh(&mesh, None))
             }
             Fault::NodeLost => machine.map(|machine| self.machine_goes(machine)),

@@ -148,7 +148,9 @@ impl World {
             self.at_boundary(pid, flags);
         }
         let goes_on = |pid: &Pid| {
-            self.processes.get(pid).is_some_and(|process| process.generation.is_some() && !process.completed)
+            self.processes
+                .get(pid)
+                .is_some_and(|process| process.generation.is_some() && !process.is_through())
         };
         if pids.iter().all(goes_on) {
             self.plan_step(key);
@@ -203,7 +205,7 @@ impl World {
             if process.completed || dies || process.health != Health::Well {
                 continue;
             }
-            if some_get_it && self.rng.bool() {
+            if some_get_it && !process.evaluating && self.rng.bool() {
                 self.tally.count("applied in a broken step");
                 self.apply(pid);
                 self.at_boundary(pid, flags);
@@ -268,7 +270,7 @@ impl World {
         }
     }
 
-    fn members_of(&self, key: &MeshKey) -> Vec<Pid> {
+    pub(crate) fn members_of(&self, key: &MeshKey) -> Vec<Pid> {
         let in_it = |process: &crate::worker::Process| process.mesh().as_ref() == Some(key);
         self.processes.iter().filter(|(_, process)| in_it(process)).map(|(&pid, _)| pid).collect()
     }

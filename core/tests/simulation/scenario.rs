@@ -26,6 +26,8 @@ pub(crate) struct Scenario {
     pub(crate) step: Range<Duration>,
     /// How long an upload takes.
     pub(crate) upload: Range<Duration>,
+    /// How long the evaluation after the last step takes.
+    pub(crate) evaluation: Range<Duration>,
     /// With a halt agreed for the last boundary, members halt there rather than say that they are done.
     pub(crate) halts_at_the_end: bool,
 }
@@ -138,6 +140,7 @@ impl Scenario {
             delay: millis(rng, 1..60),
             step: Duration::from_millis(30)..millis(rng, 40..600),
             upload: Duration::from_millis(10)..millis(rng, 20..3000),
+            evaluation: Duration::from_millis(1)..millis(rng, 2..3000),
             halts_at_the_end: rng.bool(),
         }
     }

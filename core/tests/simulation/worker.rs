@@ -39,6 +39,8 @@ pub(crate) struct Process {
     pub(crate) state: Option<State>,
     /// The generation it is in.
     pub(crate) generation: Option<u64>,
+    /// Every step is applied, and the evaluation after the last one goes on.
+    pub(crate) evaluating: bool,
     /// Every step is applied, and it stays in its generation.
     pub(crate) completed: bool,
     pub(crate) asked: Flags,
@@ -80,6 +82,11 @@ impl Process {
         Flags { checkpoint: self.asked.checkpoint || self.postponed, busy: self.uploads > 0, ..self.asked }
     }
 
+    /// Every step is applied.
+    pub(crate) fn is_through(&self) -> bool {
+        self.evaluating || self.completed
+    }
+
     pub(crate) fn mesh(&self) -> Option<MeshKey> {
         self.generation.map(|generation| (self.term, self.run.clone(), generation))
     }
@@ -107,6 +114,7 @@ impl World {
             quiet_until: Duration::ZERO,
             state: None,
             generation: None,
+            evaluating: false,
             completed: false,
             asked: Flags::default(),
             uploads: 0,
@@ -182,7 +190,7 @@ impl World {
             ToWorker::Form { generation } => {
                 let idle = process.generation.is_none();
                 process.generation = Some(generation);
-                process.completed = false;
+                (process.evaluating, process.completed) = (false, false);
                 process.asked = Flags::default();
                 process.postponed = false;
                 let worker = process.worker;
@@ -247,6 +255,22 @@ impl World {
             self.tally.count("halted as agreed");
             self.halt(pid, Cause::Agreed);
         } else if last {
+            self.evaluate(pid);
+        }
+    }
+
+    /// The evaluation after the last step; what is asked for meanwhile is not seen.
+    fn evaluate(&mut self, pid: Pid) {
+        let time = self.between(self.scenario.evaluation.clone());
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(generation) = process.generation else { return };
+        process.evaluating = true;
+        self.plan_in(time, Happening::Evaluated { pid, generation });
+    }
+
+    pub(crate) fn evaluated(&mut self, pid: Pid, generation: u64) {
+        let here = |process: &Process| process.evaluating && process.generation == Some(generation);
+        if self.is_well(pid) && self.processes.get(&pid).is_some_and(here) {
             self.complete(pid);
         }
     }
@@ -254,7 +278,7 @@ impl World {
     pub(crate) fn halt(&mut self, pid: Pid, cause: Cause) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let Some(generation) = process.generation.take() else { return };
-        process.completed = false;
+        (process.evaluating, process.completed) = (false, false);
         let (worker, step) = (process.worker, process.state.map(|state| state.step));
         self.say(pid, RunEvent::Halted { worker, generation, step, cause });
     }
@@ -262,7 +286,7 @@ impl World {
     pub(crate) fn complete(&mut self, pid: Pid) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
-        process.completed = true;
+        (process.evaluating, process.completed) = (false, true);
         let (worker, state) = (process.worker, state.digest());
         self.say(
             pid,

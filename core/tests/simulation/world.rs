@@ -170,6 +170,7 @@ impl World {
             Happening::StreamSeenBroken { pid } => self.stream_seen_broken(pid),
             Happening::Exits { pid, code } => self.exits(pid, code),
             Happening::Uploaded { pid, generation, step } => self.uploaded(pid, generation, step),
+            Happening::Evaluated { pid, generation } => self.evaluated(pid, generation),
             Happening::Synced { mesh } => self.synced(&mesh),
             Happening::Reduced { mesh, progress } => self.reduced(&mesh, progress),
             Happening::PeersTimeOut { mesh, progress } => self.peers_time_out(&mesh, progress),
