@@ -63,8 +63,8 @@ pub enum StoreError {
     /// The operating system has no random numbers to give.
     #[error("cannot draw the random name of a write")]
     Random(#[source] getrandom::Error),
-    /// The runtime is shutting down under the request.
-    #[error("the work on {object} was cut off: the program is shutting down")]
+    /// The runtime is shutting down under the request, or the work has panicked, which is a defect.
+    #[error("the work on {object} was cut off")]
     CutOff {
         /// The object's URI.
         object: String,

@@ -7,8 +7,9 @@ use std::{collections::HashMap, fs, path::PathBuf, time::Duration};
 
 use support::{
     SMALL_PACKS, Scene, State, checkpoint,
-    checkpoints::{assert_whole, steps, stopped, with_checkpoints},
+    checkpoints::{assert_whole, damage_newest, finished, steps, stopped, with_checkpoints},
 };
+use whimbrel_state::Hash;
 use whimbrel_store::{
     CopyError, MirrorError, Record, Relation, Replicator, Retention, RunDir, Which, bring_back, has_news,
     plan_copy, quarantine, relation,
@@ -83,15 +84,7 @@ async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
     copy(&scene.run(), &there.run(), Which::All).await;
     drop(office);
     fall_back_to(&known, &scene);
-    let newest = there.run().history().await.unwrap().checkpoints().pop().unwrap();
-    let newest = there.run().manifest(&newest.manifest).await.unwrap();
-    let older = there.run().history().await.unwrap().checkpoints().remove(1);
-    let older = there.run().manifest(&older.manifest).await.unwrap();
-    let mut packs =
-        newest.packs.iter().filter(|pack| older.packs.iter().all(|other| other.hash != pack.hash));
-    let pack = packs.next_back().unwrap().hash.to_string();
-    let (_, path) = there.files("packs").into_iter().find(|(name, _)| name.contains(&pack)).unwrap();
-    fs::write(path, "damaged").unwrap();
+    damage_newest(&there).await;
 
     let mut next = scene.run().take_office("next").await.unwrap();
     let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
@@ -100,6 +93,60 @@ async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
     assert_eq!(steps(&scene.run()).await, [10, 20]);
     assert_whole(&scene.run()).await;
     assert_eq!(next.history().stopped().unwrap().step, 30);
+}
+
+#[tokio::test]
+async fn a_run_whose_last_checkpoint_is_damaged_wherever_it_is_has_not_finished_and_goes_on() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let known = scene.files("");
+    for step in [20, 30] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    office.append(finished(30)).await.unwrap();
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    assert_eq!(there.run().history().await.unwrap().ended().unwrap().step, 30);
+    drop(office);
+    fall_back_to(&known, &scene);
+    damage_newest(&there).await;
+
+    let mut next = scene.run().take_office("next").await.unwrap();
+    let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!((&brought.committed[..], brought.left_out.len()), (&[20][..], 1));
+    assert!(brought.moved.packs > 0 && brought.bad.packs == 1, "{brought:?}");
+    assert!(next.history().ended().is_none());
+}
+
+#[tokio::test]
+async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_without() {
+    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let known = scene.files("");
+    let newest = office.history().checkpoints().pop().unwrap();
+    let manifest = fs::read_to_string(scene.files("manifests").remove(&newest.manifest).unwrap()).unwrap();
+    let format = format!("\"format\":{}", whimbrel_state::manifest::FORMAT);
+    let later = manifest.replacen(&format, "\"format\":99", 1);
+    assert_ne!(manifest, later);
+    let name = format!("manifests/000000000030-{}.json", Hash::of(later.as_bytes()));
+    fs::write(scene.folder().join("r").join(&name), later).unwrap();
+    let (bytes, state) = (newest.bytes, newest.state);
+    let record = Record::Checkpoint { step: 30, manifest: name, bytes, state, origin: None };
+    office.append(record).await.unwrap();
+    drop(office);
+    let there = Scene::empty();
+    for (name, path) in scene.files("") {
+        let copied = there.folder().join("r").join(name);
+        fs::create_dir_all(copied.parent().unwrap()).unwrap();
+        fs::copy(path, copied).unwrap();
+    }
+    fall_back_to(&known, &scene);
+
+    let mut next = scene.run().take_office("next").await.unwrap();
+    let refused = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
+    assert!(
+        matches!(&refused, CopyError::Unreadable { step: 30, source } if !source.is_damage()),
+        "{refused}"
+    );
+    assert!(has_news(&there.run().history().await.unwrap(), next.history()));
 }
 
 #[tokio::test]

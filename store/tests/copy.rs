@@ -7,12 +7,12 @@ use std::{fs, time::Duration};
 
 use support::{
     Fault, Faulty, SMALL_PACKS, Scene, State, checkpoint,
-    checkpoints::{assert_whole, steps, stopped, with_checkpoints},
+    checkpoints::{assert_whole, damage_newest, finished, steps, stopped, with_checkpoints},
 };
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, Ended, KeepEvery, Limits, MirrorError, Mode, Outcome,
-    Record, Relation, ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
+    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Record, Relation,
+    ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
@@ -320,15 +320,27 @@ async fn a_copy_does_not_say_that_a_run_has_ended_without_the_checkpoint_that_it
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     checkpoint(&mut office, &State::small(20), 20).await;
-    let (outcome, step) = (Outcome::Finished, 20);
-    let ended = Ended { outcome, step, loss: None, val_loss: None, state: None, reason: None };
-    office.append(Record::Ended(ended)).await.unwrap();
+    office.append(finished(20)).await.unwrap();
     let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert!(copied.source_went_on && copied.committed == [10], "{copied:?}");
     assert!(there.run().history().await.unwrap().ended().is_none(), "it can be resumed there");
     let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert!(!copied.source_went_on && copied.committed == [20], "{copied:?}");
     assert_eq!(there.run().history().await.unwrap().ended().unwrap().step, 20);
+
+    // One checkpoint of it is a run that can go on from there; asked for again, there is nothing to do.
+    let there = empty();
+    copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
+    let copied = there.run().history().await.unwrap();
+    assert!(copied.ended().is_none() && copied.checkpoints().len() == 1);
+    copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
+    assert_eq!(there.run().history().await.unwrap().next_number(), copied.next_number());
+    // One that cannot be copied is none that it ended with.
+    damage_newest(&scene).await;
+    let there = empty();
+    let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    assert!(copied.committed == [10] && copied.left_out.len() == 1, "{copied:?}");
+    assert!(there.run().history().await.unwrap().ended().is_none());
 }
 
 /// Copies, dying or failing at each request to the source or the destination in turn, then copies again.

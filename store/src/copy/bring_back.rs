@@ -13,7 +13,7 @@
 //! those that take their numbers, and is to be stopped before its run is taken up.
 
 use crate::{
-    copy::{Copied, CopyError, CopyProgress, plan, standing},
+    copy::{Copied, CopyError, CopyProgress, Damage, LeftOut, plan, standing},
     history::{CheckpointInfo, History},
     mirror::{Relation, refusal, relation},
     office::Office,
@@ -42,7 +42,8 @@ pub fn newer(copy: &History, here: &History) -> Vec<CheckpointInfo> {
 
 /// Copies the newest checkpoint of `copy` to the directory whose office this is, if it is newer than the newest there,
 /// and whether the run was stopped or has ended, if the log here lacks that. Where the copy has a checkpoint damaged, the
-/// one before it is copied. `copy` must be under this office or one before it.
+/// one before it is copied; one of a later Whimbrel is no damaged one, and nothing is copied then. `copy` must be under this
+/// office or one before it.
 ///
 /// The copy is the source here, in whatever else of this crate knows a source and a copy.
 pub async fn bring_back(
@@ -61,16 +62,26 @@ pub async fn bring_back(
     }
     office.check().await?;
     let mut newer = newer(&there, office.history());
-    let mut left_out = Vec::new();
+    let mut brought = Copied::default();
     loop {
         let wanted = newer.pop().into_iter().collect();
         let known = Some(office.history().clone());
-        let plan = plan::compare(copy, there.clone(), &here, known, wanted).await?;
+        let mut plan = plan::compare(copy, there.clone(), &here, known, wanted).await?;
+        plan.left_out = plan.left_out.into_iter().map(damaged).collect::<Result<_, _>>()?;
         // Boxed, as a copy is awaited within much else.
-        let mut copied = Box::pin(plan.carry_out_as(office, limits, progress)).await?;
-        left_out.append(&mut copied.left_out);
-        if !copied.committed.is_empty() || newer.is_empty() {
-            return Ok(Copied { left_out, ..copied });
+        brought.add(Box::pin(plan.carry_out_as(office, limits, progress)).await?);
+        if !brought.committed.is_empty() || newer.is_empty() {
+            return Ok(brought);
         }
+    }
+}
+
+/// A checkpoint that is left out because it is damaged, and not because it is of a later Whimbrel.
+fn damaged(out: LeftOut) -> Result<LeftOut, CopyError> {
+    match out {
+        LeftOut { step, why: Damage::Manifest(source), .. } if !source.is_damage() => {
+            Err(CopyError::Unreadable { step, source })
+        }
+        damaged => Ok(damaged),
     }
 }

@@ -36,14 +36,15 @@ impl CopyPlan {
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
-        if self.is_done().await? {
-            let mut copied = Copied { left_out: self.left_out, ..Copied::default() };
-            copied.forget_what_was_collected(&self.source).await?;
-            return Ok(copied);
-        }
         // The log may have grown since the plan was made: which office the source is under must be its last word.
         let planned_by = replace(&mut self.source_history, self.source.history().await?);
         self.source_went_on = !newer(&self.source_history, &planned_by).is_empty();
+        if self.is_done().await? {
+            let (left_out, source_went_on) = (self.left_out, self.source_went_on);
+            let mut copied = Copied { left_out, source_went_on, ..Copied::default() };
+            copied.forget_what_was_collected(&self.source).await?;
+            return Ok(copied);
+        }
         let mut office = self.destination.mirror(&self.source, &self.source_history, who).await?;
         // Boxed, as a copy is awaited within much else.
         Box::pin(self.carry_out_as(&mut office, limits, progress)).await
@@ -108,7 +109,7 @@ impl CopyPlan {
 
         let mut copied = arriving.copied;
         copied.output = output::copy(&self.source, &self.destination).await?;
-        // A run that has ended, or was stopped, has a last checkpoint: the copy is not to say the one without the other.
+        // A run that was stopped has a last checkpoint, which the next copy brings: this one is not to say so without.
         if !self.source_went_on
             && let Some(word) = standing::missing(&self.source_history, office.history())
         {

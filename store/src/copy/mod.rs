@@ -58,6 +58,11 @@ impl Amount {
         self.packs += 1;
         self.bytes += bytes;
     }
+
+    fn add_all(&mut self, other: Self) {
+        self.packs += other.packs;
+        self.bytes += other.bytes;
+    }
 }
 
 /// What happened during a copy.
@@ -105,6 +110,20 @@ pub struct Copied {
     pub source_went_on: bool,
     /// All packs of the checkpoints that were left out for one of them.
     pub(crate) spared: Vec<Hash>,
+}
+
+impl Copied {
+    /// Adds what was copied after it.
+    fn add(&mut self, next: Self) {
+        let Self { committed, moved, output, bad, left_out, source_went_on, spared } = next;
+        self.committed.extend(committed);
+        self.moved.add_all(moved);
+        self.output += output;
+        self.bad.add_all(bad);
+        self.left_out.extend(left_out);
+        self.source_went_on |= source_went_on;
+        self.spared.extend(spared);
+    }
 }
 
 /// A checkpoint that cannot be copied.
@@ -176,6 +195,14 @@ pub enum CopyError {
         destination: String,
         /// What its commit said.
         source: CommitError,
+    },
+    /// A checkpoint that is to come back is one of a later Whimbrel: this one does not know whether it is damaged.
+    #[error("the checkpoint of step {step} cannot be brought back")]
+    Unreadable {
+        /// Its step.
+        step: u64,
+        /// What its manifest is.
+        source: ReadManifestError,
     },
     /// A request to the source or the destination failed.
     #[error(transparent)]

@@ -1,7 +1,8 @@
 //! Whether a run that is copied goes on, was stopped or has ended.
 
 use crate::{
-    entry::{Entry, Record},
+    copy::Usable,
+    entry::{Ended, Entry, Outcome, Record},
     history::History,
     mirror::identity,
 };
@@ -10,7 +11,8 @@ use crate::{
 ///
 /// The copy may have been made from another directory of the same run, and know of what this source has not heard yet.
 /// So a word counts by the office under which it was spoken; under one office a run is resumed first, and stopped or
-/// ended last.
+/// ended last. That the run has finished a copy says only once it has the checkpoint that it finished with: to whoever
+/// reads it the run would be over, and what it came to would be nowhere.
 pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
     let offices = source.identities();
     let place = |history, entry: &Entry| {
@@ -18,6 +20,11 @@ pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
         offices.iter().rposition(|&office| Some(office) == spoken_under)
     };
     let ours = source.standing_entry()?;
+    let finished = matches!(ours.record, Record::Ended(Ended { outcome: Outcome::Finished, .. }));
+    let last = source.checkpoints().pop();
+    if finished && last.is_some_and(|last| !Usable::by(Some(copy)).has(&last)) {
+        return None;
+    }
     let Some(theirs) = copy.standing_entry() else { return Some(ours.record.clone()) };
     let ours_under = place(source, ours)?;
     // Spoken under an office that the source has not heard of, theirs is the newer word.

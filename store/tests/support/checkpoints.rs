@@ -1,6 +1,8 @@
 //! Runs with checkpoints in them, and what is expected of those wherever they are.
 
-use whimbrel_store::{Office, Record, RunDir, Stopped, verify};
+use std::fs;
+
+use whimbrel_store::{Ended, Office, Outcome, Record, RunDir, Stopped, verify};
 
 use super::{SMALL_PACKS, Scene, State, checkpoint};
 
@@ -16,6 +18,25 @@ pub(crate) async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
 
 pub(crate) fn stopped(step: u64) -> Record {
     Record::Stopped(Stopped { step, reason: "asked to".into() })
+}
+
+pub(crate) fn finished(step: u64) -> Record {
+    let outcome = Outcome::Finished;
+    Record::Ended(Ended { outcome, step, loss: None, val_loss: None, state: None, reason: None })
+}
+
+/// Damages a pack of the newest checkpoint that no other has.
+pub(crate) async fn damage_newest(scene: &Scene) {
+    let checkpoints = scene.run().history().await.unwrap().checkpoints();
+    let (newest, others) = checkpoints.split_last().unwrap();
+    let mut packs = scene.run().manifest(&newest.manifest).await.unwrap().packs;
+    for other in others {
+        let known = scene.run().manifest(&other.manifest).await.unwrap().packs;
+        packs.retain(|pack| known.iter().all(|known| known.hash != pack.hash));
+    }
+    let pack = packs.pop().unwrap().hash.to_string();
+    let (_, path) = scene.files("packs").into_iter().find(|(name, _)| name.contains(&pack)).unwrap();
+    fs::write(path, "damaged").unwrap();
 }
 
 /// The steps of the checkpoints that can be used.
