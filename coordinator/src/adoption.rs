@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_store::{History, LogError, Mode, Outcome, RunDir, Store};
+use whimbrel_store::{AppendError, History, LogError, Mode, Outcome, RunDir, Store};
 
 use crate::{
     input::{Input, Inputs},
@@ -29,7 +29,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(120);
 const AT_A_TIME: usize = 32;
 
 /// What a run that is being taken up does.
-const COMING: &str = "it is being taken up: its stores are looked at";
+const COMING: &str = "it is being taken up: its stores are looked at, and what its own lacks is fetched";
 
 /// Looks through the store for runs submitted to a coordinator, and takes up those that neither ended nor were
 /// stopped. The others are told of, so that they are listed. Ends when the coordinator shuts down.
@@ -78,9 +78,10 @@ impl Adoption {
         let taking_up = runs.into_iter().map(|run| {
             let reading = reading.clone();
             async move {
-                let looked_at = self.look_at(run).await;
+                let mut known = None;
+                let looked_at = self.look_at(run, &mut known).await;
                 drop(reading);
-                self.bring(looked_at).await;
+                self.bring(looked_at, known).await;
             }
         });
         let taking_up: Vec<_> = taking_up.collect();
@@ -93,7 +94,7 @@ impl Adoption {
     }
 
     /// Takes a run up, if it is to be, however often that takes.
-    async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>) {
+    async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>, mut known: Option<u64>) {
         let mut pause = AGAIN;
         loop {
             let Unanswered(run) = match looked_at {
@@ -106,12 +107,13 @@ impl Adoption {
             };
             sleep(pause).await;
             pause = (2 * pause).min(AGAIN_AT_MOST);
-            looked_at = self.look_at(run).await;
+            looked_at = self.look_at(run, &mut known).await;
         }
     }
 
-    /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of.
-    async fn look_at(&self, run: RunId) -> Result<Option<Found>, Unanswered> {
+    /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of. `known` is the epoch
+    /// seen the last time: another coordinator that took office since is not disturbed.
+    async fn look_at(&self, run: RunId, known: &mut Option<u64>) -> Result<Option<Found>, Unanswered> {
         // It is never closed; if it were, more at a time would be the smaller harm.
         let _turn = self.at_a_time.acquire().await.ok();
         let dir = self.store.run(&run);
@@ -132,6 +134,14 @@ impl Adoption {
             || history.ended().is_some()
             || history.stopped().is_some()
         {
+            self.inputs.send(Input::Archived(Box::new(status)));
+            return Ok(None);
+        }
+        let epoch = history.epoch();
+        let holder = history.coordinator().unwrap_or("another coordinator");
+        if known.replace(epoch).is_some_and(|known| known < epoch) && holder != self.coordinator {
+            status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
+            tracing::warn!(%run, holder, epoch, "another coordinator took office; the run is left to it");
             self.inputs.send(Input::Archived(Box::new(status)));
             return Ok(None);
         }
@@ -160,6 +170,7 @@ impl Adoption {
             SubmitError::Office(_)
                 | SubmitError::NotFetched(_)
                 | SubmitError::Log(LogError::Store(_))
+                | SubmitError::Append(AppendError::Log(LogError::Store(_)))
                 | SubmitError::Over(..)
                 | SubmitError::Stopped(_)
         ) {

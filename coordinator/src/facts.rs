@@ -41,7 +41,8 @@ pub(crate) fn limits(spec: &RunSpec) -> Limits {
 }
 
 /// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
-/// how many of them went without saying that the run had stopped or ended, its workers with them.
+/// how many of them went without saying that the run had stopped or ended, its workers with them. Of those in a row that
+/// did no more than take office only one counts: that is how a coordinator looks that cannot yet take the run up.
 pub(crate) fn past(history: &History) -> Past {
     let mut past = Past::default();
     let mut terms: Vec<&[Entry]> = Vec::new();
@@ -53,11 +54,14 @@ pub(crate) fn past(history: &History) -> Past {
     }
     // The last term is the one that has just begun.
     terms.pop();
+    let mut was_idle = false;
     for term in terms {
         let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
         past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
         let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
-        past.failures += u32::from(!term.iter().any(parted));
+        let is_idle = term.len() == 1;
+        past.failures += u32::from(!term.iter().any(parted) && !(is_idle && was_idle));
+        was_idle = is_idle;
     }
     past
 }
@@ -99,6 +103,12 @@ mod tests {
         }
         let taken_up = copy.take_office("the fourth").await.unwrap();
         assert_eq!(past(taken_up.history()).failures, 1);
+
+        // Nor are the many tries of one that cannot take the run up yet, after the third.
+        for _ in 0..5 {
+            here.take_office("the fifth").await.unwrap();
+        }
+        assert_eq!(past(&here.history().await.unwrap()).failures, 2);
     }
 
     #[test]

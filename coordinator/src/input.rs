@@ -102,6 +102,7 @@ impl Input {
     pub(crate) fn is_forsaken(&self) -> bool {
         match self {
             Self::Submit(_, reply) => reply.is_closed(),
+            Self::TakingUp(_, reply) => reply.is_closed(),
             Self::List(reply) => reply.is_closed(),
             Self::Get(_, reply) => reply.is_closed(),
             Self::Cancel(_, reply) | Self::Stop(_, reply) => reply.is_closed(),

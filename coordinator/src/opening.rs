@@ -14,7 +14,7 @@ use whimbrel_store::{
 
 use crate::{
     facts,
-    replicas::{self, NotFetched, Replica, ReplicaError, WentOn},
+    replicas::{self, FetchError, NotFetched, Replica, ReplicaError, WentOn},
 };
 
 /// A run whose office this coordinator holds.
@@ -58,7 +58,7 @@ pub enum SubmitError {
     WentOn(#[from] WentOn),
     /// What one of its other stores knows more could not be fetched.
     #[error(transparent)]
-    NotFetched(#[from] NotFetched),
+    NotFetched(NotFetched),
     /// The store's runs could not be listed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -89,6 +89,15 @@ pub enum SubmitError {
     /// It is going on here.
     #[error("run {0} is already under way here")]
     UnderWay(RunId),
+}
+
+impl From<FetchError> for SubmitError {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Office(error) => Self::Append(error),
+            FetchError::NotFetched(error) => Self::NotFetched(error),
+        }
+    }
 }
 
 impl From<SubmitError> for Status {

@@ -15,14 +15,16 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
-    CheckpointInfo, CopyError, CopyProgress, History, LeftOut, Limits, LogError, Office, OpenError,
-    ProbeError, Relation, RunDir, Store, bring_back, has_news, newer, relation, shell,
+    AppendError, CheckpointInfo, CopyError, CopyProgress, History, LeftOut, Limits, LogError, Office,
+    OpenError, ProbeError, Relation, RunDir, Store, bring_back, has_news, newer, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
 const LOOK: Duration = Duration::from_secs(20);
 /// Between two words on how far a fetch is.
 const SAID_EVERY: Duration = Duration::from_secs(15);
+/// Runs whose replicas are looked at at a time: a log is to be slow because its store is, and not because of the others.
+static LOOKS: Semaphore = Semaphore::const_new(32);
 /// Fetches at a time, of however many runs are taken up: each has up to half a GiB of packs in memory.
 static FETCHES: Semaphore = Semaphore::const_new(2);
 
@@ -88,7 +90,7 @@ pub struct WentOn {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{from} has {what} of run {run}, which {to} lacks, and it could not be fetched; try again once both stores answer, \
-     or, for the run to go on without it, rename or delete {from}"
+     or, for the run to go on without it, move {from} out of the way"
 )]
 pub struct NotFetched {
     run: RunId,
@@ -96,6 +98,15 @@ pub struct NotFetched {
     to: String,
     what: String,
     source: CopyError,
+}
+
+/// Why what a replica knows more is not fetched.
+#[derive(Debug)]
+pub(crate) enum FetchError {
+    /// The office under which it was to be is no longer held, or its log cannot be read.
+    Office(AppendError),
+    /// It was tried.
+    NotFetched(NotFetched),
 }
 
 /// Opens the replicas of a new run and tries each. The spec names them by their canonical URIs from then on, so that it
@@ -156,6 +167,8 @@ pub(crate) async fn compare(
     history: &History,
     replicas: &[Replica],
 ) -> Result<Compared, WentOn> {
+    // It is never closed; if it were, more at a time would be the smaller harm.
+    let _turn = LOOKS.acquire().await.ok();
     let dirs = replicas.iter().filter_map(|replica| replica.dir.as_ref());
     let logs = dirs.map(async |dir| (dir, timeout(LOOK, dir.history()).await));
     let mut compared = Compared::default();
@@ -212,15 +225,16 @@ impl Compared {
     /// log. What one replica does not give, another may.
     ///
     /// However long it takes: each request has a deadline of its own.
-    pub(crate) async fn fetch(&mut self, office: &mut Office) -> Result<(), NotFetched> {
+    pub(crate) async fn fetch(&mut self, office: &mut Office) -> Result<(), FetchError> {
         let mut failed = Vec::new();
         for (there, log) in take(&mut self.with_news) {
             if !has_news(&log, office.history()) {
                 continue;
             }
+            let (from, to) = (there.uri(), office.run().uri().to_owned());
+            tracing::info!(from, to, "a replica knows more; it is fetched when its turn comes");
             // It is never closed; if it were, more memory would be the smaller harm.
             let _turn = FETCHES.acquire().await.ok();
-            let (from, to) = (there.uri(), office.run().uri().to_owned());
             tracing::info!(from, to, "fetching what a replica knows more");
             let (mut bytes, mut said) = (0, Instant::now());
             let mut progress = |seen| {
@@ -236,6 +250,9 @@ impl Compared {
             };
             let copied = match bring_back(office, &there, &Limits::default(), &mut progress).await {
                 Ok(copied) => copied,
+                Err(CopyError::Append(error @ AppendError::Fenced { .. })) => {
+                    return Err(FetchError::Office(error));
+                }
                 Err(error) => {
                     tracing::warn!(from, to, error = with_causes(&error), "it could not be fetched");
                     failed.push((there, log, error));
@@ -257,7 +274,7 @@ impl Compared {
                 let what = newest.map(|newest| format!("a checkpoint of step {}", newest.step));
                 let what = what.unwrap_or_else(|| "the end".into());
                 let (run, from, to) = (there.id().clone(), there.uri().into(), office.run().uri().into());
-                return Err(NotFetched { run, from, to, what, source });
+                return Err(FetchError::NotFetched(NotFetched { run, from, to, what, source }));
             }
         }
         Ok(())

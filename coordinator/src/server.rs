@@ -98,7 +98,9 @@ impl Coordinator {
         let (sender, receiver) = mpsc::unbounded_channel();
         let inputs = Inputs(sender);
         let submitter = if adopt { Mode::Service } else { Mode::Embedded };
-        let name = format!("{address} (process {})", std::process::id());
+        // It tells coordinators apart that listen alike, each on a host of its own.
+        let (host, process) = (rustix::system::uname(), std::process::id());
+        let name = format!("{} at {address} (process {process})", host.nodename().to_string_lossy());
         let driver = Driver::new(store, submitter, name, inputs.clone(), timing);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
 
-use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 use tonic::{Code, Streaming, transport::Channel};
 use whimbrel_coordinator::{Coordinator, Settings};
@@ -232,9 +237,53 @@ async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
 #[tokio::test]
 async fn a_run_does_not_go_on_without_a_newer_checkpoint_that_a_replica_has_and_does_not_give() {
     let folder = tempfile::tempdir().unwrap();
-    let What::Spec(text) = spec(folder.path(), &["west"]) else { panic!("a spec") };
+    let (name, packs, away) =
+        a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(folder.path()).await;
+    let west = store(folder.path(), "west").run(&name.parse().unwrap());
+
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    let has = format!("{} has a checkpoint of step 2 of run t-1", west.uri());
+    until_it_stands(&mut runs, &name, |status| status.detail.contains(&has)).await;
+    assert_eq!(status(&mut runs, &name).await.phase(), v1::Phase::Stopped);
+    let words = refused(&mut runs, What::Resume(name.clone())).await;
+    assert!(
+        words.contains(&has) && words.contains(&format!("move {} out of the way", west.uri())),
+        "{words}"
+    );
+    // It is taken up by itself once there is all that it needs.
+    fs::remove_file(&packs).unwrap();
+    fs::rename(&away, &packs).unwrap();
+    until_it_stands(&mut runs, &name, |status| {
+        status.phase() == v1::Phase::Waiting && status.checkpoint == Some(2)
+    })
+    .await;
+    coordinator.stop().await;
+}
+
+#[tokio::test]
+async fn a_coordinator_that_tries_again_to_take_a_run_up_leaves_it_to_who_took_office_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let (name, packs, away) =
+        a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(folder.path()).await;
+    let here = store(folder.path(), "runs").run(&name.parse().unwrap());
+    let (coordinator, mut runs) = start(folder.path(), "runs").await;
+    until_it_stands(&mut runs, &name, |status| status.detail.contains("has a checkpoint of step 2")).await;
+    let mut other = here.take_office("the other").await.unwrap();
+    fs::remove_file(&packs).unwrap();
+    fs::rename(&away, &packs).unwrap();
+    until_it_stands(&mut runs, &name, |status| status.detail.contains("the other took office")).await;
+    other.check().await.unwrap();
+    coordinator.stop().await;
+}
+
+/// A run in the folders `runs` and `west`, of which the first has lost the only checkpoint, and the second does not give
+/// it: its packs are a link to themselves. Its name, the link, and where the packs are.
+async fn a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(
+    folder: &Path,
+) -> (String, PathBuf, PathBuf) {
+    let What::Spec(text) = spec(folder, &["west"]) else { panic!("a spec") };
     let name = "t-1".to_owned();
-    let [here, west] = ["runs", "west"].map(|at| store(folder.path(), at).run(&name.parse().unwrap()));
+    let [here, west] = ["runs", "west"].map(|at| store(folder, at).run(&name.parse().unwrap()));
     here.create(&text, Mode::Service).await.unwrap();
     let mut office = here.take_office("a test").await.unwrap();
     let layout = Layout::new(vec![TensorSpec::f32("w", [16])]).unwrap();
@@ -245,34 +294,18 @@ async fn a_run_does_not_go_on_without_a_newer_checkpoint_that_a_replica_has_and_
     let plan = plan_copy(&here, &west, Which::All).await.unwrap();
     plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
     drop(office);
-    // The run's directory loses it, and the replica's packs cannot be read.
-    let mut log: Vec<_> = fs::read_dir(folder.path().join("runs/t-1/log"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let lost = folder.join("runs/t-1");
+    let mut log: Vec<_> =
+        fs::read_dir(lost.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
     log.sort();
     fs::remove_file(log.pop().unwrap()).unwrap();
-    for lost in ["manifests", "packs"] {
-        fs::remove_dir_all(folder.path().join("runs/t-1").join(lost)).unwrap();
+    for lost in ["manifests", "packs"].map(|what| lost.join(what)) {
+        fs::remove_dir_all(lost).unwrap();
     }
-    let (packs, away) = (folder.path().join("west/t-1/packs"), folder.path().join("packs-away"));
+    let (packs, away) = (folder.join("west/t-1/packs"), folder.join("packs-away"));
     fs::rename(&packs, &away).unwrap();
     symlink(&packs, &packs).unwrap();
-
-    let (coordinator, mut runs) = start(folder.path(), "runs").await;
-    let has = format!("{} has a checkpoint of step 2 of run t-1", west.uri());
-    until_it_stands(&mut runs, &name, |status| status.detail.contains(&has)).await;
-    assert_eq!(status(&mut runs, &name).await.phase(), v1::Phase::Stopped);
-    let words = refused(&mut runs, What::Resume(name.clone())).await;
-    assert!(words.contains(&has) && words.contains(&format!("delete {}", west.uri())), "{words}");
-    // It is taken up by itself once there is all that it needs.
-    fs::remove_file(&packs).unwrap();
-    fs::rename(&away, &packs).unwrap();
-    until_it_stands(&mut runs, &name, |status| {
-        status.phase() == v1::Phase::Waiting && status.checkpoint == Some(2)
-    })
-    .await;
-    coordinator.stop().await;
+    (name, packs, away)
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl Coming {
 }
 
 impl Driver {
-    /// Whether an input is a question to which there is no answer yet. How a run stands can be told as soon as its log is
+    /// Whether an input is a question, also from whoever looks through the store, to which there is no answer yet. How a run stands can be told as soon as its log is
     /// read; what is wanted of it can be passed on once it is taken up.
     pub(super) fn has_to_wait(&self, input: &Input) -> bool {
         let Coming { looking, runs, .. } = &self.coming;
@@ -53,6 +53,8 @@ impl Driver {
         let is_coming = |run: &RunId| runs.contains(run) || *looking && !is_here(run);
         match input {
             Input::Submit(What::Resume(run), _) => border::run_id(run).is_ok_and(|run| is_coming(&run)),
+            // Somebody resumes it, and it may be here in the end.
+            Input::TakingUp(status, _) => border::run_id(&status.run).is_ok_and(|run| runs.contains(&run)),
             // A run that is made now is not to be found in the store as one to take up.
             Input::Submit(What::Spec(_), _) | Input::List(_) => *looking,
             Input::Get(run, _) => *looking && !is_here(run) && !self.archive.contains_key(run),
