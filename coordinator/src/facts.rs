@@ -60,7 +60,8 @@ pub(crate) fn past(history: &History) -> Past {
         past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
         let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
         let is_idle = term.len() == 1;
-        past.failures += u32::from(!term.iter().any(parted) && !(is_idle && was_idle));
+        let is_the_same_try = is_idle && was_idle;
+        past.failures += u32::from(!is_the_same_try && !term.iter().any(parted));
         was_idle = is_idle;
     }
     past

@@ -286,6 +286,12 @@ impl Keeper {
                 with_causes(&left_out.why)
             )
         });
+        if let Some(step) = lag.gone_without {
+            let uri = &self.standing.borrow().uri;
+            let text =
+                format!("the replica {uri} had a checkpoint of step {step} that the run went on without");
+            self.tell(Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+        }
         let before = self.standing.borrow().newest;
         self.standing.send_modify(|standing| {
             (standing.newest, standing.lacks, standing.entries) = (lag.newest, lag.missing.bytes, entries);

@@ -6,7 +6,8 @@
 
 use crate::{
     collect::{CollectError, collect},
-    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, newer, plan},
+    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
+    entry::{Entry, Record},
     history::History,
     mirror::{MirrorError, refusal},
     office::{AppendError, Office},
@@ -24,6 +25,8 @@ pub struct Replicator {
     retention: Retention,
     limits: Limits,
     office: Option<Office>,
+    /// The step of a checkpoint that the replica had when its office was taken, and that the run went on without.
+    gone_without: Option<u64>,
 }
 
 /// How far a replica is behind.
@@ -37,6 +40,9 @@ pub struct Lag {
     pub missing: Amount,
     /// Checkpoints that cannot be copied, since they are damaged in the primary.
     pub left_out: Vec<LeftOut>,
+    /// The step of a checkpoint that the replica has, or had, and that the run went on without from an earlier one: it was
+    /// out of reach then. Told once.
+    pub gone_without: Option<u64>,
 }
 
 impl Lag {
@@ -98,6 +104,7 @@ impl Replicator {
             retention: Retention { in_flight: Vec::new(), ..retention },
             limits,
             office: None,
+            gone_without: None,
         }
     }
 
@@ -115,7 +122,8 @@ impl Replicator {
         let newest = there.as_ref().and_then(|there| there.checkpoints().pop());
         let (plan, newest_of_run) = self.plan(history, there).await?;
         let newest = newest.map(|checkpoint| checkpoint.step);
-        Ok(Lag { newest, newest_of_run, missing: plan.to_move, left_out: plan.left_out })
+        let (missing, left_out) = (plan.to_move, plan.left_out);
+        Ok(Lag { newest, newest_of_run, missing, left_out, gone_without: None })
     }
 
     /// What the replica, whose log is `there`, lacks of what is kept; and the run's newest step. Those that are committed
@@ -154,7 +162,7 @@ impl Replicator {
                 self.office = None;
                 Err(self.relieved(history).await)
             }
-            outcome => outcome,
+            outcome => outcome.map(|lag| Lag { gone_without: self.gone_without.take(), ..lag }),
         }
     }
 
@@ -174,7 +182,8 @@ impl Replicator {
         let failed = |source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source };
         collect(office, &retention).await.map_err(failed)?;
         let newest = office.history().checkpoints().last().map(|checkpoint| checkpoint.step);
-        Ok(Lag { newest, newest_of_run, missing: copied.bad, left_out: copied.left_out })
+        let (missing, left_out) = (copied.bad, copied.left_out);
+        Ok(Lag { newest, newest_of_run, missing, left_out, gone_without: None })
     }
 
     /// The office over the replica: the one held, if it mirrors the office that the run is under, or a new one.
@@ -185,10 +194,7 @@ impl Replicator {
         }
         let mirrored = self.replica.mirror(&self.primary, history, &self.who).await;
         let mirrored = mirrored.map_err(|error| self.copy_error(error.into()))?;
-        for checkpoint in newer(mirrored.history(), history) {
-            let (run, replica, step) = (self.primary.uri(), self.replica.uri(), checkpoint.step);
-            tracing::warn!(run, replica, step, "the replica has a checkpoint that the run went on without");
-        }
+        self.gone_without = self.gone_without.or_else(|| gone_without(mirrored.history(), history));
         Ok(mirrored)
     }
 
@@ -217,4 +223,18 @@ impl Replicator {
             },
         }
     }
+}
+
+/// The step of the furthest checkpoint of a replica that the run, whose log is `history`, has never heard of, if it is
+/// further than where the run went on from under its present office.
+fn gone_without(replica: &History, history: &History) -> Option<u64> {
+    let heard_of = |manifest: &str| {
+        let named = |entry: &Entry| matches!(&entry.record, Record::Checkpoint { manifest: name, .. } if name == manifest);
+        history.entries().iter().any(named)
+    };
+    let earlier =
+        history.all_checkpoints().into_iter().filter(|checkpoint| checkpoint.origin.epoch < history.epoch());
+    let from = earlier.map(|checkpoint| checkpoint.step).max();
+    let unheard = replica.checkpoints().into_iter().filter(|checkpoint| !heard_of(&checkpoint.manifest));
+    unheard.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max()
 }

@@ -150,6 +150,35 @@ async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_withou
 }
 
 #[tokio::test]
+async fn a_run_that_went_on_without_a_checkpoint_of_its_replica_says_so_once_that_is_back() {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let known = scene.files("");
+    for step in [20, 30] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    drop(office);
+    fall_back_to(&known, &scene);
+    // The replica is out of reach, and the run goes on from step 10.
+    let mut next = scene.run().take_office("next").await.unwrap();
+    for step in [15, 18] {
+        checkpoint(&mut next, &State::small(step as u8), step).await;
+    }
+    let replicator = || Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
+    let mut keeper = replicator();
+    let lag = keeper.replicate(next.history(), &mut |_| {}).await.unwrap();
+    assert_eq!((lag.newest, lag.gone_without), (Some(18), Some(30)));
+    let lag = keeper.replicate(next.history(), &mut |_| {}).await.unwrap();
+    assert_eq!(lag.gone_without, None, "it is told once");
+
+    // A replica of what the run has heard of has nothing that it went on without.
+    let after = scene.run().take_office("after").await.unwrap();
+    let lag = replicator().replicate(after.history(), &mut |_| {}).await.unwrap();
+    assert_eq!(lag.gone_without, None);
+}
+
+#[tokio::test]
 async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
     let (scene, mut office) = with_checkpoints(&[10]).await;
     let known = scene.files("");
