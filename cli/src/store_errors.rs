@@ -205,6 +205,7 @@ impl From<CopyError> for Failure {
             CopyError::Mirror(source) => mirror_code(source),
             CopyError::Append(source) => append_code(source),
             CopyError::Store(source) => code(source),
+            CopyError::Unreadable { source, .. } => manifest_code(source),
             CopyError::NotWhole { .. } => Code::Failed,
         };
         failure(code, error)
@@ -237,13 +238,18 @@ impl From<DiffError> for Failure {
     }
 }
 
+fn manifest_code(error: &ReadManifestError) -> Code {
+    match error {
+        ReadManifestError::Store(source) => code(source),
+        // Not damaged: it is this program that is too old.
+        ReadManifestError::Newer { .. } => Code::BadInput,
+        _ => Code::Damaged,
+    }
+}
+
 impl From<ReadManifestError> for Failure {
     fn from(error: ReadManifestError) -> Self {
-        let code = match &error {
-            ReadManifestError::Store(source) => code(source),
-            _ => Code::Damaged,
-        };
-        failure(code, error)
+        failure(manifest_code(&error), error)
     }
 }
 
