@@ -161,9 +161,8 @@ impl From<ImportError> for Failure {
             | ImportError::Replica { .. }
             | ImportError::NotStopped { .. } => Code::BadInput,
             ImportError::Save(source) => save(source),
-            ImportError::Log(source)
-            | ImportError::Create(CreateError::Log(source))
-            | ImportError::Office(OfficeError { source, .. }) => log_code(source),
+            ImportError::Log(source) | ImportError::Create(CreateError::Log(source)) => log_code(source),
+            ImportError::Office(source) => office_code(source),
             ImportError::Create(CreateError::Exists { .. }) => Code::BadInput,
             ImportError::Commit(CommitError::Store(source)) => code(source),
             ImportError::Commit(CommitError::Append(source)) | ImportError::Append(source) => {
@@ -222,9 +221,16 @@ impl From<CollectError> for Failure {
     }
 }
 
+fn office_code(error: &OfficeError) -> Code {
+    match error {
+        OfficeError::Log { source, .. } => log_code(source),
+        OfficeError::Taken { .. } => Code::BadInput,
+    }
+}
+
 impl From<OfficeError> for Failure {
     fn from(error: OfficeError) -> Self {
-        failure(log_code(&error.source), error)
+        failure(office_code(&error), error)
     }
 }
 

@@ -9,14 +9,15 @@ use std::{convert::Infallible, time::Duration};
 use futures::future::{join, join_all};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_store::{AppendError, History, LogError, Mode, Outcome, RunDir, Store};
+use whimbrel_store::{History, LogError, Mode, Outcome, RunDir, Store};
 
 use crate::{
+    facts,
     input::{Input, Inputs},
     opening::{SubmitError, Wish, stored_spec, take_over},
 };
@@ -25,6 +26,9 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(5);
 /// But not after more than this: each try adds an entry to the run's log.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(120);
+/// A coordinator that took office and did not have the run go on for this long is thought to have given it up. It may be
+/// fetching what a replica has, which takes as long as it takes.
+const GIVEN_UP: Duration = Duration::from_secs(3600);
 /// Logs that are read at a time: nearly all of it is waiting for the store.
 const AT_A_TIME: usize = 32;
 
@@ -60,6 +64,42 @@ struct Found {
 /// The store did not answer for this run, or not to the end.
 struct Unanswered(RunId);
 
+/// What the run's log said when it was looked at before.
+#[derive(Default)]
+struct Before {
+    /// The epoch, as long as nobody else took office.
+    epoch: Option<u64>,
+    /// That under which another coordinator took office since, and when it was seen.
+    taken: Option<(u64, Instant)>,
+}
+
+/// Whether the run is somebody else's by now.
+enum Elsewhere {
+    No,
+    /// Somebody took office, and may be having it go on, or have failed to.
+    Perhaps,
+    Yes,
+}
+
+impl Before {
+    /// Who took office while this coordinator, called `me`, tried to, is not disturbed.
+    fn is_elsewhere(&mut self, history: &History, me: &str) -> Elsewhere {
+        let epoch = history.epoch();
+        let by_another = self.epoch.is_some_and(|before| before < epoch) && history.coordinator() != Some(me);
+        if !by_another {
+            *self = Self { epoch: Some(epoch), taken: None };
+            return Elsewhere::No;
+        }
+        let term = history.entries().iter().rposition(|entry| entry.epoch < epoch).map_or(0, |last| last + 1);
+        if facts::has_gone_on(&history.entries()[term..]) {
+            return Elsewhere::Yes;
+        }
+        let seen = self.taken.filter(|&(taken, _)| taken == epoch).unwrap_or((epoch, Instant::now()));
+        self.taken = Some(seen);
+        if seen.1.elapsed() < GIVEN_UP { Elsewhere::Perhaps } else { Elsewhere::No }
+    }
+}
+
 impl Adoption {
     async fn carry_out(&self) {
         let runs = loop {
@@ -78,10 +118,10 @@ impl Adoption {
         let taking_up = runs.into_iter().map(|run| {
             let reading = reading.clone();
             async move {
-                let mut known = None;
-                let looked_at = self.look_at(run, &mut known).await;
+                let mut before = Before::default();
+                let looked_at = self.look_at(run, &mut before).await;
                 drop(reading);
-                self.bring(looked_at, known).await;
+                self.bring(looked_at, before).await;
             }
         });
         let taking_up: Vec<_> = taking_up.collect();
@@ -94,7 +134,7 @@ impl Adoption {
     }
 
     /// Takes a run up, if it is to be, however often that takes.
-    async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>, mut known: Option<u64>) {
+    async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>, mut before: Before) {
         let mut pause = AGAIN;
         loop {
             let Unanswered(run) = match looked_at {
@@ -107,17 +147,19 @@ impl Adoption {
             };
             sleep(pause).await;
             pause = (2 * pause).min(AGAIN_AT_MOST);
-            looked_at = self.look_at(run, &mut known).await;
+            looked_at = self.look_at(run, &mut before).await;
         }
     }
 
-    /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of. `known` is the epoch
-    /// seen the last time: another coordinator that took office since is not disturbed.
-    async fn look_at(&self, run: RunId, known: &mut Option<u64>) -> Result<Option<Found>, Unanswered> {
-        // It is never closed; if it were, more at a time would be the smaller harm.
-        let _turn = self.at_a_time.acquire().await.ok();
+    /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of.
+    async fn look_at(&self, run: RunId, before: &mut Before) -> Result<Option<Found>, Unanswered> {
         let dir = self.store.run(&run);
-        let history = match dir.history().await {
+        let history = {
+            // It is never closed; if it were, more at a time would be the smaller harm.
+            let _turn = self.at_a_time.acquire().await.ok();
+            dir.history().await
+        };
+        let history = match history {
             Ok(history) => history,
             Err(error @ LogError::Store(_)) => {
                 tracing::error!(%run, error = with_causes(&error), "its log cannot be read; trying again");
@@ -137,13 +179,13 @@ impl Adoption {
             self.inputs.send(Input::Archived(Box::new(status)));
             return Ok(None);
         }
-        let epoch = history.epoch();
-        let holder = history.coordinator().unwrap_or("another coordinator");
-        if known.replace(epoch).is_some_and(|known| known < epoch) && holder != self.coordinator {
+        let elsewhere = before.is_elsewhere(&history, &self.coordinator);
+        if !matches!(elsewhere, Elsewhere::No) {
+            let (holder, epoch) = (history.coordinator().unwrap_or("another coordinator"), history.epoch());
             status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
-            tracing::warn!(%run, holder, epoch, "another coordinator took office; the run is left to it");
             self.inputs.send(Input::Archived(Box::new(status)));
-            return Ok(None);
+            tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
+            return if matches!(elsewhere, Elsewhere::Perhaps) { Err(Unanswered(run)) } else { Ok(None) };
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
@@ -164,13 +206,14 @@ impl Adoption {
         let mut status = archived(&dir, &history);
         status.detail = with_causes(&error);
         self.inputs.send(Input::Archived(Box::new(status)));
-        // One that is over, or was stopped, by what is known only now is looked at again: by then its log says so.
+        // One that is over, was stopped, or is somebody else's, by what is known only now is looked at again: by then its log
+        // says so.
         if matches!(
             error,
             SubmitError::Office(_)
                 | SubmitError::NotFetched(_)
                 | SubmitError::Log(LogError::Store(_))
-                | SubmitError::Append(AppendError::Log(LogError::Store(_)))
+                | SubmitError::Append(_)
                 | SubmitError::Over(..)
                 | SubmitError::Stopped(_)
         ) {

@@ -19,7 +19,7 @@ use crate::{input::WorkerLink, recorder::Task, scribe::Scribe, standing::Standin
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
 
-/// Events kept for the first watcher.
+/// Events kept for the first watcher: as `Watch` in the protocol says.
 const UNTOLD: usize = 64;
 
 /// So many generations back, slices are still of use.
@@ -121,7 +121,12 @@ impl Desk {
         use v1::run_event::Event::{Exit, Warning};
         let lasting = matches!(event, Exit(_) | Warning(_));
         let event = v1::RunEvent { event: Some(event) };
-        if let Some(untold) = self.untold.as_mut().filter(|untold| lasting && untold.len() < UNTOLD) {
+        if let Some(untold) = self.untold.as_mut().filter(|_| lasting) {
+            if untold.len() >= UNTOLD {
+                // A warning may be said only once; that a worker exited is one of many.
+                let exit = untold.iter().position(|event| matches!(event.event, Some(Exit(_))));
+                untold.remove(exit.unwrap_or(0));
+            }
             untold.push(event.clone());
         }
         if let Some(events) = &self.events {

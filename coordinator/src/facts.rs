@@ -41,8 +41,8 @@ pub(crate) fn limits(spec: &RunSpec) -> Limits {
 }
 
 /// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
-/// how many of them went without saying that the run had stopped or ended, its workers with them. Of those in a row that
-/// did no more than take office only one counts: that is how a coordinator looks that cannot yet take the run up.
+/// how many of them went without saying that the run had stopped or ended, its workers with them. One that never came so far
+/// as to [have the run go on](has_gone_on) had none.
 pub(crate) fn past(history: &History) -> Past {
     let mut past = Past::default();
     let mut terms: Vec<&[Entry]> = Vec::new();
@@ -54,17 +54,19 @@ pub(crate) fn past(history: &History) -> Past {
     }
     // The last term is the one that has just begun.
     terms.pop();
-    let mut was_idle = false;
-    for term in terms {
+    for (index, term) in terms.into_iter().enumerate() {
         let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
         past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
         let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
-        let is_idle = term.len() == 1;
-        let is_the_same_try = is_idle && was_idle;
-        past.failures += u32::from(!is_the_same_try && !term.iter().any(parted));
-        was_idle = is_idle;
+        let began = index == 0 || has_gone_on(term);
+        past.failures += u32::from(began && !term.iter().any(parted));
     }
     past
+}
+
+/// Whether a term of office that did not begin the run came so far as to have it go on.
+pub(crate) fn has_gone_on(term: &[Entry]) -> bool {
+    term.iter().any(|entry| matches!(entry.record, Record::Resumed { .. }))
 }
 
 #[cfg(test)]
@@ -86,7 +88,7 @@ mod tests {
         assert_eq!(past(second.history()).failures, 1);
         let stopped = Stopped { step: 0, reason: "stopped".into() };
         second.append(Record::Stopped(stopped)).await.unwrap();
-        let third = here.take_office("the third").await.unwrap();
+        let mut third = here.take_office("the third").await.unwrap();
         let been = past(third.history());
         assert_eq!(been.failures, 1);
         let entries = third.history().entries();
@@ -105,9 +107,11 @@ mod tests {
         let taken_up = copy.take_office("the fourth").await.unwrap();
         assert_eq!(past(taken_up.history()).failures, 1);
 
-        // Nor are the many tries of one that cannot take the run up yet, after the third.
+        // The third has the run go on, and goes without a word. One that cannot take it up yet has no workers to lose, however
+        // often it tries.
+        third.append(Record::Resumed { step: 0 }).await.unwrap();
         for _ in 0..5 {
-            here.take_office("the fifth").await.unwrap();
+            here.take_office("the fourth").await.unwrap();
         }
         assert_eq!(past(&here.history().await.unwrap()).failures, 2);
     }

@@ -186,7 +186,11 @@ pub(crate) async fn take_over(
         Err(_) => replicas::compare(&dir, &dir.history().await?, &replicas).await?,
     };
     // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
-    let mut office = dir.take_office(coordinator).await?;
+    let mut office = match wish {
+        Wish::Resume => dir.take_office(coordinator).await?,
+        // Nobody asked for it to be taken from who has it, but for whoever had it when its log was read.
+        Wish::Adopt => dir.take_office_after(history.epoch(), coordinator).await?,
+    };
     let fetched = compared.fetch(&mut office).await;
     let found = compared.said;
     for text in &found {
@@ -196,19 +200,14 @@ pub(crate) async fn take_over(
     if let Some(outcome) = office.history().ended() {
         return Err(SubmitError::Over(dir.id().clone(), outcome_word(outcome).to_owned()));
     }
-    let start = newest_but(office.history(), &BTreeSet::new());
-    match wish {
-        // Said even of a run that was not stopped, as far as is known here: what a store that is out of reach knows of a stop
-        // or an end before this counts no more.
-        Wish::Resume => {
-            office.append(Record::Resumed { step: start.step() }).await?;
-        }
-        // While its office was being taken, or by what a replica knows.
-        Wish::Adopt if office.history().stopped().is_some() => {
-            return Err(SubmitError::Stopped(dir.id().clone()));
-        }
-        Wish::Adopt => {}
+    // While its office was being taken, or by what a replica knows.
+    if wish == Wish::Adopt && office.history().stopped().is_some() {
+        return Err(SubmitError::Stopped(dir.id().clone()));
     }
+    let start = newest_but(office.history(), &BTreeSet::new());
+    // Said even of a run that was not stopped, as far as is known here: what a store that is out of reach knows of a stop or
+    // an end before this counts no more.
+    office.append(Record::Resumed { step: start.step() }).await?;
     let past = facts::past(office.history());
     Ok(Opened { start, past, dir, spec, office, replicas, found })
 }

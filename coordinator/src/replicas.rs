@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(20);
 /// Between two words on how far a fetch is.
 const SAID_EVERY: Duration = Duration::from_secs(15);
 /// Runs whose replicas are looked at at a time: a log is to be slow because its store is, and not because of the others.
-static LOOKS: Semaphore = Semaphore::const_new(32);
+static LOOKS: Semaphore = Semaphore::const_new(128);
 /// Fetches at a time, of however many runs are taken up: each has up to half a GiB of packs in memory.
 static FETCHES: Semaphore = Semaphore::const_new(2);
 
@@ -167,10 +167,10 @@ pub(crate) async fn compare(
     history: &History,
     replicas: &[Replica],
 ) -> Result<Compared, WentOn> {
+    let dirs: Vec<_> = replicas.iter().filter_map(|replica| replica.dir.as_ref()).collect();
     // It is never closed; if it were, more at a time would be the smaller harm.
-    let _turn = LOOKS.acquire().await.ok();
-    let dirs = replicas.iter().filter_map(|replica| replica.dir.as_ref());
-    let logs = dirs.map(async |dir| (dir, timeout(LOOK, dir.history()).await));
+    let _turn = if dirs.is_empty() { None } else { LOOKS.acquire().await.ok() };
+    let logs = dirs.into_iter().map(async |dir| (dir, timeout(LOOK, dir.history()).await));
     let mut compared = Compared::default();
     for (dir, log) in join_all(logs).await {
         let at = dir.uri();

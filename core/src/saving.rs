@@ -305,7 +305,7 @@ impl Run {
         let committed = self.saves.committed;
         let Some(live) = &mut self.live else { return };
         // From the last step until all members have completed it there is no boundary left on which they agree.
-        let may = if live.completed.is_empty() && self.high < self.facts.steps {
+        let may = if live.completed.is_empty() && self.told < self.facts.steps {
             !live.halt_asked
         } else {
             live.is_complete() && committed != Some(self.facts.steps)

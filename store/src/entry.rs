@@ -91,7 +91,8 @@ pub enum Record {
     },
     /// The run was stopped and can be resumed.
     Stopped(Stopped),
-    /// Somebody had the run go on: what was said before of its being stopped or over counts no more.
+    /// Somebody had the run go on, or took it up where it was left: what was said before of its being stopped or over counts
+    /// no more, wherever that is still to be read.
     Resumed {
         /// The step of the checkpoint it goes on from; 0 for the beginning.
         step: u64,

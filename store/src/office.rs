@@ -53,12 +53,25 @@ pub enum CreateError {
 
 /// An office that cannot be taken.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take office over the run {run}")]
-pub struct OfficeError {
-    /// The run's URI.
-    pub run: String,
-    /// Why.
-    pub source: LogError,
+pub enum OfficeError {
+    /// The log cannot be read or written.
+    #[error("cannot take office over the run {run}")]
+    Log {
+        /// The run's URI.
+        run: String,
+        /// Why.
+        source: LogError,
+    },
+    /// Another took it, after all that was known.
+    #[error("{coordinator} took office over the run {run} with epoch {epoch}, and is not disturbed")]
+    Taken {
+        /// The run's URI.
+        run: String,
+        /// The epoch now in force.
+        epoch: u64,
+        /// Who is in office now.
+        coordinator: String,
+    },
 }
 
 /// An append that did not succeed.
@@ -94,10 +107,20 @@ impl RunDir {
     /// Takes office: from here on every coordinator with a lower epoch is fenced. `coordinator` says who, in words for
     /// people.
     pub async fn take_office(&self, coordinator: &str) -> Result<Office, OfficeError> {
-        let failed = |source| OfficeError { run: self.uri().to_owned(), source };
+        self.take_office_after(u64::MAX, coordinator).await
+    }
+
+    /// Takes office, unless somebody else did after the epoch `known`.
+    pub async fn take_office_after(&self, known: u64, coordinator: &str) -> Result<Office, OfficeError> {
+        let failed = |source| OfficeError::Log { run: self.uri().to_owned(), source };
         let mut history = self.history().await.map_err(failed)?;
         loop {
-            let epoch = history.epoch() + 1;
+            let epoch = history.epoch();
+            if epoch > known {
+                let other = history.coordinator().unwrap_or("another coordinator").to_owned();
+                return Err(OfficeError::Taken { run: self.uri().to_owned(), epoch, coordinator: other });
+            }
+            let epoch = epoch + 1;
             let record = Record::Office { coordinator: coordinator.to_owned(), mirrors: None };
             let entry = draft(history.next_number(), epoch, record).map_err(failed)?;
             match place(self.folder(), &entry).await.map_err(failed)? {

@@ -4,10 +4,12 @@
 //! what the replica lacks of what is kept, the newest first, and collects there by the same retention. It never holds up
 //! the run: a replica that cannot be reached lags, and the next call makes up for it.
 
+use std::collections::BTreeSet;
+
 use crate::{
     collect::{CollectError, collect},
     copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
-    entry::{Entry, Record},
+    entry::Record,
     history::History,
     mirror::{MirrorError, refusal},
     office::{AppendError, Office},
@@ -228,13 +230,15 @@ impl Replicator {
 /// The step of the furthest checkpoint of a replica that the run, whose log is `history`, has never heard of, if it is
 /// further than where the run went on from under its present office.
 fn gone_without(replica: &History, history: &History) -> Option<u64> {
-    let heard_of = |manifest: &str| {
-        let named = |entry: &Entry| matches!(&entry.record, Record::Checkpoint { manifest: name, .. } if name == manifest);
-        history.entries().iter().any(named)
-    };
-    let earlier =
-        history.all_checkpoints().into_iter().filter(|checkpoint| checkpoint.origin.epoch < history.epoch());
-    let from = earlier.map(|checkpoint| checkpoint.step).max();
-    let unheard = replica.checkpoints().into_iter().filter(|checkpoint| !heard_of(&checkpoint.manifest));
+    let (mut heard_of, mut from) = (BTreeSet::new(), None);
+    for entry in history.entries() {
+        let Record::Checkpoint { step, manifest, origin, .. } = &entry.record else { continue };
+        heard_of.insert(manifest);
+        if origin.map_or(entry.epoch, |origin| origin.epoch) < history.epoch() {
+            from = from.max(Some(*step));
+        }
+    }
+    let unheard =
+        replica.checkpoints().into_iter().filter(|checkpoint| !heard_of.contains(&checkpoint.manifest));
     unheard.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max()
 }

@@ -115,6 +115,15 @@ async fn a_run_whose_last_checkpoint_is_damaged_wherever_it_is_has_not_finished_
     assert_eq!((&brought.committed[..], brought.left_out.len()), (&[20][..], 1));
     assert!(brought.moved.packs > 0 && brought.bad.packs == 1, "{brought:?}");
     assert!(next.history().ended().is_none());
+
+    // Nor has it, by what its copy has to say, once that is in step with what it did since.
+    checkpoint(&mut next, &State::small(25), 25).await;
+    let mut replicator = Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
+    replicator.replicate(next.history(), &mut |_| {}).await.unwrap();
+    let mut after = scene.run().take_office("after").await.unwrap();
+    assert!(!has_news(&there.run().history().await.unwrap(), after.history()));
+    bring_back(&mut after, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert!(after.history().ended().is_none());
 }
 
 #[tokio::test]

@@ -45,8 +45,8 @@ impl Coming {
 }
 
 impl Driver {
-    /// Whether an input is a question, also from whoever looks through the store, to which there is no answer yet. How a run stands can be told as soon as its log is
-    /// read; what is wanted of it can be passed on once it is taken up.
+    /// Whether an input is a question, of a client or of who looks through the store, to which there is no answer yet. How a
+    /// run stands can be told as soon as its log is read; what is wanted of it can be passed on once it is taken up.
     pub(super) fn has_to_wait(&self, input: &Input) -> bool {
         let Coming { looking, runs, .. } = &self.coming;
         let is_here = |run: &RunId| self.desks.contains_key(run);

@@ -151,3 +151,37 @@ fn a_checkpoint_whose_packs_are_gone_by_the_commit_is_saved_again() {
     story.is_committed(13, 0);
     assert_eq!(story.core.view(&run("r")).unwrap().save_failure, None);
 }
+
+#[test]
+fn a_last_checkpoint_that_fails_while_the_last_step_is_evaluated_is_asked_for_when_that_is_over() {
+    let mut story = Story::with_two_workers(RunFacts { steps: 5, ..facts() });
+    story.applies(1, 1, 5);
+    let (worker, generation, step, reason) = (WorkerId(1), 1, 5, "the store refuses".to_owned());
+    story.of_run(RunEvent::SliceFailed { worker, generation, step, reason });
+    story.said();
+    story.seconds_pass(30);
+    assert_eq!(asked(&story.said()), [], "nobody would hear it");
+    story.completes(1, 1, 7);
+    assert_eq!(asked(&story.said()), []);
+    story.completes(2, 1, 7);
+    assert_eq!(asked(&story.said()), [(1, true, false), (2, true, false)]);
+    story.saves(1, 1, 5);
+    story.saves(2, 1, 5);
+    assert!(story.said().contains(&Command::Commit { run: run("r"), generation: 1, step: 5 }));
+}
+
+#[test]
+fn a_run_thrown_back_from_its_last_step_is_saved_on_its_way_there_again() {
+    let every = CheckpointEvery::Time(Duration::from_secs(60));
+    let mut story = Story::of(RunFacts { steps: 5, workers_max: 1, checkpoint: every, ..facts() });
+    story.node_joins(1, 1);
+    story.becomes_ready(1);
+    story.applies(1, 1, 5);
+    story.is_killed(1);
+    story.becomes_ready(2);
+    assert_eq!(story.formed().origin, Origin::Initial);
+    story.applies(2, 2, 1);
+    story.said();
+    story.seconds_pass(61);
+    assert_eq!(asked(&story.said()), [(2, true, false)]);
+}

@@ -1,7 +1,6 @@
 //! Whether a run that is copied goes on, was stopped or has ended.
 
 use crate::{
-    copy::Usable,
     entry::{Ended, Entry, Outcome, Record},
     history::History,
     mirror::identity,
@@ -20,9 +19,10 @@ pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
         offices.iter().rposition(|&office| Some(office) == spoken_under)
     };
     let ours = source.standing_entry()?;
-    let finished = matches!(ours.record, Record::Ended(Ended { outcome: Outcome::Finished, .. }));
-    let last = source.checkpoints().pop();
-    if finished && last.is_some_and(|last| !Usable::by(Some(copy)).has(&last)) {
+    if let Record::Ended(Ended { outcome: Outcome::Finished, step, .. }) = ours.record
+        && let Some(last) = checkpoint_of(source, step)
+        && copy.checkpoints().iter().all(|checkpoint| checkpoint.manifest != last)
+    {
         return None;
     }
     let Some(theirs) = copy.standing_entry() else { return Some(ours.record.clone()) };
@@ -33,6 +33,14 @@ pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
     let is_news = ours_under > theirs_under
         || (ours_under == theirs_under && is_last_word && ours.record != theirs.record);
     is_news.then(|| ours.record.clone())
+}
+
+/// The manifest of the checkpoint of a step that was committed last.
+fn checkpoint_of(history: &History, wanted: u64) -> Option<&str> {
+    history.entries().iter().rev().find_map(|entry| match &entry.record {
+        Record::Checkpoint { step, manifest, .. } if *step == wanted => Some(manifest.as_str()),
+        _ => None,
+    })
 }
 
 /// The identity of the office under which an entry was written.
