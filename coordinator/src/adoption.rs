@@ -69,11 +69,12 @@ struct Unanswered(RunId);
 struct Before {
     /// The epoch, as long as nobody else took office.
     epoch: Option<u64>,
-    /// That under which another coordinator took office since, and when it was seen.
-    taken: Option<(u64, Instant)>,
+    /// Since when it has been seen that others took office, none of whom had the run go on.
+    taken: Option<Instant>,
 }
 
 /// Whether the run is somebody else's by now.
+#[derive(Debug, PartialEq, Eq)]
 enum Elsewhere {
     No,
     /// Somebody took office, and may be having it go on, or have failed to.
@@ -90,13 +91,11 @@ impl Before {
             *self = Self { epoch: Some(epoch), taken: None };
             return Elsewhere::No;
         }
-        let term = history.entries().iter().rposition(|entry| entry.epoch < epoch).map_or(0, |last| last + 1);
-        if facts::has_gone_on(&history.entries()[term..]) {
+        if facts::goes_on(history) {
             return Elsewhere::Yes;
         }
-        let seen = self.taken.filter(|&(taken, _)| taken == epoch).unwrap_or((epoch, Instant::now()));
-        self.taken = Some(seen);
-        if seen.1.elapsed() < GIVEN_UP { Elsewhere::Perhaps } else { Elsewhere::No }
+        let since = *self.taken.get_or_insert_with(Instant::now);
+        if since.elapsed() < GIVEN_UP { Elsewhere::Perhaps } else { Elsewhere::No }
     }
 }
 
@@ -176,16 +175,16 @@ impl Adoption {
             || history.ended().is_some()
             || history.stopped().is_some()
         {
-            self.inputs.send(Input::Archived(Box::new(status)));
+            self.inputs.send(Input::Found(Box::new(status)));
             return Ok(None);
         }
         let elsewhere = before.is_elsewhere(&history, &self.coordinator);
-        if !matches!(elsewhere, Elsewhere::No) {
+        if elsewhere != Elsewhere::No {
             let (holder, epoch) = (history.coordinator().unwrap_or("another coordinator"), history.epoch());
             status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
-            self.inputs.send(Input::Archived(Box::new(status)));
+            self.inputs.send(Input::Found(Box::new(status)));
             tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
-            return if matches!(elsewhere, Elsewhere::Perhaps) { Err(Unanswered(run)) } else { Ok(None) };
+            return if elsewhere == Elsewhere::Perhaps { Err(Unanswered(run)) } else { Ok(None) };
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
@@ -205,7 +204,7 @@ impl Adoption {
         };
         let mut status = archived(&dir, &history);
         status.detail = with_causes(&error);
-        self.inputs.send(Input::Archived(Box::new(status)));
+        self.inputs.send(Input::NotTakenUp(Box::new(status)));
         // One that is over, was stopped, or is somebody else's, by what is known only now is looked at again: by then its log
         // says so.
         if matches!(
@@ -265,5 +264,45 @@ fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
         interval: spec.as_ref().map(|spec| spec.checkpoint.every.to_string()).unwrap_or_default(),
         replicas: Vec::new(),
         save_failure: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_store::Record;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_took_office_meanwhile_is_left_alone_unless_it_never_has_the_run_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap());
+        run.create("a spec", Mode::Service).await.unwrap();
+        let mut fresh = Before::default();
+        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::No);
+        // Who submitted it holds it from the first.
+        run.take_office("the first").await.unwrap();
+        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::Yes);
+
+        // Who had it before is taken over from, and one's own tries are no news.
+        let mut before = Before::default();
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::No);
+        run.take_office("me").await.unwrap();
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::No);
+        // Others may have failed to have it go on, for an hour, however often.
+        run.take_office("another").await.unwrap();
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::Perhaps);
+        run.take_office("a third").await.unwrap();
+        let history = run.history().await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(GIVEN_UP - Duration::from_secs(1)).await;
+        assert_eq!(before.is_elsewhere(&history, "me"), Elsewhere::Perhaps);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(before.is_elsewhere(&history, "me"), Elsewhere::No);
+        tokio::time::resume();
+        // One that had it go on is left alone, however long.
+        let mut other = run.take_office("another").await.unwrap();
+        other.append(Record::Resumed { step: 0 }).await.unwrap();
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::Yes);
     }
 }

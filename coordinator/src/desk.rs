@@ -9,7 +9,13 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tonic::Status;
 use whimbrel_core::Formation;
 use whimbrel_plan::{Generation, RunId, WorkerId};
-use whimbrel_proto::{border::WireError, v1};
+use whimbrel_proto::{
+    border::WireError,
+    v1::{
+        self,
+        run_event::Event::{Exit, Warning},
+    },
+};
 use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{RunDir, Sources};
@@ -21,6 +27,20 @@ const WATCH_BACKLOG: usize = 16_384;
 
 /// Events kept for the first watcher: as `Watch` in the protocol says.
 const UNTOLD: usize = 64;
+
+/// Keeps an event for the first watcher. A warning may be said only once, while that a worker exited is one of many: where
+/// there is no room, the oldest exit goes, and no warning for an exit.
+fn keep(untold: &mut Vec<v1::RunEvent>, event: v1::RunEvent) {
+    let is_exit = |event: &v1::RunEvent| matches!(event.event, Some(Exit(_)));
+    if untold.len() >= UNTOLD {
+        match untold.iter().position(is_exit) {
+            Some(oldest) => untold.remove(oldest),
+            None if is_exit(&event) => return,
+            None => untold.remove(0),
+        };
+    }
+    untold.push(event);
+}
 
 /// So many generations back, slices are still of use.
 const REMEMBERED: u64 = 8;
@@ -105,9 +125,8 @@ impl Desk {
 
     /// Takes note of the replicas, and of what the opening of the run found that is to be said aloud.
     pub(crate) fn with_replicas(self, standings: Vec<watch::Receiver<Standing>>, found: Vec<String>) -> Self {
-        let warning = |text| v1::RunEvent {
-            event: Some(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() })),
-        };
+        let warning =
+            |text| v1::RunEvent { event: Some(Warning(v1::WarningEvent { text, tail: Vec::new() })) };
         Self { standings, untold: Some(found.into_iter().map(warning).collect()), ..self }
     }
 
@@ -118,16 +137,10 @@ impl Desk {
 
     /// Tells watchers.
     pub(crate) fn tell(&mut self, event: v1::run_event::Event) {
-        use v1::run_event::Event::{Exit, Warning};
         let lasting = matches!(event, Exit(_) | Warning(_));
         let event = v1::RunEvent { event: Some(event) };
         if let Some(untold) = self.untold.as_mut().filter(|_| lasting) {
-            if untold.len() >= UNTOLD {
-                // A warning may be said only once; that a worker exited is one of many.
-                let exit = untold.iter().position(|event| matches!(event.event, Some(Exit(_))));
-                untold.remove(exit.unwrap_or(0));
-            }
-            untold.push(event.clone());
+            keep(untold, event.clone());
         }
         if let Some(events) = &self.events {
             // Nobody may be watching.
@@ -225,7 +238,7 @@ impl Desk {
                 ready.numerics
             );
             tracing::warn!(run = %self.dir.id(), "{text}");
-            self.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+            self.tell(Warning(v1::WarningEvent { text, tail: Vec::new() }));
         }
         Ok(())
     }
@@ -335,4 +348,32 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 /// A length of time that came over the wire; nonsense counts as none.
 pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_nobody_watched_the_newest_is_kept_and_warnings_before_exits() {
+        let warning = |number: usize| v1::RunEvent {
+            event: Some(Warning(v1::WarningEvent { text: number.to_string(), tail: Vec::new() })),
+        };
+        let exit = |pid: u32| v1::RunEvent {
+            event: Some(Exit(v1::WorkerExitedEvent { pid, ..v1::WorkerExitedEvent::default() })),
+        };
+        let mut untold = vec![warning(0)];
+        for pid in 1..=100 {
+            keep(&mut untold, exit(pid));
+        }
+        assert_eq!((untold.len(), &untold[0], &untold[1]), (UNTOLD, &warning(0), &exit(38)));
+        for number in 1..=100 {
+            keep(&mut untold, warning(number));
+        }
+        keep(&mut untold, exit(101));
+        assert_eq!(
+            (untold.len(), untold.first(), untold.last()),
+            (UNTOLD, Some(&warning(37)), Some(&warning(100)))
+        );
+    }
 }

@@ -172,7 +172,8 @@ impl Driver {
                 self.opened(*opened, reply);
                 self.has_come(run);
             }
-            Input::Archived(status) => self.archived(*status),
+            Input::Found(status) => self.found(*status),
+            Input::NotTakenUp(status) => self.not_taken_up(*status),
             // Whoever asked may have gone: an answer that nobody takes is dropped.
             Input::List(reply) => drop(reply.send(self.statuses())),
             Input::Get(run, reply) => drop(reply.send(self.status(&run))),

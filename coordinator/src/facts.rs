@@ -42,31 +42,37 @@ pub(crate) fn limits(spec: &RunSpec) -> Limits {
 
 /// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
 /// how many of them went without saying that the run had stopped or ended, its workers with them. One that never came so far
-/// as to [have the run go on](has_gone_on) had none.
+/// as to have the run go on had none.
 pub(crate) fn past(history: &History) -> Past {
     let mut past = Past::default();
-    let mut terms: Vec<&[Entry]> = Vec::new();
-    // Entries before the first office are of epoch 0; mirrors write in the epoch of whom they mirror.
-    for term in history.entries().chunk_by(|entry, next| entry.epoch == next.epoch) {
-        if term.first().is_some_and(|first| first.epoch > 0) {
-            terms.push(term);
-        }
-    }
+    let mut terms = terms(history);
     // The last term is the one that has just begun.
     terms.pop();
     for (index, term) in terms.into_iter().enumerate() {
         let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
         past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
         let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
-        let began = index == 0 || has_gone_on(term);
-        past.failures += u32::from(began && !term.iter().any(parted));
+        past.failures += u32::from(has_gone_on(index, term) && !term.iter().any(parted));
     }
     past
 }
 
-/// Whether a term of office that did not begin the run came so far as to have it go on.
-pub(crate) fn has_gone_on(term: &[Entry]) -> bool {
-    term.iter().any(|entry| matches!(entry.record, Record::Resumed { .. }))
+/// Whether whoever took office last came so far as to have the run go on.
+pub(crate) fn goes_on(history: &History) -> bool {
+    let terms = terms(history);
+    terms.last().is_some_and(|last| has_gone_on(terms.len() - 1, last))
+}
+
+/// The entries of a log by the epochs in which they were written; mirrors write in the epoch of whom they mirror.
+fn terms(history: &History) -> Vec<&[Entry]> {
+    let terms = history.entries().chunk_by(|entry, next| entry.epoch == next.epoch);
+    // Before the first office there is none.
+    terms.filter(|term| term.first().is_some_and(|first| first.epoch > 0)).collect()
+}
+
+/// Whether a term came so far as to have the run go on, which the first does with its office.
+fn has_gone_on(index: usize, term: &[Entry]) -> bool {
+    index == 0 || term.iter().any(|entry| matches!(entry.record, Record::Resumed { .. }))
 }
 
 #[cfg(test)]

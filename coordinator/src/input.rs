@@ -59,8 +59,10 @@ pub(crate) enum Input {
     LookedThrough,
     /// A run that goes on was found in the store, and stands like this until it is taken up. Is it to be?
     TakingUp(Box<v1::RunStatus>, Reply<bool>),
-    /// A run was found in the store that needs no coordinator any more, or could not be taken up.
-    Archived(Box<v1::RunStatus>),
+    /// A run was found in the store that needs no coordinator any more, or has another.
+    Found(Box<v1::RunStatus>),
+    /// A run that was to be taken up could not be.
+    NotTakenUp(Box<v1::RunStatus>),
     /// A client wants to know how all runs stand.
     List(Reply<Vec<v1::RunStatus>>),
     /// A client wants to know how a run stands.

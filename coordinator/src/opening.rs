@@ -140,7 +140,8 @@ pub(crate) async fn submit(
     let in_it = |replica: Store| Replica { store: replica.uri().to_owned(), dir: Some(replica.run(&id)) };
     let replicas = replicas.into_iter().map(in_it).collect();
     dir.create(&spec.to_toml(), submitter).await?;
-    let office = dir.take_office(coordinator).await?;
+    // Another coordinator over the same store may have found it already, and have it go on.
+    let office = dir.take_office_after(0, coordinator).await?;
     let (start, past, found) = (Start::Initial, Past::default(), Vec::new());
     Ok(Opened { dir, spec, office, start, past, replicas, found })
 }

@@ -286,10 +286,9 @@ impl Keeper {
                 with_causes(&left_out.why)
             )
         });
-        if let Some(step) = lag.gone_without {
-            let uri = &self.standing.borrow().uri;
-            let text =
-                format!("the replica {uri} had a checkpoint of step {step} that the run went on without");
+        for unheard in &lag.unheard {
+            let uri = self.standing.borrow().uri.clone();
+            let text = format!("the replica {uri} {unheard}, and the run went on without hearing of it");
             self.tell(Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
         }
         let before = self.standing.borrow().newest;

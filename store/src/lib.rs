@@ -87,7 +87,7 @@ pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
 pub use read_state::{StateReader, read_state};
 pub use refusal::Refusal;
-pub use replicate::{Lag, ReplicateError, Replicator};
+pub use replicate::{Lag, ReplicateError, Replicator, Unheard};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use retention::{KeepEvery, Retention};
 pub use run_dir::{RunDir, open_run, open_run_in};

@@ -4,12 +4,12 @@
 //! what the replica lacks of what is kept, the newest first, and collects there by the same retention. It never holds up
 //! the run: a replica that cannot be reached lags, and the next call makes up for it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt, mem::take};
 
 use crate::{
     collect::{CollectError, collect},
     copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
-    entry::Record,
+    entry::{Outcome, Record},
     history::History,
     mirror::{MirrorError, refusal},
     office::{AppendError, Office},
@@ -27,8 +27,8 @@ pub struct Replicator {
     retention: Retention,
     limits: Limits,
     office: Option<Office>,
-    /// The step of a checkpoint that the replica had when its office was taken, and that the run went on without.
-    gone_without: Option<u64>,
+    /// What the replica knew when its office was taken, and is yet to be told of.
+    unheard: Vec<Unheard>,
 }
 
 /// How far a replica is behind.
@@ -42,9 +42,34 @@ pub struct Lag {
     pub missing: Amount,
     /// Checkpoints that cannot be copied, since they are damaged in the primary.
     pub left_out: Vec<LeftOut>,
-    /// The step of a checkpoint that the replica has, or had, and that the run went on without from an earlier one: it was
-    /// out of reach then. Told once.
-    pub gone_without: Option<u64>,
+    /// What the replica knew of and the run went on without: the replica was out of reach then. Told once.
+    pub unheard: Vec<Unheard>,
+}
+
+/// What a replica knows of a run and the run's own directory has never heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// The furthest checkpoint of those, if it is further than where the run went on from.
+    Checkpoint {
+        /// Its step.
+        step: u64,
+    },
+    /// That the run was stopped.
+    Stopped,
+    /// That it had ended.
+    Ended(Outcome),
+}
+
+impl fmt::Display for Unheard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkpoint { step } => write!(f, "has a checkpoint of step {step}"),
+            Self::Stopped => f.write_str("says that the run was stopped"),
+            Self::Ended(Outcome::Finished) => f.write_str("says that the run has finished"),
+            Self::Ended(Outcome::Failed) => f.write_str("says that the run has failed"),
+            Self::Ended(Outcome::Cancelled) => f.write_str("says that the run was cancelled"),
+        }
+    }
 }
 
 impl Lag {
@@ -106,7 +131,7 @@ impl Replicator {
             retention: Retention { in_flight: Vec::new(), ..retention },
             limits,
             office: None,
-            gone_without: None,
+            unheard: Vec::new(),
         }
     }
 
@@ -125,7 +150,7 @@ impl Replicator {
         let (plan, newest_of_run) = self.plan(history, there).await?;
         let newest = newest.map(|checkpoint| checkpoint.step);
         let (missing, left_out) = (plan.to_move, plan.left_out);
-        Ok(Lag { newest, newest_of_run, missing, left_out, gone_without: None })
+        Ok(Lag { newest, newest_of_run, missing, left_out, unheard: Vec::new() })
     }
 
     /// What the replica, whose log is `there`, lacks of what is kept; and the run's newest step. Those that are committed
@@ -164,7 +189,7 @@ impl Replicator {
                 self.office = None;
                 Err(self.relieved(history).await)
             }
-            outcome => outcome.map(|lag| Lag { gone_without: self.gone_without.take(), ..lag }),
+            outcome => outcome.map(|lag| Lag { unheard: take(&mut self.unheard), ..lag }),
         }
     }
 
@@ -185,7 +210,7 @@ impl Replicator {
         collect(office, &retention).await.map_err(failed)?;
         let newest = office.history().checkpoints().last().map(|checkpoint| checkpoint.step);
         let (missing, left_out) = (copied.bad, copied.left_out);
-        Ok(Lag { newest, newest_of_run, missing, left_out, gone_without: None })
+        Ok(Lag { newest, newest_of_run, missing, left_out, unheard: Vec::new() })
     }
 
     /// The office over the replica: the one held, if it mirrors the office that the run is under, or a new one.
@@ -196,7 +221,9 @@ impl Replicator {
         }
         let mirrored = self.replica.mirror(&self.primary, history, &self.who).await;
         let mirrored = mirrored.map_err(|error| self.copy_error(error.into()))?;
-        self.gone_without = self.gone_without.or_else(|| gone_without(mirrored.history(), history));
+        if self.unheard.is_empty() {
+            self.unheard = unheard(mirrored.history(), history);
+        }
         Ok(mirrored)
     }
 
@@ -227,9 +254,9 @@ impl Replicator {
     }
 }
 
-/// The step of the furthest checkpoint of a replica that the run, whose log is `history`, has never heard of, if it is
-/// further than where the run went on from under its present office.
-fn gone_without(replica: &History, history: &History) -> Option<u64> {
+/// What a replica knows that the run, whose log is `history`, has never heard of, and went on without under its present
+/// office.
+fn unheard(replica: &History, history: &History) -> Vec<Unheard> {
     let (mut heard_of, mut from) = (BTreeSet::new(), None);
     for entry in history.entries() {
         let Record::Checkpoint { step, manifest, origin, .. } = &entry.record else { continue };
@@ -238,7 +265,15 @@ fn gone_without(replica: &History, history: &History) -> Option<u64> {
             from = from.max(Some(*step));
         }
     }
-    let unheard =
-        replica.checkpoints().into_iter().filter(|checkpoint| !heard_of.contains(&checkpoint.manifest));
-    unheard.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max()
+    let checkpoints = replica.checkpoints();
+    let furthest = checkpoints.iter().filter(|checkpoint| !heard_of.contains(&checkpoint.manifest));
+    let furthest = furthest.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max();
+    let word = replica.standing_entry().map(|entry| &entry.record);
+    let word = word.filter(|word| history.entries().iter().all(|entry| entry.record != **word));
+    let word = word.and_then(|word| match word {
+        Record::Stopped(_) => Some(Unheard::Stopped),
+        Record::Ended(ended) => Some(Unheard::Ended(ended.outcome)),
+        _ => None,
+    });
+    furthest.map(|step| Unheard::Checkpoint { step }).into_iter().chain(word).collect()
 }

@@ -11,8 +11,8 @@ use support::{
 };
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    CopyError, MirrorError, Record, Relation, Replicator, Retention, RunDir, Which, bring_back, has_news,
-    plan_copy, quarantine, relation,
+    CopyError, MirrorError, Record, Relation, Replicator, Retention, RunDir, Unheard, Which, bring_back,
+    has_news, plan_copy, quarantine, relation,
 };
 
 const KEEP_TWO: Retention =
@@ -165,26 +165,31 @@ async fn a_run_that_went_on_without_a_checkpoint_of_its_replica_says_so_once_tha
     for step in [20, 30] {
         checkpoint(&mut office, &State::small(step as u8), step).await;
     }
+    office.append(stopped(30)).await.unwrap();
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
     drop(office);
     fall_back_to(&known, &scene);
     // The replica is out of reach, and the run goes on from step 10.
     let mut next = scene.run().take_office("next").await.unwrap();
+    next.append(Record::Resumed { step: 10 }).await.unwrap();
     for step in [15, 18] {
         checkpoint(&mut next, &State::small(step as u8), step).await;
     }
     let replicator = || Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
     let mut keeper = replicator();
     let lag = keeper.replicate(next.history(), &mut |_| {}).await.unwrap();
-    assert_eq!((lag.newest, lag.gone_without), (Some(18), Some(30)));
+    assert_eq!(
+        (lag.newest, &lag.unheard[..]),
+        (Some(18), &[Unheard::Checkpoint { step: 30 }, Unheard::Stopped][..])
+    );
     let lag = keeper.replicate(next.history(), &mut |_| {}).await.unwrap();
-    assert_eq!(lag.gone_without, None, "it is told once");
+    assert_eq!(lag.unheard, [], "it is told once");
 
     // A replica of what the run has heard of has nothing that it went on without.
     let after = scene.run().take_office("after").await.unwrap();
     let lag = replicator().replicate(after.history(), &mut |_| {}).await.unwrap();
-    assert_eq!(lag.gone_without, None);
+    assert_eq!(lag.unheard, []);
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use support::{Fault, Faulty, Scene, State, checkpoint, checkpoints::stopped, save};
 use tokio::task::JoinSet;
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CreateError, Ended, LogError, Mode, Outcome, Record, Retention,
-    collect, commit,
+    AppendError, CollectError, CommitError, CreateError, Ended, LogError, Mode, OfficeError, Outcome, Record,
+    Retention, collect, commit,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -187,4 +187,27 @@ async fn the_last_word_says_whether_a_run_goes_on() {
     assert_eq!((office.history().stopped(), office.history().ended()), (None, None));
     office.append(Record::Ended(ended.clone())).await.unwrap();
     assert_eq!(scene.run().history().await.unwrap().ended(), Some(&ended));
+}
+
+#[tokio::test]
+async fn an_office_is_not_taken_from_who_took_it_after_all_that_was_known() {
+    let scene = Scene::new().await;
+    let known = scene.run().take_office("a").await.unwrap().epoch();
+    // What the same coordinator adds is no other's office.
+    scene
+        .run()
+        .take_office_after(known, "b")
+        .await
+        .unwrap()
+        .append(Record::Resumed { step: 1 })
+        .await
+        .unwrap();
+    let error = scene.run().take_office_after(known, "c").await.unwrap_err();
+    assert!(
+        matches!(&error, OfficeError::Taken { epoch, coordinator, .. } if (*epoch, &coordinator[..]) == (known + 1, "b")),
+        "{error}"
+    );
+    let mut third = scene.run().take_office_after(known + 1, "c").await.unwrap();
+    third.check().await.unwrap();
+    assert_eq!(third.epoch(), known + 2);
 }

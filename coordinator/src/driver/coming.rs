@@ -87,14 +87,19 @@ impl Driver {
         }
     }
 
-    /// A run is in the store that nobody here works on, for the time being at least.
-    pub(super) fn archived(&mut self, status: v1::RunStatus) {
-        if let Ok(run) = border::run_id(&status.run) {
-            if !self.desks.contains_key(&run) {
-                self.archive.insert(run.clone(), status);
-            }
-            self.has_come(Some(run));
+    /// A run is in the store that nobody here works on, for the time being at least; but for whoever resumes it just now.
+    pub(super) fn found(&mut self, status: v1::RunStatus) {
+        if let Ok(run) = border::run_id(&status.run)
+            && !self.desks.contains_key(&run)
+        {
+            self.archive.insert(run, status);
         }
+    }
+
+    pub(super) fn not_taken_up(&mut self, status: v1::RunStatus) {
+        let run = border::run_id(&status.run).ok();
+        self.found(status);
+        self.has_come(run);
     }
 
     /// A run is no longer on its way.

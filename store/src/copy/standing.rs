@@ -35,12 +35,16 @@ pub(super) fn missing(source: &History, copy: &History) -> Option<Record> {
     is_news.then(|| ours.record.clone())
 }
 
-/// The manifest of the checkpoint of a step that was committed last.
-fn checkpoint_of(history: &History, wanted: u64) -> Option<&str> {
-    history.entries().iter().rev().find_map(|entry| match &entry.record {
-        Record::Checkpoint { step, manifest, .. } if *step == wanted => Some(manifest.as_str()),
+/// The manifest of the checkpoint of a step that was made last, collected or not. Copies commit in any order.
+fn checkpoint_of(history: &History, wanted: u64) -> Option<String> {
+    let of_step = |entry: &Entry| match &entry.record {
+        Record::Checkpoint { step, manifest, origin, .. } if *step == wanted => {
+            let made = origin.map_or((entry.epoch, entry.number), |made| (made.epoch, made.entry));
+            Some((made, manifest.clone()))
+        }
         _ => None,
-    })
+    };
+    history.entries().iter().filter_map(of_step).max().map(|(_, manifest)| manifest)
 }
 
 /// The identity of the office under which an entry was written.
