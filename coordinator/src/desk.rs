@@ -20,7 +20,7 @@ use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{RunDir, Sources};
 
-use crate::{input::WorkerLink, recorder::Task, scribe::Scribe, standing::Standing};
+use crate::{input::WorkerLink, recorder::Task, scribe::Scribe, standing::Standing, wire};
 
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
@@ -125,8 +125,7 @@ impl Desk {
 
     /// Takes note of the replicas, and of what the opening of the run found that is to be said aloud.
     pub(crate) fn with_replicas(self, standings: Vec<watch::Receiver<Standing>>, found: Vec<String>) -> Self {
-        let warning =
-            |text| v1::RunEvent { event: Some(Warning(v1::WarningEvent { text, tail: Vec::new() })) };
+        let warning = |text| v1::RunEvent { event: Some(wire::warning(text)) };
         Self { standings, untold: Some(found.into_iter().map(warning).collect()), ..self }
     }
 
@@ -238,7 +237,7 @@ impl Desk {
                 ready.numerics
             );
             tracing::warn!(run = %self.dir.id(), "{text}");
-            self.tell(Warning(v1::WarningEvent { text, tail: Vec::new() }));
+            self.tell(wire::warning(text));
         }
         Ok(())
     }
@@ -356,9 +355,7 @@ mod tests {
 
     #[test]
     fn of_what_nobody_watched_the_newest_is_kept_and_warnings_before_exits() {
-        let warning = |number: usize| v1::RunEvent {
-            event: Some(Warning(v1::WarningEvent { text: number.to_string(), tail: Vec::new() })),
-        };
+        let warning = |number: usize| v1::RunEvent { event: Some(wire::warning(number.to_string())) };
         let exit = |pid: u32| v1::RunEvent {
             event: Some(Exit(v1::WorkerExitedEvent { pid, ..v1::WorkerExitedEvent::default() })),
         };

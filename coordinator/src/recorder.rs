@@ -17,10 +17,7 @@ use tokio::{
 };
 use whimbrel_core::{End, Outcome, RunEvent, Start};
 use whimbrel_plan::RunId;
-use whimbrel_proto::{
-    v1::{self, run_event::Event},
-    with_causes,
-};
+use whimbrel_proto::{v1, with_causes};
 use whimbrel_state::{Hash, Manifest, Pack};
 use whimbrel_store::{
     AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Sources,
@@ -33,6 +30,7 @@ use crate::{
     opening::newest_but,
     replication::Replication,
     standing::Standing,
+    wire,
 };
 
 /// How often a recorder that has nothing to write looks whether it is still in office.
@@ -272,7 +270,7 @@ impl Recorder {
 
     /// Tells watchers.
     fn warn(&self, text: String) {
-        let warning = Event::Warning(v1::WarningEvent { text, tail: Vec::new() });
+        let warning = wire::warning(text);
         self.inputs.send(Input::Tell(self.run.clone(), self.office.epoch(), warning));
     }
 

@@ -32,6 +32,7 @@ use crate::{
     input::{Input, Inputs},
     replicas::Replica,
     standing::{Standing, patience, until_in_step},
+    wire,
 };
 
 /// The wait after a first failure; each further one is twice as long, up to [`LONGEST`].
@@ -289,7 +290,7 @@ impl Keeper {
         for unheard in &lag.unheard {
             let uri = self.standing.borrow().uri.clone();
             let text = format!("the replica {uri} {unheard}, and the run went on without hearing of it");
-            self.tell(Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+            self.tell(wire::warning(text));
         }
         let before = self.standing.borrow().newest;
         self.standing.send_modify(|standing| {
@@ -317,7 +318,7 @@ impl Keeper {
         if self.told.as_ref() != Some(&trouble) {
             let text =
                 format!("the replica {} does not come into step: {trouble}", self.standing.borrow().uri);
-            self.tell(Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+            self.tell(wire::warning(text));
         }
         Some(trouble)
     }

@@ -155,6 +155,11 @@ fn phase(phase: Phase) -> v1::Phase {
     }
 }
 
+/// A warning that quotes nobody's output.
+pub(crate) fn warning(text: String) -> Event {
+    Event::Warning(v1::WarningEvent { text, tail: Vec::new() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,6 +30,20 @@ async fn copy(source: &RunDir, destination: &RunDir, which: Which) {
     plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
 }
 
+/// A run that fell back to step 10, and a copy of it that has those of steps 20 and 30 besides, and this last word.
+async fn fallen_back(last_word: Record) -> (Scene, Scene) {
+    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let known = scene.files("");
+    for step in [20, 30] {
+        checkpoint(&mut office, &State::small(step as u8), step).await;
+    }
+    office.append(last_word).await.unwrap();
+    let there = Scene::empty();
+    copy(&scene.run(), &there.run(), Which::All).await;
+    fall_back_to(&known, &scene);
+    (scene, there)
+}
+
 #[tokio::test]
 async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_office() {
     let (scene, mut office) = with_checkpoints(&[10, 20]).await;
@@ -74,16 +88,7 @@ async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_offic
 
 #[tokio::test]
 async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
-    let known = scene.files("");
-    for step in [20, 30] {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
-    }
-    office.append(stopped(30)).await.unwrap();
-    let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
-    drop(office);
-    fall_back_to(&known, &scene);
+    let (scene, there) = fallen_back(stopped(30)).await;
     damage_newest(&there).await;
 
     let mut next = scene.run().take_office("next").await.unwrap();
@@ -97,17 +102,8 @@ async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
 
 #[tokio::test]
 async fn a_run_whose_last_checkpoint_is_damaged_wherever_it_is_has_not_finished_and_goes_on() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
-    let known = scene.files("");
-    for step in [20, 30] {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
-    }
-    office.append(finished(30)).await.unwrap();
-    let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
+    let (scene, there) = fallen_back(finished(30)).await;
     assert_eq!(there.run().history().await.unwrap().ended().unwrap().step, 30);
-    drop(office);
-    fall_back_to(&known, &scene);
     damage_newest(&there).await;
 
     let mut next = scene.run().take_office("next").await.unwrap();
@@ -160,16 +156,7 @@ async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_withou
 
 #[tokio::test]
 async fn a_run_that_went_on_without_a_checkpoint_of_its_replica_says_so_once_that_is_back() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
-    let known = scene.files("");
-    for step in [20, 30] {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
-    }
-    office.append(stopped(30)).await.unwrap();
-    let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
-    drop(office);
-    fall_back_to(&known, &scene);
+    let (scene, there) = fallen_back(stopped(30)).await;
     // The replica is out of reach, and the run goes on from step 10.
     let mut next = scene.run().take_office("next").await.unwrap();
     next.append(Record::Resumed { step: 10 }).await.unwrap();

@@ -6,7 +6,10 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::{border, v1};
 
 use super::{Driver, Node};
-use crate::input::{NodeLink, Reply, WorkerLink};
+use crate::{
+    input::{NodeLink, Reply, WorkerLink},
+    wire,
+};
 
 impl Driver {
     pub(super) fn node_joined(&mut self, join: v1::Join, link: NodeLink, reply: Reply<NodeId>) {
@@ -118,7 +121,7 @@ impl Driver {
                     let text = format!(
                         "step {step}: tensor {tensor} of the gradient is not finite; no update was made"
                     );
-                    desk.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+                    desk.tell(wire::warning(text));
                 }
                 desk.step = Some(applied);
                 RunEvent::StepApplied { worker, generation, step, loss }
@@ -159,7 +162,7 @@ impl Driver {
                      {worker} read them from a replica and put them back"
                 );
                 tracing::warn!(%run, "{text}");
-                desk.tell(v1::run_event::Event::Warning(v1::WarningEvent { text, tail: Vec::new() }));
+                desk.tell(wire::warning(text));
                 return Ok(None);
             }
             Message::TrainerFailed(v1::TrainerFailed { reason }) => {

@@ -65,7 +65,7 @@ impl Scene {
         let mut heard = String::new();
         loop {
             match self.said.recv().await.unwrap() {
-                Input::Tell(_, _, Event::Warning(warning)) => heard = warning.text,
+                Input::Tell(_, _, v1::run_event::Event::Warning(warning)) => heard = warning.text,
                 Input::OfTerm(_, _, event) => return (heard, event),
                 other => panic!("{other:?}"),
             }
