@@ -180,7 +180,7 @@ impl Adoption {
         }
         let elsewhere = before.is_elsewhere(&history, &self.coordinator);
         if elsewhere != Elsewhere::No {
-            let (holder, epoch) = (history.coordinator().unwrap_or("another coordinator"), history.epoch());
+            let (holder, epoch) = (history.in_office(), history.epoch());
             status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
             self.inputs.send(Input::Found(Box::new(status)));
             tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");

@@ -207,7 +207,7 @@ pub(crate) async fn compare(
             run: here.id().clone(),
             at: at.to_owned(),
             epoch: there.epoch(),
-            coordinator: there.coordinator().unwrap_or("another coordinator").to_owned(),
+            coordinator: there.in_office().to_owned(),
             without,
         });
     }

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal, test_kill_process},
+};
 
 /// A child process whose standard output is read line by line as it comes, and whose standard error is kept.
 #[derive(Debug)]
@@ -35,6 +38,15 @@ pub fn pid(id: u32) -> Pid {
 /// Sends a signal to the process with this id; it may have ended already.
 pub fn signal(id: u32, signal: Signal) {
     kill_process(pid(id), signal).ok();
+}
+
+/// Kills the process with this id, which need not be a child, and waits for its end: it touches nothing from then on.
+pub fn kill(id: u32, within: Duration) {
+    let Ok(process) = pidfd_open(pid(id), PidfdFlags::empty()) else { return };
+    pidfd_send_signal(&process, Signal::KILL).ok();
+    let within = Timespec::try_from(within).unwrap();
+    let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&within)).unwrap();
+    assert_eq!(ended, 1, "process {id} outlives SIGKILL");
 }
 
 /// Whether there is a process with this id.

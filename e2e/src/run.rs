@@ -121,11 +121,11 @@ impl Run {
         self.process.signal(signal);
     }
 
-    /// Kills `whimbrel` and every worker with SIGKILL, and waits for its end.
+    /// Kills `whimbrel` and every worker with SIGKILL, and waits for the end of each.
     pub fn kill_all(mut self) {
         self.signal(Signal::KILL);
         for worker in self.workers() {
-            process::signal(worker, Signal::KILL);
+            process::kill(worker, PATIENCE);
         }
         self.process.wait(PATIENCE);
     }

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    process::Signal,
+};
 use serde_json::Value;
 use whimbrel_e2e::{
     cluster::Cluster,
@@ -242,8 +245,10 @@ fn a_replica_out_of_reach_holds_up_nobody_and_is_named_at_the_end() {
     let spec = replicated(200, &["west", "south"]);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     until_replicated(&mut run, "west", 10);
-    fs::remove_dir_all(folder.path().join("west")).unwrap();
-    fs::write(folder.path().join("west"), "no folder").unwrap();
+    // At one stroke, since the run goes on writing there.
+    let [west, file] = ["west", "file"].map(|name| folder.path().join(name));
+    fs::write(&file, "no folder").unwrap();
+    renameat_with(CWD, &west, CWD, &file, RenameFlags::EXCHANGE).unwrap();
     let outcome = run.finish();
     assert_eq!(outcome.state(), oracle(200));
     let replicas = outcome.last()["replicas"].as_array().unwrap();

@@ -245,7 +245,12 @@ impl History {
         &self.first.entry
     }
 
-    /// The coordinator in office.
+    /// The coordinator in office, in words for people.
+    pub fn in_office(&self) -> &str {
+        self.coordinator().unwrap_or("another coordinator")
+    }
+
+    /// The coordinator in office, if one ever took it.
     pub fn coordinator(&self) -> Option<&str> {
         match &self.offices().next_back()?.record {
             Record::Office { coordinator, .. } => Some(coordinator),

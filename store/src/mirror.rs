@@ -148,7 +148,7 @@ pub(crate) fn refusal(
         return Some(MirrorError::AnotherRun { at, source_uri });
     }
     let epoch = other.epoch();
-    let coordinator = other.coordinator().unwrap_or("a coordinator").to_owned();
+    let coordinator = other.in_office().to_owned();
     match relation(source_history, other) {
         Relation::Ahead => Some(MirrorError::WentOn { at, epoch, coordinator, source_uri }),
         Relation::Diverged => Some(MirrorError::Diverged { at, epoch, coordinator, source_uri }),

@@ -117,7 +117,7 @@ impl RunDir {
         loop {
             let epoch = history.epoch();
             if epoch > known {
-                let other = history.coordinator().unwrap_or("another coordinator").to_owned();
+                let other = history.in_office().to_owned();
                 return Err(OfficeError::Taken { run: self.uri().to_owned(), epoch, coordinator: other });
             }
             let epoch = epoch + 1;
@@ -201,7 +201,7 @@ impl Office {
         Err(AppendError::Fenced {
             run: self.run.uri().to_owned(),
             epoch: self.history.epoch(),
-            coordinator: self.history.coordinator().unwrap_or("another coordinator").to_owned(),
+            coordinator: self.history.in_office().to_owned(),
         })
     }
 }

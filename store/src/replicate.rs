@@ -248,7 +248,7 @@ impl Replicator {
             Some(refusal) => self.copy_error(refusal.into()),
             None => ReplicateError::Relieved {
                 at: self.replica.uri().to_owned(),
-                mirror: other.coordinator().unwrap_or("another").to_owned(),
+                mirror: other.in_office().to_owned(),
             },
         }
     }
