@@ -29,6 +29,8 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(120);
 /// A coordinator that took office and did not have the run go on for this long is thought to have given it up. It may be
 /// fetching what a replica has, which takes as long as it takes.
 const GIVEN_UP: Duration = Duration::from_secs(3600);
+/// The same of a run without replicas, of which there is nothing to fetch.
+const GIVEN_UP_AT_ONCE: Duration = AGAIN_AT_MOST;
 /// Logs that are read at a time: nearly all of it is waiting for the store.
 const AT_A_TIME: usize = 32;
 
@@ -69,33 +71,22 @@ struct Unanswered(RunId);
 struct Before {
     /// The epoch, as long as nobody else took office.
     epoch: Option<u64>,
-    /// Since when it has been seen that others took office, none of whom had the run go on.
+    /// Since when it has been seen that others took office.
     taken: Option<Instant>,
 }
 
-/// Whether the run is somebody else's by now.
-#[derive(Debug, PartialEq, Eq)]
-enum Elsewhere {
-    No,
-    /// Somebody took office, and may be having it go on, or have failed to.
-    Perhaps,
-    Yes,
-}
-
 impl Before {
-    /// Who took office while this coordinator, called `me`, tried to, is not disturbed.
-    fn is_elsewhere(&mut self, history: &History, me: &str) -> Elsewhere {
+    /// Whether the run is somebody else's by now: who took office while this coordinator, called `me`, tried to, is not
+    /// disturbed, unless it did not have the run go on for so long as `given_up`.
+    fn is_elsewhere(&mut self, history: &History, me: &str, given_up: Duration) -> bool {
         let epoch = history.epoch();
         let by_another = self.epoch.is_some_and(|before| before < epoch) && history.coordinator() != Some(me);
         if !by_another {
             *self = Self { epoch: Some(epoch), taken: None };
-            return Elsewhere::No;
-        }
-        if facts::goes_on(history) {
-            return Elsewhere::Yes;
+            return false;
         }
         let since = *self.taken.get_or_insert_with(Instant::now);
-        if since.elapsed() < GIVEN_UP { Elsewhere::Perhaps } else { Elsewhere::No }
+        facts::goes_on(history) || since.elapsed() < given_up
     }
 }
 
@@ -178,13 +169,17 @@ impl Adoption {
             self.inputs.send(Input::Found(Box::new(status)));
             return Ok(None);
         }
-        let elsewhere = before.is_elsewhere(&history, &self.coordinator);
-        if elsewhere != Elsewhere::No {
-            let (holder, epoch) = (history.in_office(), history.epoch());
+        let has_replicas = stored_spec(&run, &history).is_ok_and(|spec| !spec.checkpoint.replicas.is_empty());
+        let given_up = if has_replicas { GIVEN_UP } else { GIVEN_UP_AT_ONCE };
+        let (was_taken, holder, epoch) = (before.taken.is_some(), history.in_office(), history.epoch());
+        if before.is_elsewhere(&history, &self.coordinator, given_up) {
             status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
             self.inputs.send(Input::Found(Box::new(status)));
-            tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
-            return if elsewhere == Elsewhere::Perhaps { Err(Unanswered(run)) } else { Ok(None) };
+            if !was_taken {
+                tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
+            }
+            // How it comes out there is looked at again and again, so that it is told here.
+            return Err(Unanswered(run));
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
@@ -279,30 +274,34 @@ mod tests {
         let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap());
         run.create("a spec", Mode::Service).await.unwrap();
         let mut fresh = Before::default();
-        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::No);
+        assert!(!fresh.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
         // Who submitted it holds it from the first.
         run.take_office("the first").await.unwrap();
-        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::Yes);
+        assert!(fresh.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
 
         // Who had it before is taken over from, and one's own tries are no news.
         let mut before = Before::default();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::No);
+        assert!(!before.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
         run.take_office("me").await.unwrap();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::No);
+        assert!(!before.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
         // Others may have failed to have it go on, for an hour, however often.
         run.take_office("another").await.unwrap();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::Perhaps);
+        assert!(before.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
         run.take_office("a third").await.unwrap();
         let history = run.history().await.unwrap();
         tokio::time::pause();
         tokio::time::advance(GIVEN_UP - Duration::from_secs(1)).await;
-        assert_eq!(before.is_elsewhere(&history, "me"), Elsewhere::Perhaps);
+        assert!(before.is_elsewhere(&history, "me", GIVEN_UP));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(before.is_elsewhere(&history, "me"), Elsewhere::No);
+        assert!(!before.is_elsewhere(&history, "me", GIVEN_UP));
         tokio::time::resume();
         // One that had it go on is left alone, however long.
         let mut other = run.take_office("another").await.unwrap();
         other.append(Record::Resumed { step: 0 }).await.unwrap();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me"), Elsewhere::Yes);
+        let history = run.history().await.unwrap();
+        assert!(before.is_elsewhere(&history, "me", GIVEN_UP));
+        tokio::time::pause();
+        tokio::time::advance(2 * GIVEN_UP).await;
+        assert!(before.is_elsewhere(&history, "me", GIVEN_UP));
     }
 }

@@ -185,6 +185,8 @@ impl Driver {
                 let request = self.request(&run, RunEvent::StopRequested { record: true });
                 reply.send(request).ok();
             }
+            // What is told once is not told to nobody.
+            Input::Watch(_, reply) if reply.is_closed() => {}
             Input::Watch(run, reply) => {
                 reply.send(self.watch(&run)).ok();
             }
@@ -277,10 +279,14 @@ impl Driver {
     /// Passes on what a client wants of a run that has not ended.
     fn request(&mut self, run: &RunId, event: RunEvent) -> Result<(), Status> {
         let Some(view) = self.core.view(run) else {
-            return Err(if self.archive.contains_key(run) {
-                Status::failed_precondition(format!("run {run} is not under way"))
-            } else {
-                Status::not_found(format!("there is no run {run} here"))
+            return Err(match self.archive.get(run) {
+                Some(status) if status.detail.is_empty() => {
+                    Status::failed_precondition(format!("run {run} is not under way"))
+                }
+                Some(v1::RunStatus { detail, .. }) => {
+                    Status::failed_precondition(format!("run {run} is not under way here: {detail}"))
+                }
+                None => Status::not_found(format!("there is no run {run} here")),
             });
         };
         if has_ended(view.phase) {

@@ -71,6 +71,16 @@ pub enum SubmitError {
     /// The run's office could not be taken.
     #[error(transparent)]
     Office(#[from] OfficeError),
+    /// The run was made, and a coordinator over the same store took it up before this one could.
+    #[error(
+        "run {run} was made, and {coordinator}, over the same store, has taken it up: look there, and do not submit it again"
+    )]
+    TakenUp {
+        /// The run.
+        run: RunId,
+        /// Who took it up.
+        coordinator: String,
+    },
     /// That the run goes on could not be recorded.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -118,6 +128,7 @@ impl From<SubmitError> for Status {
             | SubmitError::Create(_)
             | SubmitError::Log(_)
             | SubmitError::Office(_)
+            | SubmitError::TakenUp { .. }
             | SubmitError::Append(_)
             | SubmitError::Stopped(_)
             | SubmitError::Over(..) => Self::failed_precondition(text),
@@ -140,8 +151,10 @@ pub(crate) async fn submit(
     let in_it = |replica: Store| Replica { store: replica.uri().to_owned(), dir: Some(replica.run(&id)) };
     let replicas = replicas.into_iter().map(in_it).collect();
     dir.create(&spec.to_toml(), submitter).await?;
-    // Another coordinator over the same store may have found it already, and have it go on.
-    let office = dir.take_office_after(0, coordinator).await?;
+    let office = dir.take_office_after(0, coordinator).await.map_err(|error| match error {
+        OfficeError::Taken { coordinator, .. } => SubmitError::TakenUp { run: id, coordinator },
+        error => error.into(),
+    })?;
     let (start, past, found) = (Start::Initial, Past::default(), Vec::new());
     Ok(Opened { dir, spec, office, start, past, replicas, found })
 }
@@ -232,11 +245,16 @@ fn outcome_word(ended: &Ended) -> &'static str {
     }
 }
 
-/// A new run's id: its name and six random characters, none of them easily mistaken for another.
+/// A new run's id: its name and a random word.
 pub fn new_run_id(name: &str) -> Result<RunId, SubmitError> {
+    let random = random_word().map_err(|error| SubmitError::Name(error.to_string()))?;
+    format!("{name}-{random}").parse().map_err(|error| SubmitError::Name(format!("{error}")))
+}
+
+/// Six random characters, none of them easily mistaken for another.
+pub(crate) fn random_word() -> Result<String, getrandom::Error> {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut random = [0_u8; 6];
-    getrandom::fill(&mut random).map_err(|error| SubmitError::Name(error.to_string()))?;
-    let suffix: String = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect();
-    format!("{name}-{suffix}").parse().map_err(|error| SubmitError::Name(format!("{error}")))
+    getrandom::fill(&mut random)?;
+    Ok(random.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
 }

@@ -89,8 +89,8 @@ pub struct WentOn {
 /// did, nobody would ever go on from there.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{from} has {what} of run {run}, which {to} lacks, and it could not be fetched; try again once both stores answer, \
-     or, for the run to go on without it, move {from} out of the way"
+    "{from} has {what} of run {run}, which {to} lacks, and it could not be fetched; try again once it can be, or, for \
+     the run to go on without it, move {from} out of the way"
 )]
 pub struct NotFetched {
     run: RunId,

@@ -281,15 +281,16 @@ impl Keeper {
     /// A round came to its end.
     fn came(&mut self, lag: Lag, entries: u64, bytes: u64, time: Duration) {
         let trouble = lag.left_out.first().map(|left_out| {
+            let what = if left_out.why.is_damage() { "is damaged and" } else { "is" };
             format!(
-                "the checkpoint of step {} is damaged and left out: {}",
+                "the checkpoint of step {} {what} left out: {}",
                 left_out.step,
                 with_causes(&left_out.why)
             )
         });
         for unheard in &lag.unheard {
             let uri = self.standing.borrow().uri.clone();
-            let text = format!("the replica {uri} {unheard}, and the run went on without hearing of it");
+            let text = format!("the replica {uri} {unheard}; the run went on without it");
             self.tell(wire::warning(text));
         }
         let before = self.standing.borrow().newest;

@@ -15,6 +15,7 @@ use whimbrel_store::{Mode, Store};
 use crate::{
     driver::Driver,
     input::{Input, Inputs},
+    opening::random_word,
     services::Services,
     token::{Doorkeeper, Token},
 };
@@ -54,6 +55,9 @@ pub enum StartError {
     /// The reflection service does not accept the protocol's description.
     #[error("the protocol's description is damaged: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A name cannot be made.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(#[from] getrandom::Error),
 }
 
 /// A coordinator that started has come to grief.
@@ -98,9 +102,10 @@ impl Coordinator {
         let (sender, receiver) = mpsc::unbounded_channel();
         let inputs = Inputs(sender);
         let submitter = if adopt { Mode::Service } else { Mode::Embedded };
-        // It tells coordinators apart that listen alike, each on a host of its own.
-        let (host, process) = (rustix::system::uname(), std::process::id());
-        let name = format!("{} at {address} (process {process})", host.nodename().to_string_lossy());
+        // It tells coordinators apart, even those of hosts with one name that listen alike.
+        let (host, process, random) = (rustix::system::uname(), std::process::id(), random_word()?);
+        let host = host.nodename().to_string_lossy();
+        let name = format!("{host} at {address} (process {process}, {random})");
         let driver = Driver::new(store, submitter, name, inputs.clone(), timing);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tonic::{Code, Streaming, transport::Channel};
 use whimbrel_coordinator::{Coordinator, Settings};
 use whimbrel_core::Timing;
@@ -17,7 +18,9 @@ use whimbrel_proto::v1::{
     self, ReplicaStatus, RunEvent, RunStatus, run_event::Event, runs_client::RunsClient, submit_request::What,
 };
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Limits, Mode, Relation, Store, Which, commit, plan_copy, relation, save_slice};
+use whimbrel_store::{
+    Ended, Limits, Mode, Outcome, Record, Relation, Store, Which, commit, plan_copy, relation, save_slice,
+};
 
 /// A coordinator over the folder `name`, and a client of it.
 async fn start(folder: &Path, name: &str) -> (Coordinator, RunsClient<Channel>) {
@@ -100,12 +103,14 @@ fn in_step(replicas: &[ReplicaStatus]) -> bool {
 /// Puts a folder out of reach, and gives what puts it back.
 fn out_of_reach(folder: &Path, name: &str) -> impl FnOnce() + use<> {
     let (path, away) = (folder.join(name), folder.join(format!("{name}-away")));
-    fs::rename(&path, &away).unwrap();
-    fs::write(&path, "no folder").unwrap();
-    move || {
-        fs::remove_file(&path).unwrap();
-        fs::rename(&away, &path).unwrap();
-    }
+    fs::write(&away, "no folder").unwrap();
+    exchange(&path, &away);
+    move || exchange(&path, &away)
+}
+
+/// Exchanges two paths at one stroke, whoever is at work there.
+fn exchange(one: &Path, other: &Path) {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }
 
 #[tokio::test]
@@ -251,8 +256,7 @@ async fn a_run_does_not_go_on_without_a_newer_checkpoint_that_a_replica_has_and_
         "{words}"
     );
     // It is taken up by itself once there is all that it needs.
-    fs::remove_file(&packs).unwrap();
-    fs::rename(&away, &packs).unwrap();
+    exchange(&away, &packs);
     until_it_stands(&mut runs, &name, |status| {
         status.phase() == v1::Phase::Waiting && status.checkpoint == Some(2)
     })
@@ -269,10 +273,15 @@ async fn a_coordinator_that_tries_again_to_take_a_run_up_leaves_it_to_who_took_o
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     until_it_stands(&mut runs, &name, |status| status.detail.contains("has a checkpoint of step 2")).await;
     let mut other = here.take_office("the other").await.unwrap();
-    fs::remove_file(&packs).unwrap();
-    fs::rename(&away, &packs).unwrap();
+    exchange(&away, &packs);
     until_it_stands(&mut runs, &name, |status| status.detail.contains("the other took office")).await;
-    other.check().await.unwrap();
+    let refused = runs.cancel(v1::CancelRequest { run: name.clone() }).await.unwrap_err();
+    assert!(refused.message().contains("the other took office"), "{refused}");
+    // Its end is told of here.
+    let (outcome, reason) = (Outcome::Failed, Some("a test".to_owned()));
+    let ended = Ended { outcome, step: 0, loss: None, val_loss: None, state: None, reason };
+    other.append(Record::Ended(ended)).await.unwrap();
+    until_it_stands(&mut runs, &name, |status| status.phase() == v1::Phase::Failed).await;
     coordinator.stop().await;
 }
 

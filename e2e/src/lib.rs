@@ -4,6 +4,7 @@
 //! - [`run`]: a `whimbrel run` as a child process, its events read as they come;
 //! - [`spec`]: run specs, small enough that a test takes seconds;
 //! - [`cluster`]: a coordinator and agents as processes of their own;
+//! - [`out_of_reach`]: folders put out of reach of who is at work in them;
 //! - [`servers`]: the store server that a test starts;
 //! - [`story`], [`player`]: what a run does with its store, by a program that can be killed in it;
 //! - [`matrix`]: every fault at every operation of that.
@@ -21,6 +22,7 @@
 
 pub mod cluster;
 pub mod matrix;
+pub mod out_of_reach;
 pub mod player;
 pub mod process;
 pub mod programs;

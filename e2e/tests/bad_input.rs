@@ -151,9 +151,11 @@ fn a_hung_worker_is_as_dead_as_a_killed_one() {
 
 #[test]
 fn a_stopped_worker_is_as_dead_as_a_killed_one() {
-    let expected = undisturbed(&Spec::small(40), &["--workers", "1"]).state();
+    // Steps enough that the run is not over before the signal is felt.
+    let spec = Spec::small(400);
+    let expected = undisturbed(&spec, &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::start(&Spec::small(40), folder.path(), &["--workers", "3"]);
+    let mut run = Run::start(&spec, folder.path(), &["--workers", "3"]);
     run.until_step(8);
     whimbrel_e2e::process::signal(run.worker(1), rustix::process::Signal::STOP);
     let outcome = run.finish();

@@ -15,12 +15,15 @@ use std::{
 
 use serde_json::Value;
 use whimbrel_e2e::{
+    out_of_reach::OutOfReach,
     programs,
-    run::{Run, undisturbed},
+    run::{Outcome, Run, undisturbed},
     spec::Spec,
 };
 
 const STEPS: u64 = 60;
+/// So many that a run is not over before it is killed.
+const INTERRUPTED: u64 = 600;
 
 fn whimbrel(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(programs::whimbrel()).args(arguments).output().unwrap();
@@ -54,10 +57,22 @@ fn flip_a_bit(file: &Path) {
 
 /// Starts a run and kills every process of it once the checkpoint of step 30 is committed.
 fn interrupted(folder: &Path) -> PathBuf {
-    let mut run = Run::start(&Spec::small(STEPS), folder, &["--workers", "2"]);
+    let mut run = Run::start(&Spec::small(INTERRUPTED), folder, &["--workers", "2"]);
     run.until_checkpoint(30);
     run.kill_all();
     run_of(folder)
+}
+
+/// The manifest of the newest checkpoint that is committed; one may be there that was not yet.
+fn newest_manifest(run: &Path) -> PathBuf {
+    let (_, listing, _) = whimbrel(&["checkpoint", "list", run.to_str().unwrap(), "--json"]);
+    let newest: Value = serde_json::from_str(listing.lines().last().unwrap()).unwrap();
+    run.join(newest["manifest"].as_str().unwrap())
+}
+
+fn speaks_of_damage(outcome: &Outcome) -> bool {
+    let speaks = |event: &Value| event["event"] == "warning" && event.to_string().contains("damaged");
+    outcome.events.iter().any(speaks)
 }
 
 #[test]
@@ -113,14 +128,10 @@ fn the_example_writes_text_from_a_checkpoint() {
 
 #[test]
 fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
-    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let expected = undisturbed(&Spec::small(INTERRUPTED), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let run = interrupted(folder.path());
-
-    let (_, listing, _) = whimbrel(&["checkpoint", "list", run.to_str().unwrap(), "--json"]);
-    let newest: Value = serde_json::from_str(listing.lines().last().unwrap()).unwrap();
-    let manifest = run.join(newest["manifest"].as_str().unwrap());
-    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&fs::read(newest_manifest(&run)).unwrap()).unwrap();
     let hash = manifest["packs"][0]["hash"].as_str().unwrap();
     let pack =
         files(&run.join("packs")).into_iter().find(|file| file.to_str().unwrap().contains(hash)).unwrap();
@@ -130,26 +141,25 @@ fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
     assert_eq!(code, Some(4), "{errors}");
     assert!(errors.contains(hash), "the damaged pack is named: {errors}");
 
-    let outcome = Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "2"]).finish();
+    let outcome = Run::start(&Spec::small(INTERRUPTED), folder.path(), &["--workers", "2"]).finish();
     assert_eq!(outcome.state(), expected);
-    let said = |event: &&Value| event["event"] == "warning" && event.to_string().contains("damaged");
-    assert!(outcome.events.iter().any(|event| said(&event)), "nothing was said of the damage");
+    assert!(speaks_of_damage(&outcome), "nothing was said of the damage");
 }
 
 #[test]
 fn a_flipped_bit_in_a_manifest_is_found_and_the_checkpoint_before_is_used() {
-    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let expected = undisturbed(&Spec::small(INTERRUPTED), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let run = interrupted(folder.path());
-    let manifest = files(&run.join("manifests")).into_iter().max().unwrap();
-    flip_a_bit(&manifest);
-    let outcome = Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "2"]).finish();
+    flip_a_bit(&newest_manifest(&run));
+    let outcome = Run::start(&Spec::small(INTERRUPTED), folder.path(), &["--workers", "2"]).finish();
     assert_eq!(outcome.state(), expected);
+    assert!(speaks_of_damage(&outcome), "nothing was said of the damage");
 }
 
 #[test]
 fn a_copied_directory_is_the_run() {
-    let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
+    let expected = undisturbed(&Spec::small(INTERRUPTED), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let run = interrupted(folder.path());
     let elsewhere = tempfile::tempdir().unwrap();
@@ -158,7 +168,7 @@ fn a_copied_directory_is_the_run() {
     let copied = Command::new("cp").arg("-r").arg(&run).arg(&target).status().unwrap();
     assert!(copied.success());
     fs::remove_dir_all(folder.path().join("runs")).unwrap();
-    let outcome = Run::start(&Spec::small(STEPS), elsewhere.path(), &["--workers", "1"]).finish();
+    let outcome = Run::start(&Spec::small(INTERRUPTED), elsewhere.path(), &["--workers", "1"]).finish();
     assert_eq!(outcome.state(), expected);
 }
 
@@ -168,10 +178,7 @@ fn a_store_that_refuses_for_a_while_costs_checkpoints_and_nothing_else() {
     let spec = Spec { checkpoint_every: 20, ..Spec::small(400) };
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     run.until_checkpoint(20);
-    let packs = run_of(folder.path()).join("packs");
-    let away = folder.path().join("packs");
-    fs::rename(&packs, &away).unwrap();
-    fs::write(&packs, "no folder").unwrap();
+    let packs = OutOfReach::put(run_of(folder.path()).join("packs"));
     // Which worker failed, on which object, and why: and training goes on meanwhile.
     let warning = run.until("a word on the failure", |event| {
         event["event"] == "warning" && event["text"].as_str().unwrap().contains("could not be saved")
@@ -180,8 +187,7 @@ fn a_store_that_refuses_for_a_while_costs_checkpoints_and_nothing_else() {
     assert!(text.contains("worker w") && text.contains("/packs/") && text.contains("os error"), "{text}");
     let step = run.events.iter().rev().find_map(|event| event["step"].as_u64()).unwrap();
     run.until_step(step + 1);
-    fs::remove_file(&packs).unwrap();
-    fs::rename(&away, &packs).unwrap();
+    packs.back();
     run.until_checkpoint(step);
     let outcome = run.finish();
     assert_eq!(outcome.state(), undisturbed(&spec, &["--workers", "1"]).state());

@@ -11,7 +11,8 @@ use whimbrel_e2e::{
     spec::Spec,
 };
 
-const STEPS: u64 = 60;
+/// So many that a run is not over before it is killed.
+const STEPS: u64 = 600;
 
 /// `whimbrel checkpoint …` in a folder: what it says as JSON.
 fn checkpoint(folder: &Path, arguments: &[&str]) -> Value {

@@ -15,13 +15,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    process::Signal,
-};
+use rustix::process::Signal;
 use serde_json::Value;
 use whimbrel_e2e::{
     cluster::Cluster,
+    out_of_reach::OutOfReach,
     process,
     run::{Outcome, Run, undisturbed},
     spec::Spec,
@@ -190,13 +188,10 @@ fn a_replica_taken_up_while_the_store_is_there_loses_no_checkpoint() {
     let mut run = Run::start(&spec, folder.path(), &["--workers", "1"]);
     until_replicated(&mut run, "west", 10);
     // The replica is out of reach for a while, and lags.
-    let (west, away) = (folder.path().join("west"), folder.path().join("away"));
-    fs::rename(&west, &away).unwrap();
-    fs::write(&west, "no folder").unwrap();
+    let west = OutOfReach::put(folder.path().join("west"));
     let newest = run.until_checkpoint(60)["step"].as_u64().unwrap();
     run.kill_all();
-    fs::remove_file(&west).unwrap();
-    fs::rename(&away, &west).unwrap();
+    west.back();
 
     let resumed = resume(&spec, folder.path(), "west", "2").finish();
     assert_eq!(resumed.state(), oracle(400));
@@ -245,10 +240,7 @@ fn a_replica_out_of_reach_holds_up_nobody_and_is_named_at_the_end() {
     let spec = replicated(200, &["west", "south"]);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     until_replicated(&mut run, "west", 10);
-    // At one stroke, since the run goes on writing there.
-    let [west, file] = ["west", "file"].map(|name| folder.path().join(name));
-    fs::write(&file, "no folder").unwrap();
-    renameat_with(CWD, &west, CWD, &file, RenameFlags::EXCHANGE).unwrap();
+    OutOfReach::put(folder.path().join("west"));
     let outcome = run.finish();
     assert_eq!(outcome.state(), oracle(200));
     let replicas = outcome.last()["replicas"].as_array().unwrap();
@@ -333,12 +325,13 @@ async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
     let mut cluster =
         Cluster::start_over(folder.path(), folder.path().join("runs").to_str().unwrap(), keys.into());
     let _node = cluster.agent("east", 1);
-    cluster.until_phase(&free, "finished");
+    cluster.until(&free, "a step", |status| status["step"].as_u64() >= Some(1));
     for run in &held_up {
         let status = cluster.status(run);
         let detail = status["detail"].as_str().unwrap();
         assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
     }
+    cluster.until_phase(&free, "finished");
     // What is wanted of one waits until it is here, and is done then.
     let stopped = cluster.call(&["stop", &held_up[0]]);
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));

@@ -19,10 +19,12 @@ use whimbrel_state::{StateBytes, digest};
 use whimbrel_worker::{Context, Trainer};
 
 const STEPS: u64 = 60;
+/// So many that a run is not over before a signal is felt.
+const DISTURBED: u64 = 400;
 
 /// The BLAKE3 of a run that nobody disturbs.
-fn oracle() -> String {
-    undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state()
+fn oracle(steps: u64) -> String {
+    undisturbed(&Spec::small(steps), &["--workers", "1"]).state()
 }
 
 /// The same training without Whimbrel: a loop in this process.
@@ -43,7 +45,7 @@ fn bare() -> String {
 
 #[test]
 fn any_number_of_workers_ends_with_the_same_bits() {
-    let expected = oracle();
+    let expected = oracle(STEPS);
     assert_eq!(bare(), expected, "the bits are those of a loop that knows nothing of workers");
     for workers in ["2", "3", "5"] {
         let outcome = undisturbed(&Spec::small(STEPS), &["--workers", workers]);
@@ -63,9 +65,7 @@ fn inexact_sums_do_show_how_many_there_were() {
 
 #[test]
 fn a_worker_killed_at_any_step_changes_nothing() {
-    // Steps enough that the run is not over before the signal is felt.
-    let spec = Spec::small(400);
-    let expected = undisturbed(&spec, &["--workers", "1"]).state();
+    let (spec, expected) = (Spec::small(DISTURBED), oracle(DISTURBED));
     for (victim, step) in [(1, 7), (3, 10), (0, 123), (2, 241)] {
         let folder = tempfile::tempdir().unwrap();
         let mut run = Run::start(&spec, folder.path(), &["--workers", "4"]);
@@ -74,7 +74,7 @@ fn a_worker_killed_at_any_step_changes_nothing() {
         let outcome = run.finish();
         assert_eq!(outcome.state(), expected, "worker {victim} killed at step {step}");
         assert!(
-            outcome.steps().into_iter().eq(1..=400),
+            outcome.steps().into_iter().eq(1..=DISTURBED),
             "a step was lost or done twice: {:?}",
             outcome.steps()
         );
@@ -102,9 +102,9 @@ fn workers_killed_one_after_another_change_nothing() {
 
 #[test]
 fn all_workers_killed_at_once_resume_from_the_last_checkpoint() {
-    let expected = oracle();
+    let expected = oracle(DISTURBED);
     let folder = tempfile::tempdir().unwrap();
-    let mut run = Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "2"]);
+    let mut run = Run::start(&Spec::small(DISTURBED), folder.path(), &["--workers", "2"]);
     run.until_checkpoint(20);
     run.kill_worker(0);
     run.kill_worker(1);
@@ -113,9 +113,9 @@ fn all_workers_killed_at_once_resume_from_the_last_checkpoint() {
 
 #[test]
 fn stopped_and_resumed_the_run_ends_with_the_same_bits() {
-    let expected = oracle();
+    let expected = oracle(DISTURBED);
     let folder = tempfile::tempdir().unwrap();
-    let spec = Spec::small(STEPS);
+    let spec = Spec::small(DISTURBED);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     run.until_step(13);
     run.signal(Signal::INT);
@@ -123,20 +123,20 @@ fn stopped_and_resumed_the_run_ends_with_the_same_bits() {
     assert_eq!(stopped.last()["event"], "stopped", "{:#?}", stopped.last());
     assert_eq!(stopped.code, Some(75));
     let at = stopped.last()["step"].as_u64().unwrap();
-    assert!((13..STEPS).contains(&at), "stopped at step {at}");
+    assert!((13..DISTURBED).contains(&at), "stopped at step {at}");
     assert_eq!(at, *stopped.steps().last().unwrap(), "the checkpoint is of the last step");
 
     let resumed = Run::start(&spec, folder.path(), &["--workers", "3"]).finish();
     assert_eq!(resumed.events[0]["run"], stopped.events[0]["run"], "the same command takes up the same run");
-    assert!(resumed.steps().into_iter().eq(at + 1..=STEPS), "{:?}", resumed.steps());
+    assert!(resumed.steps().into_iter().eq(at + 1..=DISTURBED), "{:?}", resumed.steps());
     assert_eq!(resumed.state(), expected);
 }
 
 #[test]
 fn after_the_death_of_every_process_the_run_resumes_with_other_workers() {
-    let expected = oracle();
+    let expected = oracle(DISTURBED);
     let folder = tempfile::tempdir().unwrap();
-    let spec = Spec::small(STEPS);
+    let spec = Spec::small(DISTURBED);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "4"]);
     let checkpoint = run.until_checkpoint(30)["step"].as_u64().unwrap();
     run.kill_all();

@@ -14,7 +14,8 @@ use whimbrel_e2e::{
     spec::Spec,
 };
 
-const STEPS: u64 = 60;
+/// So many that a run is not over before what happens to a process is felt.
+const STEPS: u64 = 600;
 
 #[test]
 fn a_run_is_submitted_watched_and_finished_by_two_nodes() {
@@ -42,8 +43,7 @@ fn a_coordinator_killed_and_started_again_takes_up_its_runs() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(folder.path());
     let _nodes = [cluster.agent("east", 1), cluster.agent("west", 1)];
-    let spec = Spec { steps: STEPS, ..Spec::small(STEPS) };
-    let run = cluster.submit(&spec);
+    let run = cluster.submit(&Spec::small(STEPS));
     cluster.until(&run, "a checkpoint", |status| status["checkpoint"].as_u64() >= Some(10));
     cluster.coordinator().signal(Signal::KILL);
     cluster.coordinator_mut().wait(PATIENCE);

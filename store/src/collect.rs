@@ -58,11 +58,22 @@ pub struct Collected {
     pub packs: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Kept checkpoints whose manifests cannot be read, by name: their packs are not known, so none went that might be
-    /// theirs. Quarantine them, or have them healed from a replica.
-    pub unreadable: Vec<String>,
+    /// Kept checkpoints whose manifests cannot be read: their packs are not known, so none went that might be theirs.
+    /// Quarantine them, or have them healed from a replica.
+    pub unreadable: Vec<UnreadableManifest>,
     /// Files that a program left in a local folder when it was killed in the middle of a put.
     pub leftovers: usize,
+}
+
+/// A kept checkpoint whose manifest cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableManifest {
+    /// The manifest's name.
+    pub manifest: String,
+    /// Why, in words for people.
+    pub why: String,
+    /// Whether it is damaged, and not only of a later Whimbrel.
+    pub is_damaged: bool,
 }
 
 /// A collection that was given up. What it deleted until then was not needed, and the next one goes on from there.
@@ -84,7 +95,7 @@ struct Doomed {
     manifests: Vec<String>,
     /// The packs to delete, and their bytes.
     packs: Vec<(Hash, u64)>,
-    unreadable: Vec<String>,
+    unreadable: Vec<UnreadableManifest>,
 }
 
 /// Deletes what `retention` does not keep.
@@ -112,10 +123,10 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
         // An entry of ours came first, perhaps a checkpoint: what stays is decided with it in view.
     };
     office.known = known;
-    for manifest in &doomed.unreadable {
+    for UnreadableManifest { why, .. } in &doomed.unreadable {
         tracing::warn!(
             run = office.run().uri(),
-            manifest,
+            why,
             "a checkpoint's manifest cannot be read; its packs stay"
         );
     }
@@ -210,7 +221,7 @@ async fn decide(
 struct Kept {
     packs: HashSet<Hash>,
     removed: Vec<String>,
-    unreadable: Vec<String>,
+    unreadable: Vec<UnreadableManifest>,
 }
 
 /// What became of a checkpoint, as far as can be told without reading its packs.
@@ -220,7 +231,7 @@ enum Verdict {
     /// Some are not.
     Lacking(Packs),
     /// Its manifest cannot be read.
-    Unreadable,
+    Unreadable(UnreadableManifest),
 }
 
 /// Goes from the newest checkpoint back until enough whole ones are kept, then through the lengths that keep one each;
@@ -248,8 +259,8 @@ async fn keep(
                 kept.packs.extend(packs.iter().map(|(hash, _)| hash));
             }
             Verdict::Lacking(packs) => kept.packs.extend(packs.iter().map(|(hash, _)| hash)),
-            Verdict::Unreadable if good => kept.unreadable.push(checkpoint.manifest.clone()),
-            Verdict::Unreadable => {}
+            Verdict::Unreadable(unreadable) if good => kept.unreadable.push(unreadable),
+            Verdict::Unreadable(_) => {}
         }
     }
     for checkpoint in older {
@@ -267,7 +278,7 @@ async fn keep(
             }
             // It may be whole in a replica. It stays, and so does the next one, until it is quarantined.
             Verdict::Lacking(named) => kept.packs.extend(named.iter().map(|(hash, _)| hash)),
-            Verdict::Unreadable => kept.unreadable.push(checkpoint.manifest.clone()),
+            Verdict::Unreadable(unreadable) => kept.unreadable.push(unreadable),
         }
     }
     *known = known_on;
@@ -303,7 +314,11 @@ async fn judge(
     let manifest = match run.dir.manifest(&checkpoint.manifest).await {
         Ok(manifest) => manifest,
         Err(ReadManifestError::Store(error)) => return Err(error),
-        Err(_) => return Ok(Verdict::Unreadable),
+        Err(error) => {
+            let (manifest, why, is_damaged) =
+                (checkpoint.manifest.clone(), error.to_string(), error.is_damage());
+            return Ok(Verdict::Unreadable(UnreadableManifest { manifest, why, is_damaged }));
+        }
     };
     let packs = manifest.packs.iter().map(|pack| (pack.hash, pack.length)).collect();
     for pack in &manifest.packs {

@@ -69,10 +69,10 @@ pub mod uri;
 pub mod verify;
 
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
-pub use collect::{CollectError, Collected, collect, collectable};
+pub use collect::{CollectError, Collected, UnreadableManifest, collect, collectable};
 pub use copy::{
-    Amount, Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, Which, bring_back, has_news,
-    newer, plan_copy,
+    Amount, Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, Which, bring_back,
+    has_news, newer, plan_copy,
 };
 pub use cost::{Price, PriceError, Prices, egress_price};
 pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};

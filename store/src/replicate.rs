@@ -40,16 +40,17 @@ pub struct Lag {
     pub newest_of_run: Option<u64>,
     /// Packs that the replica lacks of the checkpoints that are kept.
     pub missing: Amount,
-    /// Checkpoints that cannot be copied, since they are damaged in the primary.
+    /// Checkpoints that cannot be copied, since they are damaged in the primary, or of a later Whimbrel.
     pub left_out: Vec<LeftOut>,
-    /// What the replica knew of and the run went on without: the replica was out of reach then. Told once.
+    /// What the replica knew of and the run went on without. Told once by each that keeps the replica.
     pub unheard: Vec<Unheard>,
 }
 
-/// What a replica knows of a run and the run's own directory has never heard of.
+/// What a replica knew of a run, when it was first reached, and the run's own log says nothing of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unheard {
-    /// The furthest checkpoint of those, if it is further than where the run went on from.
+    /// The furthest checkpoint of those, if it is further than where the run went on from under its present office. It
+    /// may be gone by now: it is older than all that was committed since, and collected as such.
     Checkpoint {
         /// Its step.
         step: u64,
@@ -63,11 +64,11 @@ pub enum Unheard {
 impl fmt::Display for Unheard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Checkpoint { step } => write!(f, "has a checkpoint of step {step}"),
-            Self::Stopped => f.write_str("says that the run was stopped"),
-            Self::Ended(Outcome::Finished) => f.write_str("says that the run has finished"),
-            Self::Ended(Outcome::Failed) => f.write_str("says that the run has failed"),
-            Self::Ended(Outcome::Cancelled) => f.write_str("says that the run was cancelled"),
+            Self::Checkpoint { step } => write!(f, "had a checkpoint of step {step}"),
+            Self::Stopped => f.write_str("said that the run was stopped"),
+            Self::Ended(Outcome::Finished) => f.write_str("said that the run has finished"),
+            Self::Ended(Outcome::Failed) => f.write_str("said that the run has failed"),
+            Self::Ended(Outcome::Cancelled) => f.write_str("said that the run was cancelled"),
         }
     }
 }
@@ -254,8 +255,8 @@ impl Replicator {
     }
 }
 
-/// What a replica knows that the run, whose log is `history`, has never heard of, and went on without under its present
-/// office.
+/// What a replica knows of the time before the present office, that the run, whose log is `history`, says nothing of and
+/// went on without under that office.
 fn unheard(replica: &History, history: &History) -> Vec<Unheard> {
     let (mut heard_of, mut from) = (BTreeSet::new(), None);
     for entry in history.entries() {
@@ -266,8 +267,11 @@ fn unheard(replica: &History, history: &History) -> Vec<Unheard> {
         }
     }
     let checkpoints = replica.checkpoints();
-    let furthest = checkpoints.iter().filter(|checkpoint| !heard_of.contains(&checkpoint.manifest));
-    let furthest = furthest.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max();
+    let unheard = checkpoints.iter().filter(|checkpoint| {
+        // Another copy may have brought a newer one meanwhile.
+        checkpoint.origin.epoch < history.epoch() && !heard_of.contains(&checkpoint.manifest)
+    });
+    let furthest = unheard.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max();
     let word = replica.standing_entry().map(|entry| &entry.record);
     let word = word.filter(|word| history.entries().iter().all(|entry| entry.record != **word));
     let word = word.and_then(|word| match word {

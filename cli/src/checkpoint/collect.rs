@@ -4,11 +4,12 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use whimbrel_spec::{Every, Keep, RunSpec};
 use whimbrel_store::{
-    Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, collect, collectable, open_run, shell,
+    Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, UnreadableManifest, collect,
+    collectable, open_run, shell,
 };
 
 use super::{
-    counted,
+    counted, incomplete,
     locate::{history_of, locate_run},
 };
 use crate::{
@@ -40,7 +41,7 @@ struct Told<'a> {
     packs: usize,
     bytes: u64,
     kept: Vec<u64>,
-    unreadable: &'a [String],
+    unreadable: Vec<&'a str>,
 }
 
 /// `whimbrel checkpoint collect`.
@@ -59,7 +60,7 @@ pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Res
         .into_iter()
         .partition(|checkpoint| collected.manifests.contains(&checkpoint.manifest));
     tell(&run, &collected, gone.len(), kept.iter().map(|checkpoint| checkpoint.step).collect(), &args);
-    Ok(if collected.unreadable.is_empty() { Code::Done } else { Code::Damaged })
+    Ok(incomplete(collected.unreadable.iter().map(|unreadable| unreadable.is_damaged)))
 }
 
 /// What to keep: by the flags, and otherwise as the run's own spec says.
@@ -115,7 +116,7 @@ fn tell(run: &RunDir, collected: &Collected, checkpoints: usize, kept: Vec<u64>,
             packs: collected.packs,
             bytes: collected.bytes,
             kept,
-            unreadable: &collected.unreadable,
+            unreadable: collected.unreadable.iter().map(|unreadable| unreadable.manifest.as_str()).collect(),
         });
         return;
     }
@@ -132,9 +133,7 @@ fn tell(run: &RunDir, collected: &Collected, checkpoints: usize, kept: Vec<u64>,
         "  kept        after step {}",
         if steps.is_empty() { "–".into() } else { steps.join(", ") }
     ));
-    for manifest in &collected.unreadable {
-        out.line(format!(
-            "  unreadable  {manifest}: its packs are not known, so none went that might be its own"
-        ));
+    for UnreadableManifest { why, .. } in &collected.unreadable {
+        out.line(format!("  unreadable  {why}; its packs are not known, so none went that might be its own"));
     }
 }

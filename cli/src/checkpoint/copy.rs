@@ -15,7 +15,7 @@ use whimbrel_store::{
 };
 
 use super::{
-    counted,
+    counted, incomplete,
     interrupt::unless_interrupted,
     locate::locate,
     meter::{Audience, Meter},
@@ -127,7 +127,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         resumable: destination.history().await.map_or(true, |history| history.ended().is_none()),
     };
     report(&destination, &copied, next, time, args.options.json);
-    Ok(if copied.left_out.is_empty() { Code::Done } else { Code::Damaged })
+    Ok(incomplete(copied.left_out.iter().map(|left_out| left_out.why.is_damage())))
 }
 
 fn limits(args: &CopyArgs) -> Limits {

@@ -44,6 +44,16 @@ pub(crate) async fn checkpoint(
     }
 }
 
+/// The exit code of a command that did all but what it had to leave, given of each of those whether it is damaged. What is
+/// only of a later Whimbrel wants another program.
+fn incomplete(are_damaged: impl IntoIterator<Item = bool>) -> Code {
+    match are_damaged.into_iter().reduce(|one, other| one || other) {
+        None => Code::Done,
+        Some(true) => Code::Damaged,
+        Some(false) => Code::BadInput,
+    }
+}
+
 /// `1 pack`, `2 packs`.
 fn counted(number: usize, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

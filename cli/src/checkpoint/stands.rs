@@ -27,6 +27,8 @@ pub(super) struct Stands {
     checkpoints: Option<usize>,
     packs: Option<usize>,
     bytes: Option<u64>,
+    /// Checkpoints that are not here and cannot be read there.
+    left_out: Option<usize>,
 }
 
 impl Stands {
@@ -44,8 +46,15 @@ impl Stands {
             Relation::Ahead => "ahead",
             Relation::Diverged => "diverged",
         };
-        let mut stands =
-            Self { against, relation: word, steps: None, checkpoints: None, packs: None, bytes: None };
+        let mut stands = Self {
+            against,
+            relation: word,
+            steps: None,
+            checkpoints: None,
+            packs: None,
+            bytes: None,
+            left_out: None,
+        };
         // What cannot be copied here lacks nothing that this could be told of.
         let is_source = relation == Relation::Same && history.mirrored().is_none();
         if matches!(relation, Relation::Behind | Relation::Same) && !is_source {
@@ -55,20 +64,27 @@ impl Stands {
             stands.checkpoints = Some(plan.checkpoints.iter().filter(|planned| !planned.committed).count());
             stands.packs = Some(plan.to_move.packs);
             stands.bytes = Some(plan.to_move.bytes);
+            let here = history.checkpoints();
+            let is_here = |manifest: &str| here.iter().any(|checkpoint| checkpoint.manifest == manifest);
+            stands.left_out = Some(plan.left_out.iter().filter(|out| !is_here(&out.manifest)).count());
         }
         Ok(stands)
     }
 
     pub(super) fn words(&self) -> String {
         let Self { against, relation, .. } = self;
+        let cannot_be_read = match self.left_out {
+            None | Some(0) => String::new(),
+            Some(left_out) => format!(" and {left_out} that cannot be read there"),
+        };
         match (*relation, self.steps, self.checkpoints, self.bytes) {
             ("ahead", ..) => format!("ahead of {against}: the run went on here"),
             ("diverged", ..) => {
                 format!("apart from {against}: the run went on in both, each without the other")
             }
-            (_, Some(_), Some(0), _) => format!("in step with {against}"),
+            (_, Some(0), Some(0), Some(0)) if cannot_be_read.is_empty() => format!("in step with {against}"),
             (_, Some(steps), Some(checkpoints), Some(bytes)) => format!(
-                "{steps} steps behind {against}: lacks {checkpoints} of its checkpoints, {} to copy",
+                "{steps} steps behind {against}: lacks {checkpoints} of its checkpoints{cannot_be_read}, {} to copy",
                 HumanBytes(bytes)
             ),
             _ => format!("the run itself, of which {against} is a copy"),

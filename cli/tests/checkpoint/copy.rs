@@ -120,6 +120,32 @@ fn a_damaged_checkpoint_is_left_out_and_the_others_go() {
 }
 
 #[test]
+fn a_checkpoint_of_a_later_whimbrel_is_left_out_and_not_called_damaged() {
+    let stage = Stage::stopped(3, &State::small(3), 64);
+    stage.commit_later_format(7);
+    let (code, stdout, stderr) = stage.checkpoint(&["copy", "runs/r-test", "elsewhere"]);
+    assert_eq!(code, Some(2), "{stdout}{stderr}");
+    assert!(stdout.contains("copied the checkpoint after step 3: "), "{stdout}");
+    assert!(
+        stdout.contains("left out: the checkpoint after step 7: ") && stdout.contains("use a newer whimbrel"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("damaged"), "{stdout}");
+    // It has all that can be had, and is not in step.
+    let listed = stage.good(&["list", "elsewhere/r-test", "--against", "runs/r-test"]);
+    let last = listed.lines().last().unwrap();
+    assert!(
+        last.starts_with("4 steps behind ")
+            && last.contains("0 of its checkpoints and 1 that cannot be read"),
+        "{listed}"
+    );
+    let (code, stdout, stderr) =
+        stage.checkpoint(&["collect", "runs/r-test", "--keep", "1", "--take-office"]);
+    assert_eq!(code, Some(2), "{stdout}{stderr}");
+    assert!(stdout.contains("unreadable  the manifest ") && stdout.contains("use a newer"), "{stdout}");
+}
+
+#[test]
 fn a_copy_without_any_checkpoint_offers_nothing_to_go_on_with() {
     let stage = Stage::stopped(3, &State::small(3), 64);
     let manifest = stage.files("manifests").pop().unwrap();

@@ -102,6 +102,25 @@ impl Stage {
         stage
     }
 
+    /// Commits a checkpoint as a later Whimbrel would: of a format that this one does not read.
+    pub(crate) fn commit_later_format(&self, step: u64) {
+        let run = self.run("runs", "r-test");
+        let body = format!("{{\"format\":{}}}", manifest::FORMAT + 1);
+        let manifest = format!("manifests/{step:012}-{}.json", Hash::of(body.as_bytes()));
+        fs::write(self.path("runs/r-test").join(&manifest), body).unwrap();
+        block_on(async {
+            let mut office = run.take_office("a later version").await.unwrap();
+            let record = Record::Checkpoint {
+                step,
+                manifest,
+                bytes: 1,
+                state: Some(State::small(step).digest(step)),
+                origin: None,
+            };
+            office.append(record).await.unwrap();
+        });
+    }
+
     /// A new run in the store, and its office.
     pub(crate) async fn create(&self, id: &str) -> Office {
         let run = self.run("runs", id);

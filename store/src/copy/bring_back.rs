@@ -13,7 +13,7 @@
 //! those that take their numbers, and is to be stopped before its run is taken up.
 
 use crate::{
-    copy::{Copied, CopyError, CopyProgress, Damage, LeftOut, plan, standing},
+    copy::{Copied, CopyError, CopyProgress, LeftOut, Unusable, plan, standing},
     history::{CheckpointInfo, History},
     mirror::{Relation, refusal, relation},
     office::Office,
@@ -79,7 +79,7 @@ pub async fn bring_back(
 /// A checkpoint that is left out because it is damaged, and not because it is of a later Whimbrel.
 fn damaged(out: LeftOut) -> Result<LeftOut, CopyError> {
     match out {
-        LeftOut { step, why: Damage::Manifest(source), .. } if !source.is_damage() => {
+        LeftOut { step, why: Unusable::Manifest(source), .. } if !source.is_damage() => {
             Err(CopyError::Unreadable { step, source })
         }
         damaged => Ok(damaged),

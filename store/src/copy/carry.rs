@@ -9,7 +9,7 @@ use whimbrel_state::Pack;
 use crate::{
     checkpoint::{CommitError, publish},
     copy::{
-        Copied, CopyError, CopyPlan, CopyProgress, Damage, LeftOut, Planned, newer,
+        Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, newer,
         room::Room,
         standing,
         transfer::{Route, Transfer},
@@ -194,7 +194,7 @@ impl Arriving {
     fn leave_out(&mut self, index: usize, bad: BadPack) {
         let Planned { checkpoint, manifest, .. } = &self.planned[index];
         self.copied.spared.extend(manifest.packs.iter().map(|pack| pack.hash));
-        let (step, manifest, why) = (checkpoint.step, checkpoint.manifest.clone(), Damage::Pack(bad));
+        let (step, manifest, why) = (checkpoint.step, checkpoint.manifest.clone(), Unusable::Pack(bad));
         self.copied.left_out.push(LeftOut { step, manifest, why });
     }
 

@@ -103,7 +103,7 @@ pub struct Copied {
     pub output: usize,
     /// Packs that could not be copied, since the source does not have them as they were put.
     pub bad: Amount,
-    /// Checkpoints of the source that are not in the destination, since they are damaged.
+    /// Checkpoints of the source that were not copied, since they are damaged or of a later Whimbrel.
     pub left_out: Vec<LeftOut>,
     /// The source has saved checkpoints since the copy was planned: they are not in it, nor is whether the run was stopped or
     /// has ended since.
@@ -134,18 +134,25 @@ pub struct LeftOut {
     /// Its manifest's name.
     pub manifest: String,
     /// Why.
-    pub why: Damage,
+    pub why: Unusable,
 }
 
-/// What is wrong with a checkpoint of the source.
+/// Why a checkpoint of the source cannot be copied.
 #[derive(Debug, thiserror::Error)]
-pub enum Damage {
+pub enum Unusable {
     /// Its manifest cannot be used.
     #[error(transparent)]
     Manifest(#[from] ReadManifestError),
     /// A pack is missing or damaged.
     #[error(transparent)]
     Pack(#[from] BadPack),
+}
+
+impl Unusable {
+    /// Whether it is damaged, and not only of a later Whimbrel.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Manifest(source) if !source.is_damage())
+    }
 }
 
 /// A copy that was not made, or not in full. Made again, it goes on where it was.

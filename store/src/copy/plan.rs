@@ -7,7 +7,7 @@ use whimbrel_state::{Hash, Manifest, Pack};
 
 use crate::{
     checkpoint::ReadManifestError,
-    copy::{Amount, CopyError, Damage, LeftOut, Which},
+    copy::{Amount, CopyError, LeftOut, Unusable, Which},
     entry::Origin,
     history::{CheckpointInfo, History, LogError},
     mirror::{MirrorError, refusal},
@@ -167,7 +167,7 @@ pub(super) async fn compare(
             Ok(read) => read,
             Err(ReadManifestError::Store(error)) => return Err(error.into()),
             Err(error) => {
-                let why = Damage::Manifest(error);
+                let why = Unusable::Manifest(error);
                 plan.left_out.push(LeftOut { step: checkpoint.step, manifest: checkpoint.manifest, why });
                 continue;
             }
