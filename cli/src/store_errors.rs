@@ -107,6 +107,8 @@ fn log_code(error: &LogError) -> Code {
         LogError::NoRun { .. } => Code::BadInput,
         LogError::Store(source) => code(source),
         LogError::Contradiction { .. } => Code::Unreachable,
+        // Not damaged: it is this program that is too old.
+        LogError::Entry { source, .. } if !source.is_damage() => Code::BadInput,
         LogError::Entry { .. } | LogError::Hole { .. } | LogError::Order { .. } => Code::Damaged,
     }
 }

@@ -178,8 +178,7 @@ impl Adoption {
             if !was_taken {
                 tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
             }
-            // How it comes out there is looked at again and again, so that it is told here.
-            return Err(Unanswered(run));
+            return if facts::goes_on(&history) { Ok(None) } else { Err(Unanswered(run)) };
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;

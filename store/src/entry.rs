@@ -214,6 +214,18 @@ pub enum EntryError {
     Content(#[source] serde_json::Error),
 }
 
+impl EntryError {
+    /// Whether the entry is damaged, and not only of a later Whimbrel.
+    pub fn is_damage(&self) -> bool {
+        !matches!(self, Self::Newer(_))
+    }
+
+    /// What helps, if this does not say so itself.
+    pub(crate) fn advice(&self) -> &'static str {
+        if self.is_damage() { "; restore it from a copy of the run's directory" } else { "" }
+    }
+}
+
 /// Bytes that an entry stays below by far: the longest holds a run spec, or the names of many checkpoints.
 pub(crate) const MOST_BYTES: u64 = 16 << 20;
 

@@ -58,7 +58,7 @@ pub enum LogError {
         run: String,
     },
     /// An entry is not what was written.
-    #[error("the log entry {object} cannot be used; restore it from a copy of the run's directory")]
+    #[error("the log entry {object} cannot be used{}", source.advice())]
     Entry {
         /// The entry's URI.
         object: String,

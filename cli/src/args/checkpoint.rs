@@ -117,8 +117,8 @@ Prices are what clouds list for data that leaves them, and can be set in the set
   aws = 0.05
   \"s3://lab-east\" = 0.02
 
-Exit codes: 0 copied, 2 bad input, 3 a store cannot be reached, 4 damaged checkpoints were left out, 75 cut
-off: the same command goes on.")]
+Exit codes: 0 copied, 2 bad input, or only checkpoints of a later Whimbrel were left out, 3 a store cannot be
+reached, 4 damaged checkpoints were left out, 75 cut off: the same command goes on.")]
 pub(crate) struct CopyArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP only the checkpoint after that step.
     #[arg(value_name = "RUN[@STEP]")]
@@ -256,8 +256,10 @@ Examples:
   whimbrel checkpoint collect runs/char-lm-k3x9qa --keep 1 --dry-run
   whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'
 
-Exit codes: 0 collected, 2 bad input or a run that is not stopped, 3 a store cannot be reached, 4 the run's log is
-damaged, or a checkpoint's manifest, whose packs then stay.")]
+Where a checkpoint's manifest cannot be read, all packs stay.
+
+Exit codes: 0 collected, 2 bad input, a run that is not stopped, or a manifest of a later Whimbrel, 3 a store cannot
+be reached, 4 the run's log is damaged, or a checkpoint's manifest.")]
 pub(crate) struct CollectArgs {
     /// The run: the URI or path of its directory, or its id in --store. It must be stopped or have ended.
     #[arg(value_name = "RUN")]

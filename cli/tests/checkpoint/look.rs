@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
+use whimbrel_state::Hash;
 
 use crate::stage::Stage;
 
@@ -98,4 +99,17 @@ fn what_is_not_there_is_exit_code_2() {
         assert!(stderr.contains(part), "{args:?}: {stderr}");
     }
     assert!(!run.folder.path().join("nowhere").exists());
+}
+
+#[test]
+fn a_log_of_a_later_whimbrel_asks_for_that_and_is_not_called_damaged() {
+    let stage = Stage::finished();
+    let newest = stage.files("log").into_iter().max().unwrap();
+    let frame = fs::read_to_string(&newest).unwrap();
+    let (entry, _) = frame.strip_prefix("{\"entry\":").unwrap().rsplit_once(",\"blake3\":").unwrap();
+    let later = entry.replacen("\"format\":", "\"format\":9", 1);
+    let hash = Hash::of(later.as_bytes());
+    fs::write(&newest, format!("{{\"entry\":{later},\"blake3\":\"{hash}\"}}\n")).unwrap();
+    let error = stage.failed(2, &["list", "runs/r-test"]);
+    assert!(error.contains("use a newer whimbrel") && !error.contains("restore"), "{error}");
 }
