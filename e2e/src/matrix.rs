@@ -34,6 +34,8 @@ use crate::{
 
 /// Cases at a time. Many of them wait for a deadline.
 const LANES: usize = 4;
+/// Cases on one server: some get slower the more they hold.
+const ON_ONE: usize = 100;
 
 /// What happens at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +60,7 @@ pub struct Case {
 }
 
 /// The cases of an act, learnt by playing it.
-pub struct Matrix<'a> {
-    server: &'a dyn Server,
+pub struct Matrix {
     program: PathBuf,
     command: Option<CommandOn>,
     /// Part of the names of its stores, so that several can be tried on one server.
@@ -105,9 +106,9 @@ impl Blow {
     }
 }
 
-impl std::fmt::Debug for Matrix<'_> {
+impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Matrix").field("server", &self.server.name()).field("cases", &self.cases).finish()
+        f.debug_struct("Matrix").field("name", &self.name).field("cases", &self.cases).finish()
     }
 }
 
@@ -120,36 +121,36 @@ impl std::fmt::Display for Case {
     }
 }
 
-impl<'a> Matrix<'a> {
+impl Matrix {
     /// Plays the acts once on a server, by the program `store-story`, and finds the faults that concern each operation
     /// seen.
-    pub fn of_faults(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
+    pub fn of_faults(server: &dyn Server, program: &Path, acts: &[Act]) -> Self {
         Self::learn("fault", server, program, acts, None, |seen| {
             Fault::ALL.into_iter().filter(|fault| fault.concerns(seen)).map(Blow::Fault).collect()
         })
     }
 
     /// The same with the program killed before and after each operation.
-    pub fn of_kills(server: &'a dyn Server, program: &Path, acts: &[Act]) -> Self {
+    pub fn of_kills(server: &dyn Server, program: &Path, acts: &[Act]) -> Self {
         Self::learn("kill", server, program, acts, None, |_| vec![Blow::KillBefore, Blow::KillAfter])
     }
 
     /// The same with a command killed that does what `act` does.
-    pub fn of_kills_of(command: CommandOn, act: Act, server: &'a dyn Server, program: &Path) -> Self {
+    pub fn of_kills_of(command: CommandOn, act: Act, server: &dyn Server, program: &Path) -> Self {
         let kills = |_: &Seen| vec![Blow::KillBefore, Blow::KillAfter];
         Self::learn("command", server, program, &[act], Some(command), kills)
     }
 
     fn learn(
         name: &'static str,
-        server: &'a dyn Server,
+        server: &dyn Server,
         program: &Path,
         acts: &[Act],
         command: Option<CommandOn>,
         blows: impl Fn(&Seen) -> Vec<Blow>,
     ) -> Self {
         let mut matrix =
-            Self { server, program: program.to_owned(), command, name, cases: Vec::new(), operations: 0 };
+            Self { program: program.to_owned(), command, name, cases: Vec::new(), operations: 0 };
         let mut lane = Lane::new(server, program, command);
         for (number, &act) in acts.iter().enumerate() {
             let store = lane.prepare(&format!("{name}-learnt-{number}"), act);
@@ -187,17 +188,34 @@ impl<'a> Matrix<'a> {
         &self.cases
     }
 
-    /// Tries them all, and says how many there were.
+    /// Tries them all, the first on `server` and the others on more like it, and says how many there were.
     ///
     /// # Panics
     /// If a promise was not kept in one of them; all such cases are named.
-    pub fn run(self) {
+    pub fn run<S: Server>(&self, server: &S, another: impl Fn() -> S) {
         let started = Instant::now();
+        let (mut tried, mut wrong) = (0, Vec::new());
+        for cases in self.cases.chunks(ON_ONE) {
+            let more = (tried > 0).then(&another);
+            wrong.extend(self.run_on(more.as_ref().unwrap_or(server), cases));
+            tried += cases.len();
+            eprintln!(
+                "crash matrix on {}: {tried} of {} cases over {} operations in {:?}, {} of them wrong",
+                server.name(),
+                self.cases.len(),
+                self.operations,
+                Duration::from_secs(started.elapsed().as_secs()),
+                wrong.len()
+            );
+        }
+        assert!(wrong.is_empty(), "{} of {tried} cases went wrong:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    /// Tries some of the cases, and says what was wrong with which.
+    fn run_on(&self, server: &dyn Server, cases: &[Case]) -> Vec<String> {
         let next = AtomicUsize::new(0);
         let wrong = Mutex::new(Vec::new());
-        let lanes: Vec<Lane> =
-            (0..LANES).map(|_| Lane::new(self.server, &self.program, self.command)).collect();
-        let (cases, name) = (&self.cases, self.name);
+        let lanes: Vec<Lane> = (0..LANES).map(|_| Lane::new(server, &self.program, self.command)).collect();
         thread::scope(|scope| {
             for mut lane in lanes {
                 let (next, wrong) = (&next, &wrong);
@@ -205,29 +223,14 @@ impl<'a> Matrix<'a> {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         let Some(case) = cases.get(number) else { break };
-                        if let Err(why) = lane.try_case(&format!("{name}-{number}"), case) {
+                        if let Err(why) = lane.try_case(&format!("{}-{number}", self.name), case) {
                             wrong.lock().unwrap().push(format!("{case}: {why}"));
                         }
                     }
                 });
             }
         });
-        let wrong = wrong.into_inner().unwrap();
-        let took = Duration::from_secs(started.elapsed().as_secs());
-        eprintln!(
-            "crash matrix on {}: {} cases over {} operations in {took:?}, {} of them wrong",
-            self.server.name(),
-            cases.len(),
-            self.operations,
-            wrong.len()
-        );
-        assert!(
-            wrong.is_empty(),
-            "{} of {} cases went wrong:\n{}",
-            wrong.len(),
-            cases.len(),
-            wrong.join("\n")
-        );
+        wrong.into_inner().unwrap()
     }
 }
 

@@ -14,7 +14,7 @@
 use std::{env, path::Path, process::Command};
 
 use whimbrel_e2e::{matrix::Matrix, programs, story::Act};
-use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, available};
+use whimbrel_testbed::{Azurite, GcsServer, Moto, Radosgw, Server, Unavailable, available};
 
 const ACTS: [Act; 6] = [Act::Live, Act::Restore, Act::Verify, Act::Copy, Act::Replicate, TAKE_OVER];
 const TAKE_OVER: Act = Act::TakeOver { acknowledged: 10, damaged: false };
@@ -24,7 +24,7 @@ fn program() -> &'static Path {
 }
 
 /// All cases in the wide matrix, a sample otherwise.
-fn sampled<'a>(matrix: Matrix<'a>, cases: usize) -> Matrix<'a> {
+fn sampled(matrix: Matrix, cases: usize) -> Matrix {
     if env::var("WHIMBREL_MATRIX").is_ok_and(|width| width == "wide") {
         return matrix;
     }
@@ -33,21 +33,27 @@ fn sampled<'a>(matrix: Matrix<'a>, cases: usize) -> Matrix<'a> {
     matrix.sample(cases, seed)
 }
 
-fn on(server: &dyn Server) {
-    sampled(Matrix::of_faults(server, program(), &ACTS), 60).run();
-    sampled(Matrix::of_kills(server, program(), &ACTS), 20).run();
+fn on<S: Server>(start: fn() -> Result<S, Unavailable>) {
+    let Some(server) = available(start()) else { return };
+    let another = || start().unwrap();
+    sampled(Matrix::of_faults(&server, program(), &ACTS), 60).run(&server, another);
+    sampled(Matrix::of_kills(&server, program(), &ACTS), 20).run(&server, another);
+}
+
+fn another_gcs() -> GcsServer {
+    GcsServer::start().unwrap()
 }
 
 #[test]
 fn every_fault_at_every_operation() {
     let Some(server) = available(GcsServer::start()) else { return };
-    sampled(Matrix::of_faults(&server, program(), &ACTS), 800).run();
+    sampled(Matrix::of_faults(&server, program(), &ACTS), 800).run(&server, another_gcs);
 }
 
 #[test]
 fn killed_before_and_after_every_operation() {
     let Some(server) = available(GcsServer::start()) else { return };
-    Matrix::of_kills(&server, program(), &ACTS).run();
+    Matrix::of_kills(&server, program(), &ACTS).run(&server, another_gcs);
 }
 
 #[test]
@@ -58,26 +64,20 @@ fn the_copy_command_killed_before_and_after_every_operation() {
         command.args(["checkpoint", "copy", &format!("{store}/r"), &format!("{store}/copy"), "--yes"]);
         command
     };
-    Matrix::of_kills_of(copy, Act::Copy, &server, program()).run();
+    Matrix::of_kills_of(copy, Act::Copy, &server, program()).run(&server, another_gcs);
 }
 
 #[test]
 fn on_s3_radosgw() {
-    if let Some(server) = available(Radosgw::start()) {
-        on(&server);
-    }
+    on(Radosgw::start);
 }
 
 #[test]
 fn on_s3_moto() {
-    if let Some(server) = available(Moto::start()) {
-        on(&server);
-    }
+    on(Moto::start);
 }
 
 #[test]
 fn on_azure_azurite() {
-    if let Some(server) = available(Azurite::start()) {
-        on(&server);
-    }
+    on(Azurite::start);
 }
