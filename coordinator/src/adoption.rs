@@ -71,22 +71,39 @@ struct Unanswered(RunId);
 struct Before {
     /// The epoch, as long as nobody else took office.
     epoch: Option<u64>,
-    /// Since when it has been seen that others took office.
+    /// Since when it has been seen that others took office, none of whom had the run go on.
     taken: Option<Instant>,
 }
 
+/// Whether the run is somebody else's by now.
+#[derive(Debug, PartialEq, Eq)]
+enum Elsewhere {
+    No,
+    /// Somebody took office, and may be having it go on, or have failed to.
+    Perhaps,
+    Yes,
+}
+
 impl Before {
-    /// Whether the run is somebody else's by now: who took office while this coordinator, called `me`, tried to, is not
-    /// disturbed, unless it did not have the run go on for so long as `given_up`.
-    fn is_elsewhere(&mut self, history: &History, me: &str, given_up: Duration) -> bool {
+    /// Who took office while this coordinator, called `me`, tried to, is not disturbed, unless it did not have the run go
+    /// on for so long as `given_up` says.
+    fn is_elsewhere(
+        &mut self,
+        history: &History,
+        me: &str,
+        given_up: impl FnOnce() -> Duration,
+    ) -> Elsewhere {
         let epoch = history.epoch();
         let by_another = self.epoch.is_some_and(|before| before < epoch) && history.coordinator() != Some(me);
         if !by_another {
             *self = Self { epoch: Some(epoch), taken: None };
-            return false;
+            return Elsewhere::No;
+        }
+        if facts::goes_on(history) {
+            return Elsewhere::Yes;
         }
         let since = *self.taken.get_or_insert_with(Instant::now);
-        facts::goes_on(history) || since.elapsed() < given_up
+        if since.elapsed() < given_up() { Elsewhere::Perhaps } else { Elsewhere::No }
     }
 }
 
@@ -169,16 +186,21 @@ impl Adoption {
             self.inputs.send(Input::Found(Box::new(status)));
             return Ok(None);
         }
-        let has_replicas = stored_spec(&run, &history).is_ok_and(|spec| !spec.checkpoint.replicas.is_empty());
-        let given_up = if has_replicas { GIVEN_UP } else { GIVEN_UP_AT_ONCE };
-        let (was_taken, holder, epoch) = (before.taken.is_some(), history.in_office(), history.epoch());
-        if before.is_elsewhere(&history, &self.coordinator, given_up) {
+        let given_up = || {
+            let spec = stored_spec(&run, &history);
+            let has_replicas = spec.is_ok_and(|spec| !spec.checkpoint.replicas.is_empty());
+            if has_replicas { GIVEN_UP } else { GIVEN_UP_AT_ONCE }
+        };
+        let was_taken = before.taken.is_some();
+        let elsewhere = before.is_elsewhere(&history, &self.coordinator, given_up);
+        if elsewhere != Elsewhere::No {
+            let (holder, epoch) = (history.in_office(), history.epoch());
             status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
             self.inputs.send(Input::Found(Box::new(status)));
             if !was_taken {
                 tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
             }
-            return if facts::goes_on(&history) { Ok(None) } else { Err(Unanswered(run)) };
+            return if elsewhere == Elsewhere::Perhaps { Err(Unanswered(run)) } else { Ok(None) };
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
@@ -272,35 +294,35 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap());
         run.create("a spec", Mode::Service).await.unwrap();
-        let mut fresh = Before::default();
-        assert!(!fresh.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
+        let (mut fresh, hour) = (Before::default(), || GIVEN_UP);
+        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::No);
         // Who submitted it holds it from the first.
         run.take_office("the first").await.unwrap();
-        assert!(fresh.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
+        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::Yes);
 
         // Who had it before is taken over from, and one's own tries are no news.
         let mut before = Before::default();
-        assert!(!before.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::No);
         run.take_office("me").await.unwrap();
-        assert!(!before.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::No);
         // Others may have failed to have it go on, for an hour, however often.
         run.take_office("another").await.unwrap();
-        assert!(before.is_elsewhere(&run.history().await.unwrap(), "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::Perhaps);
         run.take_office("a third").await.unwrap();
         let history = run.history().await.unwrap();
         tokio::time::pause();
         tokio::time::advance(GIVEN_UP - Duration::from_secs(1)).await;
-        assert!(before.is_elsewhere(&history, "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Perhaps);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(!before.is_elsewhere(&history, "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::No);
         tokio::time::resume();
         // One that had it go on is left alone, however long.
         let mut other = run.take_office("another").await.unwrap();
         other.append(Record::Resumed { step: 0 }).await.unwrap();
         let history = run.history().await.unwrap();
-        assert!(before.is_elsewhere(&history, "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Yes);
         tokio::time::pause();
         tokio::time::advance(2 * GIVEN_UP).await;
-        assert!(before.is_elsewhere(&history, "me", GIVEN_UP));
+        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Yes);
     }
 }

@@ -81,6 +81,9 @@ fn a_manifest_that_cannot_be_read_is_exit_code_4() {
     let (code, stdout, stderr) =
         stage.checkpoint(&["collect", "runs/r-test", "--keep", "1", "--grace", "0s"]);
     assert_eq!(code, Some(4), "{stdout}{stderr}");
-    assert!(stdout.contains("/manifests/000000000003-"), "{stdout}");
+    assert!(
+        stdout.contains("unreadable  the manifest ") && stdout.contains("/manifests/000000000003-"),
+        "{stdout}"
+    );
     assert_eq!(stage.files("packs").len(), packs);
 }

@@ -192,7 +192,10 @@ async fn odd_names_come_back(objects: &impl ObjectStore) {
     let places: HashSet<Path> =
         names.iter().map(|name| root.parts().chain(Path::from(*name).parts()).collect()).collect();
     for at in &places {
-        objects.put(at, at.to_string().into()).await.unwrap_or_else(|error| panic!("{at}: {error}"));
+        objects
+            .put_opts(at, at.to_string().into(), create())
+            .await
+            .unwrap_or_else(|error| panic!("{at}: {error}"));
     }
     let listed: HashSet<Path> =
         objects.list(Some(&root)).map_ok(|meta| meta.location).try_collect().await.unwrap();
