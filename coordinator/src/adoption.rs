@@ -31,6 +31,8 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(120);
 const GIVEN_UP: Duration = Duration::from_secs(3600);
 /// The same of a run without replicas, of which there is nothing to fetch.
 const GIVEN_UP_AT_ONCE: Duration = AGAIN_AT_MOST;
+/// How a run comes out that another coordinator has go on is looked at this often: its whole log is read for it.
+const ELSEWHERE_AGAIN: Duration = Duration::from_secs(3600);
 /// Logs that are read at a time: nearly all of it is waiting for the store.
 const AT_A_TIME: usize = 32;
 
@@ -63,8 +65,12 @@ struct Found {
     history: History,
 }
 
-/// The store did not answer for this run, or not to the end.
-struct Unanswered(RunId);
+/// The run is to be looked at again: the store did not answer for it, or not to the end, or another coordinator has it.
+struct Again {
+    run: RunId,
+    /// Not before this.
+    after: Duration,
+}
 
 /// What the run's log said when it was looked at before.
 #[derive(Default)]
@@ -141,25 +147,25 @@ impl Adoption {
     }
 
     /// Takes a run up, if it is to be, however often that takes.
-    async fn bring(&self, mut looked_at: Result<Option<Found>, Unanswered>, mut before: Before) {
+    async fn bring(&self, mut looked_at: Result<Option<Found>, Again>, mut before: Before) {
         let mut pause = AGAIN;
         loop {
-            let Unanswered(run) = match looked_at {
+            let Again { run, after } = match looked_at {
                 Ok(None) => return,
                 Ok(Some(found)) => match self.take_up(found).await {
                     Ok(()) => return,
-                    Err(unanswered) => unanswered,
+                    Err(again) => again,
                 },
-                Err(unanswered) => unanswered,
+                Err(again) => again,
             };
-            sleep(pause).await;
+            sleep(pause.max(after)).await;
             pause = (2 * pause).min(AGAIN_AT_MOST);
             looked_at = self.look_at(run, &mut before).await;
         }
     }
 
     /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of.
-    async fn look_at(&self, run: RunId, before: &mut Before) -> Result<Option<Found>, Unanswered> {
+    async fn look_at(&self, run: RunId, before: &mut Before) -> Result<Option<Found>, Again> {
         let dir = self.store.run(&run);
         let history = {
             // It is never closed; if it were, more at a time would be the smaller harm.
@@ -170,7 +176,7 @@ impl Adoption {
             Ok(history) => history,
             Err(error @ LogError::Store(_)) => {
                 tracing::error!(%run, error = with_causes(&error), "its log cannot be read; trying again");
-                return Err(Unanswered(run));
+                return Err(Again { run, after: AGAIN });
             }
             Err(error) => {
                 tracing::error!(%run, error = with_causes(&error), "its log cannot be read; it is left alone");
@@ -200,7 +206,8 @@ impl Adoption {
             if !was_taken {
                 tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
             }
-            return if elsewhere == Elsewhere::Perhaps { Err(Unanswered(run)) } else { Ok(None) };
+            let after = if elsewhere == Elsewhere::Yes { ELSEWHERE_AGAIN } else { AGAIN };
+            return Err(Again { run, after });
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
@@ -208,7 +215,7 @@ impl Adoption {
     }
 
     /// Takes a run up, or tells why it is not.
-    async fn take_up(&self, Found { dir, history }: Found) -> Result<(), Unanswered> {
+    async fn take_up(&self, Found { dir, history }: Found) -> Result<(), Again> {
         let run = dir.id();
         let taken = take_over(&self.store, dir.clone(), &history, &self.coordinator, Wish::Adopt).await;
         let error = match taken {
@@ -233,7 +240,7 @@ impl Adoption {
                 | SubmitError::Stopped(_)
         ) {
             tracing::error!(%run, error = with_causes(&error), "it cannot be taken up; looking again");
-            return Err(Unanswered(run.clone()));
+            return Err(Again { run: run.clone(), after: AGAIN });
         }
         tracing::error!(%run, error = with_causes(&error), "it is not taken up");
         Ok(())
@@ -285,7 +292,7 @@ fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_store::Record;
+    use whimbrel_store::{Ended, Record};
 
     use super::*;
 
@@ -324,5 +331,46 @@ mod tests {
         tokio::time::pause();
         tokio::time::advance(2 * GIVEN_UP).await;
         assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Yes);
+    }
+
+    #[tokio::test]
+    async fn how_a_run_comes_out_elsewhere_is_told_in_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_str().unwrap()).unwrap();
+        let run = store.run(&"r-1".parse().unwrap());
+        run.create("a spec", Mode::Service).await.unwrap();
+        let (inputs, mut told) = mpsc::unbounded_channel();
+        let adoption = Adoption {
+            store,
+            coordinator: "me".into(),
+            inputs: Inputs(inputs),
+            at_a_time: Semaphore::new(1),
+        };
+        let mut told = async || match told.recv().await {
+            Some(Input::Found(status)) => *status,
+            other => panic!("{other:?}"),
+        };
+        let mut before = Before { epoch: Some(0), taken: None };
+        let mut office = run.take_office("another").await.unwrap();
+
+        let looked_at = adoption.look_at(run.id().clone(), &mut before).await;
+        assert!(matches!(looked_at, Err(Again { after: ELSEWHERE_AGAIN, .. })));
+        let status = told().await;
+        assert!(status.detail.starts_with("another took office with epoch 1"), "{status:?}");
+        let ended = Ended {
+            outcome: Outcome::Finished,
+            step: 7,
+            loss: None,
+            val_loss: None,
+            state: None,
+            reason: None,
+        };
+        office.append(Record::Ended(ended)).await.unwrap();
+        tokio::time::pause();
+        let since = Instant::now();
+        adoption.bring(looked_at, before).await;
+        assert!(since.elapsed() >= ELSEWHERE_AGAIN);
+        let status = told().await;
+        assert_eq!((status.phase(), status.step), (v1::Phase::Finished, 7));
     }
 }

@@ -325,12 +325,14 @@ async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
     let mut cluster =
         Cluster::start_over(folder.path(), folder.path().join("runs").to_str().unwrap(), keys.into());
     let _node = cluster.agent("east", 1);
-    cluster.until_phase(&free, "finished");
+    // That is long before the others' replicas are given up.
+    cluster.until(&free, "an office", |status| status["epoch"] == 1);
     for run in &held_up {
         let status = cluster.status(run);
         let detail = status["detail"].as_str().unwrap();
         assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
     }
+    cluster.until_phase(&free, "finished");
     // What is wanted of one waits until it is here, and is done then.
     let stopped = cluster.call(&["stop", &held_up[0]]);
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));

@@ -29,7 +29,8 @@ Examples:
   whimbrel checkpoint list char-lm-k3x9qa --store s3://bucket/runs
   whimbrel checkpoint list az://labwest/runs/char-lm-k3x9qa --against s3://lab-east/runs/char-lm-k3x9qa
 
-Exit codes: 0 listed, 2 no such run, 3 the store cannot be reached, 4 the run's log is damaged.")]
+Exit codes: 0 listed, 2 no such run, or one of a later Whimbrel, 3 the store cannot be reached, 4 the run's log is
+damaged.")]
 pub(crate) struct ListArgs {
     /// The run: the URI or path of its directory, or its id in --store.
     #[arg(value_name = "RUN")]
@@ -49,7 +50,8 @@ pub(crate) struct ListArgs {
 Example:
   whimbrel checkpoint show runs/char-lm-k3x9qa@2000
 
-Exit codes: 0 shown, 2 no such checkpoint, 3 the store cannot be reached, 4 the run's log or the manifest is damaged.")]
+Exit codes: 0 shown, 2 no such checkpoint, or one of a later Whimbrel, 3 the store cannot be reached, 4 the run's log or
+the manifest is damaged.")]
 pub(crate) struct ShowArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP the checkpoint after that step,
     /// otherwise the newest.
@@ -66,7 +68,8 @@ pub(crate) struct ShowArgs {
 Example:
   whimbrel checkpoint verify s3://bucket/runs/char-lm-k3x9qa@2000
 
-Exit codes: 0 every byte is good, 2 no such checkpoint, 3 the store cannot be reached, 4 bytes are damaged or missing.")]
+Exit codes: 0 every byte is good, 2 no such checkpoint, or one of a later Whimbrel, 3 the store cannot be reached, 4 bytes
+are damaged or missing.")]
 pub(crate) struct VerifyArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP the checkpoint after that step,
     /// otherwise the newest.
@@ -86,8 +89,8 @@ Examples:
   whimbrel checkpoint diff runs/char-lm-k3x9qa@200 runs/char-lm-k3x9qa@400
   whimbrel checkpoint diff s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs/char-lm-k3x9qa
 
-Exit codes: 0 the same bits, 1 they differ, 2 no such checkpoint, 3 a store cannot be reached, 4 bytes are damaged or missing,
-75 interrupted.")]
+Exit codes: 0 the same bits, 1 they differ, 2 no such checkpoint, or one of a later Whimbrel, 3 a store cannot be reached,
+4 bytes are damaged or missing, 75 interrupted.")]
 pub(crate) struct DiffArgs {
     /// One checkpoint: a run's URI, path, or id in --store; with @STEP the one after that step, otherwise the newest.
     #[arg(value_name = "A[@STEP]")]
@@ -205,7 +208,8 @@ What --spec, --step and --samples do not say comes from the folder, if `checkpoi
 A new run has its spec's replicas: each is tried out first, and kept in step once the run goes on. Its store is the one
 imported into, whichever the spec names. Without any replicas: --set 'checkpoint.replicas=[]'.
 
-Exit codes: 0 imported, 2 bad input, 3 a store cannot be reached, 75 cut off: the same command with --run goes on.")]
+Exit codes: 0 imported, 2 bad input, 3 a store cannot be reached, 4 the run's log is damaged, 75 cut off: the same
+command with --run goes on.")]
 pub(crate) struct ImportArgs {
     /// The folder, or one safetensors file.
     #[arg(value_name = "FOLDER")]
@@ -256,10 +260,10 @@ Examples:
   whimbrel checkpoint collect runs/char-lm-k3x9qa --keep 1 --dry-run
   whimbrel checkpoint collect s3://lab-east/runs/char-lm-k3x9qa --keep 3 --keep-every '1000 steps'
 
-Where a checkpoint's manifest cannot be read, all packs stay.
+As long as the manifest of a checkpoint that is to stay, and is not marked as damaged, cannot be read, all packs stay.
 
-Exit codes: 0 collected, 2 bad input, a run that is not stopped, or a manifest of a later Whimbrel, 3 a store cannot
-be reached, 4 the run's log is damaged, or a checkpoint's manifest.")]
+Exit codes: 0 collected, 2 bad input, a run that is not stopped, or a log or manifest of a later Whimbrel, 3 a store
+cannot be reached, 4 the run's log is damaged, or the manifest of a checkpoint that is to stay.")]
 pub(crate) struct CollectArgs {
     /// The run: the URI or path of its directory, or its id in --store. It must be stopped or have ended.
     #[arg(value_name = "RUN")]

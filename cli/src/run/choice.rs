@@ -8,6 +8,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use whimbrel_plan::RunId;
+use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{History, LogError, Mode, Store, StoreError, shell};
 
@@ -185,7 +186,7 @@ async fn unfinished(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished>, St
             Ok(history) => Ok(judge(id, dir.uri(), &history, spec)),
             Err(LogError::Store(error)) => Err(error),
             Err(error) => {
-                tracing::warn!(run = %id, %error, "its log cannot be used; it is not offered");
+                tracing::warn!(run = %id, error = with_causes(&error), "its log cannot be used; it is not offered");
                 Ok(None)
             }
         }

@@ -10,7 +10,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use whimbrel_agent::AgentError;
 use whimbrel_coordinator::{Coordinator, Settings, Timing, Token};
-
+use whimbrel_proto::with_causes;
 use whimbrel_store::Store;
 
 use crate::{
@@ -99,7 +99,9 @@ impl Host {
     async fn part(&mut self) {
         self.stop_agent.cancel();
         match timeout(PARTING, self.agent.join_next()).await {
-            Ok(Some(Ok(Err(error)))) => tracing::warn!(%error, "the agent did not end well"),
+            Ok(Some(Ok(Err(error)))) => {
+                tracing::warn!(error = with_causes(&error), "the agent did not end well")
+            }
             Ok(Some(Err(error))) => tracing::warn!(%error, "the agent came to grief"),
             Ok(Some(Ok(Ok(()))) | None) => {}
             Err(_) => tracing::warn!("the agent did not end its workers within {} s", PARTING.as_secs()),

@@ -14,7 +14,10 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use indicatif::MultiProgress;
 use tonic::Code as GrpcCode;
 use whimbrel_plan::RunId;
-use whimbrel_proto::v1::{EndedEvent, SubmitResponse, submit_request::What};
+use whimbrel_proto::{
+    v1::{EndedEvent, SubmitResponse, submit_request::What},
+    with_causes,
+};
 use whimbrel_spec::{Override, RunSpec};
 use whimbrel_store::{Store, open_run, shell};
 
@@ -106,7 +109,11 @@ async fn left(store: &Store, run: &str, watch: &Watch) -> EndedEvent {
     match store.run(&id).history().await {
         Ok(history) => history.ended().map_or_else(|| watch.abandoned(), |ended| watch.left_behind(ended)),
         Err(error) => {
-            tracing::warn!(run, error = %error, "its log cannot be read: whether it has ended is not known");
+            tracing::warn!(
+                run,
+                error = with_causes(&error),
+                "its log cannot be read: whether it has ended is not known"
+            );
             watch.abandoned()
         }
     }
