@@ -4,7 +4,7 @@
 //! may take longer, since their other stores are looked at, and one of those may not answer at all, or have much that is to
 //! be fetched: so they are taken up beside each other, and none waits for another.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, mem::replace, time::Duration};
 
 use futures::future::{join, join_all};
 use tokio::{
@@ -79,6 +79,8 @@ struct Before {
     epoch: Option<u64>,
     /// Since when it has been seen that others took office, none of whom had the run go on.
     taken: Option<Instant>,
+    /// It has been told that another took office.
+    is_told: bool,
 }
 
 /// Whether the run is somebody else's by now.
@@ -102,10 +104,11 @@ impl Before {
         let epoch = history.epoch();
         let by_another = self.epoch.is_some_and(|before| before < epoch) && history.coordinator() != Some(me);
         if !by_another {
-            *self = Self { epoch: Some(epoch), taken: None };
+            *self = Self { epoch: Some(epoch), ..Self::default() };
             return Elsewhere::No;
         }
         if facts::goes_on(history) {
+            self.taken = None;
             return Elsewhere::Yes;
         }
         let since = *self.taken.get_or_insert_with(Instant::now);
@@ -197,13 +200,12 @@ impl Adoption {
             let has_replicas = spec.is_ok_and(|spec| !spec.checkpoint.replicas.is_empty());
             if has_replicas { GIVEN_UP } else { GIVEN_UP_AT_ONCE }
         };
-        let was_taken = before.taken.is_some();
         let elsewhere = before.is_elsewhere(&history, &self.coordinator, given_up);
         if elsewhere != Elsewhere::No {
             let (holder, epoch) = (history.in_office(), history.epoch());
             status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
             self.inputs.send(Input::Found(Box::new(status)));
-            if !was_taken {
+            if !replace(&mut before.is_told, true) {
                 tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
             }
             let after = if elsewhere == Elsewhere::Yes { ELSEWHERE_AGAIN } else { AGAIN };
@@ -331,6 +333,11 @@ mod tests {
         tokio::time::pause();
         tokio::time::advance(2 * GIVEN_UP).await;
         assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Yes);
+        tokio::time::resume();
+        // Whoever takes over from that one has its own hour.
+        run.take_office("a third").await.unwrap();
+        let history = run.history().await.unwrap();
+        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Perhaps);
     }
 
     #[tokio::test]
@@ -350,7 +357,7 @@ mod tests {
             Some(Input::Found(status)) => *status,
             other => panic!("{other:?}"),
         };
-        let mut before = Before { epoch: Some(0), taken: None };
+        let mut before = Before { epoch: Some(0), ..Before::default() };
         let mut office = run.take_office("another").await.unwrap();
 
         let looked_at = adoption.look_at(run.id().clone(), &mut before).await;

@@ -332,7 +332,6 @@ async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
         let detail = status["detail"].as_str().unwrap();
         assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
     }
-    cluster.until_phase(&free, "finished");
     // What is wanted of one waits until it is here, and is done then.
     let stopped = cluster.call(&["stop", &held_up[0]]);
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
@@ -342,6 +341,7 @@ async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
     for run in &held_up[1..] {
         cluster.until(run, "an office", |status| status["epoch"] == 1);
     }
+    cluster.until_phase(&free, "finished");
     // Nor does it hold up the end of the coordinator, which says what the replica lacks.
     let coordinator = cluster.coordinator_mut();
     coordinator.signal(Signal::TERM);
