@@ -32,7 +32,7 @@ mod submit;
 mod token;
 mod watch;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use indicatif::MultiProgress;
@@ -72,12 +72,25 @@ async fn execute(command: Command, config: Config, bars: &MultiProgress) -> Resu
         Command::Coordinator(args) => Box::pin(coordinator::serve(args, config.coordinator)).await,
         Command::Agent(args) => Box::pin(agent::attend(args, config.agent)).await,
         Command::Submit(args) => submit::submit(args, client, bars).await,
-        Command::Runs(args) => runs::list(args, client).await,
-        Command::Status(args) => runs::status(args, client).await,
-        Command::Logs(args) => logs::logs(args, client).await,
+        Command::Runs(args) => runs::list(args, client).await.and_then(told),
+        Command::Status(args) => runs::status(args, client).await.and_then(told),
+        Command::Logs(args) => logs::logs(args, client).await.and_then(told),
         Command::Watch(args) => watch::watch(args, client, bars).await,
         Command::Stop(args) => runs::stop(args, client).await,
         Command::Cancel(args) => runs::cancel(args, client).await,
-        Command::Checkpoint(command) => checkpoint::checkpoint(command, &config, bars).await,
+        Command::Checkpoint(command) => checkpoint::checkpoint(command, &config, bars).await.and_then(told),
+    }
+}
+
+/// What was wanted was done, and what it had to tell arrived nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("what it says could not be written to its end")]
+struct NotTold(#[source] &'static io::Error);
+
+/// A command that is given for what it tells has not done that if it could not be written. A run does not fail of that.
+fn told(code: Code) -> Result<Code, Failure> {
+    match print::lost() {
+        Some(error) if code == Code::Done => Err(Failure::unexpected(NotTold(error))),
+        _ => Ok(code),
     }
 }

@@ -1,8 +1,19 @@
 //! Writing to stdout and stderr, the only place that does.
 
-use std::io::{self, Stderr, Stdout, Write};
+use std::{
+    io::{self, ErrorKind, Stderr, Stdout, Write},
+    sync::OnceLock,
+};
 
 use serde::Serialize;
+
+/// Why stdout did not take everything.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why what was written to stdout did not all arrive, if it was not because its reader had enough.
+pub(crate) fn lost() -> Option<&'static io::Error> {
+    LOST.get()
+}
 
 /// Writes lines, for as long as anybody reads them.
 ///
@@ -11,11 +22,14 @@ use serde::Serialize;
 pub(crate) struct Printer<W> {
     sink: W,
     gone: bool,
+    /// Takes note of what broke it.
+    note: fn(io::Error),
 }
 
 impl Printer<Stdout> {
     pub(crate) fn stdout() -> Self {
-        Self::new(io::stdout())
+        // The first is told.
+        Self { note: |error| drop(LOST.set(error)), ..Self::new(io::stdout()) }
     }
 }
 
@@ -27,7 +41,7 @@ impl Printer<Stderr> {
 
 impl<W: Write> Printer<W> {
     pub(crate) fn new(sink: W) -> Self {
-        Self { sink, gone: false }
+        Self { sink, gone: false, note: drop }
     }
 
     /// Writes a line.
@@ -37,8 +51,14 @@ impl<W: Write> Printer<W> {
 
     /// Writes text as it is.
     pub(crate) fn text(&mut self, text: &str) {
-        if !self.gone {
-            self.gone = self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()).is_err();
+        if self.gone {
+            return;
+        }
+        if let Err(error) = self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush()) {
+            self.gone = true;
+            if error.kind() != ErrorKind::BrokenPipe {
+                (self.note)(error);
+            }
         }
     }
 
@@ -50,10 +70,13 @@ impl<W: Write> Printer<W> {
         }
     }
 
-    /// Writes rows under their heads, each column as wide as its widest cell.
+    /// Writes rows under their heads, each column as wide as its widest cell. Control characters, which a tensor's name may
+    /// have, are written as Rust writes them.
     pub(crate) fn table<const N: usize>(&mut self, heads: [&str; N], rows: &[[String; N]]) {
+        let rows: Vec<[String; N]> =
+            rows.iter().map(|row| row.each_ref().map(|cell| visible(cell))).collect();
         let mut widths = heads.map(|head| head.chars().count());
-        for row in rows {
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());
             }
@@ -64,10 +87,18 @@ impl<W: Write> Printer<W> {
             self.line(joined.trim_end());
         };
         line(&heads);
-        for row in rows {
+        for row in &rows {
             line(&row.each_ref().map(String::as_str));
         }
     }
+}
+
+fn visible(cell: &str) -> String {
+    let mut visible = String::with_capacity(cell.len());
+    for c in cell.chars() {
+        if c.is_control() { visible.extend(c.escape_default()) } else { visible.push(c) }
+    }
+    visible
 }
 
 #[cfg(test)]
@@ -80,7 +111,7 @@ mod tests {
     impl Write for Brittle {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             if self.0.contains(&b'\n') {
-                return Err(io::ErrorKind::BrokenPipe.into());
+                return Err(ErrorKind::BrokenPipe.into());
             }
             self.0.extend(bytes);
             Ok(bytes.len())
@@ -98,6 +129,13 @@ mod tests {
             printer.line(line);
         }
         assert_eq!(printer.sink.0, b"first\n");
+    }
+
+    #[test]
+    fn a_name_cannot_reach_the_terminal_it_is_shown_on() {
+        let mut out = Vec::new();
+        Printer::new(&mut out).table(["TENSOR"], &[["a\u{1b}[2J\nb".into()]]);
+        assert_eq!(String::from_utf8(out).unwrap(), "TENSOR\na\\u{1b}[2J\\nb\n");
     }
 
     #[test]

@@ -204,12 +204,17 @@ impl From<CopyError> for Failure {
             CopyError::OtherName { .. } | CopyError::NoSuchStep { .. } => Code::BadInput,
             CopyError::Source(source) => log_code(source),
             CopyError::Mirror(source) => mirror_code(source),
+            CopyError::Append(AppendError::Fenced { .. }) => Code::Stopped,
             CopyError::Append(source) => append_code(source),
             CopyError::Store(source) => code(source),
             CopyError::Unreadable { source, .. } => manifest_code(source),
             CopyError::NotWhole { .. } => Code::Failed,
         };
-        failure(code, error)
+        let failure = failure(code, error);
+        if code == Code::Stopped {
+            return failure.hint("if that is another copy, give the same command again once it is done");
+        }
+        failure
     }
 }
 

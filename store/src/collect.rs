@@ -52,7 +52,9 @@ const BATCH: usize = 100;
 /// What was deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// The manifests' names.
+    /// The checkpoints that are none any more, by their manifests' names.
+    pub checkpoints: Vec<String>,
+    /// The names of the manifests deleted, some of which may never have been a checkpoint's.
     pub manifests: Vec<String>,
     /// The number of packs.
     pub packs: usize,
@@ -140,6 +142,7 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
     Ok(Collected {
         packs: doomed.packs.len(),
         bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
+        checkpoints: doomed.checkpoints,
         manifests: doomed.manifests,
         unreadable: doomed.unreadable,
         leftovers: leftovers::sweep(&folder, &ages).await?,
@@ -157,6 +160,7 @@ pub async fn collectable(
     Ok(Collected {
         packs: doomed.packs.len(),
         bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
+        checkpoints: doomed.checkpoints,
         manifests: doomed.manifests,
         unreadable: doomed.unreadable,
         leftovers: 0,

@@ -240,6 +240,11 @@ impl History {
         &self.first.entry.writer
     }
 
+    /// Whether both logs are of one run.
+    pub fn is_of_the_run_of(&self, other: &Self) -> bool {
+        self.submission() == other.submission()
+    }
+
     /// The entry that submitted the run.
     pub(crate) fn submission_entry(&self) -> &Entry {
         &self.first.entry

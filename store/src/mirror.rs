@@ -108,7 +108,9 @@ pub enum MirrorError {
         source_uri: String,
     },
     /// It is where the office was taken that the source merely mirrors, or the source itself.
-    #[error("{at} is the very directory that {source_uri} shows: there is nothing to copy to it")]
+    #[error(
+        "{at} is the run itself, which {source_uri} shows: nothing is copied to it; what it lost it reads from its replicas when it is resumed"
+    )]
     Itself {
         /// The directory that was to be the copy.
         at: String,
@@ -144,7 +146,7 @@ pub(crate) fn refusal(
     other: &History,
 ) -> Option<MirrorError> {
     let (at, source_uri) = (at.uri().to_owned(), source.uri().to_owned());
-    if source_history.submission() != other.submission() {
+    if !source_history.is_of_the_run_of(other) {
         return Some(MirrorError::AnotherRun { at, source_uri });
     }
     let epoch = other.epoch();

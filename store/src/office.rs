@@ -79,7 +79,7 @@ pub enum OfficeError {
 pub enum AppendError {
     /// Another coordinator took office. This one must stop deciding.
     #[error(
-        "fenced: {coordinator} took office over the run {run} with epoch {epoch}, and this coordinator must stop"
+        "fenced: {coordinator} took office over the run {run} with epoch {epoch}, and whoever held it before must stop"
     )]
     Fenced {
         /// The run's URI.

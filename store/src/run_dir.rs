@@ -1,6 +1,6 @@
 //! One run's directory in a store.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use whimbrel_plan::RunId;
 
@@ -75,6 +75,13 @@ pub fn open_run(uri: &str) -> Result<(RunDir, Option<u64>), OpenError> {
 /// The same with the credentials of an environment that need not be this process's.
 pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Option<u64>), OpenError> {
     let (store, run) = uri::parent(uri).unwrap_or_default();
+    if matches!(run, "." | "..")
+        && let Ok(folder) = fs::canonicalize(uri)
+        && let Some(folder) = folder.to_str()
+    {
+        // A folder has a name, whatever it was called by.
+        return open_run_in(folder, environment);
+    }
     let told = || without_secrets(uri);
     let (run, step) = match run.split_once('@') {
         Some((run, step)) => {

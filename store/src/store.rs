@@ -4,7 +4,6 @@ use std::{fs, future::ready, io, path::PathBuf, sync::Arc};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path, prefix::PrefixStore};
-use url::Url;
 use whimbrel_plan::RunId;
 
 use crate::{
@@ -13,6 +12,7 @@ use crate::{
     place::{CredentialSource, Environment, OpenError, Place},
     run_dir::RunDir,
     tries::Patience,
+    uri,
 };
 
 /// A place for runs: a folder, or a prefix in a bucket. Cheap to clone.
@@ -74,13 +74,12 @@ impl Store {
         if !path.is_dir() {
             return Err(not_a_folder());
         }
-        let uri = Url::from_directory_path(&path).map_err(|()| not_a_folder())?;
+        let uri = uri::of_folder(&path).ok_or_else(not_a_folder)?;
         // Without fsync a power failure could keep a log entry and lose the packs that it vouches for.
         let objects = LocalFileSystem::new_with_prefix(&path)
             .map_err(|error| unusable(io::Error::other(error)))?
             .with_fsync(true);
-        let uri = uri.as_str().trim_end_matches('/');
-        let folder = Folder::new(Arc::new(objects), Path::default(), uri, Patience::default());
+        let folder = Folder::new(Arc::new(objects), Path::default(), &uri, Patience::default());
         Ok(Self { folder, place: Arc::new(Place::Folder(path)), credentials: CredentialSource::Unknown })
     }
 

@@ -1,5 +1,9 @@
 //! The URIs of stores and of what is in them: the options of a cloud's URI, `?endpoint=…`, stay behind its path.
 
+use std::path::Path;
+
+use url::Url;
+
 /// The URI of what the place at `uri` has inside it under `name`.
 pub fn inside(uri: &str, name: &str) -> String {
     let (place, options) = apart(uri);
@@ -17,6 +21,13 @@ pub fn parent(uri: &str) -> Option<(String, &str)> {
     // What is left of "/run" and of "file:///run" is the root folder.
     let slash = if parent.is_empty() || parent.ends_with('/') { "/" } else { "" };
     (!name.is_empty()).then(|| (format!("{parent}{slash}{options}"), name))
+}
+
+/// The URI of the folder at an absolute path, with a slash at its end if it is the root; `None` if the path is relative.
+pub(crate) fn of_folder(path: &Path) -> Option<String> {
+    let url = Url::from_directory_path(path).ok()?;
+    let trimmed = url.as_str().trim_end_matches('/');
+    Some(if trimmed == "file:" { "file:///".to_owned() } else { trimmed.to_owned() })
 }
 
 /// The URI of the checkpoint after `step` of the run at `uri`.
@@ -52,6 +63,8 @@ mod tests {
         assert_eq!(parent("file:///r-1"), Some(("file:///".to_owned(), "r-1")));
         assert_eq!(parent("r-1/"), Some((".".to_owned(), "r-1")));
         assert_eq!((inside("file:///", "r-1"), inside("/", "r-1")), ("file:///r-1".into(), "/r-1".into()));
+        assert_eq!(of_folder(Path::new("/")).unwrap(), "file:///");
+        assert_eq!(of_folder(Path::new("/srv/runs/")).unwrap(), "file:///srv/runs");
         assert_eq!(at_step(&run, 7), "s3://lab/runs/r-1@7?endpoint=http://a");
     }
 }

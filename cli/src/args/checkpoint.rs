@@ -108,7 +108,9 @@ pub(crate) struct DiffArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Says first what will move and what leaving the store costs. What is there already is skipped, so a copy that was cut off
-goes on where it was; every pack is verified, and each checkpoint counts in the copy once all of it is there.
+goes on where it was; every pack that moves is verified, and each checkpoint counts in the copy once all of it is there.
+Packs that are there are not read again: `whimbrel checkpoint verify` does that, and one that it calls damaged is copied
+anew once it is deleted.
 
 Examples:
   whimbrel checkpoint copy s3://lab-east/runs/char-lm-k3x9qa az://labwest/runs
@@ -121,7 +123,7 @@ Prices are what clouds list for data that leaves them, and can be set in the set
   \"s3://lab-east\" = 0.02
 
 Exit codes: 0 copied, 2 bad input, or only checkpoints of a later Whimbrel were left out, 3 a store cannot be
-reached, 4 damaged checkpoints were left out, 75 cut off: the same command goes on.")]
+reached, 4 damaged checkpoints were left out, 75 cut off, or another copy took over: the same command goes on.")]
 pub(crate) struct CopyArgs {
     /// The run: the URI or path of its directory, or its id in --store; with @STEP only the checkpoint after that step.
     #[arg(value_name = "RUN[@STEP]")]
@@ -174,7 +176,7 @@ pub(crate) struct ExportArgs {
     pub(crate) run: String,
 
     /// The folder to write: new or empty.
-    #[arg(value_name = "FOLDER")]
+    #[arg(value_name = "FOLDER", value_parser = local_path)]
     pub(crate) folder: PathBuf,
 
     /// The most bytes of tensors in a file; a larger tensor has one to itself.
@@ -212,7 +214,7 @@ Exit codes: 0 imported, 2 bad input, 3 a store cannot be reached, 4 the run's lo
 command with --run goes on.")]
 pub(crate) struct ImportArgs {
     /// The folder, or one safetensors file.
-    #[arg(value_name = "FOLDER")]
+    #[arg(value_name = "FOLDER", value_parser = local_path)]
     pub(crate) folder: PathBuf,
 
     /// Where to: a store, for a new run; or a stopped run, by its URI, path, or id in --store.
@@ -237,8 +239,8 @@ pub(crate) struct ImportArgs {
     pub(crate) step: Option<u64>,
 
     /// Samples in the data set that the run is trained on [default: by the folder].
-    #[arg(long, value_name = "N")]
-    pub(crate) samples: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = at_least_one::<NonZero<u64>>)]
+    pub(crate) samples: Option<NonZero<u64>>,
 
     #[command(flatten)]
     pub(crate) tensors: Tensors,
@@ -326,4 +328,12 @@ pub(crate) struct Options {
 fn pair(text: &str) -> Result<(String, String), String> {
     let (from, to) = text.split_once('=').ok_or("write FROM=TO, e.g. model.=transformer.")?;
     Ok((from.to_owned(), to.to_owned()))
+}
+
+/// The path of something on this machine.
+fn local_path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.contains("://") || text.starts_with("file:") {
+        return Err("write the path of a folder on this machine, not a URI");
+    }
+    Ok(text.into())
 }

@@ -58,7 +58,7 @@ pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Res
     let (gone, kept): (Vec<_>, Vec<_>) = history
         .all_checkpoints()
         .into_iter()
-        .partition(|checkpoint| collected.manifests.contains(&checkpoint.manifest));
+        .partition(|checkpoint| collected.checkpoints.contains(&checkpoint.manifest));
     tell(&run, &collected, gone.len(), kept.iter().map(|checkpoint| checkpoint.step).collect(), &args);
     Ok(incomplete(collected.unreadable.iter().map(|unreadable| unreadable.is_damaged)))
 }

@@ -1,6 +1,7 @@
 //! `whimbrel checkpoint import`.
 
 use std::{
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,9 +11,9 @@ use serde::Serialize;
 use whimbrel_coordinator::{new_run_id, settle_stores};
 use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
-use whimbrel_state::Hash;
+use whimbrel_state::{Hash, Layout, LayoutError};
 use whimbrel_store::{
-    AppendError, CommitError, CreateError, Limits, LogError, RunDir, Store,
+    AppendError, CommitError, CreateError, History, Limits, LogError, RunDir, Store,
     interop::{self, ImportError, ImportOptions, Model, SPEC, key},
     open_run, shell,
     uri::inside,
@@ -46,6 +47,10 @@ enum ImportInputError {
     Spec { folder: PathBuf, store: String },
     #[error("{run} is a run, which has its spec and its id: leave {flag} out")]
     HasIts { run: String, flag: &'static str },
+    #[error("the run ends after step {steps}, and this is its state after step {step}")]
+    PastItsEnd { step: u64, steps: u64 },
+    #[error("the run {run} could not go on from {}: its checkpoint after step {step} has other tensors", folder.display())]
+    OtherState { run: String, folder: PathBuf, step: u64, source: LayoutError },
 }
 
 #[derive(Serialize)]
@@ -70,11 +75,11 @@ pub(super) async fn import(
     let model = Arc::new(tokio::task::spawn_blocking(open).await.map_err(Failure::unexpected)??);
     let said = |key, given: Option<u64>| number(&args.folder, &model, key, given);
     let step = said(key::STEP, args.step)?.unwrap_or(0);
-    let samples = said(key::SAMPLES, args.samples)?.ok_or_else(|| {
+    let samples = said(key::SAMPLES, args.samples.map(NonZero::get))?.ok_or_else(|| {
         Failure::bad_input(ImportInputError::Samples { folder: args.folder.clone() })
             .hint("give --samples N: the order of the samples depends on their number")
     })?;
-    let (run, spec) = target(&args, config).await?;
+    let (run, spec) = target(&args, step, model.layout(), config).await?;
     let replicas = spec.as_ref().map_or(Vec::new(), |spec| spec.checkpoint.replicas.clone());
     let spec = spec.map(|spec| spec.to_toml());
     let is_new = spec.is_some();
@@ -120,7 +125,8 @@ pub(super) async fn import(
     for replica in replicas {
         out.line(format!("  replica     {}, when the run goes on", inside(&replica, run.id().as_str())));
     }
-    let spec = args.spec.unwrap_or_else(|| args.folder.join(SPEC)).display().to_string();
+    let beside = Some(args.folder.join(SPEC)).filter(|beside| beside.is_file());
+    let spec = args.spec.or(beside).unwrap_or_else(|| SPEC.into()).display().to_string();
     out.line(format!("next:\n  whimbrel run {} --resume {}", shell::word(&spec), shell::word(run.uri())));
     Ok(Code::Done)
 }
@@ -144,14 +150,32 @@ fn number(
     }
 }
 
-/// The run that the checkpoint becomes part of, and the spec of one to be created.
-async fn target(args: &ImportArgs, config: &ClientConfig) -> Result<(RunDir, Option<RunSpec>), Failure> {
-    if let Some(run) = existing(args, config).await? {
+/// The run that the state after `step`, with this layout, becomes part of, and the spec of one to be created.
+async fn target(
+    args: &ImportArgs,
+    step: u64,
+    layout: &Layout,
+    config: &ClientConfig,
+) -> Result<(RunDir, Option<RunSpec>), Failure> {
+    if let Some((run, history)) = existing(args, config).await? {
         let flags =
             [("--spec", args.spec.is_some()), ("--set", !args.set.is_empty()), ("--run", args.run.is_some())];
         if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
             let error = ImportInputError::HasIts { run: run.uri().to_owned(), flag };
             return Err(Failure::bad_input(error));
+        }
+        // What this version does not understand, whoever resumes the run is told.
+        if let Ok(spec) = RunSpec::parse("the run's spec", history.spec(), &[]) {
+            check_end(step, &spec)?;
+        }
+        if let Some(newest) = history.checkpoints().pop()
+            && let Ok(manifest) = run.manifest(&newest.manifest).await
+        {
+            manifest.layout.same_as(layout).map_err(|source| {
+                let (run, folder, step) = (run.uri().to_owned(), args.folder.clone(), newest.step);
+                let error = ImportInputError::OtherState { run, folder, step, source };
+                Failure::bad_input(error).hint("import it into a store, as a new run")
+            })?;
         }
         return Ok((run, None));
     }
@@ -165,6 +189,7 @@ async fn target(args: &ImportArgs, config: &ClientConfig) -> Result<(RunDir, Opt
         }
     };
     let mut spec = spec_file::read(path, &args.set)?;
+    check_end(step, &spec)?;
     let store = Store::open(&args.into)?;
     store.probe().await?;
     // The spec was written for another store: this one may be where that run was copied to.
@@ -181,6 +206,16 @@ async fn target(args: &ImportArgs, config: &ClientConfig) -> Result<(RunDir, Opt
         None => new_run_id(&spec.name).map_err(Failure::unexpected)?,
     };
     Ok((store.run(&id), Some(spec)))
+}
+
+/// A run does not go on from a step beyond its last.
+fn check_end(step: u64, spec: &RunSpec) -> Result<(), Failure> {
+    let steps = spec.train.steps;
+    if step <= steps {
+        return Ok(());
+    }
+    let error = ImportInputError::PastItsEnd { step, steps };
+    Err(Failure::bad_input(error).hint("give another --step; or a new run more steps, --set train.steps=N"))
 }
 
 /// What an import that failed leaves of a new run, and how to go on with it; `None` if it leaves nothing.
@@ -211,8 +246,8 @@ fn go_on(run: &RunDir) -> String {
     format!("the same command with --run {} goes on, and skips what is saved in {}", run.id(), run.uri())
 }
 
-/// The run that was named, if it is one.
-async fn existing(args: &ImportArgs, config: &ClientConfig) -> Result<Option<RunDir>, Failure> {
+/// The run that was named, if it is one, and its log.
+async fn existing(args: &ImportArgs, config: &ClientConfig) -> Result<Option<(RunDir, History)>, Failure> {
     let store = args.options.store.as_deref().or(config.store.as_deref());
     let named = match store {
         Some(store) if args.into.parse::<RunId>().is_ok() => open_run(&inside(store, &args.into)),
@@ -221,7 +256,7 @@ async fn existing(args: &ImportArgs, config: &ClientConfig) -> Result<Option<Run
     // What cannot be a run's URI may be a store's.
     let Ok((run, None)) = named else { return Ok(None) };
     match run.history().await {
-        Ok(_) => Ok(Some(run)),
+        Ok(history) => Ok(Some((run, history))),
         Err(LogError::NoRun { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -16,6 +16,14 @@ struct Itself {
     uri: String,
 }
 
+/// Two runs are no copies of each other.
+#[derive(Debug, thiserror::Error)]
+#[error("{uri} is another run than {against}; name a copy of the run in another store")]
+struct AnotherRun {
+    uri: String,
+    against: String,
+}
+
 /// Which of two directories is ahead, and what the one lacks of the other.
 #[derive(Debug, Serialize)]
 pub(super) struct Stands {
@@ -39,6 +47,9 @@ impl Stands {
         }
         let theirs = history_of(other).await?;
         let against = other.uri().to_owned();
+        if !history.is_of_the_run_of(&theirs) {
+            return Err(Failure::bad_input(AnotherRun { uri: run.uri().to_owned(), against }));
+        }
         let relation = relation(&theirs, history);
         let word = match relation {
             Relation::Behind => "behind",

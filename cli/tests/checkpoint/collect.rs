@@ -42,6 +42,18 @@ fn what_is_not_kept_goes_and_a_dry_run_says_so_first() {
 }
 
 #[test]
+fn a_checkpoint_that_lost_its_manifest_is_not_said_to_be_kept() {
+    let stage = Stage::finished();
+    std::fs::remove_file(stage.files("manifests").into_iter().min().unwrap()).unwrap();
+    let said = stage.good(&["collect", "runs/r-test", "--keep", "1"]);
+    assert!(
+        said.contains("deleted 1 checkpoint and ") && said.contains("kept        after step 40\n"),
+        "{said}"
+    );
+    assert_eq!(steps(&stage, "runs/r-test"), [40]);
+}
+
+#[test]
 fn a_run_that_goes_on_is_left_to_its_coordinator_unless_one_insists() {
     let stage = going_on();
     let error = stage.failed(2, &["collect", "runs/r-test"]);

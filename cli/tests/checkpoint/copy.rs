@@ -120,6 +120,27 @@ fn a_damaged_checkpoint_is_left_out_and_the_others_go() {
 }
 
 #[test]
+fn what_a_copy_lost_comes_again_with_the_next() {
+    let stage = Stage::finished();
+    stage.good(&["copy", "runs/r-test", "elsewhere"]);
+    for under in ["manifests", "packs"] {
+        for lost in files(&stage.path("elsewhere/r-test").join(under)) {
+            fs::remove_file(lost).unwrap();
+        }
+        let behind = stage.good(&["list", "elsewhere/r-test", "--against", "runs/r-test"]);
+        assert!(!behind.contains("in step"), "{behind}");
+        let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
+        assert!(!said.contains("it is all there"), "{said}");
+        for step in [20, 40] {
+            stage.good(&["verify", &format!("elsewhere/r-test@{step}")]);
+        }
+        assert!(stage.good(&["copy", "runs/r-test", "elsewhere"]).contains("it is all there"));
+        // None is in the list twice.
+        assert_eq!(stage.good(&["list", "elsewhere/r-test"]).lines().count(), 5);
+    }
+}
+
+#[test]
 fn a_checkpoint_of_a_later_whimbrel_is_left_out_and_not_called_damaged() {
     let stage = Stage::stopped(3, &State::small(3), 64);
     stage.commit_later_format(7);
@@ -169,7 +190,7 @@ fn what_makes_no_sense_is_exit_code_2_and_writes_nothing() {
         (&["runs/r-test@20", "elsewhere", "--newest"][..], "leave one of them out"),
         (&["runs/r-test@30", "elsewhere"], "no checkpoint of step 30"),
         (&["runs/r-test", "runs/r-other"], "a copy keeps its run's name"),
-        (&["runs/r-test", "runs"], "nothing to copy to it"),
+        (&["runs/r-test", "runs"], "nothing is copied to it"),
         (&["runs/r-test", "elsewhere", "--bandwidth", "fast"], "is not a bandwidth"),
         (&["runs/r-test", "elsewhere", "--concurrency", "0"], "--concurrency"),
     ] {

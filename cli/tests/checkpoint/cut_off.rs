@@ -1,4 +1,4 @@
-//! An import that ends before its time, at each of its writes in turn.
+//! An import that ends before its time, at each of its writes in turn; and two copies at a time.
 
 use std::{
     io::Read,
@@ -142,4 +142,25 @@ fn an_import_that_is_interrupted_is_exit_code_75_and_leaves_no_run() {
     let (code, _, said) = scene.run(&["list", &format!("{store}/{run}")]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("there is no run at"), "{said}");
+}
+
+#[test]
+fn of_two_copies_at_a_time_one_gives_way_and_says_what_to_do() {
+    let Some(scene) = Scene::set() else { return };
+    let store = scene.server.store_uri("twice");
+    let copy = ["copy", "runs/r-test", &store];
+    // The log's first entry and the office were written, and this is a pack.
+    let held = scene.hold(2);
+    let first = scene.start(&copy);
+    held.reached.recv_timeout(Duration::from_secs(60)).expect("the copy comes to this write");
+    let (code, said, error) = scene.run(&copy);
+    assert_eq!(code, Some(0), "{said}{error}");
+    held.release.send(()).unwrap();
+    let first = first.wait_with_output().unwrap();
+    let error = String::from_utf8(first.stderr).unwrap();
+    assert_eq!(first.status.code(), Some(75), "{error}");
+    assert!(error.contains("fenced: whimbrel checkpoint copy, process "), "{error}");
+    assert!(error.contains("the same command"), "{error}");
+    let (code, said, error) = scene.run(&copy);
+    assert!(code == Some(0) && said.contains("nothing to copy: it is all there"), "{said}{error}");
 }

@@ -174,6 +174,47 @@ fn a_run_that_is_over_is_not_added_to_and_a_stopped_one_is() {
 }
 
 #[test]
+fn what_no_run_could_go_on_from_is_refused() {
+    let stage = Stage::stopped(3, &State::small(3), 64);
+    stage.good(&["export", "runs/r-test", "model"]);
+    stage.good(&["export", "runs/r-test", "half", "--only", "weight"]);
+    let before = (stage.files("log"), stage.files("packs"));
+    for (args, part) in [
+        (
+            &["model", "runs/r-test", "--step", "41"][..],
+            "ends after step 40, and this is its state after step 41",
+        ),
+        (&["model", "elsewhere", "--step", "41"], "--set train.steps=N"),
+        (&["half", "runs/r-test"], "its checkpoint after step 3 has other tensors"),
+        (&["model", "elsewhere", "--samples", "0"], "1 or more"),
+        (&["s3://lab/model", "elsewhere"], "not a URI"),
+    ] {
+        let error = stage.failed(2, &[&["import"], args].concat());
+        assert!(error.contains(part), "{args:?}: {error}");
+    }
+    assert_eq!((stage.files("log"), stage.files("packs")), before);
+    assert!(!stage.path("elsewhere/r-test").exists());
+    for uri in ["s3://lab/model", "file:///tmp/model"] {
+        let error = stage.failed(2, &["export", "runs/r-test", uri]);
+        assert!(error.contains("not a URI"), "{error}");
+    }
+    stage.good(&[
+        "import",
+        "half",
+        "elsewhere",
+        "--run",
+        "r-half",
+        "--step",
+        "41",
+        "--set",
+        "train.steps=41",
+    ]);
+    // One file has no spec beside it to be named.
+    let said = stage.good(&["import", "model/model.safetensors", "runs/r-test"]);
+    assert!(said.contains("  whimbrel run run.toml --resume "), "{said}");
+}
+
+#[test]
 fn a_folder_with_something_in_it_is_left_as_it_is() {
     let stage = Stage::finished();
     fs::create_dir(stage.path("model")).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 use whimbrel_state::Hash;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, block_on};
 
 #[test]
 fn a_run_is_found_by_path_by_uri_and_by_its_id_in_a_store() {
@@ -99,6 +99,31 @@ fn what_is_not_there_is_exit_code_2() {
         assert!(stderr.contains(part), "{args:?}: {stderr}");
     }
     assert!(!run.folder.path().join("nowhere").exists());
+}
+
+#[test]
+fn a_run_is_found_from_within_and_is_compared_with_itself_alone() {
+    let stage = Stage::finished();
+    let listed = stage.good(&["list", "runs/r-test"]);
+    for (inside, name) in [("runs/r-test", "."), ("runs/r-test", "./."), ("runs/r-test/log", "..")] {
+        let within = stage.command(&["list", name]).current_dir(stage.path(inside)).output().unwrap();
+        assert_eq!(String::from_utf8(within.stdout).unwrap(), listed, "{name} in {inside}");
+    }
+    block_on(async { stage.create("r-other").await });
+    let error = stage.failed(2, &["list", "runs/r-test", "--against", "runs/r-other"]);
+    assert!(error.contains("is another run than file:///"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_told_is_exit_code_1() {
+    let stage = Stage::finished();
+    for args in [["list", "runs/r-test"], ["verify", "runs/r-test"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let told = stage.command(&args).stdout(full).output().unwrap();
+        let error = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(1), "{error}");
+        assert!(error.contains("could not be written to its end") && error.contains("No space"), "{error}");
+    }
 }
 
 #[test]

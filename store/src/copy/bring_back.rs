@@ -66,9 +66,9 @@ pub async fn bring_back(
     loop {
         let wanted = newer.pop().into_iter().collect();
         let known = Some(office.history().clone());
-        let mut plan = plan::compare(copy, there.clone(), &here, known, wanted).await?;
-        plan.left_out = plan.left_out.into_iter().map(damaged).collect::<Result<_, _>>()?;
         // Boxed, as a copy is awaited within much else.
+        let mut plan = Box::pin(plan::compare(copy, there.clone(), &here, known, wanted)).await?;
+        plan.left_out = plan.left_out.into_iter().map(damaged).collect::<Result<_, _>>()?;
         brought.add(Box::pin(plan.carry_out_as(office, limits, progress)).await?);
         if !brought.committed.is_empty() || newer.is_empty() {
             return Ok(brought);

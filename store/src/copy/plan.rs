@@ -149,6 +149,8 @@ pub(super) async fn compare(
         .into_iter()
         .filter_map(|object| Some((pack::hash(&object.name)?, object.meta.size)))
         .collect();
+    let manifests = destination.folder().list("manifests").await?;
+    let manifests: HashSet<String> = manifests.into_iter().map(|object| object.name).collect();
 
     let mut plan = CopyPlan {
         source: source.clone(),
@@ -177,7 +179,8 @@ pub(super) async fn compare(
             if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
         }
         let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
-        let committed = usable.has(&checkpoint);
+        // One whose manifest was lost is committed once more.
+        let committed = usable.has(&checkpoint) && manifests.contains(&checkpoint.manifest);
         plan.checkpoints.push(Planned { checkpoint, committed, manifest, body, missing });
     }
     Ok(plan)

@@ -32,6 +32,8 @@ use whimbrel_plan::InvalidRunId;
 pub use environment::Environment;
 pub(crate) use s3::CredentialSource;
 
+use crate::uri;
+
 /// Where a store is. Two are equal if their canonical URIs, which [`Display`](fmt::Display) writes, are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -234,9 +236,9 @@ impl fmt::Display for Place {
                 write!(f, "https://{host}/{container}{}", slashed(prefix))
             }
             Self::Gcs(GcsPlace { bucket, prefix }) => write!(f, "gs://{bucket}{}", slashed(prefix)),
-            Self::Folder(path) => match Url::from_directory_path(path) {
-                Ok(url) => f.write_str(url.as_str().trim_end_matches('/')),
-                Err(()) => write!(f, "{}", path.display()),
+            Self::Folder(path) => match uri::of_folder(path) {
+                Some(folder) => f.write_str(&folder),
+                None => write!(f, "{}", path.display()),
             },
             Self::Other(name) => f.write_str(name),
         }
