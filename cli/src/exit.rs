@@ -9,7 +9,7 @@ pub(crate) const CODES: &str = "\
 Exit codes:
    0  done; for a run: finished
    1  the run failed or was cancelled, or something unexpected went wrong
-   2  bad input: flags, settings, run spec, an unknown run, a store that will not do
+   2  bad input: flags, settings, run spec, an unknown run, a store that will not do, an output that cannot be written
    3  the coordinator or the store cannot be reached
    4  damaged data in the store
   75  cut off: the run stopped before its end and can be resumed, or the same command can be given again";

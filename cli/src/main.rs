@@ -82,15 +82,18 @@ async fn execute(command: Command, config: Config, bars: &MultiProgress) -> Resu
     }
 }
 
-/// What was wanted was done, and what it had to tell arrived nowhere.
+/// The command came to its end, and not all that it had to tell arrived.
 #[derive(Debug, thiserror::Error)]
-#[error("what it says could not be written to its end")]
+#[error("the command has done its work, but what it prints could not all be written")]
 struct NotTold(#[source] &'static io::Error);
 
-/// A command that is given for what it tells has not done that if it could not be written. A run does not fail of that.
+/// Whoever gives a command for what it prints learns that this is not all of it. A run does not fail of that.
 fn told(code: Code) -> Result<Code, Failure> {
     match print::lost() {
-        Some(error) if code == Code::Done => Err(Failure::unexpected(NotTold(error))),
-        _ => Ok(code),
+        Some(error) => {
+            let code = if code == Code::Done { Code::BadInput } else { code };
+            Err(Failure::new(code, NotTold(error)))
+        }
+        None => Ok(code),
     }
 }

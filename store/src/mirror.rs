@@ -109,7 +109,7 @@ pub enum MirrorError {
     },
     /// It is where the office was taken that the source merely mirrors, or the source itself.
     #[error(
-        "{at} is the run itself, which {source_uri} shows: nothing is copied to it; what it lost it reads from its replicas when it is resumed"
+        "{at} is the run itself, which {source_uri} shows: nothing is copied to it; what it lost comes back from the replicas that its spec names, when it is resumed"
     )]
     Itself {
         /// The directory that was to be the copy.

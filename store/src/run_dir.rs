@@ -75,13 +75,6 @@ pub fn open_run(uri: &str) -> Result<(RunDir, Option<u64>), OpenError> {
 /// The same with the credentials of an environment that need not be this process's.
 pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Option<u64>), OpenError> {
     let (store, run) = uri::parent(uri).unwrap_or_default();
-    if matches!(run, "." | "..")
-        && let Ok(folder) = fs::canonicalize(uri)
-        && let Some(folder) = folder.to_str()
-    {
-        // A folder has a name, whatever it was called by.
-        return open_run_in(folder, environment);
-    }
     let told = || without_secrets(uri);
     let (run, step) = match run.split_once('@') {
         Some((run, step)) => {
@@ -90,6 +83,13 @@ pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Opti
         }
         None => (run, None),
     };
+    if matches!(run, "." | "..")
+        && let Ok(folder) = fs::canonicalize(format!("{store}/{run}"))
+        && let Some(folder) = folder.to_str()
+    {
+        // A folder has a name, whatever it was called by.
+        return Ok((open_run_in(folder, environment)?.0, step));
+    }
     let id = run.parse().map_err(|source| OpenError::Run { uri: told(), source })?;
     Ok((Store::open_at(Place::parse(&store)?, environment, Missing::Refuse)?.run(&id), step))
 }

@@ -2,6 +2,7 @@
 
 use std::{num::NonZero, path::PathBuf, time::Duration};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use whimbrel_plan::RunId;
 use whimbrel_spec::{Bandwidth, Every, Override};
 
@@ -176,7 +177,7 @@ pub(crate) struct ExportArgs {
     pub(crate) run: String,
 
     /// The folder to write: new or empty.
-    #[arg(value_name = "FOLDER", value_parser = local_path)]
+    #[arg(value_name = "FOLDER", value_parser = PathBufValueParser::new().try_map(local_path))]
     pub(crate) folder: PathBuf,
 
     /// The most bytes of tensors in a file; a larger tensor has one to itself.
@@ -214,7 +215,7 @@ Exit codes: 0 imported, 2 bad input, 3 a store cannot be reached, 4 the run's lo
 command with --run goes on.")]
 pub(crate) struct ImportArgs {
     /// The folder, or one safetensors file.
-    #[arg(value_name = "FOLDER", value_parser = local_path)]
+    #[arg(value_name = "FOLDER", value_parser = PathBufValueParser::new().try_map(local_path))]
     pub(crate) folder: PathBuf,
 
     /// Where to: a store, for a new run; or a stopped run, by its URI, path, or id in --store.
@@ -330,10 +331,8 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((from.to_owned(), to.to_owned()))
 }
 
-/// The path of something on this machine.
-fn local_path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.contains("://") || text.starts_with("file:") {
-        return Err("write the path of a folder on this machine, not a URI");
-    }
-    Ok(text.into())
+/// A path on this machine, and not a URI.
+fn local_path(path: PathBuf) -> Result<PathBuf, &'static str> {
+    let is_uri = path.to_str().is_some_and(|text| text.contains("://") || text.starts_with("file:"));
+    if is_uri { Err("write the path of a folder on this machine, not a URI") } else { Ok(path) }
 }

@@ -49,7 +49,7 @@ enum ImportInputError {
     HasIts { run: String, flag: &'static str },
     #[error("the run ends after step {steps}, and this is its state after step {step}")]
     PastItsEnd { step: u64, steps: u64 },
-    #[error("the run {run} could not go on from {}: its checkpoint after step {step} has other tensors", folder.display())]
+    #[error("the checkpoint after step {step} of the run {run} has other tensors than {}", folder.display())]
     OtherState { run: String, folder: PathBuf, step: u64, source: LayoutError },
 }
 
@@ -75,10 +75,12 @@ pub(super) async fn import(
     let model = Arc::new(tokio::task::spawn_blocking(open).await.map_err(Failure::unexpected)??);
     let said = |key, given: Option<u64>| number(&args.folder, &model, key, given);
     let step = said(key::STEP, args.step)?.unwrap_or(0);
-    let samples = said(key::SAMPLES, args.samples.map(NonZero::get))?.ok_or_else(|| {
-        Failure::bad_input(ImportInputError::Samples { folder: args.folder.clone() })
-            .hint("give --samples N: the order of the samples depends on their number")
-    })?;
+    let samples = said(key::SAMPLES, args.samples.map(NonZero::get))?
+        .filter(|&samples| samples > 0)
+        .ok_or_else(|| {
+            Failure::bad_input(ImportInputError::Samples { folder: args.folder.clone() })
+                .hint("give --samples N: the order of the samples depends on their number")
+        })?;
     let (run, spec) = target(&args, step, model.layout(), config).await?;
     let replicas = spec.as_ref().map_or(Vec::new(), |spec| spec.checkpoint.replicas.clone());
     let spec = spec.map(|spec| spec.to_toml());

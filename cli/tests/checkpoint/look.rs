@@ -106,8 +106,13 @@ fn a_run_is_found_from_within_and_is_compared_with_itself_alone() {
     let stage = Stage::finished();
     let listed = stage.good(&["list", "runs/r-test"]);
     for (inside, name) in [("runs/r-test", "."), ("runs/r-test", "./."), ("runs/r-test/log", "..")] {
-        let within = stage.command(&["list", name]).current_dir(stage.path(inside)).output().unwrap();
-        assert_eq!(String::from_utf8(within.stdout).unwrap(), listed, "{name} in {inside}");
+        let within = |args: &[&str]| {
+            let output = stage.command(args).current_dir(stage.path(inside)).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(within(&["list", name]), listed, "{name} in {inside}");
+        let shown = within(&["show", &format!("{name}@20")]);
+        assert!(shown.lines().next().unwrap().ends_with("/runs/r-test@20"), "{name} in {inside}: {shown}");
     }
     block_on(async { stage.create("r-other").await });
     let error = stage.failed(2, &["list", "runs/r-test", "--against", "runs/r-other"]);
@@ -115,14 +120,16 @@ fn a_run_is_found_from_within_and_is_compared_with_itself_alone() {
 }
 
 #[test]
-fn what_cannot_be_told_is_exit_code_1() {
+fn what_cannot_all_be_told_is_said_to_be_cut_short() {
     let stage = Stage::finished();
-    for args in [["list", "runs/r-test"], ["verify", "runs/r-test"]] {
+    let equal = ["diff", "runs/r-test", "runs/r-test"];
+    let other = ["diff", "runs/r-test@20", "runs/r-test"];
+    for (code, args) in [(2, &["list", "runs/r-test"][..]), (2, &equal), (1, &other)] {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let told = stage.command(&args).stdout(full).output().unwrap();
+        let told = stage.command(args).stdout(full).output().unwrap();
         let error = String::from_utf8(told.stderr).unwrap();
-        assert_eq!(told.status.code(), Some(1), "{error}");
-        assert!(error.contains("could not be written to its end") && error.contains("No space"), "{error}");
+        assert_eq!(told.status.code(), Some(code), "{error}");
+        assert!(error.contains("could not all be written") && error.contains("No space"), "{error}");
     }
 }
 

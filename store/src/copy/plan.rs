@@ -179,8 +179,10 @@ pub(super) async fn compare(
             if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
         }
         let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
-        // One whose manifest was lost is committed once more.
-        let committed = usable.has(&checkpoint) && manifests.contains(&checkpoint.manifest);
+        // One whose manifest was lost is committed once more. What the listing lacks may be there all the same.
+        let committed = usable.has(&checkpoint)
+            && (manifests.contains(&checkpoint.manifest)
+                || destination.folder().head(&checkpoint.manifest).await?.is_some());
         plan.checkpoints.push(Planned { checkpoint, committed, manifest, body, missing });
     }
     Ok(plan)
