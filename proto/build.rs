@@ -20,6 +20,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors =
         PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("descriptors.bin");
     fs::write(descriptors, compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

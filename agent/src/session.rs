@@ -75,7 +75,7 @@ pub enum AgentError {
 /// Joins a node to a coordinator and keeps its workers until told to stop. A lost connection ends the node's workers,
 /// since the coordinator has given them up, and is made anew; an error is returned only where the very first one could
 /// not be made.
-pub async fn attend(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
     let mut connected = open(&settings).await?;
     loop {
         let Err(error) = keep(&settings, connected, &stop).await else { return Ok(()) };
@@ -125,7 +125,7 @@ async fn open(settings: &Settings) -> Result<Connected, AgentError> {
         request.metadata_mut().insert("authorization", bearer);
     }
     let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let answer = tokio::time::timeout(CONNECT, client.attend(request)).await;
+    let answer = tokio::time::timeout(CONNECT, client.connect(request)).await;
     let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer")));
     let commands =
         answer.map_err(|status| AgentError::Refused { address, status: Box::new(status) })?.into_inner();

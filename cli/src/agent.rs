@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Joins this machine to a coordinator until a signal.
-pub(crate) async fn attend(args: AgentArgs, config: NodeSettings) -> Result<Code, Failure> {
+pub(crate) async fn run(args: AgentArgs, config: NodeSettings) -> Result<Code, Failure> {
     let configured = config.token_file.clone();
     let node = args.settings.over(config);
     let token = token::to_show(node.token_file.as_deref(), configured.as_deref())?;
@@ -45,7 +45,7 @@ pub(crate) async fn attend(args: AgentArgs, config: NodeSettings) -> Result<Code
     };
     let mut signals = Signals::new().map_err(Failure::unexpected)?;
     let stop = CancellationToken::new();
-    let attending = whimbrel_agent::attend(settings, stop.clone());
+    let attending = whimbrel_agent::run(settings, stop.clone());
     tokio::pin!(attending);
     let ended = tokio::select! {
         ended = &mut attending => ended,

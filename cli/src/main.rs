@@ -70,7 +70,7 @@ async fn execute(command: Command, config: Config, bars: &MultiProgress) -> Resu
     match command {
         Command::Run(args) => Box::pin(run::run(args, client, bars)).await,
         Command::Coordinator(args) => Box::pin(coordinator::serve(args, config.coordinator)).await,
-        Command::Agent(args) => Box::pin(agent::attend(args, config.agent)).await,
+        Command::Agent(args) => Box::pin(agent::run(args, config.agent)).await,
         Command::Submit(args) => submit::submit(args, client, bars).await,
         Command::Runs(args) => runs::list(args, client).await.and_then(told),
         Command::Status(args) => runs::status(args, client).await.and_then(told),

@@ -5,8 +5,8 @@ use std::error::Error;
 use object_store::Error as Refusal;
 use whimbrel_coordinator::ReplicaError;
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CopyError, CreateError, LogError, MirrorError, OfficeError,
-    OpenError, ProbeError, ReadManifestError, Refusal as Meaning, RestoreError, SaveError, StoreError,
+    AppendError, CollectError, CommitError, CopyError, CreateError, LogError, OpenError, ProbeError,
+    ReadManifestError, Refusal as Meaning, ReplicaLogError, RestoreError, SaveError, StoreError, TermError,
     VerifyError,
     diff::DiffError,
     interop::{ExportError, ImportError, ModelError},
@@ -164,7 +164,7 @@ impl From<ImportError> for Failure {
             | ImportError::NotStopped { .. } => Code::BadInput,
             ImportError::Save(source) => save(source),
             ImportError::Log(source) | ImportError::Create(CreateError::Log(source)) => log_code(source),
-            ImportError::Office(source) => office_code(source),
+            ImportError::Term(source) => office_code(source),
             ImportError::Create(CreateError::Exists { .. }) => Code::BadInput,
             ImportError::Commit(CommitError::Store(source)) => code(source),
             ImportError::Commit(CommitError::Append(source)) | ImportError::Append(source) => {
@@ -175,26 +175,26 @@ impl From<ImportError> for Failure {
         let is_held = matches!(error, ImportError::NotStopped { .. });
         let failure = failure(code, error);
         if is_held {
-            return failure.hint("stop it first; or give --take-office, if nobody works on it any more");
+            return failure.hint("stop it first; or give --take-over, if nobody works on it any more");
         }
         failure
     }
 }
 
-fn mirror_code(error: &MirrorError) -> Code {
+fn replica_log_code(error: &ReplicaLogError) -> Code {
     match error {
-        MirrorError::Log(source) => log_code(source),
-        MirrorError::WentOn { .. }
-        | MirrorError::Diverged { .. }
-        | MirrorError::AnotherRun { .. }
-        | MirrorError::Itself { .. }
-        | MirrorError::NotBegun { .. } => Code::BadInput,
+        ReplicaLogError::Log(source) => log_code(source),
+        ReplicaLogError::WentOn { .. }
+        | ReplicaLogError::Diverged { .. }
+        | ReplicaLogError::AnotherRun { .. }
+        | ReplicaLogError::Itself { .. }
+        | ReplicaLogError::NotBegun { .. } => Code::BadInput,
     }
 }
 
-impl From<MirrorError> for Failure {
-    fn from(error: MirrorError) -> Self {
-        failure(mirror_code(&error), error)
+impl From<ReplicaLogError> for Failure {
+    fn from(error: ReplicaLogError) -> Self {
+        failure(replica_log_code(&error), error)
     }
 }
 
@@ -203,7 +203,7 @@ impl From<CopyError> for Failure {
         let code = match &error {
             CopyError::OtherName { .. } | CopyError::NoSuchStep { .. } => Code::BadInput,
             CopyError::Source(source) => log_code(source),
-            CopyError::Mirror(source) => mirror_code(source),
+            CopyError::Replica(source) => replica_log_code(source),
             CopyError::Append(AppendError::Fenced { .. }) => Code::Stopped,
             CopyError::Append(source) => append_code(source),
             CopyError::Store(source) => code(source),
@@ -228,15 +228,15 @@ impl From<CollectError> for Failure {
     }
 }
 
-fn office_code(error: &OfficeError) -> Code {
+fn office_code(error: &TermError) -> Code {
     match error {
-        OfficeError::Log { source, .. } => log_code(source),
-        OfficeError::Taken { .. } => Code::BadInput,
+        TermError::Log { source, .. } => log_code(source),
+        TermError::Taken { .. } => Code::BadInput,
     }
 }
 
-impl From<OfficeError> for Failure {
-    fn from(error: OfficeError) -> Self {
+impl From<TermError> for Failure {
+    fn from(error: TermError) -> Self {
         failure(office_code(&error), error)
     }
 }

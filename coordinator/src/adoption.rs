@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_store::{History, LogError, Mode, Outcome, RunDir, Store};
+use whimbrel_store::{LogError, Mode, Outcome, RunDir, RunLog, Store};
 
 use crate::{
     facts,
@@ -26,7 +26,7 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(5);
 /// But not after more than this: each try adds an entry to the run's log.
 const AGAIN_AT_MOST: Duration = Duration::from_secs(120);
-/// A coordinator that took office and did not have the run go on for this long is thought to have given it up. It may be
+/// A coordinator that started a term and did not have the run go on for this long is thought to have given it up. It may be
 /// fetching what a replica has, which takes as long as it takes.
 const GIVEN_UP: Duration = Duration::from_secs(3600);
 /// The same of a run without replicas, of which there is nothing to fetch.
@@ -62,7 +62,7 @@ struct Adoption {
 /// A run that goes on, and its log.
 struct Found {
     dir: RunDir,
-    history: History,
+    run_log: RunLog,
 }
 
 /// The run is to be looked at again: the store did not answer for it, or not to the end, or another coordinator has it.
@@ -75,11 +75,11 @@ struct Again {
 /// What the run's log said when it was looked at before.
 #[derive(Default)]
 struct Before {
-    /// The epoch, as long as nobody else took office.
+    /// The epoch, as long as nobody else started a term.
     epoch: Option<u64>,
-    /// Since when it has been seen that others took office, none of whom had the run go on.
+    /// Since when it has been seen that others started a term, none of whom had the run go on.
     taken: Option<Instant>,
-    /// It has been told that another took office.
+    /// It has been told that another started a term.
     is_told: bool,
 }
 
@@ -87,27 +87,22 @@ struct Before {
 #[derive(Debug, PartialEq, Eq)]
 enum Elsewhere {
     No,
-    /// Somebody took office, and may be having it go on, or have failed to.
+    /// Somebody started a term, and may be having it go on, or have failed to.
     Perhaps,
     Yes,
 }
 
 impl Before {
-    /// Who took office while this coordinator, called `me`, tried to, is not disturbed, unless it did not have the run go
+    /// Who started a term while this coordinator, called `me`, tried to, is not disturbed, unless it did not have the run go
     /// on for so long as `given_up` says.
-    fn is_elsewhere(
-        &mut self,
-        history: &History,
-        me: &str,
-        given_up: impl FnOnce() -> Duration,
-    ) -> Elsewhere {
-        let epoch = history.epoch();
-        let by_another = self.epoch.is_some_and(|before| before < epoch) && history.coordinator() != Some(me);
+    fn is_elsewhere(&mut self, run_log: &RunLog, me: &str, given_up: impl FnOnce() -> Duration) -> Elsewhere {
+        let epoch = run_log.epoch();
+        let by_another = self.epoch.is_some_and(|before| before < epoch) && run_log.coordinator() != Some(me);
         if !by_another {
             *self = Self { epoch: Some(epoch), ..Self::default() };
             return Elsewhere::No;
         }
-        if facts::goes_on(history) {
+        if facts::goes_on(run_log) {
             self.taken = None;
             return Elsewhere::Yes;
         }
@@ -170,13 +165,13 @@ impl Adoption {
     /// Reads a run's log. The run, if it is to be taken up and nobody here has it; else it is told of.
     async fn look_at(&self, run: RunId, before: &mut Before) -> Result<Option<Found>, Again> {
         let dir = self.store.run(&run);
-        let history = {
+        let run_log = {
             // It is never closed; if it were, more at a time would be the smaller harm.
             let _turn = self.at_a_time.acquire().await.ok();
-            dir.history().await
+            dir.run_log().await
         };
-        let history = match history {
-            Ok(history) => history,
+        let run_log = match run_log {
+            Ok(run_log) => run_log,
             Err(error @ LogError::Store(_)) => {
                 tracing::error!(%run, error = with_causes(&error), "its log cannot be read; trying again");
                 return Err(Again { run, after: AGAIN });
@@ -186,40 +181,40 @@ impl Adoption {
                 return Ok(None);
             }
         };
-        let mut status = archived(&dir, &history);
-        if history.submitter() == Mode::Embedded
-            || history.mirrored().is_some()
-            || history.ended().is_some()
-            || history.stopped().is_some()
+        let mut status = archived(&dir, &run_log);
+        if run_log.submitter() == Mode::Embedded
+            || run_log.replica_of().is_some()
+            || run_log.ended().is_some()
+            || run_log.stopped().is_some()
         {
             self.inputs.send(Input::Found(Box::new(status)));
             return Ok(None);
         }
         let given_up = || {
-            let spec = stored_spec(&run, &history);
+            let spec = stored_spec(&run, &run_log);
             let has_replicas = spec.is_ok_and(|spec| !spec.checkpoint.replicas.is_empty());
             if has_replicas { GIVEN_UP } else { GIVEN_UP_AT_ONCE }
         };
-        let elsewhere = before.is_elsewhere(&history, &self.coordinator, given_up);
+        let elsewhere = before.is_elsewhere(&run_log, &self.coordinator, given_up);
         if elsewhere != Elsewhere::No {
-            let (holder, epoch) = (history.in_office(), history.epoch());
-            status.detail = format!("{holder} took office with epoch {epoch}, while this one tried to");
+            let (holder, epoch) = (run_log.leader(), run_log.epoch());
+            status.detail = format!("{holder} took the run over with epoch {epoch}, while this one tried to");
             self.inputs.send(Input::Found(Box::new(status)));
             if !replace(&mut before.is_told, true) {
-                tracing::warn!(%run, holder, epoch, "another coordinator took office and is not disturbed");
+                tracing::warn!(%run, holder, epoch, "another coordinator started a term and is not disturbed");
             }
             let after = if elsewhere == Elsewhere::Yes { ELSEWHERE_AGAIN } else { AGAIN };
             return Err(Again { run, after });
         }
         (status.phase, status.detail) = (v1::Phase::Waiting.into(), COMING.to_owned());
         let is_wanted = self.inputs.ask(|reply| Input::TakingUp(Box::new(status), reply)).await;
-        Ok(is_wanted.unwrap_or(false).then_some(Found { dir, history }))
+        Ok(is_wanted.unwrap_or(false).then_some(Found { dir, run_log }))
     }
 
     /// Takes a run up, or tells why it is not.
-    async fn take_up(&self, Found { dir, history }: Found) -> Result<(), Again> {
+    async fn take_up(&self, Found { dir, run_log }: Found) -> Result<(), Again> {
         let run = dir.id();
-        let taken = take_over(&self.store, dir.clone(), &history, &self.coordinator, Wish::Adopt).await;
+        let taken = take_over(&self.store, dir.clone(), &run_log, &self.coordinator, Wish::Adopt).await;
         let error = match taken {
             Ok(opened) => {
                 self.inputs.send(Input::Opened(Some(run.clone()), Box::new(Ok(opened)), None));
@@ -227,14 +222,14 @@ impl Adoption {
             }
             Err(error) => error,
         };
-        let mut status = archived(&dir, &history);
+        let mut status = archived(&dir, &run_log);
         status.detail = with_causes(&error);
         self.inputs.send(Input::NotTakenUp(Box::new(status)));
         // One that is over, was stopped, or is somebody else's, by what is known only now is looked at again: by then its log
         // says so.
         if matches!(
             error,
-            SubmitError::Office(_)
+            SubmitError::Term(_)
                 | SubmitError::NotFetched(_)
                 | SubmitError::Log(LogError::Store(_))
                 | SubmitError::Append(_)
@@ -250,12 +245,12 @@ impl Adoption {
 }
 
 /// How a run stands that nobody here works on.
-fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
-    let spec = stored_spec(dir.id(), history).ok();
-    let checkpoint = history.checkpoints().last().map(|checkpoint| checkpoint.step);
+fn archived(dir: &RunDir, run_log: &RunLog) -> v1::RunStatus {
+    let spec = stored_spec(dir.id(), run_log).ok();
+    let checkpoint = run_log.checkpoints().last().map(|checkpoint| checkpoint.step);
     let (mut loss, mut val_loss, mut step) = (None, None, checkpoint.unwrap_or(0));
     let mut detail = String::new();
-    let phase = match history.ended() {
+    let phase = match run_log.ended() {
         Some(ended) => {
             (loss, val_loss, step) = (ended.loss, ended.val_loss, ended.step);
             detail = ended.reason.clone().unwrap_or_default();
@@ -267,8 +262,8 @@ fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
         }
         None => v1::Phase::Stopped,
     };
-    if let Some(mirror) = history.mirrored() {
-        detail = format!("a replica of {}", mirror.source);
+    if let Some(replica) = run_log.replica_of() {
+        detail = format!("a replica of {}", replica.source);
     }
     v1::RunStatus {
         run: dir.id().to_string(),
@@ -279,7 +274,7 @@ fn archived(dir: &RunDir, history: &History) -> v1::RunStatus {
         step,
         steps: spec.as_ref().map_or(0, |spec| spec.train.steps),
         generation: 0,
-        epoch: history.epoch(),
+        epoch: run_log.epoch(),
         workers: Vec::new(),
         loss,
         val_loss,
@@ -304,40 +299,40 @@ mod tests {
         let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap());
         run.create("a spec", Mode::Service).await.unwrap();
         let (mut fresh, hour) = (Before::default(), || GIVEN_UP);
-        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::No);
+        assert_eq!(fresh.is_elsewhere(&run.run_log().await.unwrap(), "me", hour), Elsewhere::No);
         // Who submitted it holds it from the first.
-        run.take_office("the first").await.unwrap();
-        assert_eq!(fresh.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::Yes);
+        run.start_term("the first").await.unwrap();
+        assert_eq!(fresh.is_elsewhere(&run.run_log().await.unwrap(), "me", hour), Elsewhere::Yes);
 
         // Who had it before is taken over from, and one's own tries are no news.
         let mut before = Before::default();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::No);
-        run.take_office("me").await.unwrap();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::No);
+        assert_eq!(before.is_elsewhere(&run.run_log().await.unwrap(), "me", hour), Elsewhere::No);
+        run.start_term("me").await.unwrap();
+        assert_eq!(before.is_elsewhere(&run.run_log().await.unwrap(), "me", hour), Elsewhere::No);
         // Others may have failed to have it go on, for an hour, however often.
-        run.take_office("another").await.unwrap();
-        assert_eq!(before.is_elsewhere(&run.history().await.unwrap(), "me", hour), Elsewhere::Perhaps);
-        run.take_office("a third").await.unwrap();
-        let history = run.history().await.unwrap();
+        run.start_term("another").await.unwrap();
+        assert_eq!(before.is_elsewhere(&run.run_log().await.unwrap(), "me", hour), Elsewhere::Perhaps);
+        run.start_term("a third").await.unwrap();
+        let run_log = run.run_log().await.unwrap();
         tokio::time::pause();
         tokio::time::advance(GIVEN_UP - Duration::from_secs(1)).await;
-        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Perhaps);
+        assert_eq!(before.is_elsewhere(&run_log, "me", hour), Elsewhere::Perhaps);
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::No);
+        assert_eq!(before.is_elsewhere(&run_log, "me", hour), Elsewhere::No);
         tokio::time::resume();
         // One that had it go on is left alone, however long.
-        let mut other = run.take_office("another").await.unwrap();
+        let mut other = run.start_term("another").await.unwrap();
         other.append(Record::Resumed { step: 0 }).await.unwrap();
-        let history = run.history().await.unwrap();
-        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Yes);
+        let run_log = run.run_log().await.unwrap();
+        assert_eq!(before.is_elsewhere(&run_log, "me", hour), Elsewhere::Yes);
         tokio::time::pause();
         tokio::time::advance(2 * GIVEN_UP).await;
-        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Yes);
+        assert_eq!(before.is_elsewhere(&run_log, "me", hour), Elsewhere::Yes);
         tokio::time::resume();
         // Whoever takes over from that one has its own hour.
-        run.take_office("a third").await.unwrap();
-        let history = run.history().await.unwrap();
-        assert_eq!(before.is_elsewhere(&history, "me", hour), Elsewhere::Perhaps);
+        run.start_term("a third").await.unwrap();
+        let run_log = run.run_log().await.unwrap();
+        assert_eq!(before.is_elsewhere(&run_log, "me", hour), Elsewhere::Perhaps);
     }
 
     #[tokio::test]
@@ -358,12 +353,12 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let mut before = Before { epoch: Some(0), ..Before::default() };
-        let mut office = run.take_office("another").await.unwrap();
+        let mut term = run.start_term("another").await.unwrap();
 
         let looked_at = adoption.look_at(run.id().clone(), &mut before).await;
         assert!(matches!(looked_at, Err(Again { after: ELSEWHERE_AGAIN, .. })));
         let status = told().await;
-        assert!(status.detail.starts_with("another took office with epoch 1"), "{status:?}");
+        assert!(status.detail.starts_with("another took the run over with epoch 1"), "{status:?}");
         let ended = Ended {
             outcome: Outcome::Finished,
             step: 7,
@@ -372,7 +367,7 @@ mod tests {
             state: None,
             reason: None,
         };
-        office.append(Record::Ended(ended)).await.unwrap();
+        term.append(Record::Ended(ended)).await.unwrap();
         tokio::time::pause();
         let since = Instant::now();
         adoption.bring(looked_at, before).await;

@@ -29,9 +29,9 @@ use self::coming::Coming;
 
 use crate::{
     adoption,
-    desk::{Desk, seconds},
+    hosted_run::{HostedRun, seconds},
     input::{Input, Inputs, NodeLink, Reply},
-    scribe, wire,
+    output_writer, wire,
 };
 
 /// How often the core is told that time has passed.
@@ -46,7 +46,7 @@ const DRAIN: Duration = Duration::from_secs(180);
 /// Once told to shut down, what is still on its way to the store has this long to arrive there.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Owns the core, the links to agents and workers, and a desk for each run.
+/// Owns the core, the links to agents and workers, and a hosted for each run.
 #[derive(Debug)]
 pub(crate) struct Driver {
     core: Core,
@@ -57,13 +57,13 @@ pub(crate) struct Driver {
     /// What this coordinator calls itself in the logs of runs.
     name: String,
     inputs: Inputs,
-    desks: BTreeMap<RunId, Desk>,
+    hosted: BTreeMap<RunId, HostedRun>,
     coming: Coming,
     /// Runs in the store that nobody here works on.
     archive: BTreeMap<RunId, v1::RunStatus>,
     nodes: BTreeMap<NodeId, Node>,
     last_node: u64,
-    /// Recorders, scribes, and runs being opened.
+    /// Recorders, outputs, and runs being opened.
     tasks: JoinSet<()>,
     shutdown: Option<(Reply<()>, Instant)>,
     /// Tells the runs' tasks of it.
@@ -86,7 +86,7 @@ impl Driver {
             submitter,
             name,
             inputs,
-            desks: BTreeMap::new(),
+            hosted: BTreeMap::new(),
             coming: Coming::new(submitter),
             archive: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -105,7 +105,7 @@ impl Driver {
         }
         let mut tick = interval(TICK);
         let mut heartbeat = interval(HEARTBEAT);
-        let mut flush = interval(scribe::INTERVAL);
+        let mut flush = interval(output_writer::INTERVAL);
         for clock in [&mut tick, &mut heartbeat, &mut flush] {
             clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -119,7 +119,7 @@ impl Driver {
                 }
                 _ = tick.tick() => self.decide(Event::Tick),
                 _ = heartbeat.tick() => self.send_heartbeats(),
-                _ = flush.tick() => self.desks.values_mut().for_each(|desk| desk.scribe.flush()),
+                _ = flush.tick() => self.hosted.values_mut().for_each(|hosted| hosted.output.flush()),
             }
         }
         // Whoever still has something to say finds nobody: what it was about is left to the next coordinator.
@@ -142,10 +142,10 @@ impl Driver {
         self.core.views().iter().all(|(_, view)| gone(view))
     }
 
-    /// Lets recorders and scribes finish what they were told, then says that all is done.
+    /// Lets recorders and outputs finish what they were told, then says that all is done.
     async fn settle(mut self) {
-        self.desks.values_mut().for_each(Desk::close);
-        self.desks.clear();
+        self.hosted.values_mut().for_each(HostedRun::close);
+        self.hosted.clear();
         let all = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(SETTLE, all).await.is_err() {
             tracing::error!("not everything reached the store within {} s", SETTLE.as_secs());
@@ -191,9 +191,11 @@ impl Driver {
                 reply.send(self.watch(&run)).ok();
             }
             Input::Logs(run, reply) => {
-                let printed = self.desks.get_mut(&run).map(|desk| desk.scribe.printed());
+                let printed = self.hosted.get_mut(&run).map(|hosted| hosted.output.printed());
                 let printed = printed.or_else(|| {
-                    self.archive.contains_key(&run).then(|| scribe::Printed::of_old(self.store.run(&run)))
+                    self.archive
+                        .contains_key(&run)
+                        .then(|| output_writer::Printed::of_old(self.store.run(&run)))
                 });
                 reply.send(printed).ok();
             }
@@ -209,48 +211,50 @@ impl Driver {
             }
             Input::FromWorker(run, worker, message) => self.worker_says(run, worker, message),
             Input::WorkerGone(run, worker, reason) => {
-                if let Some(desk) = self.desks.get_mut(&run) {
-                    desk.links.remove(&worker);
+                if let Some(hosted) = self.hosted.get_mut(&run) {
+                    hosted.links.remove(&worker);
                 }
                 tracing::debug!(%run, %worker, reason, "its attendance has ended");
-                self.of_run(run, RunEvent::WorkerParted { worker });
+                self.of_run(run, RunEvent::WorkerDisconnected { worker });
             }
             Input::OfTerm(run, epoch, event) => {
-                if let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch) {
+                if let Some(hosted) = self.hosted.get_mut(&run).filter(|hosted| hosted.epoch == epoch) {
                     if let RunEvent::Quarantined { start } = &event {
-                        desk.checkpoint = Some(start.step()).filter(|_| *start != Start::Initial);
+                        hosted.checkpoint = Some(start.step()).filter(|_| *start != Start::Initial);
                     }
                     self.of_run(run, event);
                 }
             }
             Input::Tell(run, epoch, event) => {
-                if let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch) {
+                if let Some(hosted) = self.hosted.get_mut(&run).filter(|hosted| hosted.epoch == epoch) {
                     executing::say(&run, &event);
-                    desk.tell(event);
+                    hosted.tell(event);
                 }
             }
             Input::Parting(run, epoch) => {
-                if let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch)
-                    && !desk.replicas().is_empty()
+                if let Some(hosted) = self.hosted.get_mut(&run).filter(|hosted| hosted.epoch == epoch)
+                    && !hosted.replicas().is_empty()
                 {
-                    desk.parting = true;
+                    hosted.parting = true;
                     let (phase, detail) = (v1::Phase::Stopping.into(), wire::PARTING.to_owned());
-                    desk.tell(v1::run_event::Event::Phase(v1::PhaseEvent { phase, detail }));
+                    hosted.tell(v1::run_event::Event::Phase(v1::PhaseEvent { phase, detail }));
                 }
             }
             Input::Committed(run, epoch, event) => {
-                let Some(desk) = self.desks.get_mut(&run).filter(|desk| desk.epoch == epoch) else { return };
+                let Some(hosted) = self.hosted.get_mut(&run).filter(|hosted| hosted.epoch == epoch) else {
+                    return;
+                };
                 let (step, manifest) = (event.step, event.manifest.clone());
                 let cost =
                     SaveCost { stall: seconds(event.blocked_seconds), duration: seconds(event.seconds) };
-                desk.checkpoint = Some(step);
-                desk.tell(v1::run_event::Event::Checkpoint(event));
+                hosted.checkpoint = Some(step);
+                hosted.tell(v1::run_event::Event::Checkpoint(event));
                 self.of_run(run, RunEvent::Committed { step, manifest, cost });
             }
             Input::Shutdown(reply) => {
                 self.shutdown = Some((reply, Instant::now()));
                 self.shutting_down.cancel();
-                for run in self.desks.keys().cloned().collect::<Vec<_>>() {
+                for run in self.hosted.keys().cloned().collect::<Vec<_>>() {
                     self.of_run(run, RunEvent::StopRequested { record: false });
                 }
             }
@@ -297,8 +301,10 @@ impl Driver {
     }
 
     fn status(&self, run: &RunId) -> Option<v1::RunStatus> {
-        match (self.desks.get(run), self.core.view(run)) {
-            (Some(desk), Some(view)) => Some(wire::status(desk, view, |node| node_name(&self.nodes, node))),
+        match (self.hosted.get(run), self.core.view(run)) {
+            (Some(hosted), Some(view)) => {
+                Some(wire::status(hosted, view, |node| node_name(&self.nodes, node)))
+            }
             _ => self.archive.get(run).cloned(),
         }
     }
@@ -307,8 +313,8 @@ impl Driver {
     /// on it.
     fn watch(&mut self, run: &RunId) -> Option<(Vec<v1::RunEvent>, broadcast::Receiver<v1::RunEvent>)> {
         let status = v1::RunEvent { event: Some(v1::run_event::Event::Status(self.status(run)?)) };
-        let desk = self.desks.get_mut(run);
-        let (untold, events) = desk.map_or_else(|| (Vec::new(), broadcast::channel(1).1), Desk::watch);
+        let hosted = self.hosted.get_mut(run);
+        let (untold, events) = hosted.map_or_else(|| (Vec::new(), broadcast::channel(1).1), HostedRun::watch);
         Some((iter::once(status).chain(untold).collect(), events))
     }
 

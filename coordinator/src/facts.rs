@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use whimbrel_core::{CheckpointEvery, Past, RunFacts};
 use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, RunSpec};
-use whimbrel_store::{Entry, History, KeepEvery, Limits, Record, Retention};
+use whimbrel_store::{Entry, KeepEvery, Limits, Record, Retention, RunLog};
 
 /// The part of a spec that the core decides by.
 pub(crate) fn run(spec: &RunSpec) -> RunFacts {
@@ -13,7 +13,7 @@ pub(crate) fn run(spec: &RunSpec) -> RunFacts {
         shards: spec.train.shards,
         workers_min: spec.workers.min,
         workers_max: spec.workers.max.min(spec.train.shards),
-        tries: spec.workers.tries,
+        max_failures: spec.workers.max_failures,
         step_timeout: spec.workers.step_timeout,
         checkpoint: match spec.checkpoint.every {
             spec::CheckpointEvery::Fixed(Every::Steps(steps)) => CheckpointEvery::Steps(steps),
@@ -40,12 +40,12 @@ pub(crate) fn limits(spec: &RunSpec) -> Limits {
     Limits { bandwidth, ..Limits::default() }
 }
 
-/// What a run has been through, by its log: how long coordinators held it, each from taking office to its last word, and
+/// What a run has been through, by its log: how long coordinators held it, each from starting a term to its last word, and
 /// how many of them went without saying that the run had stopped or ended, its workers with them. One that never came so far
 /// as to have the run go on had none.
-pub(crate) fn past(history: &History) -> Past {
+pub(crate) fn past(run_log: &RunLog) -> Past {
     let mut past = Past::default();
-    let mut terms = terms(history);
+    let mut terms = terms(run_log);
     // The last term is the one that has just begun.
     terms.pop();
     for (index, term) in terms.into_iter().enumerate() {
@@ -57,20 +57,20 @@ pub(crate) fn past(history: &History) -> Past {
     past
 }
 
-/// Whether whoever took office last came so far as to have the run go on.
-pub(crate) fn goes_on(history: &History) -> bool {
-    let terms = terms(history);
+/// Whether whoever started a term last came so far as to have the run go on.
+pub(crate) fn goes_on(run_log: &RunLog) -> bool {
+    let terms = terms(run_log);
     terms.last().is_some_and(|last| has_gone_on(terms.len() - 1, last))
 }
 
-/// The entries of a log by the epochs in which they were written; mirrors write in the epoch of whom they mirror.
-fn terms(history: &History) -> Vec<&[Entry]> {
-    let terms = history.entries().chunk_by(|entry, next| entry.epoch == next.epoch);
-    // Before the first office there is none.
+/// The entries of a log by the epochs in which they were written; replicas write in the epoch of whom they replica.
+fn terms(run_log: &RunLog) -> Vec<&[Entry]> {
+    let terms = run_log.entries().chunk_by(|entry, next| entry.epoch == next.epoch);
+    // Before the first term there is none.
     terms.filter(|term| term.first().is_some_and(|first| first.epoch > 0)).collect()
 }
 
-/// Whether a term came so far as to have the run go on, which the first does with its office.
+/// Whether a term came so far as to have the run go on, which the first does with its term.
 fn has_gone_on(index: usize, term: &[Entry]) -> bool {
     index == 0 || term.iter().any(|entry| matches!(entry.record, Record::Resumed { .. }))
 }
@@ -87,17 +87,17 @@ mod tests {
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let (here, copy) = (store.run(&"r-1".parse().unwrap()), folder.path().join("copy"));
         here.create("a spec", Mode::Service).await.unwrap();
-        let first = here.take_office("the first").await.unwrap();
-        assert_eq!(past(first.history()), Past::default(), "it has only just begun");
+        let first = here.start_term("the first").await.unwrap();
+        assert_eq!(past(first.run_log()), Past::default(), "it has only just begun");
         // The first went without a word, the second stopped the run, and the third has just taken it up.
-        let mut second = here.take_office("the second").await.unwrap();
-        assert_eq!(past(second.history()).failures, 1);
+        let mut second = here.start_term("the second").await.unwrap();
+        assert_eq!(past(second.run_log()).failures, 1);
         let stopped = Stopped { step: 0, reason: "stopped".into() };
         second.append(Record::Stopped(stopped)).await.unwrap();
-        let mut third = here.take_office("the third").await.unwrap();
-        let been = past(third.history());
+        let mut third = here.start_term("the third").await.unwrap();
+        let been = past(third.run_log());
         assert_eq!(been.failures, 1);
-        let entries = third.history().entries();
+        let entries = third.run_log().entries();
         let trained = entries[3].time.duration_since(entries[2].time);
         assert_eq!(
             been.trained,
@@ -105,21 +105,21 @@ mod tests {
             "the first wrote nothing but that it was there"
         );
 
-        // Mirrors, however many, are no terms of their own: whoever takes up the copy knows of one that went.
+        // Replicas, however many, are no terms of their own: whoever takes up the copy knows of one that went.
         let copy = Store::open(copy.to_str().unwrap()).unwrap().run(here.id());
         for _ in 0..3 {
-            copy.mirror(&here, third.history(), "a test").await.unwrap();
+            copy.become_replica_of(&here, third.run_log(), "a test").await.unwrap();
         }
-        let taken_up = copy.take_office("the fourth").await.unwrap();
-        assert_eq!(past(taken_up.history()).failures, 1);
+        let taken_up = copy.start_term("the fourth").await.unwrap();
+        assert_eq!(past(taken_up.run_log()).failures, 1);
 
         // The third has the run go on, and goes without a word. One that cannot take it up yet has no workers to lose, however
         // often it tries.
         third.append(Record::Resumed { step: 0 }).await.unwrap();
         for _ in 0..5 {
-            here.take_office("the fourth").await.unwrap();
+            here.start_term("the fourth").await.unwrap();
         }
-        assert_eq!(past(&here.history().await.unwrap()).failures, 2);
+        assert_eq!(past(&here.run_log().await.unwrap()).failures, 2);
     }
 
     #[test]

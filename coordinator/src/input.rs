@@ -8,7 +8,7 @@ use whimbrel_proto::v1;
 
 use crate::{
     opening::{Opened, SubmitError},
-    scribe::Printed,
+    output_writer::Printed,
 };
 
 /// The way to the driver.
@@ -48,7 +48,7 @@ pub(crate) type WorkerLink = mpsc::Sender<v1::WorkerCommand>;
 pub(crate) enum Input {
     /// A client submits or resumes a run.
     Submit(v1::submit_request::What, Reply<Result<v1::SubmitResponse, SubmitError>>),
-    /// A run's office is taken, or could not be; answered to the client, if one asked. The run is named if it was in the
+    /// A run's term is taken, or could not be; answered to the client, if one asked. The run is named if it was in the
     /// store before.
     Opened(
         Option<RunId>,

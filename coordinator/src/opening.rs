@@ -8,8 +8,8 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::{Mistakes, RunSpec};
 use whimbrel_store::{
-    AppendError, CreateError, Ended, History, LogError, Mode, Office, OfficeError, Outcome, ProbeError,
-    Record, RunDir, Store, StoreError,
+    AppendError, CreateError, Ended, LogError, Mode, Outcome, ProbeError, Record, RunDir, RunLog, Store,
+    StoreError, Term, TermError,
 };
 
 use crate::{
@@ -17,12 +17,12 @@ use crate::{
     replicas::{self, FetchError, NotFetched, Replica, ReplicaError, WentOn},
 };
 
-/// A run whose office this coordinator holds.
+/// A run whose term this coordinator holds.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) dir: RunDir,
     pub(crate) spec: RunSpec,
-    pub(crate) office: Office,
+    pub(crate) term: Term,
     pub(crate) start: Start,
     pub(crate) past: Past,
     pub(crate) replicas: Vec<Replica>,
@@ -68,9 +68,9 @@ pub enum SubmitError {
     /// The run's log could not be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The run's office could not be taken.
+    /// The run's term could not be taken.
     #[error(transparent)]
-    Office(#[from] OfficeError),
+    Term(#[from] TermError),
     /// The run was made, and a coordinator over the same store took it up before this one could.
     #[error(
         "run {run} was made, and {coordinator}, over the same store, has taken it up: look there, and do not submit it again"
@@ -104,7 +104,7 @@ pub enum SubmitError {
 impl From<FetchError> for SubmitError {
     fn from(error: FetchError) -> Self {
         match error {
-            FetchError::Office(error) => Self::Append(error),
+            FetchError::Term(error) => Self::Append(error),
             FetchError::NotFetched(error) => Self::NotFetched(error),
         }
     }
@@ -127,7 +127,7 @@ impl From<SubmitError> for Status {
             | SubmitError::Store(_)
             | SubmitError::Create(_)
             | SubmitError::Log(_)
-            | SubmitError::Office(_)
+            | SubmitError::Term(_)
             | SubmitError::TakenUp { .. }
             | SubmitError::Append(_)
             | SubmitError::Stopped(_)
@@ -136,7 +136,7 @@ impl From<SubmitError> for Status {
     }
 }
 
-/// Makes the directory of a new run and takes its office.
+/// Makes the directory of a new run and takes its term.
 pub(crate) async fn submit(
     store: &Store,
     text: &str,
@@ -151,15 +151,15 @@ pub(crate) async fn submit(
     let in_it = |replica: Store| Replica { store: replica.uri().to_owned(), dir: Some(replica.run(&id)) };
     let replicas = replicas.into_iter().map(in_it).collect();
     dir.create(&spec.to_toml(), submitter).await?;
-    let office = dir.take_office_after(0, coordinator).await.map_err(|error| match error {
-        OfficeError::Taken { coordinator, .. } => SubmitError::TakenUp { run: id, coordinator },
+    let term = dir.start_term_after(0, coordinator).await.map_err(|error| match error {
+        TermError::Taken { coordinator, .. } => SubmitError::TakenUp { run: id, coordinator },
         error => error.into(),
     })?;
     let (start, past, found) = (Start::Initial, Past::default(), Vec::new());
-    Ok(Opened { dir, spec, office, start, past, replicas, found })
+    Ok(Opened { dir, spec, term, start, past, replicas, found })
 }
 
-/// Takes the office of a run that is in the store.
+/// Takes the term of a run that is in the store.
 pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Result<Opened, SubmitError> {
     let unknown = || SubmitError::Unknown(run.to_owned(), store.uri().to_owned());
     let id: RunId = run.parse().map_err(|_| unknown())?;
@@ -167,15 +167,15 @@ pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Resul
         return Err(unknown());
     }
     let dir = store.run(&id);
-    let history = dir.history().await?;
-    if let Some(outcome) = history.ended() {
+    let run_log = dir.run_log().await?;
+    if let Some(outcome) = run_log.ended() {
         return Err(SubmitError::Over(id, outcome_word(outcome).to_owned()));
     }
     store.probe().await?;
-    take_over(store, dir, &history, coordinator, Wish::Resume).await
+    take_over(store, dir, &run_log, coordinator, Wish::Resume).await
 }
 
-/// Why a run's office is taken.
+/// Why a run's term is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     /// Somebody wants it to go on.
@@ -184,56 +184,56 @@ pub(crate) enum Wish {
     Adopt,
 }
 
-/// Takes the office of a run whose log is `history`, unless it went on in another of its stores.
+/// Takes the term of a run whose log is `history`, unless it went on in another of its stores.
 pub(crate) async fn take_over(
     store: &Store,
     dir: RunDir,
-    history: &History,
+    run_log: &RunLog,
     coordinator: &str,
     wish: Wish,
 ) -> Result<Opened, SubmitError> {
-    let spec = stored_spec(dir.id(), history)?;
+    let spec = stored_spec(dir.id(), run_log)?;
     let replicas = replicas::of_run(store, dir.id(), &spec);
-    let mut compared = match replicas::compare(&dir, history, &replicas).await {
+    let mut compared = match replicas::compare(&dir, run_log, &replicas).await {
         Ok(compared) => compared,
         // Or it went on here, after the log was read, and the replica follows already.
-        Err(_) => replicas::compare(&dir, &dir.history().await?, &replicas).await?,
+        Err(_) => replicas::compare(&dir, &dir.run_log().await?, &replicas).await?,
     };
-    // What is read with the office in hand is the last word: nobody of a lower epoch adds to it any more.
-    let mut office = match wish {
-        Wish::Resume => dir.take_office(coordinator).await?,
+    // What is read with the term in hand is the last word: nobody of a lower epoch adds to it any more.
+    let mut term = match wish {
+        Wish::Resume => dir.start_term(coordinator).await?,
         // Nobody asked for it to be taken from who has it, but for whoever had it when its log was read.
-        Wish::Adopt => dir.take_office_after(history.epoch(), coordinator).await?,
+        Wish::Adopt => dir.start_term_after(run_log.epoch(), coordinator).await?,
     };
-    let fetched = compared.fetch(&mut office).await;
+    let fetched = compared.fetch(&mut term).await;
     let found = compared.said;
     for text in &found {
         tracing::warn!(run = %dir.id(), "{text}");
     }
     fetched?;
-    if let Some(outcome) = office.history().ended() {
+    if let Some(outcome) = term.run_log().ended() {
         return Err(SubmitError::Over(dir.id().clone(), outcome_word(outcome).to_owned()));
     }
-    // While its office was being taken, or by what a replica knows.
-    if wish == Wish::Adopt && office.history().stopped().is_some() {
+    // While its term was being taken, or by what a replica knows.
+    if wish == Wish::Adopt && term.run_log().stopped().is_some() {
         return Err(SubmitError::Stopped(dir.id().clone()));
     }
-    let start = newest_but(office.history(), &BTreeSet::new());
+    let start = newest_but(term.run_log(), &BTreeSet::new());
     // Said even of a run that was not stopped, as far as is known here: what a store that is out of reach knows of a stop or
     // an end before this counts no more.
-    office.append(Record::Resumed { step: start.step() }).await?;
-    let past = facts::past(office.history());
-    Ok(Opened { start, past, dir, spec, office, replicas, found })
+    term.append(Record::Resumed { step: start.step() }).await?;
+    let past = facts::past(term.run_log());
+    Ok(Opened { start, past, dir, spec, term, replicas, found })
 }
 
 /// Where a run goes on from: its newest good checkpoint that is none of those with these manifests, or its beginning.
-pub(crate) fn newest_but(history: &History, manifests: &BTreeSet<String>) -> Start {
-    let newest = history.checkpoints().into_iter().rfind(|found| !manifests.contains(&found.manifest));
+pub(crate) fn newest_but(run_log: &RunLog, manifests: &BTreeSet<String>) -> Start {
+    let newest = run_log.checkpoints().into_iter().rfind(|found| !manifests.contains(&found.manifest));
     newest.map_or(Start::Initial, |found| Start::Checkpoint { step: found.step, manifest: found.manifest })
 }
 
-pub(crate) fn stored_spec(run: &RunId, history: &History) -> Result<RunSpec, SubmitError> {
-    RunSpec::parse("the stored spec", history.spec(), &[])
+pub(crate) fn stored_spec(run: &RunId, run_log: &RunLog) -> Result<RunSpec, SubmitError> {
+    RunSpec::parse("the stored spec", run_log.spec(), &[])
         .map_err(|source| SubmitError::StoredSpec { run: run.clone(), source })
 }
 

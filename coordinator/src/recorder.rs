@@ -1,4 +1,4 @@
-//! The one task that holds a run's office, and so the only one that writes its log.
+//! The one task that holds a run's term, and so the only one that writes its log.
 //!
 //! It does what it is told in order, one thing at a time: a commit never interleaves with the collection of old
 //! checkpoints, which is part of the argument why collection deletes nothing that is needed (see `whimbrel_store`).
@@ -20,8 +20,8 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
 use whimbrel_state::{Hash, Manifest, Pack};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, Ended, Office, QuarantineError, Record, Retention, Sources,
-    Stopped, Store, collect, commit, quarantine, shell,
+    AppendError, CollectError, CommitError, Ended, QuarantineError, Record, Retention, Sources, Stopped,
+    Store, Term, collect, commit, quarantine, shell,
 };
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     wire,
 };
 
-/// How often a recorder that has nothing to write looks whether it is still in office.
+/// How often a recorder that has nothing to write looks whether it is still leading the run.
 const LOOK: Duration = Duration::from_secs(30);
 /// What must be written is tried again so many times, so long after each failure, on top of the store's own patience.
 const ATTEMPTS: u32 = 20;
@@ -58,9 +58,9 @@ pub(crate) enum Task {
     End(End),
 }
 
-/// Writes what it is told until the way to it is dropped, or the office is lost.
+/// Writes what it is told until the way to it is dropped, or the term is lost.
 pub(crate) async fn record(
-    office: Office,
+    term: Term,
     sources: Sources,
     unopened: Vec<String>,
     retention: Retention,
@@ -68,10 +68,10 @@ pub(crate) async fn record(
     inputs: Inputs,
     mut tasks: mpsc::UnboundedReceiver<Task>,
 ) {
-    let run = office.run().id().clone();
+    let run = term.run().id().clone();
     let mut recorder = Recorder {
         run,
-        office,
+        term,
         sources,
         unopened,
         retention,
@@ -89,18 +89,18 @@ pub(crate) async fn record(
         };
         if let Err(lost) = carried_out {
             recorder.replication.leave();
-            recorder.say(RunEvent::OfficeLost { reason: lost.0 });
+            recorder.say(RunEvent::TermLost { reason: lost.0 });
             return;
         }
     }
 }
 
 /// Why nothing may be decided here any more.
-struct OfficeLost(String);
+struct TermLost(String);
 
 struct Recorder {
     run: RunId,
-    office: Office,
+    term: Term,
     /// The run's directory, and copies of it for what that lacks.
     sources: Sources,
     /// Stores of copies that could not be opened.
@@ -117,10 +117,10 @@ struct Recorder {
 }
 
 impl Recorder {
-    /// Looks whether another coordinator has taken office, which one that has nothing to write would not notice.
-    async fn look(&mut self) -> Result<(), OfficeLost> {
-        match self.office.check().await {
-            Err(error @ AppendError::Fenced { .. }) => Err(OfficeLost(error.to_string())),
+    /// Looks whether another coordinator has started a term, which one that has nothing to write would not notice.
+    async fn look(&mut self) -> Result<(), TermLost> {
+        match self.term.check().await {
+            Err(error @ AppendError::Fenced { .. }) => Err(TermLost(error.to_string())),
             Err(error) => {
                 tracing::warn!(run = %self.run, error = with_causes(&error), "the log could not be looked at");
                 Ok(())
@@ -130,16 +130,16 @@ impl Recorder {
     }
 
     /// Appends to the log, however long the store takes to come back, within reason.
-    async fn append(&mut self, record: Record) -> Result<(), OfficeLost> {
+    async fn append(&mut self, record: Record) -> Result<(), TermLost> {
         let mut attempts = 0;
         loop {
-            match self.office.append(record.clone()).await {
+            match self.term.append(record.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(error @ AppendError::Fenced { .. }) => return Err(OfficeLost(error.to_string())),
+                Err(error @ AppendError::Fenced { .. }) => return Err(TermLost(error.to_string())),
                 Err(error) if attempts < ATTEMPTS => {
                     tracing::warn!(run = %self.run, error = with_causes(&error), "the log cannot be written; trying again");
                 }
-                Err(error) => return Err(OfficeLost(with_causes(&error))),
+                Err(error) => return Err(TermLost(with_causes(&error))),
             }
             attempts += 1;
             sleep(AGAIN).await;
@@ -147,10 +147,10 @@ impl Recorder {
     }
 
     fn say(&self, event: RunEvent) {
-        self.inputs.send(Input::OfTerm(self.run.clone(), self.office.epoch(), event));
+        self.inputs.send(Input::OfTerm(self.run.clone(), self.term.epoch(), event));
     }
 
-    async fn carry_out(&mut self, task: Task) -> Result<(), OfficeLost> {
+    async fn carry_out(&mut self, task: Task) -> Result<(), TermLost> {
         match task {
             Task::Commit { manifest, begun, blocked_seconds } => {
                 self.commit(*manifest, begun, blocked_seconds).await
@@ -170,21 +170,19 @@ impl Recorder {
         manifest: Manifest,
         begun: Instant,
         blocked_seconds: f64,
-    ) -> Result<(), OfficeLost> {
+    ) -> Result<(), TermLost> {
         let (step, bytes) = (manifest.step, manifest.stored_bytes());
-        match commit(&mut self.office, &manifest, None).await {
+        match commit(&mut self.term, &manifest, None).await {
             Ok(committed) => {
                 let seconds = begun.elapsed().as_secs_f64();
                 let manifest = committed.manifest;
                 let event = v1::CheckpointEvent { step, manifest, bytes, seconds, blocked_seconds };
-                self.inputs.send(Input::Committed(self.run.clone(), self.office.epoch(), event));
+                self.inputs.send(Input::Committed(self.run.clone(), self.term.epoch(), event));
                 let tidied = self.tidy().await;
-                self.replication.publish(self.office.history());
+                self.replication.publish(self.term.run_log());
                 tidied
             }
-            Err(CommitError::Append(error @ AppendError::Fenced { .. })) => {
-                Err(OfficeLost(error.to_string()))
-            }
+            Err(CommitError::Append(error @ AppendError::Fenced { .. })) => Err(TermLost(error.to_string())),
             Err(error) => {
                 self.say(RunEvent::CommitFailed { step, reason: with_causes(&error) });
                 Ok(())
@@ -196,9 +194,9 @@ impl Recorder {
     ///
     /// A quarantine is for good, and a worker may not reach every store that this coordinator does. So the checkpoint is
     /// read here first, which puts back what the run's directory lacks. Only what no store has whole is put aside.
-    async fn judge(&mut self, name: String, reason: String) -> Result<(), OfficeLost> {
+    async fn judge(&mut self, name: String, reason: String) -> Result<(), TermLost> {
         self.open_the_others();
-        let verdict = examine(&self.sources, self.office.history(), &name).await;
+        let verdict = examine(&self.sources, self.term.run_log(), &name).await;
         match verdict {
             Verdict::Whole if self.acquit(&name) => {
                 self.warn(format!("checkpoint {name} is whole by now, and is used again"));
@@ -212,7 +210,7 @@ impl Recorder {
             }
             Verdict::Damaged(suspects) => self.put_aside(name, reason, &suspects).await?,
         }
-        let start = newest_but(self.office.history(), &self.passed_over);
+        let start = newest_but(self.term.run_log(), &self.passed_over);
         self.say(RunEvent::Quarantined { start });
         Ok(())
     }
@@ -239,31 +237,29 @@ impl Recorder {
         *times <= ACQUITTALS
     }
 
-    /// Goes on without a checkpoint that may be good, for this term of office; not from the beginning, though.
-    fn pass_over(&mut self, name: String, why: &str) -> Result<(), OfficeLost> {
+    /// Goes on without a checkpoint that may be good, for this term of term; not from the beginning, though.
+    fn pass_over(&mut self, name: String, why: &str) -> Result<(), TermLost> {
         self.passed_over.insert(name.clone());
         let text = format!("checkpoint {name} cannot be used for now: {why}");
-        if newest_but(self.office.history(), &self.passed_over) == Start::Initial {
-            return Err(OfficeLost(format!(
-                "{text}; there is none before it: resume the run when it can be"
-            )));
+        if newest_but(self.term.run_log(), &self.passed_over) == Start::Initial {
+            return Err(TermLost(format!("{text}; there is none before it: resume the run when it can be")));
         }
         self.warn(format!("{text}; going on from the one before"));
         Ok(())
     }
 
-    async fn put_aside(&mut self, name: String, reason: String, suspects: &[Pack]) -> Result<(), OfficeLost> {
+    async fn put_aside(&mut self, name: String, reason: String, suspects: &[Pack]) -> Result<(), TermLost> {
         let mut attempts = 0;
-        while let Err(error) = quarantine(&mut self.office, &name, &reason, suspects).await {
+        while let Err(error) = quarantine(&mut self.term, &name, &reason, suspects).await {
             let fenced = matches!(error, QuarantineError::Append(AppendError::Fenced { .. }));
             if fenced || attempts == ATTEMPTS {
-                return Err(OfficeLost(with_causes(&error)));
+                return Err(TermLost(with_causes(&error)));
             }
             tracing::warn!(run = %self.run, error = with_causes(&error), "not put aside yet; trying again");
             attempts += 1;
             sleep(AGAIN).await;
         }
-        self.replication.publish(self.office.history());
+        self.replication.publish(self.term.run_log());
         self.warn(format!("checkpoint {name} is damaged in every store, and put aside: {reason}"));
         Ok(())
     }
@@ -271,16 +267,16 @@ impl Recorder {
     /// Tells watchers.
     fn warn(&self, text: String) {
         let warning = wire::warning(text);
-        self.inputs.send(Input::Tell(self.run.clone(), self.office.epoch(), warning));
+        self.inputs.send(Input::Tell(self.run.clone(), self.term.epoch(), warning));
     }
 
     /// Waits for the replicas to get the last of the run, and says which did not.
     async fn part(&mut self) {
         self.parted = true;
-        self.inputs.send(Input::Parting(self.run.clone(), self.office.epoch()));
-        for Standing { uri, trouble, .. } in self.replication.finish(self.office.history()).await {
+        self.inputs.send(Input::Parting(self.run.clone(), self.term.epoch()));
+        for Standing { uri, trouble, .. } in self.replication.finish(self.term.run_log()).await {
             let why = trouble.unwrap_or_else(|| "it is not done yet".to_owned());
-            let (from, to) = (shell::word(self.office.run().uri()), shell::word(&uri));
+            let (from, to) = (shell::word(self.term.run().uri()), shell::word(&uri));
             let text = format!(
                 "the replica {uri} is not in step with the run, which has ended: {why}; \
                  `whimbrel checkpoint copy {from} {to}` brings it what it lacks"
@@ -295,17 +291,17 @@ impl Recorder {
         if self.parted {
             return;
         }
-        for Standing { uri, trouble, .. } in self.replication.finish(self.office.history()).await {
+        for Standing { uri, trouble, .. } in self.replication.finish(self.term.run_log()).await {
             tracing::warn!(run = %self.run, replica = uri, trouble, "it is not in step with the run that is let go of");
         }
     }
 
     /// Deletes checkpoints that need not be kept. A failure is no reason to stop training: the next time tries again.
-    async fn tidy(&mut self) -> Result<(), OfficeLost> {
-        match collect(&mut self.office, &self.retention).await {
+    async fn tidy(&mut self) -> Result<(), TermLost> {
+        match collect(&mut self.term, &self.retention).await {
             Ok(collected) => tracing::debug!(run = %self.run, ?collected, "old checkpoints collected"),
             Err(CollectError::Append(error @ AppendError::Fenced { .. })) => {
-                return Err(OfficeLost(error.to_string()));
+                return Err(TermLost(error.to_string()));
             }
             Err(error) => {
                 let error = with_causes(&error);
@@ -321,7 +317,7 @@ fn record_of(end: End) -> Record {
         Outcome::Finished => whimbrel_store::Outcome::Finished,
         Outcome::Failed => whimbrel_store::Outcome::Failed,
         Outcome::Cancelled => whimbrel_store::Outcome::Cancelled,
-        Outcome::Stopped | Outcome::LetGo => {
+        Outcome::Stopped | Outcome::Released => {
             return Record::Stopped(Stopped { step: end.step, reason: end.reason });
         }
     };

@@ -15,8 +15,8 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
-    AppendError, CheckpointInfo, CopyError, CopyProgress, History, LeftOut, Limits, LogError, Office,
-    OpenError, ProbeError, Relation, RunDir, Store, bring_back, has_news, newer, relation, shell,
+    AppendError, CheckpointInfo, CopyError, CopyProgress, LeftOut, Limits, LogError, OpenError, ProbeError,
+    Relation, RunDir, RunLog, Store, Term, is_ahead, newer, recover_from, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
@@ -103,8 +103,8 @@ pub struct NotFetched {
 /// Why what a replica knows more is not fetched.
 #[derive(Debug)]
 pub(crate) enum FetchError {
-    /// The office under which it was to be is no longer held, or its log cannot be read.
-    Office(AppendError),
+    /// The term under which it was to be is no longer held, or its log cannot be read.
+    Term(AppendError),
     /// It was tried.
     NotFetched(NotFetched),
 }
@@ -158,19 +158,19 @@ pub(crate) struct Compared {
     /// What is to be said aloud: replicas out of reach are no reason not to go on.
     pub(crate) said: Vec<String>,
     /// Replicas that know more than the run's directory, and their logs, the one with the newest checkpoint first.
-    with_news: Vec<(RunDir, History)>,
+    with_news: Vec<(RunDir, RunLog)>,
 }
 
 /// Looks whether the run, whose log is `history`, went on in one of its replicas, and which checkpoint is the newest.
 pub(crate) async fn compare(
     here: &RunDir,
-    history: &History,
+    run_log: &RunLog,
     replicas: &[Replica],
 ) -> Result<Compared, WentOn> {
     let dirs: Vec<_> = replicas.iter().filter_map(|replica| replica.dir.as_ref()).collect();
     // It is never closed; if it were, more at a time would be the smaller harm.
     let _turn = if dirs.is_empty() { None } else { LOOKS.acquire().await.ok() };
-    let logs = dirs.into_iter().map(async |dir| (dir, timeout(LOOK, dir.history()).await));
+    let logs = dirs.into_iter().map(async |dir| (dir, timeout(LOOK, dir.run_log()).await));
     let mut compared = Compared::default();
     for (dir, log) in join_all(logs).await {
         let at = dir.uri();
@@ -192,12 +192,12 @@ pub(crate) async fn compare(
                 continue;
             }
         };
-        let without = match relation(history, &there) {
+        let without = match relation(run_log, &there) {
             Relation::Ahead => "",
             Relation::Diverged => " without what was done here",
             // It may have what the run's directory lost.
             Relation::Behind | Relation::Same => {
-                if has_news(&there, history) {
+                if is_ahead(&there, run_log) {
                     compared.with_news.push((dir.clone(), there));
                 }
                 continue;
@@ -207,7 +207,7 @@ pub(crate) async fn compare(
             run: here.id().clone(),
             at: at.to_owned(),
             epoch: there.epoch(),
-            coordinator: there.in_office().to_owned(),
+            coordinator: there.leader().to_owned(),
             without,
         });
     }
@@ -215,23 +215,23 @@ pub(crate) async fn compare(
     Ok(compared)
 }
 
-fn newest(history: &History) -> Option<CheckpointInfo> {
-    history.checkpoints().pop()
+fn newest(run_log: &RunLog) -> Option<CheckpointInfo> {
+    run_log.checkpoints().pop()
 }
 
 impl Compared {
-    /// Copies what replicas know more than the run's directory to it, under the office just taken: the newest checkpoint,
+    /// Copies what replicas know more than the run's directory to it, under the term just taken: the newest checkpoint,
     /// and whether the run was stopped or has ended. Then the run's directory was resumed as a copy, or lost the end of its
     /// log. What one replica does not give, another may.
     ///
     /// However long it takes: each request has a deadline of its own.
-    pub(crate) async fn fetch(&mut self, office: &mut Office) -> Result<(), FetchError> {
+    pub(crate) async fn fetch(&mut self, term: &mut Term) -> Result<(), FetchError> {
         let mut failed = Vec::new();
         for (there, log) in take(&mut self.with_news) {
-            if !has_news(&log, office.history()) {
+            if !is_ahead(&log, term.run_log()) {
                 continue;
             }
-            let (from, to) = (there.uri(), office.run().uri().to_owned());
+            let (from, to) = (there.uri(), term.run().uri().to_owned());
             tracing::info!(from, to, "a replica knows more; it is fetched when its turn comes");
             // It is never closed; if it were, more memory would be the smaller harm.
             let _turn = FETCHES.acquire().await.ok();
@@ -248,10 +248,10 @@ impl Compared {
                     tracing::info!(from, bytes, "fetching what a replica knows more");
                 }
             };
-            let copied = match bring_back(office, &there, &Limits::default(), &mut progress).await {
+            let copied = match recover_from(term, &there, &Limits::default(), &mut progress).await {
                 Ok(copied) => copied,
                 Err(CopyError::Append(error @ AppendError::Fenced { .. })) => {
-                    return Err(FetchError::Office(error));
+                    return Err(FetchError::Term(error));
                 }
                 Err(error) => {
                     tracing::warn!(from, to, error = with_causes(&error), "it could not be fetched");
@@ -269,11 +269,11 @@ impl Compared {
             }
         }
         for (there, log, source) in failed {
-            if has_news(&log, office.history()) {
-                let newest = newer(&log, office.history()).pop();
+            if is_ahead(&log, term.run_log()) {
+                let newest = newer(&log, term.run_log()).pop();
                 let what = newest.map(|newest| format!("a checkpoint of step {}", newest.step));
                 let what = what.unwrap_or_else(|| "the end".into());
-                let (run, from, to) = (there.id().clone(), there.uri().into(), office.run().uri().into());
+                let (run, from, to) = (there.id().clone(), there.uri().into(), term.run().uri().into());
                 return Err(FetchError::NotFetched(NotFetched { run, from, to, what, source }));
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!  recorder ── the log as it is now ──► keeper (one a replica) ── packs, manifests, log ──► replica
 //!     ▲                                    │
-//!     └── at the run's end: all there? ◄───┴── how it stands ──► desk: `status`
+//!     └── at the run's end: all there? ◄───┴── how it stands ──► hosted: `status`
 //! ```
 //!
 //! A keeper is told of the run's log after each commit, brings its replica into step with it, and says how that went. It
@@ -25,7 +25,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_store::{
-    CopyProgress, History, Lag, Limits, OpenError, ReplicateError, Replicator, Retention, RunDir, Store,
+    CopyProgress, Lag, Limits, OpenError, ReplicateError, Replicator, Retention, RunDir, RunLog, Store,
 };
 
 use crate::{
@@ -53,7 +53,7 @@ pub(crate) struct Replication {
 /// What a replica is to be brought into step with.
 #[derive(Clone, Debug)]
 struct Wanted {
-    history: Arc<History>,
+    run_log: Arc<RunLog>,
     then: Then,
 }
 
@@ -88,16 +88,16 @@ impl Replication {
     /// Starts a keeper for each replica, as one of `tasks`. They end with the run, or when this is dropped.
     pub(crate) fn start(
         keeping: &Keeping,
-        history: &History,
+        run_log: &RunLog,
         replicas: Vec<Replica>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let wanted = Wanted { history: Arc::new(history.clone()), then: Then::GoOn };
+        let wanted = Wanted { run_log: Arc::new(run_log.clone()), then: Then::GoOn };
         let (wanted, to_keepers) = watch::channel(wanted);
         let mut standings = Vec::new();
         for Replica { store, dir } in replicas {
             let uri = dir.as_ref().map_or(store.as_str(), RunDir::uri).to_owned();
-            let of = history.next_number();
+            let of = run_log.next_number();
             let (standing, from_keeper) = watch::channel(Standing::new(uri, of));
             let keeper = Keeper {
                 keeping: keeping.clone(),
@@ -120,21 +120,21 @@ impl Replication {
     }
 
     /// Tells the keepers of the log as it is now.
-    pub(crate) fn publish(&self, history: &History) {
-        self.say(history, Then::GoOn);
+    pub(crate) fn publish(&self, run_log: &RunLog) {
+        self.say(run_log, Then::GoOn);
     }
 
-    fn say(&self, history: &History, then: Then) {
+    fn say(&self, run_log: &RunLog, then: Then) {
         if !self.standings.is_empty() {
-            self.wanted.send_replace(Wanted { history: Arc::new(history.clone()), then });
+            self.wanted.send_replace(Wanted { run_log: Arc::new(run_log.clone()), then });
         }
     }
 
     /// Has the keepers bring their replicas into step with a log that has come to its end, and waits as long as they get
     /// on with it, if the coordinator doesn't shut down. Returns how those stand that did not come into step.
-    pub(crate) async fn finish(&self, history: &History) -> Vec<Standing> {
-        self.say(history, Then::End);
-        let entries = history.next_number();
+    pub(crate) async fn finish(&self, run_log: &RunLog) -> Vec<Standing> {
+        self.say(run_log, Then::End);
+        let entries = run_log.next_number();
         let waits = self.standings.iter().map(|standing| {
             let last_call = async { (self.shutdown.cancelled().await, sleep(LAST_CALL).await) };
             until_in_step(standing, entries, last_call)
@@ -176,7 +176,7 @@ impl Keeper {
         let mut failures = 0_u32;
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
-            let entries = wanted.history.next_number();
+            let entries = wanted.run_log.next_number();
             if wanted.then == Then::Leave {
                 return;
             }
@@ -188,7 +188,7 @@ impl Keeper {
             }
             let mut to_leave = self.wanted.clone();
             let round = tokio::select! {
-                round = self.round(&wanted.history) => round,
+                round = self.round(&wanted.run_log) => round,
                 // Also when the recorder is gone, and the wish with it.
                 _ = to_leave.wait_for(|wanted| wanted.then == Then::Leave) => return,
             };
@@ -197,7 +197,7 @@ impl Keeper {
                 Err(RoundError::Replicate(ReplicateError::WentOn { at, epoch, coordinator })) => {
                     let reason = format!("fenced: the run went on at {at} ({coordinator}, epoch {epoch})");
                     self.fail(reason.clone());
-                    let (run, event) = (self.keeping.run.id().clone(), RunEvent::OfficeLost { reason });
+                    let (run, event) = (self.keeping.run.id().clone(), RunEvent::TermLost { reason });
                     self.keeping.inputs.send(Input::OfTerm(run, self.keeping.epoch, event));
                     return;
                 }
@@ -226,9 +226,9 @@ impl Keeper {
     }
 
     /// Brings the replica into step with this log.
-    async fn round(&mut self, history: &History) -> Result<(), RoundError> {
-        let of = history.next_number();
-        let kept = self.keeping.retention.kept(history);
+    async fn round(&mut self, run_log: &RunLog) -> Result<(), RoundError> {
+        let of = run_log.next_number();
+        let kept = self.keeping.retention.kept(run_log);
         self.standing.send_modify(|standing| {
             standing.of = of;
             let newer = kept.iter().filter(|checkpoint| Some(checkpoint.step) > standing.newest);
@@ -249,7 +249,7 @@ impl Keeper {
                     arrived += bytes;
                 }
             };
-            replicator.replicate(history, &mut progress).await?
+            replicator.replicate(run_log, &mut progress).await?
         };
         self.came(lag, of, arrived, began.elapsed());
         Ok(())
@@ -288,9 +288,9 @@ impl Keeper {
                 with_causes(&left_out.why)
             )
         });
-        for unheard in &lag.unheard {
+        for unreplicated in &lag.unreplicated {
             let uri = self.standing.borrow().uri.clone();
-            let text = format!("the replica {uri} {unheard}; the run went on without it");
+            let text = format!("the replica {uri} {unreplicated}; the run went on without it");
             self.tell(wire::warning(text));
         }
         let before = self.standing.borrow().newest;

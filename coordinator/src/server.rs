@@ -17,7 +17,7 @@ use crate::{
     input::{Input, Inputs},
     opening::random_word,
     services::Services,
-    token::{Doorkeeper, Token},
+    token::{Token, TokenInterceptor},
 };
 
 /// Connections that are silent on the level of HTTP/2 are probed this often, and dropped when they do not answer.
@@ -115,7 +115,7 @@ impl Coordinator {
         });
 
         let services = Services { inputs: inputs.clone() };
-        let door = Doorkeeper(token);
+        let door = TokenInterceptor(token);
         // TLS, when it comes, has its one place here: wrap the incoming streams.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let runs = v1::runs_server::RunsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE);

@@ -15,7 +15,7 @@ use whimbrel_proto::{border::run_id, v1};
 use crate::{
     attendance::{Attendance, BACKLOG},
     input::{Input, Inputs},
-    scribe,
+    output_writer,
 };
 
 /// The first message of an attendance must come within this time.
@@ -105,7 +105,7 @@ impl v1::runs_server::Runs for Services {
         let v1::LogsRequest { run, worker, follow } = request.into_inner();
         let id = run_id(&run)?;
         let printed = self.inputs.ask(|reply| Input::Logs(id, reply)).await?.ok_or_else(|| unknown(&run))?;
-        let lines = scribe::read_back(printed, follow)
+        let lines = output_writer::read_back(printed, follow)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let wanted = move |line: &Result<v1::LogLine, Status>| {
@@ -119,12 +119,12 @@ impl v1::runs_server::Runs for Services {
 
 #[tonic::async_trait]
 impl v1::agents_server::Agents for Services {
-    type AttendStream = Answer<v1::AgentCommand>;
+    type ConnectStream = Answer<v1::AgentCommand>;
 
-    async fn attend(
+    async fn connect(
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
-    ) -> Result<Response<Self::AttendStream>, Status> {
+    ) -> Result<Response<Self::ConnectStream>, Status> {
         let mut inbound = request.into_inner();
         let Some(v1::agent_message::Message::Join(join)) = greeting(&mut inbound).await?.message else {
             return Err(Status::invalid_argument("an agent says `join` first"));
@@ -144,12 +144,12 @@ impl v1::agents_server::Agents for Services {
 
 #[tonic::async_trait]
 impl v1::workers_server::Workers for Services {
-    type AttendStream = Answer<v1::WorkerCommand>;
+    type ConnectStream = Answer<v1::WorkerCommand>;
 
-    async fn attend(
+    async fn connect(
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
-    ) -> Result<Response<Self::AttendStream>, Status> {
+    ) -> Result<Response<Self::ConnectStream>, Status> {
         let mut inbound = request.into_inner();
         let Some(v1::worker_message::Message::Hello(hello)) = greeting(&mut inbound).await?.message else {
             return Err(Status::invalid_argument("a worker says `hello` first"));

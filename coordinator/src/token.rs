@@ -92,9 +92,9 @@ impl fmt::Debug for Token {
 
 /// Turns away calls without the token, if there is one.
 #[derive(Clone, Debug)]
-pub(crate) struct Doorkeeper(pub(crate) Option<Token>);
+pub(crate) struct TokenInterceptor(pub(crate) Option<Token>);
 
-impl Interceptor for Doorkeeper {
+impl Interceptor for TokenInterceptor {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let Some(Token(expected)) = &self.0 else { return Ok(request) };
         let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_door_opens_to_the_token_alone() {
-        let mut door = Doorkeeper(Some("0123456789abcdef".parse().unwrap()));
+        let mut door = TokenInterceptor(Some("0123456789abcdef".parse().unwrap()));
         let mut call = |header: Option<&str>| {
             let mut request = Request::new(());
             if let Some(header) = header {

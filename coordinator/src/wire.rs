@@ -6,13 +6,17 @@ use whimbrel_core::{Bound, End, Interval, Notice, Outcome, Phase, RunView};
 use whimbrel_plan::{NodeId, Origin};
 use whimbrel_proto::v1::{self, run_event::Event};
 
-use crate::desk::Desk;
+use crate::hosted_run::HostedRun;
 
 /// What a run does whose end is written.
 pub(crate) const PARTING: &str = "its replicas get what they lack of it";
 
 /// How a run stands.
-pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> String) -> v1::RunStatus {
+pub(crate) fn status(
+    hosted: &HostedRun,
+    view: RunView,
+    node_name: impl Fn(NodeId) -> String,
+) -> v1::RunStatus {
     let workers = view.workers.into_iter().map(|worker| v1::WorkerStatus {
         worker: worker.worker.0,
         rank: worker.rank,
@@ -22,23 +26,27 @@ pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> S
         share: worker.share,
     });
     v1::RunStatus {
-        run: desk.id().to_string(),
-        name: desk.spec.name.clone(),
-        uri: desk.dir.uri().to_owned(),
+        run: hosted.id().to_string(),
+        name: hosted.spec.name.clone(),
+        uri: hosted.dir.uri().to_owned(),
         phase: phase(view.phase).into(),
-        detail: if desk.parting && view.phase == Phase::Stopping { PARTING.to_owned() } else { view.detail },
+        detail: if hosted.parting && view.phase == Phase::Stopping {
+            PARTING.to_owned()
+        } else {
+            view.detail
+        },
         step: view.step,
-        steps: desk.spec.train.steps,
+        steps: hosted.spec.train.steps,
         generation: view.generation,
         epoch: view.epoch,
         workers: workers.collect(),
         loss: view.loss,
         val_loss: view.val_loss,
         checkpoint: view.checkpoint,
-        workers_min: desk.spec.workers.min,
-        workers_max: desk.spec.workers.max,
-        interval: view.interval.map_or_else(|| desk.spec.checkpoint.every.to_string(), interval),
-        replicas: desk.replicas(),
+        workers_min: hosted.spec.workers.min,
+        workers_max: hosted.spec.workers.max,
+        interval: view.interval.map_or_else(|| hosted.spec.checkpoint.every.to_string(), interval),
+        replicas: hosted.replicas(),
         save_failure: view
             .save_failure
             .map(|failure| format!("step {}: {}", failure.step, failure.reason))
@@ -47,7 +55,7 @@ pub(crate) fn status(desk: &Desk, view: RunView, node_name: impl Fn(NodeId) -> S
 }
 
 /// A notice as an event.
-pub(crate) fn event(desk: &mut Desk, notice: Notice, node_name: impl Fn(NodeId) -> String) -> Event {
+pub(crate) fn event(hosted: &mut HostedRun, notice: Notice, node_name: impl Fn(NodeId) -> String) -> Event {
     match notice {
         Notice::WorkerStarted { rank, worker, pid, node } => {
             Event::Worker(v1::WorkerStartedEvent { rank, pid, worker: worker.0, node: node_name(node) })
@@ -75,7 +83,7 @@ pub(crate) fn event(desk: &mut Desk, notice: Notice, node_name: impl Fn(NodeId) 
             seconds: gap.as_secs_f64(),
         }),
         Notice::Step { step, generation, workers, loss } => {
-            Event::Step(desk.step_event(step, generation, workers, loss))
+            Event::Step(hosted.step_event(step, generation, workers, loss))
         }
         Notice::Evaluated { step, val_loss } => Event::Evaluation(v1::EvaluationEvent { step, val_loss }),
         Notice::Interval(now) => {
@@ -85,16 +93,16 @@ pub(crate) fn event(desk: &mut Desk, notice: Notice, node_name: impl Fn(NodeId) 
         Notice::Phase { phase: now, detail } => {
             Event::Phase(v1::PhaseEvent { phase: phase(now).into(), detail })
         }
-        Notice::Ended(end) => Event::Ended(ended(desk, end)),
+        Notice::Ended(end) => Event::Ended(ended(hosted, end)),
     }
 }
 
-fn ended(desk: &Desk, end: End) -> v1::EndedEvent {
+fn ended(hosted: &HostedRun, end: End) -> v1::EndedEvent {
     let phase = match end.outcome {
         Outcome::Finished => v1::Phase::Finished,
         Outcome::Failed => v1::Phase::Failed,
         Outcome::Cancelled => v1::Phase::Cancelled,
-        Outcome::Stopped | Outcome::LetGo => v1::Phase::Stopped,
+        Outcome::Stopped | Outcome::Released => v1::Phase::Stopped,
     };
     v1::EndedEvent {
         phase: phase.into(),
@@ -107,9 +115,9 @@ fn ended(desk: &Desk, end: End) -> v1::EndedEvent {
             .unwrap_or_default(),
         reason: end.reason,
         tail: end.tail,
-        checkpoint: desk.checkpoint_uri(),
-        seconds: desk.opened.elapsed().as_secs_f64(),
-        replicas: desk.replicas(),
+        checkpoint: hosted.checkpoint_uri(),
+        seconds: hosted.opened.elapsed().as_secs_f64(),
+        replicas: hosted.replicas(),
     }
 }
 

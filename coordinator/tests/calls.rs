@@ -84,9 +84,9 @@ async fn without_the_token_nothing_is_done() {
     refused(runs.list(v1::ListRequest {}).await.unwrap_err());
     refused(runs.submit(spec(SPEC)).await.unwrap_err());
     let mut workers = WorkersClient::new(channel.clone());
-    refused(workers.attend(tokio_stream::empty()).await.unwrap_err());
+    refused(workers.connect(tokio_stream::empty()).await.unwrap_err());
     let mut agents = AgentsClient::new(channel);
-    refused(agents.attend(tokio_stream::empty()).await.unwrap_err());
+    refused(agents.connect(tokio_stream::empty()).await.unwrap_err());
 
     let mut request = Request::new(v1::ListRequest {});
     request.metadata_mut().insert("authorization", MetadataValue::from_static("Bearer 0123456789abcdef"));
@@ -159,12 +159,12 @@ async fn a_worker_that_nobody_started_is_turned_away() {
     let mut workers = WorkersClient::new(channel);
     let hello = v1::Hello { run, worker: 1, pid: 1 };
     let hello = v1::WorkerMessage { message: Some(v1::worker_message::Message::Hello(hello)) };
-    let status = workers.attend(tokio_stream::once(hello)).await.unwrap_err();
+    let status = workers.connect(tokio_stream::once(hello)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
 
     let heartbeat = v1::WorkerHeartbeat { generation: 1, step: 1 };
     let rude = v1::WorkerMessage { message: Some(v1::worker_message::Message::Heartbeat(heartbeat)) };
-    let status = workers.attend(tokio_stream::once(rude)).await.unwrap_err();
+    let status = workers.connect(tokio_stream::once(rude)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     coordinator.stop().await;
 }
@@ -182,7 +182,7 @@ async fn who_watches_first_is_told_of_workers_that_had_come_and_gone() {
     let join = v1::Join { name: "n".into(), slots: 1, ..v1::Join::default() };
     says(v1::agent_message::Message::Join(join)).await.unwrap();
     let mut agents = AgentsClient::new(channel);
-    let mut commands = agents.attend(ReceiverStream::new(messages)).await.unwrap().into_inner();
+    let mut commands = agents.connect(ReceiverStream::new(messages)).await.unwrap().into_inner();
     let mut started = Vec::new();
     while started.len() < 2 {
         match commands.message().await.unwrap().unwrap().command.unwrap() {

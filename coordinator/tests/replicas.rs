@@ -143,12 +143,12 @@ async fn a_run_is_in_its_replicas_from_its_first_to_its_last_word() {
     assert!(in_step(&ended.replicas) && ended.replicas.len() == 2, "{ended:?}");
     assert!(warnings.is_empty(), "{warnings:?}");
     let id = run.parse().unwrap();
-    let here = store(folder.path(), "runs").run(&id).history().await.unwrap();
+    let here = store(folder.path(), "runs").run(&id).run_log().await.unwrap();
     for name in ["west", "south"] {
-        let there = store(folder.path(), name).run(&id).history().await.unwrap();
+        let there = store(folder.path(), name).run(&id).run_log().await.unwrap();
         assert_eq!(there.ended(), here.ended(), "{name}");
         assert_eq!(relation(&here, &there), Relation::Same);
-        assert_eq!(there.mirrored().unwrap().source, store(folder.path(), "runs").run(&id).uri());
+        assert_eq!(there.replica_of().unwrap().source, store(folder.path(), "runs").run(&id).uri());
         // By the stores' own names, so that it means the same wherever the run is taken up.
         assert!(there.spec().contains(&format!("store = {:?}", store(folder.path(), "runs").uri())));
     }
@@ -272,11 +272,11 @@ async fn a_coordinator_that_tries_again_to_take_a_run_up_leaves_it_to_who_took_o
     let here = store(folder.path(), "runs").run(&name.parse().unwrap());
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     until_it_stands(&mut runs, &name, |status| status.detail.contains("has a checkpoint of step 2")).await;
-    let mut other = here.take_office("the other").await.unwrap();
+    let mut other = here.start_term("the other").await.unwrap();
     exchange(&away, &packs);
-    until_it_stands(&mut runs, &name, |status| status.detail.contains("the other took office")).await;
+    until_it_stands(&mut runs, &name, |status| status.detail.contains("the other took the run over")).await;
     let refused = runs.cancel(v1::CancelRequest { run: name.clone() }).await.unwrap_err();
-    assert!(refused.message().contains("the other took office"), "{refused}");
+    assert!(refused.message().contains("the other took the run over"), "{refused}");
     // Its end is told of here.
     let (outcome, reason) = (Outcome::Failed, Some("a test".to_owned()));
     let ended = Ended { outcome, step: 0, loss: None, val_loss: None, state: None, reason };
@@ -294,15 +294,15 @@ async fn a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(
     let name = "t-1".to_owned();
     let [here, west] = ["runs", "west"].map(|at| store(folder, at).run(&name.parse().unwrap()));
     here.create(&text, Mode::Service).await.unwrap();
-    let mut office = here.take_office("a test").await.unwrap();
+    let mut term = here.start_term("a test").await.unwrap();
     let layout = Layout::new(vec![TensorSpec::f32("w", [16])]).unwrap();
     let packs = save_slice(&here, &layout, 0..64, vec![7; 64].into(), &Limits::default()).await.unwrap();
     let manifest =
         Manifest { format: FORMAT, run: name.clone(), step: 2, generation: 1, samples: 8, layout, packs };
-    commit(&mut office, &manifest, None).await.unwrap();
+    commit(&mut term, &manifest, None).await.unwrap();
     let plan = plan_copy(&here, &west, Which::All).await.unwrap();
     plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
-    drop(office);
+    drop(term);
     let lost = folder.join("runs/t-1");
     let mut log: Vec<_> =
         fs::read_dir(lost.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();

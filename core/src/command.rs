@@ -72,7 +72,7 @@ pub enum Command {
         /// Why.
         reason: String,
     },
-    /// Commit a checkpoint all of whose slices are saved. Answered by `Committed`, `CommitFailed` or `OfficeLost`.
+    /// Commit a checkpoint all of whose slices are saved. Answered by `Committed`, `CommitFailed` or `TermLost`.
     Commit {
         /// The run.
         run: RunId,
@@ -90,7 +90,7 @@ pub enum Command {
         /// Steps applied to it.
         step: u64,
     },
-    /// Find out whether a checkpoint is damaged in every store, and record it if so. Answered by `Quarantined` or `OfficeLost`.
+    /// Find out whether a checkpoint is damaged in every store, and record it if so. Answered by `Quarantined` or `TermLost`.
     Quarantine {
         /// The run.
         run: RunId,
@@ -99,7 +99,7 @@ pub enum Command {
         /// What is wrong with it.
         reason: String,
     },
-    /// Record the run's end. Answered by `EndRecorded` or `OfficeLost`.
+    /// Record the run's end. Answered by `EndRecorded` or `TermLost`.
     RecordEnd {
         /// The run.
         run: RunId,
@@ -157,7 +157,7 @@ pub enum Outcome {
     /// A person stopped it; it can be resumed.
     Stopped,
     /// The coordinator lets go of it without a record: another one may go on with it.
-    LetGo,
+    Released,
 }
 
 /// Something that whoever watches a run wants to know.
@@ -165,7 +165,7 @@ pub enum Outcome {
 pub enum Notice {
     /// A worker's process exists.
     WorkerStarted {
-        /// Its place.
+        /// Its slot.
         rank: u32,
         /// The worker.
         worker: WorkerId,
@@ -176,7 +176,7 @@ pub enum Notice {
     },
     /// A worker's process has ended, or is given up.
     WorkerExited {
-        /// Its place.
+        /// Its slot.
         rank: u32,
         /// The worker.
         worker: WorkerId,

@@ -6,8 +6,8 @@ use whimbrel_plan::WorkerId;
 
 use crate::{
     command::{Command, End, Notice, Outcome},
-    places::Preparation,
     run::{Run, WorkerState},
+    slots::Preparation,
 };
 
 /// What a run is up to.
@@ -71,10 +71,10 @@ impl Run {
     }
 
     /// Nothing may be decided here any more: the workers are told to end, the log is left alone.
-    pub(crate) fn office_lost(&mut self, reason: String, out: &mut Vec<Command>) {
+    pub(crate) fn term_lost(&mut self, reason: String, out: &mut Vec<Command>) {
         if !matches!(self.intent, Intent::Ended(_)) {
             self.intent = Intent::Train;
-            self.end(Outcome::LetGo, reason, Vec::new(), out);
+            self.end(Outcome::Released, reason, Vec::new(), out);
         }
     }
 
@@ -86,7 +86,7 @@ impl Run {
             Intent::Stop { .. } => {
                 self.held() > self.saves.committed
                     && !self.saves.under_way()
-                    && self.saves.refusals < self.facts.tries
+                    && self.saves.refusals < self.facts.max_failures
             }
             Intent::Cancel | Intent::Recording(_) | Intent::Ended(_) => false,
         }
@@ -109,7 +109,7 @@ impl Run {
         match self.intent {
             Intent::Cancel => self.end(Outcome::Cancelled, "cancelled".into(), Vec::new(), out),
             Intent::Stop { record, since } => {
-                let outcome = if record { Outcome::Stopped } else { Outcome::LetGo };
+                let outcome = if record { Outcome::Stopped } else { Outcome::Released };
                 let waiting = self.live.is_some() || self.saves.under_way() || self.may_form();
                 let reason = if !waiting {
                     self.how_it_stopped()
@@ -156,7 +156,7 @@ impl Run {
             self.end(Outcome::Finished, String::new(), Vec::new(), out);
             return true;
         }
-        if self.saves.refusals >= self.facts.tries {
+        if self.saves.refusals >= self.facts.max_failures {
             let reason = self.saves.failure.as_ref().map_or("", |failure| failure.reason.as_str());
             self.fail(format!("the last checkpoint could not be saved: {reason}"), Vec::new(), out);
             return true;
@@ -180,14 +180,14 @@ impl Run {
             tail,
         };
         self.intent = Intent::Recording(end.clone());
-        if outcome == Outcome::LetGo {
+        if outcome == Outcome::Released {
             self.end_recorded(out);
         } else {
             out.push(Command::RecordEnd { run: self.id.clone(), end });
         }
     }
 
-    /// Has the workers of a run that has ended end too, and gives their places back.
+    /// Has the workers of a run that has ended end too, and gives their slots back.
     pub(crate) fn clear_out(&mut self, now: Duration, out: &mut Vec<Command>) {
         let reason = match &self.intent {
             Intent::Recording(end) | Intent::Ended(end) => match end.outcome {
@@ -220,7 +220,7 @@ impl Run {
             }
         }
         self.live = None;
-        self.places.retain(|_, place| place.worker.is_some());
+        self.slots.retain(|_, slot| slot.worker.is_some());
     }
 
     /// Workers that were told to leave, or whose connection has ended, and whose processes have not ended in time are

@@ -14,7 +14,7 @@ use crate::{
 pub enum Event {
     /// Time has passed.
     Tick,
-    /// This coordinator holds the run's office now; the run is to go on from `start`.
+    /// This coordinator holds the run's term now; the run is to go on from `start`.
     RunOpened {
         /// The run.
         run: RunId,
@@ -94,7 +94,7 @@ pub enum RunEvent {
         step: u64,
     },
     /// The worker's connection has ended, most often because its process has. How that ended, its exit will tell.
-    WorkerParted {
+    WorkerDisconnected {
         /// The worker.
         worker: WorkerId,
     },
@@ -219,8 +219,8 @@ pub enum RunEvent {
     },
     /// What was to be recorded of the run's end is in the log.
     EndRecorded,
-    /// Another coordinator has taken office, or the log cannot be written: nothing may be decided here any more.
-    OfficeLost {
+    /// Another coordinator has started a term, or the log cannot be written: nothing may be decided here any more.
+    TermLost {
         /// Who, or what.
         reason: String,
     },

@@ -13,8 +13,8 @@ pub struct RunFacts {
     pub workers_min: u32,
     /// More than this many are not started; at most `shards`.
     pub workers_max: u32,
-    /// How many times in a row a worker's place may fail without getting further.
-    pub tries: u32,
+    /// How many times in a row a worker's slot may fail without getting further.
+    pub max_failures: u32,
     /// The longest a worker may take to come to a step boundary.
     pub step_timeout: Duration,
     /// When checkpoints are due.
@@ -70,7 +70,7 @@ impl Start {
 /// How long the core waits for what. Every wait has a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// A worker or node unheard of for this long is lost.
+    /// A worker or node unreplicated of for this long is lost.
     pub silence: Duration,
     /// A worker must be ready this long after it was told to start.
     pub start: Duration,

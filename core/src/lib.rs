@@ -8,17 +8,17 @@
 //! Where to start reading:
 //!
 //! - [`event`] and [`command`]: all that goes in and comes out;
-//! - `run`: a run as the core sees it, and `settle`, the one place where it asks "what now?";
-//! - `places`: slots of nodes given to runs, workers started and started again;
+//! - `run`: a run as the core sees it, and `reconcile`, the one place where it asks "what now?";
+//! - `slots`: slots of nodes given to runs, workers started and started again;
 //! - `membership`: generations formed, broken, halted and replaced;
 //! - `saving`: checkpoints from the first slice to the commit; [`interval`]: how often, where that is left to the core;
 //! - `ending`: finished, failed, cancelled, stopped.
 
 mod ending;
 mod membership;
-mod places;
 mod run;
 mod saving;
+mod slots;
 mod view;
 
 pub mod command;
@@ -37,7 +37,7 @@ pub use crate::{
     interval::{Bound, Interval, SaveCost},
     view::{Phase, RunView, SaveFailure, WorkerView},
 };
-use crate::{places::Node, run::Run};
+use crate::{run::Run, slots::Node};
 
 /// The state of a coordinator's mind.
 #[derive(Debug)]
@@ -81,17 +81,17 @@ impl Core {
                 }
             }
         }
-        self.settle(now, &mut commands);
+        self.reconcile(now, &mut commands);
         // Slots that a run has just given up are another's at once.
-        self.settle(now, &mut commands);
+        self.reconcile(now, &mut commands);
         commands
     }
 
-    fn settle(&mut self, now: Duration, out: &mut Vec<Command>) {
+    fn reconcile(&mut self, now: Duration, out: &mut Vec<Command>) {
         self.give_slots();
         for id in &self.order {
             if let Some(run) = self.runs.get_mut(id) {
-                run.settle(now, out);
+                run.reconcile(now, out);
             }
         }
     }

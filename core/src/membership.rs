@@ -27,7 +27,7 @@ pub(crate) struct Live {
     progress: Duration,
     /// The steps applied to the state it began with, and whether it has applied another.
     first_step: u64,
-    fruitful: bool,
+    progressed: bool,
     /// How often members came to suspect each.
     suspected: BTreeMap<WorkerId, u32>,
     /// What a member said of its end.
@@ -95,7 +95,7 @@ impl Run {
             return;
         }
         live.progress = now;
-        live.fruitful |= step > live.first_step;
+        live.progressed |= step > live.first_step;
         let workers = live.members.len() as u32;
         for member in &live.members {
             if let Some(member) = self.workers.get_mut(member) {
@@ -175,7 +175,7 @@ impl Run {
         if live.number != generation || !live.present.contains(&id) {
             return;
         }
-        live.fruitful = true;
+        live.progressed = true;
         live.completed.insert(id, state);
         live.progress = now;
         if live.is_complete() {
@@ -226,7 +226,7 @@ impl Run {
         }
         self.restore_failures += 1;
         let text = format!("checkpoint {manifest} could not be read: {reason}");
-        if self.restore_failures < self.facts.tries {
+        if self.restore_failures < self.facts.max_failures {
             self.warn(format!("{text}; trying again"), Vec::new(), out);
         } else {
             self.fail(format!("{text}, {} times in a row", self.restore_failures), Vec::new(), out);
@@ -248,7 +248,7 @@ impl Run {
         self.lose_the_stuck(now, out);
         if self.live.as_ref().is_none_or(|live| live.present.is_empty()) {
             if let Some(live) = self.live.take() {
-                self.judge_barren(now, live, out);
+                self.judge_no_progress(now, live, out);
             }
             if !self.has_ended() {
                 self.form(now, out);
@@ -281,24 +281,24 @@ impl Run {
 
     /// Generations that break one after another before their first step, though nobody dies, would do so for ever: some
     /// member cannot be worked with, be it that its peers cannot reach it. The one that most suspect has to go.
-    fn judge_barren(&mut self, now: Duration, live: Live, out: &mut Vec<Command>) {
+    fn judge_no_progress(&mut self, now: Duration, live: Live, out: &mut Vec<Command>) {
         let well =
             |id: &WorkerId| self.workers.get(id).is_some_and(|worker| worker.state != WorkerState::Lost);
-        if live.broken.is_none() || live.fruitful || !live.members.iter().all(well) {
-            self.barren = 0;
+        if live.broken.is_none() || live.progressed || !live.members.iter().all(well) {
+            self.no_progress = 0;
             return;
         }
-        self.barren += 1;
-        if self.barren < self.facts.tries {
+        self.no_progress += 1;
+        if self.no_progress < self.facts.max_failures {
             return;
         }
-        let (barren, reason) = (self.barren, live.reason.unwrap_or_default());
+        let (no_progress, reason) = (self.no_progress, live.reason.unwrap_or_default());
         let suspects = live.suspected.iter().filter(|(id, _)| live.members.contains(id));
         if let Some((&suspect, _)) = suspects.max_by_key(|&(id, count)| (count, std::cmp::Reverse(id))) {
-            let text = format!("{barren} generations in a row broke before their first step: {reason}");
+            let text = format!("{no_progress} generations in a row broke before their first step: {reason}");
             self.lose(now, suspect, &text, out);
-        } else if barren >= 2 * self.facts.tries {
-            let text = format!("{barren} generations in a row broke before their first step: {reason}");
+        } else if no_progress >= 2 * self.facts.max_failures {
+            let text = format!("{no_progress} generations in a row broke before their first step: {reason}");
             self.fail(text, Vec::new(), out);
         }
     }
@@ -425,7 +425,7 @@ impl Run {
             shares,
             progress: now,
             first_step: step,
-            fruitful: false,
+            progressed: false,
             suspected: BTreeMap::new(),
             reason: None,
             broken: None,

@@ -11,8 +11,8 @@ use crate::{
     facts::{Past, RunFacts, Start, Timing},
     interval::{Experience, Interval},
     membership::Live,
-    places::{Place, Preparation},
     saving::Saves,
+    slots::{Preparation, Slot},
     view::Phase,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Run {
     /// Where the state is when no worker holds it; `None` while a damaged checkpoint is being put aside.
     pub(crate) start: Option<Start>,
     /// Slots of nodes that this run has, by rank.
-    pub(crate) places: BTreeMap<u32, Place>,
+    pub(crate) slots: BTreeMap<u32, Slot>,
     /// How far each of its nodes is with `setup`.
     pub(crate) nodes: BTreeMap<NodeId, Preparation>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
@@ -53,7 +53,7 @@ pub(crate) struct Run {
     pub(crate) setup_failure: Option<(String, Vec<String>)>,
     pub(crate) intent: Intent,
     /// Generations in a row that broke before they applied a step.
-    pub(crate) barren: u32,
+    pub(crate) no_progress: u32,
     /// The phase last announced.
     pub(crate) announced: Option<(Phase, String)>,
 }
@@ -122,7 +122,7 @@ impl Run {
             interval_told: None,
             facts,
             start: Some(start),
-            places: BTreeMap::new(),
+            slots: BTreeMap::new(),
             nodes: BTreeMap::new(),
             workers: BTreeMap::new(),
             last_worker: 0,
@@ -135,12 +135,12 @@ impl Run {
             restore_failures: 0,
             setup_failure: None,
             intent: Intent::Train,
-            barren: 0,
+            no_progress: 0,
             announced: None,
         }
     }
 
-    /// Takes note of what happened. Deciding what follows from it is left to [`settle`](Self::settle).
+    /// Takes note of what happened. Deciding what follows from it is left to [`reconcile`](Self::reconcile).
     pub(crate) fn take(&mut self, now: Duration, event: RunEvent, out: &mut Vec<Command>) {
         if self.has_ended() {
             return self.take_after_the_end(now, event, out);
@@ -151,7 +151,7 @@ impl Run {
             RunEvent::WorkerStarted { worker, pid } => self.worker_started(worker, pid, out),
             RunEvent::WorkerReady { worker, address } => self.worker_ready(now, worker, address),
             RunEvent::WorkerHeard { worker, step } => self.worker_heard(now, worker, step),
-            RunEvent::WorkerParted { worker } => self.part_with(now, worker, out),
+            RunEvent::WorkerDisconnected { worker } => self.part_with(now, worker, out),
             RunEvent::WorkerLost { worker, reason } => self.lose(now, worker, &reason, out),
             RunEvent::TrainerFailed { worker, reason } => self.trainer_failed(worker, reason),
             RunEvent::WorkerExited { worker, exit, tail } => self.worker_exited(now, worker, exit, tail, out),
@@ -185,7 +185,7 @@ impl Run {
             RunEvent::Quarantined { start } => self.quarantined(start),
             // Nothing was to be recorded.
             RunEvent::EndRecorded => {}
-            RunEvent::OfficeLost { reason } => self.office_lost(reason, out),
+            RunEvent::TermLost { reason } => self.term_lost(reason, out),
             RunEvent::StopRequested { record } => self.stop_requested(now, record),
             RunEvent::CancelRequested => self.cancel_requested(),
         }
@@ -202,14 +202,14 @@ impl Run {
             RunEvent::WorkerExited { worker, exit, tail } => self.worker_exited(now, worker, exit, tail, out),
             RunEvent::Committed { step, manifest, cost } => self.committed(step, manifest, cost),
             RunEvent::EndRecorded => self.end_recorded(out),
-            RunEvent::OfficeLost { reason } => self.office_lost(reason, out),
+            RunEvent::TermLost { reason } => self.term_lost(reason, out),
             _ => {}
         }
     }
 
     /// Looks at how things stand and does what follows: the one place that asks "what now?". Called after every event,
     /// and idempotent: called twice, the second time finds nothing to do.
-    pub(crate) fn settle(&mut self, now: Duration, out: &mut Vec<Command>) {
+    pub(crate) fn reconcile(&mut self, now: Duration, out: &mut Vec<Command>) {
         if !self.has_ended() {
             self.do_without_setup(out);
             self.lose_the_silent(now, out);

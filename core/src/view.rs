@@ -8,8 +8,8 @@ use crate::{
     command::Outcome,
     ending::Intent,
     interval::Interval,
-    places::Preparation,
     run::{Run, WorkerState},
+    slots::Preparation,
 };
 
 /// What a run is doing.
@@ -76,7 +76,7 @@ pub struct SaveFailure {
 pub struct WorkerView {
     /// The worker.
     pub worker: WorkerId,
-    /// Its place.
+    /// Its slot.
     pub rank: u32,
     /// Its node.
     pub node: NodeId,
@@ -141,7 +141,7 @@ impl Run {
                     Outcome::Finished => Phase::Finished,
                     Outcome::Failed => Phase::Failed,
                     Outcome::Cancelled => Phase::Cancelled,
-                    Outcome::Stopped | Outcome::LetGo => Phase::Stopped,
+                    Outcome::Stopped | Outcome::Released => Phase::Stopped,
                 };
                 return (phase, end.reason.clone());
             }
@@ -169,7 +169,7 @@ impl Run {
         let starting =
             self.workers.values().any(|worker| matches!(worker.state, WorkerState::Starting { .. }));
         let (able, min) = (self.able_workers(), self.facts.workers_min);
-        if self.places.is_empty() {
+        if self.slots.is_empty() {
             (Phase::Waiting, "no node has a free slot for it".into())
         } else if !preparing.is_empty() {
             (Phase::Starting, format!("setup runs on {}", preparing.join(", ")))

@@ -197,7 +197,7 @@ fn make(uri: &str, mebibytes: usize) {
     runtime.block_on(async {
         let (run, _) = open_run(uri).unwrap();
         run.create("name = \"bench\"\n", Mode::Embedded).await.unwrap();
-        let mut office = run.take_office("the benchmark").await.unwrap();
+        let mut term = run.start_term("the benchmark").await.unwrap();
         let layout = Layout::new(vec![TensorSpec::f32("noise", [mebibytes << 18])]).unwrap();
         let mut random = fastrand::Rng::with_seed(mebibytes as u64);
         let mut packs = Vec::new();
@@ -211,8 +211,8 @@ fn make(uri: &str, mebibytes: usize) {
         }
         let manifest =
             Manifest { format: FORMAT, run: RUN.into(), step: 1, generation: 1, samples: 1, layout, packs };
-        commit(&mut office, &manifest, None).await.unwrap();
-        office.append(Record::Stopped(Stopped { step: 1, reason: "made".into() })).await.unwrap();
+        commit(&mut term, &manifest, None).await.unwrap();
+        term.append(Record::Stopped(Stopped { step: 1, reason: "made".into() })).await.unwrap();
     });
 }
 

@@ -338,7 +338,7 @@ async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
         ["stopping", "stopped"].iter().any(|phase| status["phase"] == *phase)
     });
     for run in &held_up[1..] {
-        cluster.until(run, "an office", |status| status["epoch"] == 1);
+        cluster.until(run, "a term", |status| status["epoch"] == 1);
     }
     cluster.until_phase(&free, "finished");
     // Nor does it hold up the end of the coordinator, which says what the replica lacks.

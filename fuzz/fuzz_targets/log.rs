@@ -29,10 +29,10 @@ fuzz_target!(|data: &[u8]| {
             objects.put(&at, entry.into()).await.expect("memory takes it");
         }
         let run = Store::with_backend("test://store", objects).run(&"r".parse().expect("a name"));
-        if let Ok(history) = run.history().await {
-            history.all_checkpoints();
-            relation(&history, &history);
-            Retention::default().kept(&history);
+        if let Ok(run_log) = run.run_log().await {
+            run_log.all_checkpoints();
+            relation(&run_log, &run_log);
+            Retention::default().kept(&run_log);
         }
     });
 });

@@ -51,7 +51,7 @@ pub(crate) const EVALUATE_EVERY: Key = Key::optional("evaluate", "every", r#"eve
 pub(crate) const LOCAL: Key = Key::optional("workers", "local", "local = 2");
 pub(crate) const MIN: Key = Key::optional("workers", "min", "min = 1");
 pub(crate) const MAX: Key = Key::optional("workers", "max", "max = 64");
-pub(crate) const TRIES: Key = Key::optional("workers", "tries", "tries = 3");
+pub(crate) const MAX_FAILURES: Key = Key::optional("workers", "max_failures", "max_failures = 3");
 pub(crate) const STEP_TIMEOUT: Key = Key::optional("workers", "step_timeout", r#"step_timeout = "5m""#);
 pub(crate) const ENVIRONMENT: Key =
     Key::optional("workers", "environment", r#"environment = { RUST_LOG = "info" }"#);
@@ -93,7 +93,7 @@ pub(crate) const ALL: [&Key; 30] = [
     &LOCAL,
     &MIN,
     &MAX,
-    &TRIES,
+    &MAX_FAILURES,
     &STEP_TIMEOUT,
     &ENVIRONMENT,
     &STORE,

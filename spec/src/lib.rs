@@ -1,10 +1,10 @@
 //! The *run spec*: what a user writes to describe a run, in TOML.
 //!
 //! ```text
-//!  run.toml ──▶ tree ◀── --set KEY=VALUE        every value with its place
+//!  run.toml ──▶ tree ◀── --set KEY=VALUE        every value with its position
 //!                │
 //!                ▼
-//!             reader ──▶ every mistake, each with its place, its key and what to write instead
+//!             reader ──▶ every mistake, each with its position, its key and what to write instead
 //!                │
 //!                ▼
 //!             RunSpec ──▶ to_toml ──▶ the run's directory
@@ -45,7 +45,7 @@
 //! - [`spec`]: the types, with the default and the bounds of every key;
 //! - [`every`]: how often something is done, in steps or in time; [`bandwidth`]: how much may be sent in a second;
 //! - [`overrides`]: `KEY=VALUE` from the command line;
-//! - [`mistake`]: what can be wrong, and the words for it; [`place`]: where it was written;
+//! - [`mistake`]: what can be wrong, and the words for it; [`position`]: where it was written;
 //! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: how TOML
 //!   writes strings and keys; `time`: how durations are written, and how long they may be.
 //!
@@ -57,7 +57,7 @@ mod keys;
 pub mod mistake;
 pub mod overrides;
 mod parse;
-pub mod place;
+pub mod position;
 mod quote;
 mod reader;
 mod settings;
@@ -70,6 +70,6 @@ pub use bandwidth::{Bandwidth, InvalidBandwidth};
 pub use every::{CheckpointEvery, Every, InvalidEvery};
 pub use mistake::{Mistake, Mistakes, Problem};
 pub use overrides::{InvalidOverride, Override};
-pub use place::Place;
+pub use position::Position;
 pub use spec::{Checkpoint, Evaluate, Keep, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers};
 pub use time::InvalidTime;

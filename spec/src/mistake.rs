@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use crate::{
     bandwidth::InvalidBandwidth,
     every::{Every, InvalidEvery},
-    place::Place,
+    position::Position,
     quote,
     time::InvalidTime,
 };
@@ -18,7 +18,7 @@ pub struct Mistakes(Vec<Mistake>);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mistake {
     /// Where it was made.
-    pub place: Place,
+    pub position: Position,
     /// The dotted key it is about, with an index in brackets for part of an array; empty where the text is not TOML.
     pub key: String,
     /// What is wrong.
@@ -231,7 +231,7 @@ impl Mistakes {
             !(matches!(mistake.problem, Problem::Missing { .. }) && explained(&mistake.key))
         });
         // Stable: what is found on one line stays in the order it was found.
-        mistakes.sort_by_key(|mistake| mistake.place.order());
+        mistakes.sort_by_key(|mistake| mistake.position.order());
         Self(mistakes)
     }
 
@@ -243,7 +243,7 @@ impl Mistakes {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        write!(f, "{}: ", self.position)?;
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
@@ -284,8 +284,8 @@ fn instead(meant: &[String], table: &str, known: &[&'static str]) -> String {
     if !meant.is_empty() {
         return format!("did you mean {}?", or(meant.iter().cloned()));
     }
-    let place = if table.is_empty() { "the top of the file".to_owned() } else { format!("[{table}]") };
-    format!("{place} takes {}", known.join(", "))
+    let position = if table.is_empty() { "the top of the file".to_owned() } else { format!("[{table}]") };
+    format!("{position} takes {}", known.join(", "))
 }
 
 /// `a, b or c`.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use toml::de::{DeTable, DeValue};
 
 use crate::{
-    place::Place,
+    position::Position,
     tree::{Item, Table, Value},
 };
 
@@ -27,29 +27,29 @@ pub struct Override {
 pub struct InvalidOverride(String);
 
 impl Override {
-    fn place(&self) -> Place {
-        Place::Override { text: self.text.clone() }
+    fn position(&self) -> Position {
+        Position::Override { text: self.text.clone() }
     }
 
     /// Sets its key in `root`. Tables made on the way count as absent from `file`.
-    pub(crate) fn apply(&self, root: &mut Table, file: &Place) {
+    pub(crate) fn apply(&self, root: &mut Table, file: &Position) {
         self.set(root, &self.path, file);
     }
 
-    fn set(&self, table: &mut Table, path: &[String], file: &Place) {
+    fn set(&self, table: &mut Table, path: &[String], file: &Position) {
         match path {
             [] => {}
             [name] => {
-                table.insert(name.clone(), Item { place: self.place(), value: self.value.clone() });
+                table.insert(name.clone(), Item { position: self.position(), value: self.value.clone() });
             }
             [name, rest @ ..] => {
-                let (place, mut inner) = match table.remove(name) {
-                    Some(Item { place, value: Value::Table(inner) }) => (place, inner),
-                    Some(_) => (self.place(), Table::new()),
+                let (position, mut inner) = match table.remove(name) {
+                    Some(Item { position, value: Value::Table(inner) }) => (position, inner),
+                    Some(_) => (self.position(), Table::new()),
                     None => (file.clone(), Table::new()),
                 };
                 self.set(&mut inner, rest, file);
-                table.insert(name.clone(), Item { place, value: Value::Table(inner) });
+                table.insert(name.clone(), Item { position, value: Value::Table(inner) });
             }
         }
     }
@@ -65,9 +65,9 @@ impl FromStr for Override {
             return Err(InvalidOverride(text.chars().take(80).collect()));
         };
         let text: Arc<str> = text.into();
-        let place = Place::Override { text: text.clone() };
+        let position = Position::Override { text: text.clone() };
         let value = match DeValue::parse(value) {
-            Ok(parsed) => Item::new(parsed.get_ref(), place.clone(), &|_| place.clone()).value,
+            Ok(parsed) => Item::new(parsed.get_ref(), position.clone(), &|_| position.clone()).value,
             Err(_) => Value::String(value.to_owned()),
         };
         Ok(Self { text, path, value })

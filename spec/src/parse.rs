@@ -10,9 +10,9 @@ use crate::{
     keys,
     mistake::{Mistakes, Problem},
     overrides::Override,
-    place::Lines,
+    position::Lines,
     quote,
-    reader::{Placed, Reader},
+    reader::{Positioned, Reader},
     settings,
     spec::{Checkpoint, Evaluate, Keep, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers},
     time,
@@ -25,7 +25,7 @@ const LONGEST_NAME: usize = 60;
 const DEFAULT_SEED: u64 = 0;
 const DEFAULT_LOCAL: u32 = 2;
 const DEFAULT_MIN: u32 = 1;
-const DEFAULT_TRIES: u32 = 3;
+const DEFAULT_MAX_FAILURES: u32 = 3;
 const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_CHECKPOINT_EVERY: CheckpointEvery =
     CheckpointEvery::Fixed(Every::Time(Duration::from_secs(5 * 60)));
@@ -90,11 +90,11 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
     let item = top.take(key)?;
     let Value::Array(items) = item.value else { return top.wrong_type(key, &item, "an array of strings") };
     if items.is_empty() {
-        top.note(item.place, key.dotted(), Problem::Empty { example: key.example });
+        top.note(item.position, key.dotted(), Problem::Empty { example: key.example });
         return None;
     }
     let mut words = Vec::with_capacity(items.len());
-    for (index, Item { place, value }) in items.into_iter().enumerate() {
+    for (index, Item { position, value }) in items.into_iter().enumerate() {
         let problem = match value {
             Value::String(word) if word.contains('\0') => Problem::Nul,
             // Only the program must not be empty; an argument may.
@@ -111,7 +111,7 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
                 example: key.example.to_owned(),
             },
         };
-        top.note(place, format!("{}[{index}]", key.dotted()), problem);
+        top.note(position, format!("{}[{index}]", key.dotted()), problem);
     }
     Some(words)
 }
@@ -129,14 +129,14 @@ fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
         }
         Some(item) => table.wrong_type(&keys::SETTINGS, &item, "a table").unwrap_or_default(),
     };
-    if let (Some(global_batch), Some(Placed { place, value: shards })) = (&global_batch, &shards) {
+    if let (Some(global_batch), Some(Positioned { position, value: shards })) = (&global_batch, &shards) {
         let (shards, global_batch) = (*shards, global_batch.value);
         if shards > global_batch {
             let problem = Problem::EmptyShards { shards, global_batch };
-            table.note(place.clone(), keys::SHARDS.dotted(), problem);
+            table.note(position.clone(), keys::SHARDS.dotted(), problem);
         } else if !global_batch.is_multiple_of(shards) {
             let problem = Problem::UnevenShards { shards, global_batch };
-            table.note(place.clone(), keys::SHARDS.dotted(), problem);
+            table.note(position.clone(), keys::SHARDS.dotted(), problem);
         }
     }
     let shards = shards.map(|shards| *shards);
@@ -166,20 +166,20 @@ fn workers(table: &mut Reader<'_>, shards: u32) -> Option<Workers> {
     let min = table.number(&keys::MIN, counts.clone());
     let local = table.number(&keys::LOCAL, counts.clone());
     for (key, count) in [(&keys::MIN, &min), (&keys::LOCAL, &local)] {
-        if let Some(Placed { place, value: found }) = count
+        if let Some(Positioned { position, value: found }) = count
             && *found > max
         {
             let problem = Problem::TooManyWorkers { found: *found, most: max };
-            table.note(place.clone(), key.dotted(), problem);
+            table.note(position.clone(), key.dotted(), problem);
         }
     }
-    let tries = table.number(&keys::TRIES, counts);
+    let max_failures = table.number(&keys::MAX_FAILURES, counts);
     let step_timeout = table.parsed(&keys::STEP_TIMEOUT, |text| time::parse(text).map_err(Problem::Time));
     Some(Workers {
         local: local.map_or(DEFAULT_LOCAL.min(max), |local| *local),
         min: min.map_or(DEFAULT_MIN, |min| *min),
         max,
-        tries: tries.map_or(DEFAULT_TRIES, |tries| *tries),
+        max_failures: max_failures.map_or(DEFAULT_MAX_FAILURES, |max_failures| *max_failures),
         step_timeout: step_timeout.map_or(DEFAULT_STEP_TIMEOUT, |timeout| *timeout),
         environment: environment(table).unwrap_or_default(),
     })
@@ -205,7 +205,7 @@ fn environment(table: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {
                 example: format!("{} = {}", quote::key(&name), quoted_scalar(&other)),
             },
         };
-        table.note(item.place, format!("{}.{}", key.dotted(), quote::key(&name)), problem);
+        table.note(item.position, format!("{}.{}", key.dotted(), quote::key(&name)), problem);
     }
     Some(environment)
 }
@@ -249,16 +249,16 @@ fn replicas(table: &mut Reader<'_>, store: Option<&str>) -> Option<Vec<String>> 
     let item = table.take(key)?;
     let Value::Array(items) = item.value else { return table.wrong_type(key, &item, "an array of strings") };
     let mut replicas: Vec<String> = Vec::with_capacity(items.len());
-    for (index, Item { place, value }) in items.into_iter().enumerate() {
+    for (index, Item { position, value }) in items.into_iter().enumerate() {
         let problem = match value {
             Value::String(uri) if uri.contains('\0') => Problem::Nul,
             Value::String(uri) if uri.trim().is_empty() => Problem::Empty { example: key.example },
             Value::String(uri) => match store_uri(&uri) {
                 Err(problem) => problem,
-                Ok(uri) if store.is_some_and(|store| same_place(store, &uri)) => {
+                Ok(uri) if store.is_some_and(|store| same_position(store, &uri)) => {
                     Problem::ReplicaIsStore { uri }
                 }
-                Ok(uri) if replicas.iter().any(|other| same_place(other, &uri)) => {
+                Ok(uri) if replicas.iter().any(|other| same_position(other, &uri)) => {
                     Problem::ReplicaTwice { uri }
                 }
                 Ok(uri) => {
@@ -272,13 +272,13 @@ fn replicas(table: &mut Reader<'_>, store: Option<&str>) -> Option<Vec<String>> 
                 example: key.example.to_owned(),
             },
         };
-        table.note(place, format!("{}[{index}]", key.dotted()), problem);
+        table.note(position, format!("{}[{index}]", key.dotted()), problem);
     }
     Some(replicas)
 }
 
 /// Whether two stores are the same as far as their text tells; whoever opens them knows better.
-fn same_place(one: &str, other: &str) -> bool {
+fn same_position(one: &str, other: &str) -> bool {
     fn bare(uri: &str) -> &str {
         let uri = uri.strip_prefix("file://").filter(|path| path.starts_with('/')).unwrap_or(uri);
         uri.trim_end_matches('/')
@@ -298,7 +298,7 @@ fn keep(table: &mut Reader<'_>, taken: CheckpointEvery) -> Option<Keep> {
             _ => table.wrong_type(&keys::KEEP, &item, "a whole number or a table"),
         };
     };
-    table.inner(keys::KEEP_TABLE, item.place, entries, |table| {
+    table.inner(keys::KEEP_TABLE, item.position, entries, |table| {
         let last = table.number(&keys::KEEP_LAST, counts);
         let every = table.parsed(&keys::KEEP_EVERY, |text| {
             let keep: Every = text.parse().map_err(Problem::Every)?;

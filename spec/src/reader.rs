@@ -8,19 +8,19 @@ use std::ops::{Deref, RangeInclusive};
 use crate::{
     keys::{self, Key},
     mistake::{Mistake, Problem},
-    place::Place,
+    position::Position,
     quote,
     tree::{Item, Table, Value},
 };
 
 /// A value read, and where it was written.
 #[derive(Clone, Debug)]
-pub(crate) struct Placed<T> {
-    pub(crate) place: Place,
+pub(crate) struct Positioned<T> {
+    pub(crate) position: Position,
     pub(crate) value: T,
 }
 
-impl<T> Deref for Placed<T> {
+impl<T> Deref for Positioned<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -32,7 +32,7 @@ impl<T> Deref for Placed<T> {
 pub(crate) struct Reader<'a> {
     /// Its name; empty for the top of the file.
     name: &'static str,
-    place: Place,
+    position: Position,
     /// The entries that nobody has taken yet.
     entries: Table,
     mistakes: &'a mut Vec<Mistake>,
@@ -42,11 +42,11 @@ impl<'a> Reader<'a> {
     /// Reads the top of a file with `read`, then notes the keys that `read` did not take.
     pub(crate) fn root<T>(
         entries: Table,
-        place: Place,
+        position: Position,
         mistakes: &'a mut Vec<Mistake>,
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> T {
-        Reader { name: "", place, entries, mistakes }.all(read)
+        Reader { name: "", position, entries, mistakes }.all(read)
     }
 
     /// Reads the table `key` with `read`, then notes the keys that `read` did not take. A table that is absent reads as
@@ -56,12 +56,12 @@ impl<'a> Reader<'a> {
         key: &Key,
         read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
     ) -> Option<T> {
-        let (place, entries) = match self.take(key) {
-            None => (self.place.clone(), Table::new()),
-            Some(Item { place, value: Value::Table(entries) }) => (place, entries),
+        let (position, entries) = match self.take(key) {
+            None => (self.position.clone(), Table::new()),
+            Some(Item { position, value: Value::Table(entries) }) => (position, entries),
             Some(item) => return self.wrong_type(key, &item, "a table"),
         };
-        Reader { name: key.name, place, entries, mistakes: self.mistakes }.all(read)
+        Reader { name: key.name, position, entries, mistakes: self.mistakes }.all(read)
     }
 
     /// Reads the entries of the table `name`, which is the value of a key that may also be something else, with `read`,
@@ -69,11 +69,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn inner<T>(
         &mut self,
         name: &'static str,
-        place: Place,
+        position: Position,
         entries: Table,
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> T {
-        Reader { name, place, entries, mistakes: self.mistakes }.all(read)
+        Reader { name, position, entries, mistakes: self.mistakes }.all(read)
     }
 
     /// Reads the value of `key`, which has been taken already, as a whole number.
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
         key: &Key,
         item: Item,
         range: RangeInclusive<T>,
-    ) -> Option<Placed<T>>
+    ) -> Option<Positioned<T>>
     where
         T: Copy + Into<i128> + TryFrom<i128>,
     {
@@ -92,10 +92,10 @@ impl<'a> Reader<'a> {
         let (least, most) = ((*range.start()).into(), (*range.end()).into());
         let value = value.filter(|value| (least..=most).contains(value));
         match value.and_then(|value| T::try_from(value).ok()) {
-            Some(value) => Some(Placed { place: item.place, value }),
+            Some(value) => Some(Positioned { position: item.position, value }),
             None => {
                 let found = quote::line(found);
-                self.note(item.place, key.dotted(), Problem::OutOfRange { found, least, most });
+                self.note(item.position, key.dotted(), Problem::OutOfRange { found, least, most });
                 None
             }
         }
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
             };
             let name = quote::key(&name);
             let key = if self.name.is_empty() { name } else { format!("{}.{name}", self.name) };
-            self.mistakes.push(Mistake { place: item.place, key, problem });
+            self.mistakes.push(Mistake { position: item.position, key, problem });
         }
         result
     }
@@ -122,13 +122,13 @@ impl<'a> Reader<'a> {
         let item = self.entries.remove(key.name);
         if item.is_none() && key.required {
             let problem = Problem::Missing { table: key.table, example: key.example };
-            self.note(self.place.clone(), key.dotted(), problem);
+            self.note(self.position.clone(), key.dotted(), problem);
         }
         item
     }
 
     /// Takes a whole number.
-    pub(crate) fn number<T>(&mut self, key: &Key, range: RangeInclusive<T>) -> Option<Placed<T>>
+    pub(crate) fn number<T>(&mut self, key: &Key, range: RangeInclusive<T>) -> Option<Positioned<T>>
     where
         T: Copy + Into<i128> + TryFrom<i128>,
     {
@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes a string that is neither blank nor holds a NUL byte.
-    pub(crate) fn string(&mut self, key: &Key) -> Option<Placed<String>> {
+    pub(crate) fn string(&mut self, key: &Key) -> Option<Positioned<String>> {
         let item = self.take(key)?;
         let Value::String(text) = &item.value else { return self.wrong_type(key, &item, "a string") };
         let problem = if text.contains('\0') {
@@ -145,9 +145,9 @@ impl<'a> Reader<'a> {
         } else if text.trim().is_empty() {
             Problem::Empty { example: key.example }
         } else {
-            return Some(Placed { value: text.clone(), place: item.place });
+            return Some(Positioned { value: text.clone(), position: item.position });
         };
-        self.note(item.place, key.dotted(), problem);
+        self.note(item.position, key.dotted(), problem);
         None
     }
 
@@ -156,12 +156,12 @@ impl<'a> Reader<'a> {
         &mut self,
         key: &Key,
         parse: impl FnOnce(&str) -> Result<T, Problem>,
-    ) -> Option<Placed<T>> {
-        let Placed { place, value } = self.string(key)?;
+    ) -> Option<Positioned<T>> {
+        let Positioned { position, value } = self.string(key)?;
         match parse(&value) {
-            Ok(value) => Some(Placed { place, value }),
+            Ok(value) => Some(Positioned { position, value }),
             Err(problem) => {
-                self.note(place, key.dotted(), problem);
+                self.note(position, key.dotted(), problem);
                 None
             }
         }
@@ -182,13 +182,13 @@ impl<'a> Reader<'a> {
     pub(crate) fn wrong_type<T>(&mut self, key: &Key, item: &Item, wanted: &'static str) -> Option<T> {
         let problem =
             Problem::WrongType { found: item.value.describe(), wanted, example: key.example.to_owned() };
-        self.note(item.place.clone(), key.dotted(), problem);
+        self.note(item.position.clone(), key.dotted(), problem);
         None
     }
 
     /// Notes a mistake.
-    pub(crate) fn note(&mut self, place: Place, key: String, problem: Problem) {
-        self.mistakes.push(Mistake { place, key, problem });
+    pub(crate) fn note(&mut self, position: Position, key: String, problem: Problem) {
+        self.mistakes.push(Mistake { position, key, problem });
     }
 
     /// The mistakes so far, for those who read a value in their own way.

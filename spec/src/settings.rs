@@ -59,7 +59,7 @@ impl Settings<'_> {
             }
             Value::Table(table) => return Some(Json::Object(self.table(key, table, depth + 1))),
         };
-        self.mistakes.push(Mistake { place: item.place, key: key.to_owned(), problem });
+        self.mistakes.push(Mistake { position: item.position, key: key.to_owned(), problem });
         None
     }
 }

@@ -18,7 +18,7 @@ pub struct RunSpec {
     /// A shell command line, run once per node before its first worker starts.
     pub setup: Option<String>,
     /// A command that a person may want to try once there is a checkpoint, shown at the run's end with the checkpoint's
-    /// URI in the place of `{checkpoint}`.
+    /// URI in the position of `{checkpoint}`.
     pub try_next: Option<String>,
     /// The program and the arguments of a worker; the program is not empty.
     pub command: Vec<String>,
@@ -70,7 +70,7 @@ pub struct Workers {
     pub max: u32,
     /// How many times in a row workers may fail without the run getting further before it is given up; at least 1.
     /// Default 3.
-    pub tries: u32,
+    pub max_failures: u32,
     /// The longest that a worker waits for its peers in one step: 1 ms to 30 days. Default 5 minutes.
     pub step_timeout: Duration,
     /// Environment variables added to those of the node. No name begins with `WHIMBREL_`. Default: none.

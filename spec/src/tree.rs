@@ -9,17 +9,17 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{
     mistake::{Mistake, Problem},
-    place::{Lines, Place},
+    position::{Lines, Position},
     quote,
 };
 
 /// The entries of a table, by key.
 pub(crate) type Table = BTreeMap<String, Item>;
 
-/// A value and its place.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    pub(crate) place: Place,
+    pub(crate) position: Position,
     pub(crate) value: Value,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Value {
 
 impl Item {
     /// Takes over a parsed value. `place_of` says where a byte of the text is.
-    pub(crate) fn new(value: &DeValue<'_>, place: Place, place_of: &dyn Fn(usize) -> Place) -> Self {
+    pub(crate) fn new(value: &DeValue<'_>, position: Position, place_of: &dyn Fn(usize) -> Position) -> Self {
         let value = match value {
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Integer(integer) => {
@@ -60,7 +60,7 @@ impl Item {
             ),
             DeValue::Table(entries) => Value::Table(table(entries, place_of)),
         };
-        Self { place, value }
+        Self { position, value }
     }
 }
 
@@ -90,18 +90,22 @@ pub(crate) fn parse(lines: &Lines<'_>, text: &str) -> Result<Table, Vec<Mistake>
     found.sort_by_key(|(span, _)| span.start);
     found.dedup_by_key(|(span, _)| lines.number(span.start));
     let mistake = |(span, message): (Range<usize>, &str)| {
-        let place = lines.column(span.start);
+        let position = lines.column(span.start);
         let found = text.get(span).unwrap_or_default().to_owned();
-        Mistake { place, key: String::new(), problem: Problem::Syntax { message: message.to_owned(), found } }
+        Mistake {
+            position,
+            key: String::new(),
+            problem: Problem::Syntax { message: message.to_owned(), found },
+        }
     };
     Err(found.into_iter().map(mistake).collect())
 }
 
-fn table(entries: &DeTable<'_>, place_of: &dyn Fn(usize) -> Place) -> Table {
+fn table(entries: &DeTable<'_>, place_of: &dyn Fn(usize) -> Position) -> Table {
     let mut table = Table::new();
     for (key, value) in entries {
-        let place = place_of(key.span().start);
-        table.insert(key.get_ref().to_string(), Item::new(value.get_ref(), place, place_of));
+        let position = place_of(key.span().start);
+        table.insert(key.get_ref().to_string(), Item::new(value.get_ref(), position, place_of));
     }
     table
 }

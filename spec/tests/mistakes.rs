@@ -22,7 +22,7 @@ fn mistakes_of(text: &str, overrides: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-/// Each line written in place of its like in a good spec gives the mistake after it.
+/// Each line written in position of its like in a good spec gives the mistake after it.
 #[test]
 fn a_wrong_value_of_a_required_key() {
     for (line, wrong, expected) in [
@@ -164,8 +164,8 @@ fn a_wrong_value_of_an_optional_key() {
              (the lesser of workers.max and train.shards); use 16 or less",
         ),
         (
-            "[workers]\ntries = 0",
-            "run.toml:9: workers.tries: 0 is out of range; use a whole number from 1 to 4294967295",
+            "[workers]\nmax_failures = 0",
+            "run.toml:9: workers.max_failures: 0 is out of range; use a whole number from 1 to 4294967295",
         ),
         (
             "[workers]\nstep_timeout = \"soon\"",
@@ -317,7 +317,7 @@ fn an_unknown_key_is_told_from_a_missing_one() {
             "[workers]\nenv = {}\n\"\\u001b[2J\" = 1\n[train]",
             "run.toml:5: workers.env: there is no such key; did you mean workers.environment?\n\
              run.toml:6: workers.\"\\u001B[2J\": there is no such key; [workers] takes \
-             local, min, max, tries, step_timeout, environment",
+             local, min, max, max_failures, step_timeout, environment",
         ),
     ] {
         assert_eq!(mistakes_of(&GOOD.replace(line, wrong), &[]), expected, "{wrong}");

@@ -85,13 +85,8 @@ fn workers(shards: u32) -> impl Strategy<Value = Workers> {
     let counts = (1..=shards).prop_flat_map(|max| (1..=max, 1..=max, Just(max), 1..=u32::MAX));
     let name = "[^=\0]+".prop_filter("a reserved name", |name: &String| !name.starts_with("WHIMBREL_"));
     let environment = vec((name, text()), 0..4).prop_map(BTreeMap::from_iter);
-    (counts, time(), environment).prop_map(|((local, min, max, tries), step_timeout, environment)| Workers {
-        local,
-        min,
-        max,
-        tries,
-        step_timeout,
-        environment,
+    (counts, time(), environment).prop_map(|((local, min, max, max_failures), step_timeout, environment)| {
+        Workers { local, min, max, max_failures, step_timeout, environment }
     })
 }
 

@@ -33,7 +33,7 @@ every = "100 steps"
 local = 3
 min   = 2
 max   = 64
-tries = 5
+max_failures = 5
 step_timeout = "1m 30s"
 environment = { RUST_LOG = "info", EMPTY = "" }
 
@@ -74,7 +74,7 @@ fn every_key_is_read() {
     assert_eq!(spec.evaluate, Evaluate { every: Some(100) });
     let workers = &spec.workers;
     // No more than the shards can be put to work.
-    assert_eq!((workers.local, workers.min, workers.max, workers.tries), (3, 2, 16, 5));
+    assert_eq!((workers.local, workers.min, workers.max, workers.max_failures), (3, 2, 16, 5));
     assert_eq!(workers.step_timeout, Duration::from_secs(90));
     let environment = [("RUST_LOG", "info"), ("EMPTY", "")].map(|(key, value)| (key.into(), value.into()));
     assert_eq!(workers.environment, BTreeMap::from(environment));
@@ -98,7 +98,7 @@ fn what_is_not_said_has_a_default() {
     assert_eq!((spec.setup, spec.train.seed, spec.train.settings.len()), (None, 0, 0));
     assert_eq!(spec.evaluate.every, None);
     let workers = spec.workers;
-    assert_eq!((workers.local, workers.min, workers.max, workers.tries), (2, 1, 8, 3));
+    assert_eq!((workers.local, workers.min, workers.max, workers.max_failures), (2, 1, 8, 3));
     assert_eq!((workers.step_timeout, workers.environment.len()), (Duration::from_secs(300), 0));
     let every = CheckpointEvery::Fixed(Every::Time(Duration::from_secs(300)));
     let keep = Keep { last: 3, every: None };
@@ -162,7 +162,7 @@ every = "100 steps"
 local = 3
 min = 2
 max = 16
-tries = 5
+max_failures = 5
 step_timeout = "1m 30s"
 
 [workers.environment]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use object_store::ObjectMeta;
 
-use crate::{entry, folder::StoreError, history::History, run_dir::RunDir};
+use crate::{entry, folder::StoreError, run_dir::RunDir, run_log::RunLog};
 
 /// Tells which objects are older than a grace.
 #[derive(Debug)]
@@ -15,8 +15,8 @@ pub(crate) struct Ages {
 
 impl Ages {
     /// The log's last entry stands for now: it is at most too old, which keeps more.
-    pub(crate) async fn of(run: &RunDir, history: &History, grace: Duration) -> Result<Self, StoreError> {
-        let last = history.next_number().saturating_sub(1);
+    pub(crate) async fn of(run: &RunDir, run_log: &RunLog, grace: Duration) -> Result<Self, StoreError> {
+        let last = run_log.next_number().saturating_sub(1);
         Ok(Self { now: run.folder().head(&entry::name(last)).await?, grace })
     }
 

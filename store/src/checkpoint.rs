@@ -11,9 +11,9 @@ use whimbrel_state::{Hash, Manifest, ManifestError, manifest::FORMAT};
 use crate::{
     entry::{Origin, Record},
     folder::{Created, Folder, StoreError},
-    office::{AppendError, Office},
     pack,
     run_dir::RunDir,
+    term::{AppendError, Term},
 };
 
 /// Bytes that the manifest of a state of tens of terabytes stays below.
@@ -196,28 +196,28 @@ impl RunDir {
 /// the state, if somebody computed it.
 ///
 /// Before the log hears of it, every pack is looked up. That closes the race with collection: a save may have skipped a
-/// pack because the store had it, and a sweep may have deleted it since. As long as one coordinator is in office,
-/// commit and sweep both hold its `&mut Office`, so none can come between the look-up and the entry. And when the log
+/// pack because the store had it, and a sweep may have deleted it since. As long as one coordinator is leading the run,
+/// commit and sweep both hold its `&mut Term`, so none can come between the look-up and the entry. And when the log
 /// has grown in between, by whatever entry, they are looked up again.
 pub async fn commit(
-    office: &mut Office,
+    term: &mut Term,
     manifest: &Manifest,
     state: Option<Hash>,
 ) -> Result<Committed, CommitError> {
     let step = manifest.step;
     let invalid = |why: String| CommitError::Invalid { step, why };
     manifest.check().map_err(|error| invalid(error.to_string()))?;
-    if manifest.run != office.run().id().as_str() {
+    if manifest.run != term.run().id().as_str() {
         return Err(invalid(format!("it is of run {:?}", manifest.run)));
     }
     let bytes = Bytes::from(serde_json::to_vec(manifest).map_err(|error| invalid(error.to_string()))?);
     let name = name(step, &Hash::of(&bytes));
-    publish(office, manifest, &name, bytes, state, None).await
+    publish(term, manifest, &name, bytes, state, None).await
 }
 
 /// Writes a manifest, whose bytes and name these are, and appends it to the log, unless packs of it are lacking.
 pub(crate) async fn publish(
-    office: &mut Office,
+    term: &mut Term,
     manifest: &Manifest,
     name: &str,
     body: Bytes,
@@ -227,12 +227,12 @@ pub(crate) async fn publish(
     let (step, bytes) = (manifest.step, manifest.stored_bytes());
     let record = Record::Checkpoint { step, manifest: name.to_owned(), bytes, state, origin };
     loop {
-        let packs = lacking(office.run(), manifest).await?;
+        let packs = lacking(term.run(), manifest).await?;
         if !packs.is_empty() {
             return Err(CommitError::Lacks { step, packs });
         }
-        put_manifest(office.run(), name, body.clone()).await?;
-        if let Some(entry) = office.append_next(record.clone()).await? {
+        put_manifest(term.run(), name, body.clone()).await?;
+        if let Some(entry) = term.append_next(record.clone()).await? {
             return Ok(Committed { step, manifest: name.to_owned(), bytes, entry });
         }
     }

@@ -1,6 +1,6 @@
 //! Collection: deleting checkpoints that are no longer wanted, and packs that nothing refers to.
 //!
-//! Only the holder of the office deletes, in this order: it reads the end of the log (am I fenced?), decides, records
+//! Only the holder of the term deletes, in this order: it reads the end of the log (am I fenced?), decides, records
 //! in the log what goes, and only then deletes manifests and packs, reading the end of the log again before each batch.
 //! A crash in between leaves objects that nothing refers to, and the next collection finds them.
 //!
@@ -9,7 +9,7 @@
 //! goes named it or it is older than [`Retention::grace`]. So a pack that a save *put* stays for the grace at least,
 //! which must be longer than a save takes. A pack that a save *found there* and did not put may go: then
 //! [`commit`](crate::commit), which looks every pack up right before it appends to the log, refuses, and the slice is
-//! saved again. Commit and collect both need `&mut Office`, so no deletion comes between look-up and entry.
+//! saved again. Commit and collect both need `&mut Term`, so no deletion comes between look-up and entry.
 //!
 //! # Why nothing that was collected comes back
 //! Whenever anything is deleted, an entry that says so comes first, even if it names no checkpoint: a *boundary*. A
@@ -38,12 +38,11 @@ use crate::{
     checkpoint::ReadManifestError,
     entry::Record,
     folder::{Listed, StoreError},
-    history::{CheckpointInfo, History},
-    leftovers,
-    office::{AppendError, Office},
-    pack,
+    leftovers, pack,
     retention::Retention,
     run_dir::RunDir,
+    run_log::{CheckpointInfo, RunLog},
+    term::{AppendError, Term},
 };
 
 /// Objects deleted between two looks at the log.
@@ -107,36 +106,32 @@ struct Doomed {
 ///
 /// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes, is healed or
 /// is quarantined, no pack goes: any might be its own.
-pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Collected, CollectError> {
-    office.check().await?;
-    let folder = office.run().folder().clone();
-    let mut known = take(&mut office.known);
+pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected, CollectError> {
+    term.check().await?;
+    let folder = term.run().folder().clone();
+    let mut known = take(&mut term.known);
     let (doomed, ages) = loop {
-        let run = Logged { dir: office.run(), history: office.history() };
-        let ages = Ages::of(run.dir, run.history, retention.grace).await?;
+        let run = Logged { dir: term.run(), run_log: term.run_log() };
+        let ages = Ages::of(run.dir, run.run_log, retention.grace).await?;
         let doomed = decide(run, retention, &ages, &mut known).await?;
         if doomed.is_empty() {
             break (doomed, ages);
         }
         let boundary = Record::Collected { manifests: doomed.checkpoints.clone() };
-        if office.append_next(boundary).await?.is_some() {
+        if term.append_next(boundary).await?.is_some() {
             break (doomed, ages);
         }
         // An entry of ours came first, perhaps a checkpoint: what stays is decided with it in view.
     };
-    office.known = known;
+    term.known = known;
     for UnreadableManifest { why, .. } in &doomed.unreadable {
-        tracing::warn!(
-            run = office.run().uri(),
-            why,
-            "a checkpoint's manifest cannot be read; its packs stay"
-        );
+        tracing::warn!(run = term.run().uri(), why, "a checkpoint's manifest cannot be read; its packs stay");
     }
     // Manifests first: one that is there then still has its packs, for whoever looks.
     let packs = doomed.packs.iter().map(|(hash, _)| pack::name(hash));
     let names: Vec<String> = doomed.manifests.iter().cloned().chain(packs).collect();
     for batch in names.chunks(BATCH) {
-        office.check().await?;
+        term.check().await?;
         folder.delete(batch).await?;
     }
     Ok(Collected {
@@ -149,14 +144,14 @@ pub async fn collect(office: &mut Office, retention: &Retention) -> Result<Colle
     })
 }
 
-/// What [`collect`] would delete from a run with this log. Nothing is written, and no office is needed.
+/// What [`collect`] would delete from a run with this log. Nothing is written, and no term is needed.
 pub async fn collectable(
     run: &RunDir,
-    history: &History,
+    run_log: &RunLog,
     retention: &Retention,
 ) -> Result<Collected, StoreError> {
-    let ages = Ages::of(run, history, retention.grace).await?;
-    let doomed = decide(Logged { dir: run, history }, retention, &ages, &mut Known::new()).await?;
+    let ages = Ages::of(run, run_log, retention.grace).await?;
+    let doomed = decide(Logged { dir: run, run_log }, retention, &ages, &mut Known::new()).await?;
     Ok(Collected {
         packs: doomed.packs.len(),
         bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
@@ -185,7 +180,7 @@ pub(crate) type Known = HashMap<String, Packs>;
 #[derive(Clone, Copy)]
 struct Logged<'a> {
     dir: &'a RunDir,
-    history: &'a History,
+    run_log: &'a RunLog,
 }
 
 async fn decide(
@@ -247,7 +242,7 @@ async fn keep(
     known: &mut Known,
 ) -> Result<Kept, StoreError> {
     let mut kept = Kept::default();
-    let checkpoints = run.history.all_checkpoints();
+    let checkpoints = run.run_log.all_checkpoints();
     let mut older = checkpoints.as_slice();
     let mut lengths = HashSet::new();
     let mut known_on = Known::new();
@@ -268,7 +263,7 @@ async fn keep(
         }
     }
     for checkpoint in older {
-        let claim = retention.claims(checkpoint, run.history);
+        let claim = retention.claims(checkpoint, run.run_log);
         let claim = claim.filter(|length| checkpoint.quarantined.is_none() && !lengths.contains(length));
         let Some(length) = claim else {
             kept.removed.push(checkpoint.manifest.clone());
@@ -345,10 +340,10 @@ async fn dead_manifests(
     removed: &[String],
     ages: &Ages,
 ) -> Result<(Vec<String>, Vec<String>), StoreError> {
-    let history = run.history;
-    let all = history.all_checkpoints().into_iter().map(|checkpoint| checkpoint.manifest);
+    let run_log = run.run_log;
+    let all = run_log.all_checkpoints().into_iter().map(|checkpoint| checkpoint.manifest);
     let alive: HashSet<String> = all.filter(|manifest| !removed.contains(manifest)).collect();
-    let recorded = history.entries().iter().filter_map(|entry| match &entry.record {
+    let recorded = run_log.entries().iter().filter_map(|entry| match &entry.record {
         Record::Collected { manifests } => Some(manifests),
         _ => None,
     });

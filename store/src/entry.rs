@@ -11,10 +11,10 @@
 //! | format | says besides |
 //! | --- | --- |
 //! | 1 | – |
-//! | 2 | that an office is a mirror's ([`Mirror`]), and where a checkpoint was committed first ([`Origin`]) |
+//! | 2 | that a term is a replica's ([`ReplicaOf`]), and where a checkpoint was committed first ([`Origin`]) |
 //!
 //! An entry that says nothing of format 2 is written in format 1, so that a program that knows no more goes on reading
-//! the runs that were never mirrored. It could not make sense of a mirror's log: two offices of one epoch are an error
+//! the runs that were never mirrored. It could not make sense of a replica's log: two terms of one epoch are an error
 //! to it, and it would take the order of the commits for that of the checkpoints.
 
 use jiff::Timestamp;
@@ -31,7 +31,7 @@ pub struct Entry {
     pub format: u32,
     /// Its place in the log, from 0; also its name.
     pub number: u64,
-    /// The epoch of the coordinator that wrote it; 0 for the first entry, which is written before anyone is in office.
+    /// The epoch of the coordinator that wrote it; 0 for the first entry, which is written before anyone is leading the run.
     pub epoch: u64,
     /// The random name of the write, by which the writer tells its own entry from another's after a lost answer.
     pub writer: String,
@@ -53,13 +53,13 @@ pub enum Record {
         /// Who looks after the run.
         submitter: Mode,
     },
-    /// A coordinator took office; the entry's epoch is its term.
-    Office {
+    /// A coordinator started a term; the entry's epoch is its term.
+    Term {
         /// Who, in words for people: a host, a process.
         coordinator: String,
         /// What it copies, if it does nothing but keep this directory in step with another of the same run.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        mirrors: Option<Mirror>,
+        replica_of: Option<ReplicaOf>,
     },
     /// A checkpoint was committed.
     Checkpoint {
@@ -101,16 +101,16 @@ pub enum Record {
     Ended(Ended),
 }
 
-/// What the office of a mirror says: the directory it keeps is a copy of another, the *source*, made for whoever holds the
-/// source's office.
+/// What the term of a replica says: the directory it keeps is a copy of another, the *source*, made for whoever holds the
+/// source's term.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mirror {
+pub struct ReplicaOf {
     /// The URI of the source.
     pub source: String,
-    /// The identity of the office that the source was under: the [`writer`](Entry::writer) of the entry by which a
+    /// The identity of the term that the source was under: the [`writer`](Entry::writer) of the entry by which a
     /// coordinator took it. It is the same in every copy, and copies of copies.
-    pub office: String,
-    /// The identities of the offices before that one which this log does not tell of, since they were over before the
+    pub term: String,
+    /// The identities of the terms before that one which this log does not tell of, since they were over before the
     /// copy was made; the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<String>,
@@ -186,7 +186,7 @@ impl Record {
     /// The least version of the format that says this.
     pub fn format(&self) -> u32 {
         match self {
-            Self::Office { mirrors: Some(_), .. } | Self::Checkpoint { origin: Some(_), .. } => 2,
+            Self::Term { replica_of: Some(_), .. } | Self::Checkpoint { origin: Some(_), .. } => 2,
             _ => 1,
         }
     }

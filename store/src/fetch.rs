@@ -19,8 +19,9 @@ use crate::{
     buffers::Buffer,
     folder::{Folder, StoreError},
     pace::{Permit, Way},
-    pack, task,
-    tries::Failure,
+    pack,
+    retry::Failure,
+    task,
 };
 
 /// A pack that the store does not have as it was put.
@@ -186,7 +187,7 @@ impl BlockReader {
 
     /// Lets the next block come in; `None` if it came with other bytes than were put.
     async fn receive(&mut self) -> Result<Option<Block>, Unread> {
-        let mut tries = self.folder.tries("read", &self.name);
+        let mut retry = self.folder.retry("read", &self.name);
         loop {
             let began = self.folder.pace().begin();
             let miss = match self.attempt().await {
@@ -209,7 +210,7 @@ impl BlockReader {
                     if failure.is_push_back() {
                         self.folder.pace().pushed_back(Way::Down, began);
                     }
-                    tries.after(failure).await?;
+                    retry.after(failure).await?;
                 }
                 Miss::Bad(BadPack::WrongLength { .. }) if !self.looked_again => self.looked_again = true,
                 Miss::Bad(bad) => return Err(Unread::Bad(bad)),
@@ -225,8 +226,9 @@ impl BlockReader {
             Some(body) => body,
             None => self.open().await?,
         };
-        let patience = self.folder.patience();
-        let deadline = patience.answer + self.folder.pace().allowance(Way::Down, length, patience.slowest);
+        let retry_policy = self.folder.retry_policy();
+        let deadline =
+            retry_policy.answer + self.folder.pace().allowance(Way::Down, length, retry_policy.slowest);
         // Not before the object is known to be as long as it should.
         let buffer = self.folder.buffers().take(length as usize);
         // Of a pack whose blocks are not known the one block is the whole.

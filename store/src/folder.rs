@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use crate::{
     buffers::Buffers,
     pace::{Pace, Way},
+    retry::{Failure, Retry, RetryPolicy},
     save::Limits,
-    tries::{Failure, Patience, Tries},
     uri,
 };
 
@@ -98,15 +98,20 @@ pub(crate) struct Folder {
     objects: Arc<dyn ObjectStore>,
     root: Path,
     uri: Arc<str>,
-    patience: Patience,
+    retry_policy: RetryPolicy,
     pace: Arc<Pace>,
     buffers: Buffers,
 }
 
 impl Folder {
-    pub(crate) fn new(objects: Arc<dyn ObjectStore>, root: Path, uri: &str, patience: Patience) -> Self {
+    pub(crate) fn new(
+        objects: Arc<dyn ObjectStore>,
+        root: Path,
+        uri: &str,
+        retry_policy: RetryPolicy,
+    ) -> Self {
         let (pace, buffers) = (Arc::new(Pace::new()), Buffers::default());
-        Self { objects, root, uri: uri.into(), patience, pace, buffers }
+        Self { objects, root, uri: uri.into(), retry_policy, pace, buffers }
     }
 
     /// The folder `segment` in this one.
@@ -114,8 +119,8 @@ impl Folder {
         Self { root: self.at(segment), uri: self.uri_of(segment).into(), ..self.clone() }
     }
 
-    pub(crate) fn with_patience(self, patience: Patience) -> Self {
-        Self { patience, ..self }
+    pub(crate) fn with_retry_policy(self, retry_policy: RetryPolicy) -> Self {
+        Self { retry_policy, ..self }
     }
 
     pub(crate) fn uri(&self) -> &str {
@@ -130,8 +135,8 @@ impl Folder {
         uri::inside(&self.uri, name)
     }
 
-    pub(crate) fn patience(&self) -> &Patience {
-        &self.patience
+    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
+        &self.retry_policy
     }
 
     /// The pace of the store, which all folders in it share.
@@ -144,8 +149,8 @@ impl Folder {
         &self.buffers
     }
 
-    pub(crate) fn tries(&self, verb: &'static str, name: &str) -> Tries {
-        Tries::new(&self.patience, verb, self.uri_of(name))
+    pub(crate) fn retry(&self, verb: &'static str, name: &str) -> Retry {
+        Retry::new(&self.retry_policy, verb, self.uri_of(name))
     }
 
     fn at(&self, name: &str) -> Path {
@@ -157,7 +162,7 @@ impl Folder {
         Some(parts.join("/"))
     }
 
-    /// Makes `attempt` until it succeeds, fails for good, or patience is at its end.
+    /// Makes `attempt` until it succeeds, fails for good, or retry_policy is at its end.
     async fn request<T, F>(
         &self,
         verb: &'static str,
@@ -168,11 +173,11 @@ impl Folder {
     where
         F: Future<Output = object_store::Result<T>>,
     {
-        let mut tries = self.tries(verb, name);
+        let mut retry = self.retry(verb, name);
         loop {
             match in_time(deadline, attempt()).await {
                 Ok(value) => return Ok(value),
-                Err(failure) => tries.after(failure).await?,
+                Err(failure) => retry.after(failure).await?,
             }
         }
     }
@@ -204,7 +209,7 @@ impl Folder {
         mode: PutMode,
     ) -> Result<(), StoreError> {
         let at = self.at(name);
-        let deadline = self.patience.transfer(body.content_length() as u64);
+        let deadline = self.retry_policy.transfer(body.content_length() as u64);
         let attempt = || {
             let options = PutOptions::from(mode.clone());
             self.objects.put_opts(&at, body.clone(), options)
@@ -223,7 +228,7 @@ impl Folder {
     ) -> Result<Created, StoreError> {
         let (at, bytes) = (self.at(name), body.content_length() as u64);
         let verb = if mode == PutMode::Create { "create" } else { "write" };
-        let mut tries = self.tries(verb, name);
+        let mut retry = self.retry(verb, name);
         loop {
             let _permit = self.pace.enter(Way::Up, limits.concurrency).await;
             self.pace.afford(bytes, limits.bandwidth).await;
@@ -240,7 +245,7 @@ impl Folder {
                     if failure.is_push_back() {
                         self.pace.pushed_back(Way::Up, began);
                     }
-                    tries.after(failure).await?;
+                    retry.after(failure).await?;
                 }
             }
         }
@@ -248,20 +253,20 @@ impl Folder {
 
     /// How long an attempt to put so many bytes may take, by how fast the store has been lately.
     pub(crate) fn deadline_of_put(&self, bytes: u64) -> Duration {
-        self.patience.answer + self.pace.allowance(Way::Up, bytes, self.patience.slowest)
+        self.retry_policy.answer + self.pace.allowance(Way::Up, bytes, self.retry_policy.slowest)
     }
 
     /// Begins to read an object, or a range of it: one attempt. The body is read by whoever asked for it.
     pub(crate) async fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<GetResult, Failure> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        in_time(self.patience.answer, self.objects.get_opts(&self.at(name), options)).await
+        in_time(self.retry_policy.answer, self.objects.get_opts(&self.at(name), options)).await
     }
 
     /// Reads an object whole; `None` if there is none. One that is longer than `most` bytes, which is far more than any of
     /// its kind that this program writes, is not read, so a damaged store cannot make this fill the memory.
     pub(crate) async fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
         let at = self.at(name);
-        let deadline = self.patience.transfer(SMALL.min(most));
+        let deadline = self.retry_policy.transfer(SMALL.min(most));
         let attempt = async || {
             let found = self.objects.get(&at).await?;
             let length = found.meta.size;
@@ -274,14 +279,14 @@ impl Folder {
     /// Length and time of an object; `None` if there is none.
     pub(crate) async fn head(&self, name: &str) -> Result<Option<ObjectMeta>, StoreError> {
         let at = self.at(name);
-        found(self.request("look up", name, self.patience.answer, || self.objects.head(&at)).await)
+        found(self.request("look up", name, self.retry_policy.answer, || self.objects.head(&at)).await)
     }
 
     /// All objects under `prefix`, in no order. A listing may lag behind: what it lacks may be there all the same.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let at = self.at(prefix);
         // A page of a thousand objects is an answer; long listings have many.
-        let deadline = self.patience.answer * 10;
+        let deadline = self.retry_policy.answer * 10;
         let attempt = || self.objects.list(Some(&at)).try_collect::<Vec<_>>();
         let metas = self.request("list", prefix, deadline, attempt).await?;
         let listed = |meta: ObjectMeta| self.relative(&meta.location).map(|name| Listed { name, meta });
@@ -290,7 +295,7 @@ impl Folder {
 
     /// The names of the folders in this one.
     pub(crate) async fn folders(&self) -> Result<Vec<String>, StoreError> {
-        let deadline = self.patience.answer * 10;
+        let deadline = self.retry_policy.answer * 10;
         let attempt = || self.objects.list_with_delimiter(Some(&self.root));
         let listing = self.request("list", "", deadline, attempt).await?;
         Ok(listing.common_prefixes.iter().filter_map(|prefix| self.relative(prefix)).collect())
@@ -299,7 +304,7 @@ impl Folder {
     /// Deletes objects; those that are gone already are no failure.
     pub(crate) async fn delete(&self, names: &[String]) -> Result<(), StoreError> {
         let [first, ..] = names else { return Ok(()) };
-        let deadline = self.patience.answer * 10;
+        let deadline = self.retry_policy.answer * 10;
         let attempt = async || {
             let places: Vec<_> = names.iter().map(|name| Ok(self.at(name))).collect();
             let mut deleted = self.objects.delete_stream(stream::iter(places).boxed());

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! # The protocol, in four sentences
-//! The log is the truth, and it needs nothing of a store but puts that refuse to overwrite. A coordinator takes office
+//! The log is the truth, and it needs nothing of a store but puts that refuse to overwrite. A coordinator starts a term
 //! by creating the next entry with a higher *epoch*, and every append of a lower epoch finds that entry in its way:
 //! it is fenced. A checkpoint exists once an entry names its manifest, and not before, so a save that dies half-way
 //! leaves only packs that nobody refers to. Every byte read back is compared with a BLAKE3 hash before it is used.
@@ -19,7 +19,7 @@
 //!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
 //! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
 //!   store keeps up with, and slower when it says so ([`slow_down`]).
-//! - [`entry`], [`history`], [`office`]: an entry of the log, the whole of it, and the right to append to it.
+//! - [`entry`], [`history`], `term`: an entry of the log, the whole of it, and the right to append to it.
 //! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
 //! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
 //!   [`mod@verify`]: reading it back, from whichever store has it.
@@ -38,11 +38,9 @@ pub mod diff;
 pub mod entry;
 pub mod fetch;
 pub mod folder;
-pub mod history;
 pub mod interop;
 mod leftovers;
-pub mod mirror;
-pub mod office;
+pub mod lineage;
 pub mod output;
 mod pace;
 mod pacing;
@@ -55,7 +53,9 @@ pub mod refusal;
 pub mod replicate;
 pub mod restore;
 pub mod retention;
+pub mod retry;
 pub mod run_dir;
+pub mod run_log;
 pub mod save;
 pub mod shell;
 pub mod slow_down;
@@ -63,7 +63,7 @@ pub mod sources;
 pub mod store;
 mod strides;
 mod task;
-pub mod tries;
+pub mod term;
 mod units;
 pub mod uri;
 pub mod verify;
@@ -71,29 +71,29 @@ pub mod verify;
 pub use checkpoint::{CommitError, Committed, ReadManifestError, commit};
 pub use collect::{CollectError, Collected, UnreadableManifest, collect, collectable};
 pub use copy::{
-    Amount, Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, Which, bring_back,
-    has_news, newer, plan_copy,
+    Amount, Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, Which, is_ahead, newer,
+    plan_copy, recover_from,
 };
 pub use cost::{Price, PriceError, Prices, egress_price};
-pub use entry::{Ended, Entry, EntryError, Mirror, Mode, Origin, Outcome, Record, Stopped};
+pub use entry::{Ended, Entry, EntryError, Mode, Origin, Outcome, Record, ReplicaOf, Stopped};
 pub use fetch::BadPack;
 pub use folder::StoreError;
-pub use history::{CheckpointInfo, History, LogError};
-pub use mirror::{MirrorError, Relation, relation};
-pub use office::{AppendError, CreateError, Office, OfficeError};
+pub use lineage::{Relation, ReplicaLogError, relation};
 pub use output::OutputChunk;
 pub use place::{Environment, OpenError};
 pub use probe::{Need, ProbeError};
 pub use quarantine::{QuarantineError, quarantine};
 pub use read_state::{StateReader, read_state};
 pub use refusal::Refusal;
-pub use replicate::{Lag, ReplicateError, Replicator, Unheard};
+pub use replicate::{Lag, ReplicateError, Replicator, Unreplicated};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use retention::{KeepEvery, Retention};
+pub use retry::RetryPolicy;
 pub use run_dir::{RunDir, open_run, open_run_in};
+pub use run_log::{CheckpointInfo, LogError, RunLog};
 pub use save::{Limits, SaveError, save_slice};
 pub use slow_down::SlowDown;
 pub use sources::Sources;
 pub use store::Store;
-pub use tries::Patience;
+pub use term::{AppendError, CreateError, Term, TermError};
 pub use verify::{Verified, VerifyError, verify};

@@ -8,8 +8,8 @@ use crate::{
     folder::{Created, Folder, StoreError, random_name},
     place::{CredentialSource, Place},
     refusal::Refusal,
+    retry::RetryPolicy,
     store::Store,
-    tries::Patience,
 };
 
 /// What a run needs of a store.
@@ -78,19 +78,19 @@ pub enum ProbeError {
 }
 
 /// A user waits for it: what does not answer soon will not answer.
-fn at_most(patience: &Patience) -> Patience {
-    Patience {
-        attempts: patience.attempts.min(3),
-        answer: patience.answer.min(Duration::from_secs(15)),
-        ..patience.clone()
+fn at_most(retry_policy: &RetryPolicy) -> RetryPolicy {
+    RetryPolicy {
+        attempts: retry_policy.attempts.min(3),
+        answer: retry_policy.answer.min(Duration::from_secs(15)),
+        ..retry_policy.clone()
     }
 }
 
 impl Store {
-    /// Tries what a run needs: to create an object, to be refused creating it again, to read, list and delete it. The
+    /// Retry what a run needs: to create an object, to be refused creating it again, to read, list and delete it. The
     /// failure names the permission that is missing.
     pub async fn probe(&self) -> Result<(), ProbeError> {
-        let folder = self.folder().clone().with_patience(at_most(self.folder().patience()));
+        let folder = self.folder().clone().with_retry_policy(at_most(self.folder().retry_policy()));
         let name = random_name().map_err(|source| self.lacks(Need::Create, source))?;
         let name = format!("whimbrel-probe-{name}");
         let body = Bytes::from(name.clone());

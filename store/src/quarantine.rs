@@ -6,8 +6,8 @@ use crate::{
     entry::Record,
     fetch::{BadPack, check},
     folder::StoreError,
-    office::{AppendError, Office},
     pack,
+    term::{AppendError, Term},
 };
 
 /// A quarantine that was not, or not wholly, carried out.
@@ -28,22 +28,22 @@ pub enum QuarantineError {
 /// and every later checkpoint would be as bad as this one. They go before the record is made: a crash in between leaves
 /// a checkpoint that lacks packs, which is noticed and quarantined again, and not a damaged pack that nobody suspects.
 pub async fn quarantine(
-    office: &mut Office,
+    term: &mut Term,
     manifest: &str,
     reason: &str,
     suspects: &[Pack],
 ) -> Result<Vec<Hash>, QuarantineError> {
-    tracing::error!(run = office.run().uri(), manifest, reason, "checkpoint quarantined");
-    let folder = office.run().folder().clone();
+    tracing::error!(run = term.run().uri(), manifest, reason, "checkpoint quarantined");
+    let folder = term.run().folder().clone();
     let mut removed = Vec::new();
     for suspect in suspects {
         // Read twice before it is believed, as for a restore: what the network did passes.
         if let Err(BadPack::Damaged { .. } | BadPack::WrongLength { .. }) = check(&folder, suspect).await? {
-            office.check().await?;
+            term.check().await?;
             folder.delete(&[pack::name(&suspect.hash)]).await?;
             removed.push(suspect.hash);
         }
     }
-    office.append(Record::Quarantined { manifest: manifest.to_owned(), reason: reason.to_owned() }).await?;
+    term.append(Record::Quarantined { manifest: manifest.to_owned(), reason: reason.to_owned() }).await?;
     Ok(removed)
 }

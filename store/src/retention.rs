@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use jiff::Timestamp;
 use whimbrel_state::Hash;
 
-use crate::history::{CheckpointInfo, History};
+use crate::run_log::{CheckpointInfo, RunLog};
 
 /// What to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,20 +52,20 @@ impl KeepEvery {
 
 impl Retention {
     /// The checkpoints that are kept, newest last, if all that can be used are whole.
-    pub fn kept(&self, history: &History) -> Vec<CheckpointInfo> {
-        let checkpoints = history.checkpoints();
+    pub fn kept(&self, run_log: &RunLog) -> Vec<CheckpointInfo> {
+        let checkpoints = run_log.checkpoints();
         let newest = checkpoints.len().saturating_sub(self.last.max(1) as usize);
         let mut lengths = HashSet::new();
         let kept = checkpoints.into_iter().enumerate().filter(|(index, checkpoint)| {
-            let first = self.claims(checkpoint, history).is_some_and(|length| lengths.insert(length));
+            let first = self.claims(checkpoint, run_log).is_some_and(|length| lengths.insert(length));
             first || *index >= newest
         });
         kept.map(|(_, checkpoint)| checkpoint).collect()
     }
 
     /// The length of [`every`](Self::every) that this checkpoint would be kept for, were it the first.
-    pub(crate) fn claims(&self, checkpoint: &CheckpointInfo, history: &History) -> Option<u64> {
-        let length = self.every?.length_of(checkpoint, history.submitted());
+    pub(crate) fn claims(&self, checkpoint: &CheckpointInfo, run_log: &RunLog) -> Option<u64> {
+        let length = self.every?.length_of(checkpoint, run_log.submitted());
         (length > 0).then_some(length)
     }
 }
@@ -81,9 +81,9 @@ mod tests {
     }
 
     /// A run with checkpoints of these steps, a second a step.
-    fn history(steps: &[u64]) -> History {
+    fn run_log(steps: &[u64]) -> RunLog {
         let submitted = Record::Submitted { spec: String::new(), submitter: Mode::Embedded };
-        let office = Record::Office { coordinator: "c".into(), mirrors: None };
+        let term = Record::Term { coordinator: "c".into(), replica_of: None };
         let checkpoint = |&step: &u64| Record::Checkpoint {
             step,
             manifest: step.to_string(),
@@ -91,16 +91,16 @@ mod tests {
             state: None,
             origin: None,
         };
-        let records = [submitted, office].into_iter().chain(steps.iter().map(checkpoint));
+        let records = [submitted, term].into_iter().chain(steps.iter().map(checkpoint));
         let time = |number: usize| number.checked_sub(2).map_or(0, |at| steps[at] as i64);
         let entries =
             records.enumerate().map(|(number, record)| entry(number as u64, time(number), record)).collect();
-        History::of(entries).unwrap()
+        RunLog::of(entries).unwrap()
     }
 
     fn kept(last: u32, every: KeepEvery, steps: &[u64]) -> Vec<u64> {
         let retention = Retention { last, every: Some(every), ..Retention::default() };
-        retention.kept(&history(steps)).iter().map(|checkpoint| checkpoint.step).collect()
+        retention.kept(&run_log(steps)).iter().map(|checkpoint| checkpoint.step).collect()
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_copy_keeps_by_the_time_of_the_original() {
-        let mut late = history(&[10, 110, 120]).entries().to_vec();
+        let mut late = run_log(&[10, 110, 120]).entries().to_vec();
         for entry in &mut late[2..] {
             if let Record::Checkpoint { origin, .. } = &mut entry.record {
                 *origin = Some(Origin { epoch: 1, entry: entry.number, time: entry.time });
@@ -140,7 +140,7 @@ mod tests {
             every: Some(KeepEvery::Time(Duration::from_secs(100))),
             ..Retention::default()
         };
-        let kept = retention.kept(&History::of(late).unwrap());
+        let kept = retention.kept(&RunLog::of(late).unwrap());
         assert_eq!(kept.iter().map(|checkpoint| checkpoint.step).collect::<Vec<_>>(), [110, 120]);
     }
 }

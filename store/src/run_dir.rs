@@ -6,8 +6,8 @@ use whimbrel_plan::RunId;
 
 use crate::{
     folder::Folder,
-    history::{CheckpointInfo, History, LogError},
     place::{Environment, OpenError, Place, without_secrets},
+    run_log::{CheckpointInfo, LogError, RunLog},
     store::{Missing, Store},
     uri,
 };
@@ -55,13 +55,13 @@ impl RunDir {
     }
 
     /// Reads the whole run log.
-    pub async fn history(&self) -> Result<History, LogError> {
-        History::read(&self.folder).await
+    pub async fn run_log(&self) -> Result<RunLog, LogError> {
+        RunLog::read(&self.folder).await
     }
 
     /// The committed checkpoints, quarantined ones included and collected ones not, newest last.
     pub async fn checkpoints(&self) -> Result<Vec<CheckpointInfo>, LogError> {
-        Ok(self.history().await?.all_checkpoints())
+        Ok(self.run_log().await?.all_checkpoints())
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{
     entry,
     folder::{Folder, StoreError},
     place::{CredentialSource, Environment, OpenError, Place},
+    retry::RetryPolicy,
     run_dir::RunDir,
-    tries::Patience,
     uri,
 };
 
@@ -60,7 +60,7 @@ impl Store {
             return Self::open_folder(path, missing);
         }
         let (objects, credentials) = place.client(environment)?;
-        let folder = Folder::new(objects, place.prefix(), &place.to_string(), Patience::default());
+        let folder = Folder::new(objects, place.prefix(), &place.to_string(), RetryPolicy::default());
         Ok(Self { folder, place: Arc::new(place), credentials })
     }
 
@@ -79,7 +79,7 @@ impl Store {
         let objects = LocalFileSystem::new_with_prefix(&path)
             .map_err(|error| unusable(io::Error::other(error)))?
             .with_fsync(true);
-        let folder = Folder::new(Arc::new(objects), Path::default(), &uri, Patience::default());
+        let folder = Folder::new(Arc::new(objects), Path::default(), &uri, RetryPolicy::default());
         Ok(Self { folder, place: Arc::new(Place::Folder(path)), credentials: CredentialSource::Unknown })
     }
 
@@ -87,15 +87,15 @@ impl Store {
     /// without overwriting.
     pub fn with_backend(uri: &str, objects: Arc<dyn ObjectStore>) -> Self {
         Self {
-            folder: Folder::new(objects, Path::default(), uri, Patience::default()),
+            folder: Folder::new(objects, Path::default(), uri, RetryPolicy::default()),
             place: Arc::new(Place::Other(uri.to_owned())),
             credentials: CredentialSource::Unknown,
         }
     }
 
-    /// The same store, asked with other patience.
-    pub fn with_patience(self, patience: Patience) -> Self {
-        Self { folder: self.folder.with_patience(patience), ..self }
+    /// The same store, asked with other retry_policy.
+    pub fn with_retry_policy(self, retry_policy: RetryPolicy) -> Self {
+        Self { folder: self.folder.with_retry_policy(retry_policy), ..self }
     }
 
     /// The canonical, absolute URI: [`open`](Self::open) of it is this store, from any working directory. It holds no

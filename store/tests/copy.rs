@@ -11,7 +11,7 @@ use support::{
 };
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, MirrorError, Mode, Record, Relation,
+    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, Mode, Record, Relation, ReplicaLogError,
     ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
 };
 
@@ -32,9 +32,9 @@ async fn copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<Cop
 
 #[tokio::test]
 async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
-    let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
+    let (scene, mut term) = with_checkpoints(&[10, 20, 30]).await;
     scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
-    office.append(stopped(30)).await.unwrap();
+    term.append(stopped(30)).await.unwrap();
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
@@ -47,9 +47,9 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
 
     assert_eq!(steps(&there.run()).await, [10, 20, 30]);
     assert_whole(&there.run()).await;
-    let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    let (ours, theirs) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
     assert_eq!(theirs.stopped(), ours.stopped());
-    assert_eq!(theirs.mirrored().unwrap().source, scene.run().uri());
+    assert_eq!(theirs.replica_of().unwrap().source, scene.run().uri());
     for (a, b) in ours.checkpoints().iter().zip(theirs.checkpoints()) {
         assert_eq!((&a.manifest, a.time, a.origin, a.state), (&b.manifest, b.time, b.origin, b.state));
     }
@@ -67,12 +67,12 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
 #[tokio::test]
 async fn packs_that_vanish_move_after_all() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
+    let mut term = scene.run().start_term("c").await.unwrap();
     // Many packs, so that the pace's every lane is taken by one of the older checkpoint.
     let large = |seed| State::filled(vec![TensorSpec::f32("w", [64 << 4])], seed);
-    checkpoint(&mut office, &large(1), 1).await;
+    checkpoint(&mut term, &large(1), 1).await;
     let older = scene.files("packs");
-    checkpoint(&mut office, &large(2), 2).await;
+    checkpoint(&mut term, &large(2), 2).await;
     let there = empty();
     let mut newer: Vec<_> =
         scene.files("packs").into_keys().filter(|name| !older.contains_key(name)).collect();
@@ -109,30 +109,30 @@ async fn one_checkpoint_is_copied_alone() {
 
 #[tokio::test]
 async fn a_run_that_went_on_in_its_copy_is_not_copied_over() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let (scene, mut term) = with_checkpoints(&[10]).await;
     let there = empty();
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
 
     // The source goes on and the copy follows.
-    checkpoint(&mut office, &State::small(20), 20).await;
+    checkpoint(&mut term, &State::small(20), 20).await;
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert_eq!(steps(&there.run()).await, [10, 20]);
 
     // The copy is resumed: the source's coordinator can neither copy there, nor append here once copied back.
-    let mut resumed = there.run().take_office("elsewhere").await.unwrap();
-    assert_eq!((resumed.epoch(), resumed.history().mirrored()), (2, None));
+    let mut resumed = there.run().start_term("elsewhere").await.unwrap();
+    assert_eq!((resumed.epoch(), resumed.run_log().replica_of()), (2, None));
     checkpoint(&mut resumed, &State::small(25), 25).await;
-    let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    let (ours, theirs) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
     assert_eq!((relation(&ours, &theirs), relation(&theirs, &ours)), (Relation::Ahead, Relation::Behind));
     let error = copy(&scene.run(), &there.run(), Which::All).await.unwrap_err();
     assert!(
-        matches!(&error, CopyError::Mirror(MirrorError::WentOn { epoch: 2, coordinator, .. }) if coordinator == "elsewhere"),
+        matches!(&error, CopyError::Replica(ReplicaLogError::WentOn { epoch: 2, coordinator, .. }) if coordinator == "elsewhere"),
         "{error}"
     );
     copy(&there.run(), &scene.run(), Which::All).await.unwrap();
     assert_eq!(steps(&scene.run()).await, [10, 20, 25]);
     assert_whole(&scene.run()).await;
-    let error = office.append(stopped(20)).await.unwrap_err();
+    let error = term.append(stopped(20)).await.unwrap_err();
     assert!(matches!(error, AppendError::Fenced { epoch: 2, .. }), "{error}");
 }
 
@@ -141,33 +141,33 @@ async fn runs_that_went_on_in_both_places_are_never_mixed() {
     let (scene, _office) = with_checkpoints(&[10]).await;
     let there = empty();
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    scene.run().take_office("here").await.unwrap();
-    there.run().take_office("there").await.unwrap();
+    scene.run().start_term("here").await.unwrap();
+    there.run().start_term("there").await.unwrap();
     for (source, destination) in [(&scene, &there), (&there, &scene)] {
         let error = copy(&source.run(), &destination.run(), Which::All).await.unwrap_err();
-        assert!(matches!(error, CopyError::Mirror(MirrorError::Diverged { epoch: 2, .. })), "{error}");
+        assert!(matches!(error, CopyError::Replica(ReplicaLogError::Diverged { epoch: 2, .. })), "{error}");
     }
 }
 
 #[tokio::test]
 async fn what_is_not_a_copy_is_not_written_to() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let (scene, mut term) = with_checkpoints(&[10]).await;
     let itself = copy(&scene.run(), &scene.run(), Which::All).await.unwrap_err();
-    assert!(matches!(itself, CopyError::Mirror(MirrorError::Itself { .. })), "{itself}");
+    assert!(matches!(itself, CopyError::Replica(ReplicaLogError::Itself { .. })), "{itself}");
     let there = empty();
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     let back = copy(&there.run(), &scene.run(), Which::All).await.unwrap_err();
-    assert!(matches!(back, CopyError::Mirror(MirrorError::Itself { .. })), "{back}");
-    office.append(stopped(10)).await.unwrap();
+    assert!(matches!(back, CopyError::Replica(ReplicaLogError::Itself { .. })), "{back}");
+    term.append(stopped(10)).await.unwrap();
 
     let another = Scene::new().await;
-    another.run().take_office("c").await.unwrap();
+    another.run().start_term("c").await.unwrap();
     let error = copy(&scene.run(), &another.run(), Which::All).await.unwrap_err();
-    assert!(matches!(error, CopyError::Mirror(MirrorError::AnotherRun { .. })), "{error}");
+    assert!(matches!(error, CopyError::Replica(ReplicaLogError::AnotherRun { .. })), "{error}");
 
     let not_begun = Scene::new().await;
     let error = copy(&not_begun.run(), &empty().run(), Which::All).await.unwrap_err();
-    assert!(matches!(error, CopyError::Mirror(MirrorError::NotBegun { .. })), "{error}");
+    assert!(matches!(error, CopyError::Replica(ReplicaLogError::NotBegun { .. })), "{error}");
 
     let renamed = Faulty::over(there.folder()).store().run(&"s".parse().unwrap());
     let error = copy(&scene.run(), &renamed, Which::All).await.unwrap_err();
@@ -177,14 +177,14 @@ async fn what_is_not_a_copy_is_not_written_to() {
 #[tokio::test]
 async fn damage_is_named_and_not_spread() {
     let (scene, _office) = with_checkpoints(&[10, 20, 30]).await;
-    let history = scene.run().history().await.unwrap();
-    let manifest = scene.run().manifest(&history.checkpoints()[1].manifest).await.unwrap();
+    let run_log = scene.run().run_log().await.unwrap();
+    let manifest = scene.run().manifest(&run_log.checkpoints()[1].manifest).await.unwrap();
     let hash = manifest.packs[1].hash.to_string();
     let file = &scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash[..2])];
     let mut bytes = fs::read(file).unwrap();
     bytes[9] ^= 2;
     fs::write(file, bytes).unwrap();
-    fs::write(&scene.files("manifests")[&history.checkpoints()[0].manifest], "x").unwrap();
+    fs::write(&scene.files("manifests")[&run_log.checkpoints()[0].manifest], "x").unwrap();
 
     let there = empty();
     let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
@@ -198,10 +198,10 @@ async fn damage_is_named_and_not_spread() {
 
 #[tokio::test]
 async fn a_replica_follows_and_keeps_what_the_run_keeps() {
-    let (scene, mut office) = with_checkpoints(&[10, 20, 30]).await;
+    let (scene, mut term) = with_checkpoints(&[10, 20, 30]).await;
     let there = empty();
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, IN_TURN);
-    let lag = replicator.lag(office.history()).await.unwrap();
+    let lag = replicator.lag(term.run_log()).await.unwrap();
     assert_eq!((lag.newest, lag.steps()), (None, 30));
     let mut order = Vec::new();
     let mut note = |event| {
@@ -209,42 +209,42 @@ async fn a_replica_follows_and_keeps_what_the_run_keeps() {
             order.push(step);
         }
     };
-    let lag = replicator.replicate(office.history(), &mut note).await.unwrap();
+    let lag = replicator.replicate(term.run_log(), &mut note).await.unwrap();
     assert_eq!((lag.newest, lag.steps(), lag.missing.packs), (Some(30), 0, 0));
     assert_eq!(order, [30, 20], "the newest first, and nothing that is not kept");
 
-    checkpoint(&mut office, &State::small(40), 40).await;
-    let lag = replicator.lag(office.history()).await.unwrap();
+    checkpoint(&mut term, &State::small(40), 40).await;
+    let lag = replicator.lag(term.run_log()).await.unwrap();
     assert_eq!((lag.newest, lag.steps()), (Some(30), 10));
     assert!(lag.missing.packs > 0);
-    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+    replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(steps(&there.run()).await, [30, 40]);
     assert_whole(&there.run()).await;
-    let offices = there.run().history().await.unwrap();
-    let offices = offices.entries().iter().filter(|entry| matches!(entry.record, Record::Office { .. }));
-    assert_eq!(offices.count(), 1, "one office for all of it");
+    let terms = there.run().run_log().await.unwrap();
+    let terms = terms.entries().iter().filter(|entry| matches!(entry.record, Record::Term { .. }));
+    assert_eq!(terms.count(), 1, "one term for all of it");
 
-    office.append(stopped(40)).await.unwrap();
-    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
-    assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 40);
-    collect(&mut office, &KEEP_TWO).await.unwrap();
+    term.append(stopped(40)).await.unwrap();
+    replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
+    assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 40);
+    collect(&mut term, &KEEP_TWO).await.unwrap();
     assert_eq!(steps(&scene.run()).await, steps(&there.run()).await);
 }
 
 #[tokio::test]
 async fn a_replica_that_comes_late_keeps_what_one_that_was_always_there_keeps() {
-    let (scene, mut office) = with_checkpoints(&[]).await;
+    let (scene, mut term) = with_checkpoints(&[]).await;
     let (always, late) = (empty(), empty());
     let retention = Retention { every: Some(KeepEvery::Steps(20)), ..KEEP_TWO };
     let replicator =
         |there: &Scene| Replicator::new(&scene.run(), &there.run(), "c", retention.clone(), SMALL_PACKS);
     let mut following = replicator(&always);
     for step in [10, 25, 30, 45, 50, 65, 70, 75] {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
-        collect(&mut office, &retention).await.unwrap();
-        following.replicate(office.history(), &mut |_| {}).await.unwrap();
+        checkpoint(&mut term, &State::small(step as u8), step).await;
+        collect(&mut term, &retention).await.unwrap();
+        following.replicate(term.run_log(), &mut |_| {}).await.unwrap();
     }
-    replicator(&late).replicate(office.history(), &mut |_| {}).await.unwrap();
+    replicator(&late).replicate(term.run_log(), &mut |_| {}).await.unwrap();
     for there in [&scene, &always, &late] {
         assert_eq!(steps(&there.run()).await, [25, 45, 65, 70, 75]);
         assert_whole(&there.run()).await;
@@ -253,24 +253,24 @@ async fn a_replica_that_comes_late_keeps_what_one_that_was_always_there_keeps() 
 
 #[tokio::test]
 async fn a_replicator_knows_a_colleague_from_a_successor() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let (scene, mut term) = with_checkpoints(&[10]).await;
     let there = empty();
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
-    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+    replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
 
-    // Another copy of the same run took the replica's office.
-    let history = scene.run().history().await.unwrap();
-    there.run().mirror(&scene.run(), &history, "a copy").await.unwrap();
-    checkpoint(&mut office, &State::small(20), 20).await;
-    let error = replicator.replicate(office.history(), &mut |_| {}).await.unwrap_err();
-    assert!(matches!(&error, ReplicateError::Relieved { mirror, .. } if mirror == "a copy"), "{error}");
-    replicator.replicate(office.history(), &mut |_| {}).await.unwrap();
+    // Another copy of the same run took the replica's term.
+    let run_log = scene.run().run_log().await.unwrap();
+    there.run().become_replica_of(&scene.run(), &run_log, "a copy").await.unwrap();
+    checkpoint(&mut term, &State::small(20), 20).await;
+    let error = replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&error, ReplicateError::Relieved { replica, .. } if replica == "a copy"), "{error}");
+    replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(steps(&there.run()).await, [10, 20]);
 
     // Somebody resumed the run at the replica.
-    there.run().take_office("elsewhere").await.unwrap();
+    there.run().start_term("elsewhere").await.unwrap();
     for _ in 0..2 {
-        let error = replicator.replicate(office.history(), &mut |_| {}).await.unwrap_err();
+        let error = replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap_err();
         assert!(
             matches!(&error, ReplicateError::WentOn { epoch: 2, coordinator, .. } if coordinator == "elsewhere"),
             "{error}"
@@ -280,79 +280,79 @@ async fn a_replicator_knows_a_colleague_from_a_successor() {
 
 #[tokio::test]
 async fn the_last_word_is_the_newest_that_any_copy_heard() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
-    office.append(stopped(10)).await.unwrap();
+    let (scene, mut term) = with_checkpoints(&[10]).await;
+    term.append(stopped(10)).await.unwrap();
     let (stale, there) = (empty(), empty());
     copy(&scene.run(), &stale.run(), Which::All).await.unwrap();
-    let mut office = scene.run().take_office("again").await.unwrap();
-    office.append(Record::Resumed { step: 10 }).await.unwrap();
+    let mut term = scene.run().start_term("again").await.unwrap();
+    term.append(Record::Resumed { step: 10 }).await.unwrap();
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    assert!(there.run().history().await.unwrap().stopped().is_none());
+    assert!(there.run().run_log().await.unwrap().stopped().is_none());
     // The stale copy is behind the other, and may not be copied to it; brought into step, it says the same.
     let error = copy(&stale.run(), &there.run(), Which::All).await.unwrap_err();
-    assert!(matches!(error, CopyError::Mirror(MirrorError::WentOn { .. })), "{error}");
+    assert!(matches!(error, CopyError::Replica(ReplicaLogError::WentOn { .. })), "{error}");
     copy(&there.run(), &stale.run(), Which::All).await.unwrap();
-    assert!(stale.run().history().await.unwrap().stopped().is_none());
-    office.append(stopped(11)).await.unwrap();
+    assert!(stale.run().run_log().await.unwrap().stopped().is_none());
+    term.append(stopped(11)).await.unwrap();
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     copy(&stale.run(), &there.run(), Which::All).await.unwrap();
-    assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 11);
-    assert_eq!(there.run().history().await.unwrap().submitter(), Mode::Embedded);
+    assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 11);
+    assert_eq!(there.run().run_log().await.unwrap().submitter(), Mode::Embedded);
 }
 
 #[tokio::test]
 async fn a_plan_that_has_grown_old_does_not_stop_the_run_that_went_on() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
-    office.append(stopped(10)).await.unwrap();
+    let (scene, mut term) = with_checkpoints(&[10]).await;
+    term.append(stopped(10)).await.unwrap();
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    let mut office = scene.run().take_office("again").await.unwrap();
-    office.append(Record::Resumed { step: 10 }).await.unwrap();
+    let mut term = scene.run().start_term("again").await.unwrap();
+    term.append(Record::Resumed { step: 10 }).await.unwrap();
     plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    let (ours, theirs) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
+    let (ours, theirs) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
     assert_eq!(relation(&ours, &theirs), Relation::Same);
     assert!(theirs.stopped().is_none());
 }
 
 #[tokio::test]
 async fn a_copy_does_not_say_that_a_run_has_ended_without_the_checkpoint_that_it_ended_with() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let (scene, mut term) = with_checkpoints(&[10]).await;
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    checkpoint(&mut office, &State::small(20), 20).await;
-    office.append(finished(20)).await.unwrap();
+    checkpoint(&mut term, &State::small(20), 20).await;
+    term.append(finished(20)).await.unwrap();
     let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert!(copied.source_went_on && copied.committed == [10], "{copied:?}");
-    assert!(there.run().history().await.unwrap().ended().is_none(), "it can be resumed there");
+    assert!(there.run().run_log().await.unwrap().ended().is_none(), "it can be resumed there");
     let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert!(!copied.source_went_on && copied.committed == [20], "{copied:?}");
-    assert_eq!(there.run().history().await.unwrap().ended().unwrap().step, 20);
+    assert_eq!(there.run().run_log().await.unwrap().ended().unwrap().step, 20);
 
     // One checkpoint of it is a run that can go on from there; asked for again, there is nothing to do.
     let there = empty();
     copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
-    let copied = there.run().history().await.unwrap();
+    let copied = there.run().run_log().await.unwrap();
     assert!(copied.ended().is_none() && copied.checkpoints().len() == 1);
     copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
-    assert_eq!(there.run().history().await.unwrap().next_number(), copied.next_number());
+    assert_eq!(there.run().run_log().await.unwrap().next_number(), copied.next_number());
     // One that cannot be copied is none that it ended with.
     damage_newest(&scene).await;
     let there = empty();
     let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     assert!(copied.committed == [10] && copied.left_out.len() == 1, "{copied:?}");
-    assert!(there.run().history().await.unwrap().ended().is_none());
+    assert!(there.run().run_log().await.unwrap().ended().is_none());
 }
 
 /// Copies, dying or failing at each request to the source or the destination in turn, then copies again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
-    let (scene, mut office) = with_checkpoints(&[]).await;
+    let (scene, mut term) = with_checkpoints(&[]).await;
     // All packs but one are shared.
     let mut state = State::small(1);
-    checkpoint(&mut office, &state, 10).await;
+    checkpoint(&mut term, &state, 10).await;
     state.bytes[0] ^= 1;
-    checkpoint(&mut office, &state, 20).await;
-    office.append(stopped(20)).await.unwrap();
+    checkpoint(&mut term, &state, 20).await;
+    term.append(stopped(20)).await.unwrap();
     scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
     let (seen_source, seen_destination) = {
         let there = empty();
@@ -393,7 +393,7 @@ async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
             assert_eq!(again.moved.packs, total - arrived, "{told}: what had arrived moved again");
             assert_eq!(steps(&there.run()).await, [10, 20], "{told}");
             assert_whole(&there.run()).await;
-            assert_eq!(there.run().history().await.unwrap().stopped().unwrap().step, 20, "{told}");
+            assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 20, "{told}");
         }
     }
 }

@@ -20,35 +20,35 @@ fn state(step: u64) -> State {
 
 /// A coordinator's life. `acknowledged` is told each step whose commit was reported as done.
 async fn live(run: &RunDir, acknowledged: &mut Vec<u64>) -> Result<(), Box<dyn Error>> {
-    let mut office = run.take_office("first").await?;
+    let mut term = run.start_term("first").await?;
     for step in [20, 30, 40] {
         let manifest = save(run, &state(step), step, 2).await?;
-        commit(&mut office, &manifest, Some(state(step).digest(step))).await?;
+        commit(&mut term, &manifest, Some(state(step).digest(step))).await?;
         acknowledged.push(step);
         if step == 30 {
-            collect(&mut office, &KEEP_ONE).await?;
+            collect(&mut term, &KEEP_ONE).await?;
         }
     }
-    let newest = office.history().checkpoints().pop().ok_or("no checkpoint")?;
+    let newest = term.run_log().checkpoints().pop().ok_or("no checkpoint")?;
     let manifest = run.manifest(&newest.manifest).await?;
-    quarantine(&mut office, &newest.manifest, "a test", &manifest.packs[..1]).await?;
+    quarantine(&mut term, &newest.manifest, "a test", &manifest.packs[..1]).await?;
     acknowledged.pop();
-    collect(&mut office, &KEEP_ONE).await?;
+    collect(&mut term, &KEEP_ONE).await?;
     Ok(())
 }
 
 async fn prepared() -> Scene {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("setup").await.unwrap();
-    checkpoint(&mut office, &state(10), 10).await;
+    let mut term = scene.run().start_term("setup").await.unwrap();
+    checkpoint(&mut term, &state(10), 10).await;
     scene
 }
 
 /// Another coordinator takes over: what was acknowledged is there, each byte of it, and the run goes on.
 async fn take_over(scene: &Scene, acknowledged: &[u64], told: &str) {
     let run = scene.run();
-    let mut office = run.take_office("second").await.unwrap();
-    let checkpoints = office.history().checkpoints();
+    let mut term = run.start_term("second").await.unwrap();
+    let checkpoints = term.run_log().checkpoints();
     let newest = checkpoints.last().unwrap_or_else(|| panic!("{told}: no checkpoint is left"));
     // The quarantine of step 40 may have reached the log without its caller hearing of it.
     let acknowledged = acknowledged.iter().copied().filter(|&step| step < 40).max().unwrap_or(10);
@@ -62,8 +62,8 @@ async fn take_over(scene: &Scene, acknowledged: &[u64], told: &str) {
     }
     assert_eq!(restored(&run, &newest.manifest).await.unwrap(), state(newest.step), "{told}");
 
-    let next = checkpoint(&mut office, &state(50), 50).await;
-    collect(&mut office, &KEEP_ONE).await.unwrap();
+    let next = checkpoint(&mut term, &state(50), 50).await;
+    collect(&mut term, &KEEP_ONE).await.unwrap();
     assert_eq!(restored(&run, &next.manifest).await.unwrap(), state(50), "{told}");
     let manifest = run.manifest(&next.manifest).await.unwrap();
     assert_eq!(scene.files("packs").len(), manifest.packs.len(), "{told}: litter is left");

@@ -27,23 +27,23 @@ async fn flip_each_byte(file: &Path, mut noticed: impl AsyncFnMut(usize)) {
 #[tokio::test]
 async fn in_any_byte_of_the_log() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    checkpoint(&mut office, &State::small(1), 5).await;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    checkpoint(&mut term, &State::small(1), 5).await;
     for file in scene.files("log").values() {
         flip_each_byte(file, async |at| {
-            let error = scene.run().history().await.unwrap_err();
+            let error = scene.run().run_log().await.unwrap_err();
             assert!(matches!(error, LogError::Entry { .. }), "byte {at}: {error}");
         })
         .await;
     }
-    scene.run().history().await.unwrap();
+    scene.run().run_log().await.unwrap();
 }
 
 #[tokio::test]
 async fn in_any_byte_of_a_manifest() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    let name = checkpoint(&mut office, &State::small(1), 5).await.manifest;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
     flip_each_byte(&scene.files("manifests")[&name], async |at| {
         let error = scene.run().manifest(&name).await.unwrap_err();
         assert!(
@@ -58,8 +58,8 @@ async fn in_any_byte_of_a_manifest() {
 #[tokio::test]
 async fn in_any_byte_of_a_pack() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    let name = checkpoint(&mut office, &State::small(1), 5).await.manifest;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
     for file in scene.files("packs").values() {
         flip_each_byte(file, async |at| {
             let error = restored(&scene.run(), &name).await.unwrap_err();
@@ -101,9 +101,9 @@ async fn every_bad_pack_is_listed() {
 async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
     let scene = Scene::new().await;
     let run = scene.run();
-    let mut office = run.take_office("c").await.unwrap();
-    let before = checkpoint(&mut office, &State::small(1), 10).await;
-    let damaged = checkpoint(&mut office, &State::small(2), 20).await;
+    let mut term = run.start_term("c").await.unwrap();
+    let before = checkpoint(&mut term, &State::small(1), 10).await;
+    let damaged = checkpoint(&mut term, &State::small(2), 20).await;
     let hash = run.manifest(&damaged.manifest).await.unwrap().packs[0].hash;
     let packs = run.manifest(&damaged.manifest).await.unwrap().packs;
     let file = scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash.to_string()[..2])].clone();
@@ -115,50 +115,50 @@ async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
     let RestoreError::Damaged { source, .. } = &error else { panic!("{error}") };
     assert_eq!(source.pack(), hash);
     let reason = error.source().unwrap().to_string();
-    let removed = quarantine(&mut office, &damaged.manifest, &reason, &packs[..2]).await.unwrap();
+    let removed = quarantine(&mut term, &damaged.manifest, &reason, &packs[..2]).await.unwrap();
     assert_eq!(removed, [hash], "the damaged pack goes and the good one stays");
 
-    let usable = office.history().checkpoints();
+    let usable = term.run_log().checkpoints();
     assert_eq!(usable.last().unwrap().manifest, before.manifest);
     assert_eq!(restored(&run, &before.manifest).await.unwrap(), State::small(1));
     let listed = run.checkpoints().await.unwrap();
     assert_eq!(listed[1].quarantined.as_deref(), Some(reason.as_str()));
 
     // The run computes the same step again, to the same bits, and this time the pack is put.
-    let again = checkpoint(&mut office, &State::small(2), 20).await;
+    let again = checkpoint(&mut term, &State::small(2), 20).await;
     assert_eq!(again.manifest, damaged.manifest);
     assert_eq!(restored(&run, &again.manifest).await.unwrap(), State::small(2));
-    assert_eq!(office.history().checkpoints().last().unwrap().step, 20);
+    assert_eq!(term.run_log().checkpoints().last().unwrap().step, 20);
 }
 
 #[tokio::test]
 async fn a_checkpoint_that_lacks_a_pack_or_is_another_runs_is_not_committed() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
+    let mut term = scene.run().start_term("c").await.unwrap();
     let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     let hash = manifest.packs[1].hash;
     let file = scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash.to_string()[..2])].clone();
     fs::remove_file(file).unwrap();
-    let error = commit(&mut office, &manifest, None).await.unwrap_err();
+    let error = commit(&mut term, &manifest, None).await.unwrap_err();
     assert!(matches!(&error, CommitError::Lacks { step: 5, packs } if packs[..] == [hash]), "{error}");
 
     let mut foreign = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     foreign.run = "other".into();
-    assert!(matches!(commit(&mut office, &foreign, None).await.unwrap_err(), CommitError::Invalid { .. }));
+    assert!(matches!(commit(&mut term, &foreign, None).await.unwrap_err(), CommitError::Invalid { .. }));
     let mut torn = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     torn.packs.pop();
-    assert!(matches!(commit(&mut office, &torn, None).await.unwrap_err(), CommitError::Invalid { .. }));
-    assert!(office.history().checkpoints().is_empty());
+    assert!(matches!(commit(&mut term, &torn, None).await.unwrap_err(), CommitError::Invalid { .. }));
+    assert!(term.run_log().checkpoints().is_empty());
     assert!(scene.files("manifests").is_empty());
 }
 
 #[tokio::test]
 async fn what_one_store_lost_is_read_from_a_replica_and_put_back() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    let committed = checkpoint(&mut office, &State::small(1), 5).await;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let committed = checkpoint(&mut term, &State::small(1), 5).await;
     let copy = Scene::new().await;
-    let mut elsewhere = copy.run().take_office("c").await.unwrap();
+    let mut elsewhere = copy.run().start_term("c").await.unwrap();
     assert_eq!(checkpoint(&mut elsewhere, &State::small(1), 5).await.manifest, committed.manifest);
 
     let packs = scene.files("packs");
@@ -187,8 +187,8 @@ async fn what_one_store_lost_is_read_from_a_replica_and_put_back() {
 #[tokio::test(start_paused = true)]
 async fn a_manifest_is_not_damaged_while_a_replica_that_may_have_it_does_not_answer() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    let committed = checkpoint(&mut office, &State::small(1), 5).await;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let committed = checkpoint(&mut term, &State::small(1), 5).await;
     fs::write(&scene.files("manifests")[&committed.manifest], b"cut").unwrap();
 
     let copy = Scene::new().await;

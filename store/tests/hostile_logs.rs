@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use support::{SMALL_PACKS, Scene, State, checkpoint, save};
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    Ended, Entry, EntryError, KeepEvery, LogError, Mirror, Mode, Origin, Outcome, ReadManifestError, Record,
-    Retention, RunDir, Stopped, Store, collect, plan_copy, relation, verify,
+    Ended, Entry, EntryError, KeepEvery, LogError, Mode, Origin, Outcome, ReadManifestError, Record,
+    ReplicaOf, Retention, RunDir, Stopped, Store, collect, plan_copy, relation, verify,
 };
 
 fn run_over(objects: &Arc<InMemory>) -> RunDir {
@@ -38,9 +38,9 @@ fn content(entry: &Entry) -> Vec<u8> {
 /// A log that says all there is to say.
 fn log() -> Vec<Entry> {
     let time = "2026-01-02T03:04:05.678Z".parse().unwrap();
-    let mirror = |office: &str| Mirror {
+    let replica = |term: &str| ReplicaOf {
         source: "s3://lab/runs/r".into(),
-        office: office.into(),
+        term: term.into(),
         before: vec!["1".into(), "x".into()],
     };
     let checkpoint = |step: u64, origin| Record::Checkpoint {
@@ -53,15 +53,15 @@ fn log() -> Vec<Entry> {
     let manifest = "manifests/000000000010-x.json".to_owned();
     let records = [
         (0, Record::Submitted { spec: "a = \"é\"\n".into(), submitter: Mode::Service }),
-        (1, Record::Office { coordinator: "c".into(), mirrors: None }),
+        (1, Record::Term { coordinator: "c".into(), replica_of: None }),
         (1, checkpoint(10, None)),
-        (2, Record::Office { coordinator: "a copy".into(), mirrors: Some(mirror("y")) }),
-        (2, Record::Office { coordinator: "another".into(), mirrors: Some(mirror("y")) }),
+        (2, Record::Term { coordinator: "a copy".into(), replica_of: Some(replica("y")) }),
+        (2, Record::Term { coordinator: "another".into(), replica_of: Some(replica("y")) }),
         (2, checkpoint(20, Some(Origin { epoch: 2, entry: 7, time }))),
         (2, Record::Quarantined { manifest: manifest.clone(), reason: "bits".into() }),
         (2, Record::Collected { manifests: vec![manifest] }),
         (2, Record::Stopped(Stopped { step: 20, reason: "asked to".into() })),
-        (3, Record::Office { coordinator: "c".into(), mirrors: None }),
+        (3, Record::Term { coordinator: "c".into(), replica_of: None }),
         (3, Record::Resumed { step: 20 }),
         (
             3,
@@ -106,23 +106,23 @@ async fn with_entries(entries: impl IntoIterator<Item = Vec<u8>>) -> Arc<InMemor
 /// Asks everything of a log that can be asked.
 async fn ask(objects: &Arc<InMemory>) {
     let run = run_over(objects);
-    let Ok(history) = run.history().await else { return };
+    let Ok(run_log) = run.run_log().await else { return };
     let whole = run_over(&with_entries(log().iter().map(|entry| entry.encode().unwrap())).await);
-    let other = whole.history().await.unwrap();
-    relation(&history, &other);
-    relation(&other, &history);
-    let _ = (history.ended(), history.stopped(), history.mirrored(), history.coordinator());
+    let other = whole.run_log().await.unwrap();
+    relation(&run_log, &other);
+    relation(&other, &run_log);
+    let _ = (run_log.ended(), run_log.stopped(), run_log.replica_of(), run_log.coordinator());
     let every = [KeepEvery::Steps(7), KeepEvery::Time(std::time::Duration::from_secs(9))];
     for every in every {
         let retention = Retention { every: Some(every), ..Retention::default() };
-        retention.kept(&history);
+        retention.kept(&run_log);
     }
     let empty = run_over(&Arc::new(InMemory::new()));
     if let Ok(plan) = plan_copy(&run, &empty, whimbrel_store::Which::All).await {
         let _ = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await;
     }
-    if let Ok(mut office) = run.take_office("c").await {
-        let _ = collect(&mut office, &Retention::default()).await;
+    if let Ok(mut term) = run.start_term("c").await {
+        let _ = collect(&mut term, &Retention::default()).await;
     }
 }
 
@@ -176,8 +176,8 @@ proptest! {
 #[tokio::test]
 async fn what_is_too_long_to_be_what_it_should_is_not_read() {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
-    let name = checkpoint(&mut office, &State::small(1), 5).await.manifest;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
     // Files with a hole in them: as long as they say, and nothing on the disk.
     let stretch = |name: &str, length| {
         let file = fs::File::options().write(true).open(scene.folder().join("r").join(name)).unwrap();
@@ -188,6 +188,6 @@ async fn what_is_too_long_to_be_what_it_should_is_not_read() {
     assert!(matches!(error, ReadManifestError::TooLong { length, .. } if length == 1 << 40), "{error}");
     assert!(error.is_damage());
     stretch("log/00000000000000000001.json", 1 << 40);
-    let error = scene.run().history().await.unwrap_err();
+    let error = scene.run().run_log().await.unwrap_err();
     assert!(matches!(error, LogError::Entry { source: EntryError::Frame, .. }), "{error}");
 }

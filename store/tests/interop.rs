@@ -53,7 +53,7 @@ async fn export_newest(
 
 fn options(spec: Option<&str>) -> ImportOptions {
     let spec = spec.map(ToOwned::to_owned);
-    ImportOptions { step: 7, samples: 1, spec, take_office: false, who: "a test".into() }
+    ImportOptions { step: 7, samples: 1, spec, start_term: false, who: "a test".into() }
 }
 
 async fn import_into(run: &RunDir, folder: &Path, options: &ImportOptions) -> Result<Imported, ImportError> {
@@ -72,8 +72,8 @@ proptest! {
 
 async fn there_and_back(state: State, shard_bytes: u64) {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("a test").await.unwrap();
-    checkpoint(&mut office, &state, 7).await;
+    let mut term = scene.run().start_term("a test").await.unwrap();
+    checkpoint(&mut term, &state, 7).await;
     let folder = tempfile::tempdir().unwrap();
     let exported = folder.path().join("a/model");
     let shards =
@@ -99,17 +99,17 @@ async fn there_and_back(state: State, shard_bytes: u64) {
     let imported = import_into(&run, &exported, &options(Some("name = \"r\"\n"))).await.unwrap();
     assert_eq!(imported.state, state.digest(7));
     assert_eq!(restored(&run, &imported.committed.manifest).await.unwrap(), state);
-    let history = run.history().await.unwrap();
-    assert_eq!(history.stopped().unwrap().step, 7);
-    assert_eq!(history.checkpoints().len(), 1);
+    let run_log = run.run_log().await.unwrap();
+    assert_eq!(run_log.stopped().unwrap().step, 7);
+    assert_eq!(run_log.checkpoints().len(), 1);
 }
 
 /// A run with one checkpoint after step 7.
 async fn scene() -> (Scene, State) {
     let scene = Scene::new().await;
     let state = State::small(3);
-    let mut office = scene.run().take_office("a test").await.unwrap();
-    checkpoint(&mut office, &state, 7).await;
+    let mut term = scene.run().start_term("a test").await.unwrap();
+    checkpoint(&mut term, &state, 7).await;
     (scene, state)
 }
 
@@ -207,21 +207,21 @@ async fn only_a_stopped_run_is_added_to_and_it_goes_on_from_what_was_added() {
 
     let error = import_into(&run, folder.path(), &options(None)).await.unwrap_err();
     assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");
-    assert_eq!(run.history().await.unwrap().epoch(), 1, "nobody was fenced");
+    assert_eq!(run.run_log().await.unwrap().epoch(), 1, "nobody was fenced");
 
-    let mut office = run.take_office("a test").await.unwrap();
-    office.append(Record::Stopped(Stopped { step: 7, reason: "a test".into() })).await.unwrap();
+    let mut term = run.start_term("a test").await.unwrap();
+    term.append(Record::Stopped(Stopped { step: 7, reason: "a test".into() })).await.unwrap();
     let at_nine = ImportOptions { step: 9, ..options(None) };
     let imported = import_into(&run, folder.path(), &at_nine).await.unwrap();
-    let history = run.history().await.unwrap();
-    assert_eq!(history.checkpoints().last().unwrap().manifest, imported.committed.manifest);
-    assert_eq!((history.checkpoints().len(), history.stopped().unwrap().step), (2, 7));
+    let run_log = run.run_log().await.unwrap();
+    assert_eq!(run_log.checkpoints().last().unwrap().manifest, imported.committed.manifest);
+    assert_eq!((run_log.checkpoints().len(), run_log.stopped().unwrap().step), (2, 7));
     assert_eq!(imported.state, state.digest(9));
 
-    let mut office = run.take_office("a test").await.unwrap();
+    let mut term = run.start_term("a test").await.unwrap();
     let ended =
         Ended { outcome: Outcome::Finished, step: 9, loss: None, val_loss: None, state: None, reason: None };
-    office.append(Record::Ended(ended)).await.unwrap();
+    term.append(Record::Ended(ended)).await.unwrap();
     let error = import_into(&run, folder.path(), &at_nine).await.unwrap_err();
     assert!(matches!(error, ImportError::Ended { .. }), "{error}");
     // Under the name of a run that is there, none is created.
@@ -235,12 +235,12 @@ async fn a_run_that_broke_off_is_added_to_when_its_office_is_taken() {
     let run = scene.run();
     let folder = tempfile::tempdir().unwrap();
     export_newest(&run, &Selection::default(), 40, folder.path(), false).await.unwrap();
-    let mut fenced = run.take_office("a coordinator that lives").await.unwrap();
-    let options = ImportOptions { take_office: true, ..options(None) };
+    let mut fenced = run.start_term("a coordinator that lives").await.unwrap();
+    let options = ImportOptions { start_term: true, ..options(None) };
     import_into(&run, folder.path(), &options).await.unwrap();
-    assert!(run.history().await.unwrap().stopped().is_some());
+    assert!(run.run_log().await.unwrap().stopped().is_some());
     let error = fenced.append(Record::Resumed { step: 0 }).await.unwrap_err();
-    assert!(error.to_string().contains("fenced: a test took office"), "{error}");
+    assert!(error.to_string().contains("fenced: a test started a term"), "{error}");
 }
 
 #[tokio::test]
@@ -263,15 +263,15 @@ async fn an_import_that_died_before_its_checkpoint_goes_on_when_it_is_made_again
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "a run that has a checkpoint is a run: {error}");
 
-    // It died after it had taken office, which looks as a run does that is about to be trained.
+    // It died after it had started a term, which looks as a run does that is about to be trained.
     let run = store.run(&"r-taken".parse().unwrap());
     run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
-    run.take_office("an import that died").await.unwrap();
+    run.start_term("an import that died").await.unwrap();
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
     assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");
-    let taking = ImportOptions { take_office: true, ..spec };
+    let taking = ImportOptions { start_term: true, ..spec };
     import_into(&run, &exported, &taking).await.unwrap();
-    assert!(run.history().await.unwrap().stopped().is_some());
+    assert!(run.run_log().await.unwrap().stopped().is_some());
 }
 
 #[tokio::test]

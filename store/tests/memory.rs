@@ -81,8 +81,8 @@ async fn a_few_packs() {
     assert!(state.tensor(0) == staged);
 
     run.create("", Mode::Embedded).await.unwrap();
-    let mut office = run.take_office("a test").await.unwrap();
-    commit(&mut office, &manifest, None).await.unwrap();
+    let mut term = run.start_term("a test").await.unwrap();
+    commit(&mut term, &manifest, None).await.unwrap();
     let there = tempfile::tempdir().unwrap();
     let copy = Store::open(there.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
     let plan = plan_copy(&run, &copy, Which::All).await.unwrap();

@@ -157,8 +157,8 @@ async fn a_pack_that_is_not_as_it_was_put_is_put_again() {
     for file in scene.files("packs").values() {
         std::fs::write(file, b"cut short").unwrap();
     }
-    let mut office = scene.run().take_office("c").await.unwrap();
-    let committed = checkpoint(&mut office, &state, 5).await;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let committed = checkpoint(&mut term, &state, 5).await;
     assert_eq!(restored(&scene.run(), &committed.manifest).await.unwrap(), state);
 }
 

@@ -37,7 +37,7 @@ async fn a_folder_is_the_same_store_by_path_and_by_uri() {
     for (given, step) in [(uri.clone(), None), (format!("{uri}@400"), Some(400)), (format!("{uri}/"), None)] {
         let (run, found) = open_run(&given).unwrap();
         assert_eq!((run.uri(), run.id().as_str(), found), (uri.as_str(), "char-lm-x1", step));
-        assert_eq!(run.history().await.unwrap().spec(), "spec");
+        assert_eq!(run.run_log().await.unwrap().spec(), "spec");
     }
 }
 

@@ -26,7 +26,7 @@ use support::{Scene, State};
 use tokio::time::Instant;
 use whimbrel_state::{Dtype, Manifest, StateBytes, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    BadPack, Limits, Patience, RestoreError, RestoreReport, RunDir, SlowDown, Sources, StateReader, Store,
+    BadPack, Limits, RestoreError, RestoreReport, RetryPolicy, RunDir, SlowDown, Sources, StateReader, Store,
     read_state, restore, restore_some, save_slice, verify,
 };
 
@@ -235,8 +235,8 @@ async fn a_body_that_stalls_is_given_up_after_the_time_for_a_block_and_read_on()
     let (read, _) = restored(&cloud.run().into(), &manifest).await.unwrap();
     assert!(read == state());
     assert_eq!(cloud.asked(), [None, from(1, &manifest), from(3, &manifest)]);
-    let patience = Patience::default();
-    let most = 2.0 * (patience.answer.as_secs_f64() + (BLOCK / patience.slowest) as f64 + 1.0);
+    let retry_policy = RetryPolicy::default();
+    let most = 2.0 * (retry_policy.answer.as_secs_f64() + (BLOCK / retry_policy.slowest) as f64 + 1.0);
     assert!(began.elapsed().as_secs_f64() < most, "{:?}", began.elapsed());
 }
 
@@ -323,7 +323,7 @@ async fn a_store_that_is_gone_is_asked_once_and_not_healed() {
     }
     assert!(read == state().bytes);
     assert_eq!(reader.report().healed, []);
-    assert_eq!(here.asked().len(), Patience::default().attempts as usize, "not once for each pack");
+    assert_eq!(here.asked().len(), RetryPolicy::default().attempts as usize, "not once for each pack");
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,13 +21,13 @@ async fn a_whole_life_of_spawnable_futures() {
     let run = scene.run();
     let state = State::small(1);
     spawnable(run.create("again", Mode::Service)).await.unwrap_err();
-    let mut office = spawnable(run.take_office("c")).await.unwrap();
+    let mut term = spawnable(run.start_term("c")).await.unwrap();
     let manifest = save(&run, &state, 5, 1).await.unwrap();
     let all = 0..state.bytes.len();
     let staged = state.staged(all.clone());
     let packs = spawnable(save_slice(&run, &state.layout, all, staged, &SMALL_PACKS)).await.unwrap();
     assert_eq!(packs, manifest.packs);
-    let committed = spawnable(commit(&mut office, &manifest, None)).await.unwrap();
+    let committed = spawnable(commit(&mut term, &manifest, None)).await.unwrap();
     let manifest = spawnable(run.manifest(&committed.manifest)).await.unwrap();
     let mut read = State::blank(&state.layout);
     let mut bytes = StateBytes::new(read.tensors()).unwrap();
@@ -35,31 +35,31 @@ async fn a_whole_life_of_spawnable_futures() {
     spawnable(restore_some(&run.clone().into(), &manifest, read.tensors(), &SMALL_PACKS)).await.unwrap();
     spawnable(read_state(&run.clone().into(), &manifest, 0..9, &SMALL_PACKS, |_| {})).await.unwrap();
     spawnable(verify(&run, &manifest, &SMALL_PACKS, |_| {})).await.unwrap();
-    spawnable(collect(&mut office, &Retention::default())).await.unwrap();
-    spawnable(quarantine(&mut office, &committed.manifest, "a test", &[])).await.unwrap();
+    spawnable(collect(&mut term, &Retention::default())).await.unwrap();
+    spawnable(quarantine(&mut term, &committed.manifest, "a test", &[])).await.unwrap();
     spawnable(run.put_output("w1", 0, "text".into())).await.unwrap();
     spawnable(run.output(None)).await.unwrap();
     spawnable(run.output_workers()).await.unwrap();
     spawnable(run.checkpoints()).await.unwrap();
-    spawnable(office.check()).await.unwrap();
+    spawnable(term.check()).await.unwrap();
 }
 
 #[tokio::test]
 async fn copies_are_spawnable_too() {
     let (scene, there, replica) = (Scene::new().await, Scene::empty(), Scene::empty());
     let run = scene.run();
-    let mut office = run.take_office("c").await.unwrap();
+    let mut term = run.start_term("c").await.unwrap();
     let manifest = save(&run, &State::small(1), 5, 1).await.unwrap();
-    commit(&mut office, &manifest, None).await.unwrap();
+    commit(&mut term, &manifest, None).await.unwrap();
     let copy = there.run();
     let plan = spawnable(plan_copy(&run, &copy, Which::All)).await.unwrap();
     let copied = Box::pin(spawnable(plan.carry_out("c", &SMALL_PACKS, &mut |_| {}))).await.unwrap();
     assert_eq!(copied.committed, [5]);
     let mut replicator = Replicator::new(&run, &replica.run(), "c", Retention::default(), SMALL_PACKS);
-    spawnable(replicator.lag(office.history())).await.unwrap();
-    Box::pin(spawnable(replicator.replicate(office.history(), &mut |_| {}))).await.unwrap();
-    spawnable(collectable(&run, office.history(), &Retention::default())).await.unwrap();
-    spawnable(copy.mirror(&run, office.history(), "c")).await.unwrap();
+    spawnable(replicator.lag(term.run_log())).await.unwrap();
+    Box::pin(spawnable(replicator.replicate(term.run_log(), &mut |_| {}))).await.unwrap();
+    spawnable(collectable(&run, term.run_log(), &Retention::default())).await.unwrap();
+    spawnable(copy.become_replica_of(&run, term.run_log(), "c")).await.unwrap();
 }
 
 #[tokio::test]

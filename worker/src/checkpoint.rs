@@ -91,8 +91,8 @@ impl Checkpoint {
     pub fn open(uri: &str) -> Result<Self, CheckpointError> {
         let runtime = Builder::new_multi_thread().enable_all().build().map_err(CheckpointError::Runtime)?;
         let (run, step) = open_run(uri)?;
-        let history = runtime.block_on(run.history())?;
-        let checkpoints = history.checkpoints();
+        let run_log = runtime.block_on(run.run_log())?;
+        let checkpoints = run_log.checkpoints();
         let wanted = |found: u64| step.is_none_or(|step| step == found);
         let Some(checkpoint) = checkpoints.iter().rev().find(|checkpoint| wanted(checkpoint.step)) else {
             let steps: Vec<u64> = checkpoints.iter().map(|checkpoint| checkpoint.step).collect();
@@ -104,7 +104,7 @@ impl Checkpoint {
         };
         let unreadable = |source| CheckpointError::Manifest { step: checkpoint.step, source };
         let manifest = runtime.block_on(run.manifest(&checkpoint.manifest)).map_err(unreadable)?;
-        Ok(Self { spec: history.spec().to_owned(), runtime, sources: Sources::new(run), manifest })
+        Ok(Self { spec: run_log.spec().to_owned(), runtime, sources: Sources::new(run), manifest })
     }
 
     /// Steps applied to the state it holds.

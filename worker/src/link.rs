@@ -65,7 +65,7 @@ pub enum LinkError {
     Nonsense(#[source] WireError),
     /// The task that listens to it ended before its time.
     #[error("the task that listens to it ended before its time")]
-    Unheard,
+    Unreplicated,
 }
 
 /// The control link, as the training thread sees it.
@@ -160,9 +160,10 @@ impl Link {
 
     /// Why the worker is to end, if it is.
     pub(crate) fn ended(&self) -> Option<End> {
-        let unheard = || self.orders.has_changed().is_err().then(|| End::Lost(Arc::new(LinkError::Unheard)));
+        let unreplicated =
+            || self.orders.has_changed().is_err().then(|| End::Lost(Arc::new(LinkError::Unreplicated)));
         let end = self.orders.borrow().ended().cloned();
-        end.or_else(unheard)
+        end.or_else(unreplicated)
     }
 
     /// Whether a member of `generation` is to leave it, in the middle of whatever it does.
@@ -247,7 +248,7 @@ async fn call(
         let (coordinator, run, worker) = (address(), environment.run.clone(), environment.worker);
         ConnectError::Refused { coordinator, run, worker, source }
     };
-    let mut stream = client.attend(request).await.map_err(refused)?.into_inner();
+    let mut stream = client.connect(request).await.map_err(refused)?.into_inner();
     let command = stream.message().await.map_err(refused)?.and_then(|command| command.command);
     let odd = |source| ConnectError::Welcome { coordinator: address(), source };
     match command {

@@ -45,11 +45,11 @@ fn trained(stage: &mut Stage, workers: u64) -> String {
         layout: layout(),
         packs,
     };
-    let committed = stage.block_on(async |office| {
-        let directory = office.run().clone();
+    let committed = stage.block_on(async |term| {
+        let directory = term.run().clone();
         let verified = verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap();
         assert_eq!(verified.state, Linear::alone(20), "what is stored is the state after 20 steps");
-        commit(office, &manifest, None).await.unwrap()
+        commit(term, &manifest, None).await.unwrap()
     });
     ids.iter().for_each(|&id| stage.leave(id));
     threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
@@ -110,7 +110,7 @@ fn training_does_not_wait_for_a_slow_store_but_at_its_end() {
 fn a_damaged_checkpoint_is_told_from_a_good_one_and_the_run_can_begin_anew() {
     let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
     let manifest = trained(&mut stage, 2);
-    let packs = url_path(stage.office.run().uri()).join("packs");
+    let packs = url_path(stage.term.run().uri()).join("packs");
     for pack in files(&packs) {
         let mut bytes = std::fs::read(&pack).unwrap();
         let middle = bytes.len() / 2;
@@ -142,7 +142,7 @@ fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
         terms.replicas = vec![format!("file://{}", replica.display()), "file:///nowhere/linear-x1".into()];
     });
     let manifest = trained(&mut stage, 2);
-    let directory = url_path(stage.office.run().uri());
+    let directory = url_path(stage.term.run().uri());
     for file in files(&directory) {
         let copy = replica.join(file.strip_prefix(&directory).unwrap());
         std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -163,8 +163,8 @@ fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
     assert_eq!((healed.generation, &healed.manifest), (generation, &manifest));
     assert_eq!(stage.completed(4).state, Linear::alone(STEPS).as_bytes());
     stage.leave(4);
-    let state = stage.block_on(async |office| {
-        let directory = office.run().clone();
+    let state = stage.block_on(async |term| {
+        let directory = term.run().clone();
         let manifest = directory.manifest(&manifest).await.unwrap();
         assert_eq!(healed.packs.len(), manifest.packs.len(), "those of the other steps nobody read");
         verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap().state
@@ -175,7 +175,7 @@ fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
 #[test]
 fn a_program_reads_a_checkpoint_by_the_uri_of_its_run() {
     let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
-    let uri = stage.office.run().uri().to_owned();
+    let uri = stage.term.run().uri().to_owned();
     assert!(matches!(Checkpoint::open(&uri).unwrap_err(), CheckpointError::None { .. }));
     trained(&mut stage, 3);
 

@@ -248,7 +248,7 @@ pub(crate) struct ImportArgs {
 
     /// Adds to a run that broke off without being stopped. A coordinator that works on it all the same is fenced.
     #[arg(long)]
-    pub(crate) take_office: bool,
+    pub(crate) start_term: bool,
 
     #[command(flatten)]
     pub(crate) options: Options,
@@ -289,10 +289,10 @@ pub(crate) struct CollectArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Collects in a run that is not known to be stopped. Only the holder of a run's office may delete, so this takes
+    /// Collects in a run that is not known to be stopped. Only the holder of a run's term may delete, so this takes
     /// it: a coordinator that works on the run is fenced, and stops.
     #[arg(long)]
-    pub(crate) take_office: bool,
+    pub(crate) start_term: bool,
 
     #[command(flatten)]
     pub(crate) options: Options,

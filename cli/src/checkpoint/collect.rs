@@ -4,7 +4,7 @@ use indicatif::HumanBytes;
 use serde::Serialize;
 use whimbrel_spec::{Every, Keep, RunSpec};
 use whimbrel_store::{
-    Collected, History, KeepEvery, Mirror, Office, Retention, RunDir, UnreadableManifest, collect,
+    Collected, KeepEvery, ReplicaOf, Retention, RunDir, RunLog, Term, UnreadableManifest, collect,
     collectable, open_run, shell,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 enum CollectInputError {
     #[error(
-        "run {run} is not stopped, and only the holder of its office may delete: a coordinator that works on it collects by itself, and would be fenced by this"
+        "run {run} is not stopped, and only the holder of its term may delete: a coordinator that works on it collects by itself, and would be fenced by this"
     )]
     NotStopped { run: String },
     #[error("{run} is a replica of {source_uri}, which cannot be reached to say what it is a copy of")]
@@ -47,15 +47,15 @@ struct Told<'a> {
 /// `whimbrel checkpoint collect`.
 pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Result<Code, Failure> {
     let run = locate_run(&args.run, "`checkpoint collect`", &args.options, config)?;
-    let history = history_of(&run).await?;
-    let retention = retention(&args, &history)?;
+    let run_log = history_of(&run).await?;
+    let retention = retention(&args, &run_log)?;
     let collected = if args.dry_run {
-        collectable(&run, &history, &retention).await?
+        collectable(&run, &run_log, &retention).await?
     } else {
-        let mut office = take_office(&run, &history, args.take_office).await?;
-        collect(&mut office, &retention).await?
+        let mut term = start_term(&run, &run_log, args.start_term).await?;
+        collect(&mut term, &retention).await?
     };
-    let (gone, kept): (Vec<_>, Vec<_>) = history
+    let (gone, kept): (Vec<_>, Vec<_>) = run_log
         .all_checkpoints()
         .into_iter()
         .partition(|checkpoint| collected.checkpoints.contains(&checkpoint.manifest));
@@ -64,11 +64,11 @@ pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Res
 }
 
 /// What to keep: by the flags, and otherwise as the run's own spec says.
-fn retention(args: &CollectArgs, history: &History) -> Result<Retention, Failure> {
+fn retention(args: &CollectArgs, run_log: &RunLog) -> Result<Retention, Failure> {
     let keep = match (args.keep, args.keep_every) {
         (Some(last), every) => Keep { last: last.get(), every },
         (None, every) => {
-            let spec = RunSpec::parse("the run's spec", history.spec(), &[])
+            let spec = RunSpec::parse("the run's spec", run_log.spec(), &[])
                 .map_err(|error| Failure::bad_input(CollectInputError::Spec(error)).hint("give --keep N"))?;
             let keep = spec.checkpoint.keep;
             Keep { every: every.or(keep.every), ..keep }
@@ -81,10 +81,10 @@ fn retention(args: &CollectArgs, history: &History) -> Result<Retention, Failure
     Ok(Retention { last: keep.last, every, grace: args.grace, in_flight: Vec::new() })
 }
 
-/// The right to delete. In a replica that is a mirror's: a coordinator's own would say that the run goes on there.
-async fn take_office(run: &RunDir, history: &History, insist: bool) -> Result<Office, Failure> {
+/// The right to delete. In a replica that is a replica's: a coordinator's own would say that the run goes on there.
+async fn start_term(run: &RunDir, run_log: &RunLog, insist: bool) -> Result<Term, Failure> {
     let who = format!("whimbrel checkpoint collect, process {}", std::process::id());
-    if let Some(Mirror { source, .. }) = history.mirrored() {
+    if let Some(ReplicaOf { source, .. }) = run_log.replica_of() {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| {
             let (at, source_uri) = (run.uri().to_owned(), source.clone());
             Failure::unreachable(CollectInputError::Replica { run: at, source_uri, source: error }).hint(
@@ -95,15 +95,15 @@ async fn take_office(run: &RunDir, history: &History, insist: bool) -> Result<Of
             )
         };
         let (source, _) = open_run(source).map_err(|error| lost(error.into()))?;
-        let source_history = source.history().await.map_err(|error| lost(error.into()))?;
-        return Ok(run.mirror(&source, &source_history, &who).await?);
+        let source_log = source.run_log().await.map_err(|error| lost(error.into()))?;
+        return Ok(run.become_replica_of(&source, &source_log, &who).await?);
     }
-    if history.stopped().is_none() && history.ended().is_none() && !insist {
+    if run_log.stopped().is_none() && run_log.ended().is_none() && !insist {
         let error = CollectInputError::NotStopped { run: run.uri().to_owned() };
         return Err(Failure::bad_input(error)
-            .hint("stop it first; or give --take-office, if nobody works on it any more"));
+            .hint("stop it first; or give --take-over, if nobody works on it any more"));
     }
-    Ok(run.take_office(&who).await?)
+    Ok(run.start_term(&who).await?)
 }
 
 fn tell(run: &RunDir, collected: &Collected, checkpoints: usize, kept: Vec<u64>, args: &CollectArgs) {

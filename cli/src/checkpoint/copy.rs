@@ -124,7 +124,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     let next = Next {
         usable: was_there || !copied.committed.is_empty(),
         // What cannot be read just now is no reason to say nothing.
-        resumable: destination.history().await.map_or(true, |history| history.ended().is_none()),
+        resumable: destination.run_log().await.map_or(true, |run_log| run_log.ended().is_none()),
     };
     report(&destination, &copied, next, time, args.options.json);
     Ok(incomplete(copied.left_out.iter().map(|left_out| left_out.why.is_damage())))
@@ -152,7 +152,7 @@ async fn destination(uri: &str, run: &RunId) -> Result<(Store, RunDir), Failure>
     if let Ok((other, None)) = open_run(uri)
         && (uri.contains("://") || Path::new(uri).is_dir())
     {
-        match other.history().await {
+        match other.run_log().await {
             Ok(_) => return Ok((Store::open(uri)?, other)),
             Err(LogError::NoRun { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -42,7 +42,7 @@ pub(super) async fn export(
     bars: &MultiProgress,
 ) -> Result<Code, Failure> {
     let found = find(&args.run, &args.options, config).await?;
-    let (layout, spec) = (&found.manifest.layout, found.history.spec());
+    let (layout, spec) = (&found.manifest.layout, found.run_log.spec());
     let selection = selection(args.tensors).map_err(Failure::bad_input)?;
     let mut metadata = vec![
         (key::RUN, found.run.id().to_string()),

@@ -13,7 +13,7 @@ use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
 use whimbrel_state::{Hash, Layout, LayoutError};
 use whimbrel_store::{
-    AppendError, CommitError, CreateError, History, Limits, LogError, RunDir, Store,
+    AppendError, CommitError, CreateError, Limits, LogError, RunDir, RunLog, Store,
     interop::{self, ImportError, ImportOptions, Model, SPEC, key},
     open_run, shell,
     uri::inside,
@@ -93,7 +93,7 @@ pub(super) async fn import(
         ));
     }
     let who = format!("whimbrel checkpoint import, process {}", std::process::id());
-    let options = ImportOptions { step, samples, spec, take_office: args.take_office, who };
+    let options = ImportOptions { step, samples, spec, start_term: args.start_term, who };
 
     let bytes = model.layout().bytes() as u64;
     let mut meter = Meter::new("importing", bytes, Audience::of(args.options.json), bars);
@@ -159,7 +159,7 @@ async fn target(
     layout: &Layout,
     config: &ClientConfig,
 ) -> Result<(RunDir, Option<RunSpec>), Failure> {
-    if let Some((run, history)) = existing(args, config).await? {
+    if let Some((run, run_log)) = existing(args, config).await? {
         let flags =
             [("--spec", args.spec.is_some()), ("--set", !args.set.is_empty()), ("--run", args.run.is_some())];
         if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
@@ -167,10 +167,10 @@ async fn target(
             return Err(Failure::bad_input(error));
         }
         // What this version does not understand, whoever resumes the run is told.
-        if let Ok(spec) = RunSpec::parse("the run's spec", history.spec(), &[]) {
+        if let Ok(spec) = RunSpec::parse("the run's spec", run_log.spec(), &[]) {
             check_end(step, &spec)?;
         }
-        if let Some(newest) = history.checkpoints().pop()
+        if let Some(newest) = run_log.checkpoints().pop()
             && let Ok(manifest) = run.manifest(&newest.manifest).await
         {
             manifest.layout.same_as(layout).map_err(|source| {
@@ -230,8 +230,8 @@ fn left_of(run: &RunDir, error: &ImportError) -> Option<String> {
         ImportError::Create(CreateError::Log(_)) => Some(go_on(run)),
         // Somebody else took it over.
         ImportError::Commit(CommitError::Append(AppendError::Fenced { .. })) => None,
-        ImportError::Office(_) | ImportError::Commit(_) => {
-            Some(format!("{}, if --take-office is given too", go_on(run)))
+        ImportError::Term(_) | ImportError::Commit(_) => {
+            Some(format!("{}, if --take-over is given too", go_on(run)))
         }
         ImportError::Append(_) => {
             Some(format!("its checkpoint is there: --resume {} goes on from it", shell::word(run.uri())))
@@ -249,7 +249,7 @@ fn go_on(run: &RunDir) -> String {
 }
 
 /// The run that was named, if it is one, and its log.
-async fn existing(args: &ImportArgs, config: &ClientConfig) -> Result<Option<(RunDir, History)>, Failure> {
+async fn existing(args: &ImportArgs, config: &ClientConfig) -> Result<Option<(RunDir, RunLog)>, Failure> {
     let store = args.options.store.as_deref().or(config.store.as_deref());
     let named = match store {
         Some(store) if args.into.parse::<RunId>().is_ok() => open_run(&inside(store, &args.into)),
@@ -257,8 +257,8 @@ async fn existing(args: &ImportArgs, config: &ClientConfig) -> Result<Option<(Ru
     };
     // What cannot be a run's URI may be a store's.
     let Ok((run, None)) = named else { return Ok(None) };
-    match run.history().await {
-        Ok(history) => Ok(Some((run, history))),
+    match run.run_log().await {
+        Ok(run_log) => Ok(Some((run, run_log))),
         Err(LogError::NoRun { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use tokio::time::timeout;
 use whimbrel_plan::RunId;
 use whimbrel_state::{Hash, Manifest};
-use whimbrel_store::{CheckpointInfo, History, LogError, RunDir, Store, open_run, shell, uri::inside};
+use whimbrel_store::{CheckpointInfo, LogError, RunDir, RunLog, Store, open_run, shell, uri::inside};
 
 use crate::{args::checkpoint::Options, config::ClientConfig, exit::Failure};
 
@@ -28,7 +28,7 @@ enum LocateError {
 /// A checkpoint, with all that is known of it before its packs are read.
 pub(super) struct Found {
     pub(super) run: RunDir,
-    pub(super) history: History,
+    pub(super) run_log: RunLog,
     pub(super) checkpoint: CheckpointInfo,
     pub(super) manifest: Manifest,
 }
@@ -74,8 +74,8 @@ pub(super) fn locate_run(
 }
 
 /// The run's log. Where there is none, the error names the runs that are there.
-pub(super) async fn history_of(run: &RunDir) -> Result<History, Failure> {
-    let error = match run.history().await {
+pub(super) async fn history_of(run: &RunDir) -> Result<RunLog, Failure> {
+    let error = match run.run_log().await {
         Err(error @ LogError::NoRun { .. }) => error,
         read => return Ok(read?),
     };
@@ -101,10 +101,10 @@ async fn runs_near(run: &RunDir) -> Option<String> {
 /// The checkpoint that was named, or the newest good one, with its manifest.
 pub(super) async fn find(run: &str, options: &Options, config: &ClientConfig) -> Result<Found, Failure> {
     let (run, step) = locate(run, options, config)?;
-    let history = history_of(&run).await?;
+    let run_log = history_of(&run).await?;
     let found = match step {
-        Some(step) => history.all_checkpoints().into_iter().rfind(|checkpoint| checkpoint.step == step),
-        None => history.checkpoints().pop(),
+        Some(step) => run_log.all_checkpoints().into_iter().rfind(|checkpoint| checkpoint.step == step),
+        None => run_log.checkpoints().pop(),
     };
     let Some(checkpoint) = found else {
         let error = LocateError::None { run: run.id().to_string(), step };
@@ -112,11 +112,11 @@ pub(super) async fn find(run: &str, options: &Options, config: &ClientConfig) ->
             .hint(format!("`whimbrel checkpoint list {}` shows those there are", shell::word(run.uri()))));
     };
     let manifest = run.manifest(&checkpoint.manifest).await?;
-    Ok(Found { run, history, checkpoint, manifest })
+    Ok(Found { run, run_log, checkpoint, manifest })
 }
 
 /// The digest of the checkpoint's state that the run left on record: with the checkpoint, or with its end.
-pub(super) fn recorded_state(history: &History, checkpoint: &CheckpointInfo) -> Option<Hash> {
-    let at_the_end = || history.ended().filter(|ended| ended.step == checkpoint.step)?.state;
+pub(super) fn recorded_state(run_log: &RunLog, checkpoint: &CheckpointInfo) -> Option<Hash> {
+    let at_the_end = || run_log.ended().filter(|ended| ended.step == checkpoint.step)?.state;
     checkpoint.state.or_else(at_the_end)
 }

@@ -3,7 +3,7 @@
 use indicatif::HumanBytes;
 use serde::Serialize;
 use whimbrel_state::{Hash, TensorSpec};
-use whimbrel_store::{CheckpointInfo, History, RunDir};
+use whimbrel_store::{CheckpointInfo, RunDir, RunLog};
 
 use super::{
     counted,
@@ -47,18 +47,18 @@ struct Shown<'a> {
 /// `whimbrel checkpoint list`.
 pub(super) async fn list(args: ListArgs, config: &ClientConfig) -> Result<Code, Failure> {
     let run = locate_run(&args.run, "`checkpoint list`", &args.options, config)?;
-    let history = history_of(&run).await?;
+    let run_log = history_of(&run).await?;
     let stands = match &args.against {
         Some(other) => {
             let other = locate_run(other, "--against", &args.options, config)?;
-            Some(Stands::of(&run, &history, &other).await?)
+            Some(Stands::of(&run, &run_log, &other).await?)
         }
         None => None,
     };
-    let checkpoints = history.all_checkpoints();
+    let checkpoints = run_log.all_checkpoints();
     let mut out = Printer::stdout();
     if args.options.json {
-        checkpoints.iter().for_each(|checkpoint| out.json(&line(&run, &history, checkpoint)));
+        checkpoints.iter().for_each(|checkpoint| out.json(&line(&run, &run_log, checkpoint)));
     } else if checkpoints.is_empty() {
         out.line(format!("run {} has no checkpoint yet", run.id()));
     } else {
@@ -72,8 +72,8 @@ pub(super) async fn list(args: ListArgs, config: &ClientConfig) -> Result<Code, 
         };
         let rows: Vec<_> = checkpoints.iter().map(row).collect();
         out.line(run.uri());
-        if let Some(mirror) = history.mirrored() {
-            out.line(format!("  a replica of {}", mirror.source));
+        if let Some(replica) = run_log.replica_of() {
+            out.line(format!("  a replica of {}", replica.source));
         }
         out.table(["STEP", "TIME", "SIZE", "STANDING"], &rows);
     }
@@ -86,13 +86,13 @@ pub(super) async fn list(args: ListArgs, config: &ClientConfig) -> Result<Code, 
 /// `whimbrel checkpoint show`.
 pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, Failure> {
     let found = find(&args.run, &args.options, config).await?;
-    let (run, history, checkpoint, manifest) =
-        (&found.run, &found.history, &found.checkpoint, &found.manifest);
+    let (run, run_log, checkpoint, manifest) =
+        (&found.run, &found.run_log, &found.checkpoint, &found.manifest);
     let tensors = manifest.layout.tensors();
     let mut out = Printer::stdout();
     if args.options.json {
         out.json(&Shown {
-            checkpoint: line(run, history, checkpoint),
+            checkpoint: line(run, run_log, checkpoint),
             generation: manifest.generation,
             packs: manifest.packs.len(),
             state_bytes: manifest.layout.bytes(),
@@ -102,7 +102,7 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
     }
     out.line(found.uri());
     let facts = [
-        ("replica of", history.mirrored().map(|mirror| mirror.source.clone())),
+        ("replica of", run_log.replica_of().map(|replica| replica.source.clone())),
         ("time", Some(time(checkpoint))),
         ("generation", Some(manifest.generation.to_string())),
         (
@@ -115,7 +115,7 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
         ),
         ("packs", Some(format!("{}, {}", manifest.packs.len(), HumanBytes(manifest.stored_bytes())))),
         ("manifest", Some(checkpoint.manifest.clone())),
-        ("BLAKE3", recorded_state(history, checkpoint).map(|hash| hash.to_string())),
+        ("BLAKE3", recorded_state(run_log, checkpoint).map(|hash| hash.to_string())),
         ("damaged", checkpoint.quarantined.clone()),
     ];
     for (name, value) in facts {
@@ -133,7 +133,7 @@ pub(super) async fn show(args: ShowArgs, config: &ClientConfig) -> Result<Code, 
     Ok(Code::Done)
 }
 
-fn line<'a>(run: &'a RunDir, history: &'a History, checkpoint: &'a CheckpointInfo) -> Line<'a> {
+fn line<'a>(run: &'a RunDir, run_log: &'a RunLog, checkpoint: &'a CheckpointInfo) -> Line<'a> {
     Line {
         run: run.id().as_str(),
         uri: run.checkpoint_uri(checkpoint.step),
@@ -141,9 +141,9 @@ fn line<'a>(run: &'a RunDir, history: &'a History, checkpoint: &'a CheckpointInf
         time: time(checkpoint),
         bytes: checkpoint.bytes,
         manifest: &checkpoint.manifest,
-        state: recorded_state(history, checkpoint),
+        state: recorded_state(run_log, checkpoint),
         quarantined: checkpoint.quarantined.as_deref(),
-        replica_of: history.mirrored().map(|mirror| mirror.source.as_str()),
+        replica_of: run_log.replica_of().map(|replica| replica.source.as_str()),
     }
 }
 

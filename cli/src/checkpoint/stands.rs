@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 use serde::Serialize;
-use whimbrel_store::{History, Relation, RunDir, Which, plan_copy, relation};
+use whimbrel_store::{Relation, RunDir, RunLog, Which, plan_copy, relation};
 
 use super::locate::history_of;
 use crate::exit::Failure;
@@ -41,16 +41,16 @@ pub(super) struct Stands {
 
 impl Stands {
     /// How `run` stands to `other`.
-    pub(super) async fn of(run: &RunDir, history: &History, other: &RunDir) -> Result<Self, Failure> {
+    pub(super) async fn of(run: &RunDir, run_log: &RunLog, other: &RunDir) -> Result<Self, Failure> {
         if run.uri() == other.uri() {
             return Err(Failure::bad_input(Itself { uri: other.uri().to_owned() }));
         }
         let theirs = history_of(other).await?;
         let against = other.uri().to_owned();
-        if !history.is_of_the_run_of(&theirs) {
+        if !run_log.is_of_the_run_of(&theirs) {
             return Err(Failure::bad_input(AnotherRun { uri: run.uri().to_owned(), against }));
         }
-        let relation = relation(&theirs, history);
+        let relation = relation(&theirs, run_log);
         let word = match relation {
             Relation::Behind => "behind",
             Relation::Same => "same",
@@ -67,15 +67,15 @@ impl Stands {
             left_out: None,
         };
         // What cannot be copied here lacks nothing that this could be told of.
-        let is_source = relation == Relation::Same && history.mirrored().is_none();
+        let is_source = relation == Relation::Same && run_log.replica_of().is_none();
         if matches!(relation, Relation::Behind | Relation::Same) && !is_source {
             let plan = plan_copy(other, run, Which::All).await?;
-            let newest = |history: &History| history.checkpoints().last().map_or(0, |newest| newest.step);
-            stands.steps = Some(newest(&theirs).saturating_sub(newest(history)));
+            let newest = |run_log: &RunLog| run_log.checkpoints().last().map_or(0, |newest| newest.step);
+            stands.steps = Some(newest(&theirs).saturating_sub(newest(run_log)));
             stands.checkpoints = Some(plan.checkpoints.iter().filter(|planned| !planned.committed).count());
             stands.packs = Some(plan.to_move.packs);
             stands.bytes = Some(plan.to_move.bytes);
-            let here = history.checkpoints();
+            let here = run_log.checkpoints();
             let is_here = |manifest: &str| here.iter().any(|checkpoint| checkpoint.manifest == manifest);
             stands.left_out = Some(plan.left_out.iter().filter(|out| !is_here(&out.manifest)).count());
         }

@@ -59,7 +59,7 @@ pub(super) async fn verify_one(
     })?;
     let uri = found.uri();
     let state = verified.state;
-    let recorded = recorded_state(&found.history, &found.checkpoint);
+    let recorded = recorded_state(&found.run_log, &found.checkpoint);
     if let Some(expected) = recorded.filter(|expected| *expected != state) {
         return Err(Failure::new(Code::Damaged, OtherState { uri, expected, found: state }));
     }

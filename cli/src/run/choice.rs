@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
-use whimbrel_store::{History, LogError, Mode, Store, StoreError, shell};
+use whimbrel_store::{LogError, Mode, RunLog, Store, StoreError, shell};
 
 use super::claim::Claim;
 use crate::{exit::Failure, print::Printer, screen};
@@ -130,9 +130,9 @@ pub(super) async fn choose(
 
 /// A replica is taken up by whoever names it by its URI; its id is that of the run itself.
 async fn unless_replica(store: &Store, run: RunId) -> Result<Choice, Failure> {
-    match store.run(&run).history().await {
-        Ok(history) => match history.mirrored() {
-            Some(mirror) => Err(replica(store, &run, &mirror.source)),
+    match store.run(&run).run_log().await {
+        Ok(run_log) => match run_log.replica_of() {
+            Some(of) => Err(replica(store, &run, &of.source)),
             None => Ok(Choice::Resume(run)),
         },
         // Whoever takes it up says what is wrong with it.
@@ -182,8 +182,8 @@ async fn unfinished(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished>, St
     let ids = store.runs().await?.into_iter().filter(|id| id.as_str().starts_with(&prefix));
     let read = |id: RunId| async move {
         let dir = store.run(&id);
-        match dir.history().await {
-            Ok(history) => Ok(judge(id, dir.uri(), &history, spec)),
+        match dir.run_log().await {
+            Ok(run_log) => Ok(judge(id, dir.uri(), &run_log, spec)),
             Err(LogError::Store(error)) => Err(error),
             Err(error) => {
                 tracing::warn!(run = %id, error = with_causes(&error), "its log cannot be used; it is not offered");
@@ -201,23 +201,23 @@ async fn unfinished(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished>, St
 }
 
 /// What a run's log makes of it; `None` if there is nothing to take up.
-fn judge(id: RunId, uri: &str, history: &History, spec: &RunSpec) -> Option<Unfinished> {
-    let stopped = history.stopped().is_some();
-    if history.ended().is_some() || (history.submitter() == Mode::Service && !stopped) {
+fn judge(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Unfinished> {
+    let stopped = run_log.stopped().is_some();
+    if run_log.ended().is_some() || (run_log.submitter() == Mode::Service && !stopped) {
         return None;
     }
-    let stored = RunSpec::parse("the stored spec", history.spec(), &[]).ok()?;
+    let stored = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok()?;
     if stored.name != spec.name {
         return None;
     }
     Some(Unfinished {
-        step: history.checkpoints().last().map_or(0, |checkpoint| checkpoint.step),
+        step: run_log.checkpoints().last().map_or(0, |checkpoint| checkpoint.step),
         steps: stored.train.steps,
         stopped,
         same: same_training(&stored, spec),
         busy: Claim::take(uri).is_none(),
-        replica_of: history.mirrored().map(|mirror| mirror.source.clone()),
-        last: history.entries().last().map_or(Timestamp::MIN, |entry| entry.time),
+        replica_of: run_log.replica_of().map(|replica| replica.source.clone()),
+        last: run_log.entries().last().map_or(Timestamp::MIN, |entry| entry.time),
         id,
     })
 }
@@ -262,10 +262,10 @@ mod tests {
         RunSpec::parse("run.toml", SPEC, &overrides).unwrap()
     }
 
-    async fn submit(store: &Store, id: &str, spec: &RunSpec, mode: Mode) -> whimbrel_store::Office {
+    async fn submit(store: &Store, id: &str, spec: &RunSpec, mode: Mode) -> whimbrel_store::Term {
         let run = store.run(&id.parse().unwrap());
         run.create(&spec.to_toml(), mode).await.unwrap();
-        run.take_office("a test").await.unwrap()
+        run.start_term("a test").await.unwrap()
     }
 
     #[test]
@@ -315,9 +315,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |name: &str| Store::open(folder.path().join(name).to_str().unwrap()).unwrap();
         let (store, elsewhere) = (open("here"), open("elsewhere"));
-        let office = submit(&elsewhere, "r-moved", &spec(&[]), Mode::Embedded).await;
+        let term = submit(&elsewhere, "r-moved", &spec(&[]), Mode::Embedded).await;
         let run = store.run(&"r-moved".parse().unwrap());
-        run.mirror(office.run(), office.history(), "a test").await.unwrap();
+        run.become_replica_of(term.run(), term.run_log(), "a test").await.unwrap();
 
         let id = || "r-moved".parse::<RunId>().unwrap();
         let choice = async |wish| choose(&store, &spec(&[]), wish, false).await;
@@ -331,7 +331,7 @@ mod tests {
         }
         assert_eq!(choice(Wish::At(id())).await.unwrap(), Choice::Resume(id()));
         // Once it was, it is the run itself.
-        run.take_office("a coordinator").await.unwrap();
+        run.start_term("a coordinator").await.unwrap();
         assert_eq!(choice(Wish::Any).await.unwrap(), Choice::Resume(id()));
     }
 }

@@ -54,7 +54,7 @@ impl Host {
         let stop_agent = CancellationToken::new();
         let settings = agent::embedded(coordinator.address().to_string(), &token, slots, &workdir);
         let mut agent = JoinSet::new();
-        agent.spawn(whimbrel_agent::attend(settings, stop_agent.clone()));
+        agent.spawn(whimbrel_agent::run(settings, stop_agent.clone()));
         Ok(Self { coordinator, token, agent, stop_agent })
     }
 

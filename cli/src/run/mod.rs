@@ -106,8 +106,8 @@ fn name(args: &RunArgs, store: &Store, run: &str) -> Result<String, Failure> {
 /// How the run stands that was left at once: it may have ended, and its replicas be behind, which its log tells.
 async fn left(store: &Store, run: &str, watch: &Watch) -> EndedEvent {
     let Ok(id) = run.parse() else { return watch.abandoned() };
-    match store.run(&id).history().await {
-        Ok(history) => history.ended().map_or_else(|| watch.abandoned(), |ended| watch.left_behind(ended)),
+    match store.run(&id).run_log().await {
+        Ok(run_log) => run_log.ended().map_or_else(|| watch.abandoned(), |ended| watch.left_behind(ended)),
         Err(error) => {
             tracing::warn!(
                 run,

@@ -14,9 +14,9 @@ fn steps(stage: &Stage, run: &str) -> Vec<u64> {
 fn going_on() -> Stage {
     let stage = Stage { folder: tempfile::tempdir().unwrap(), state: String::new() };
     block_on(async {
-        let mut office = stage.create("r-test").await;
+        let mut term = stage.create("r-test").await;
         for step in [10, 20, 30, 40, 50, 60] {
-            checkpoint(&mut office, step, &State::small(step), 64 << 20).await;
+            checkpoint(&mut term, step, &State::small(step), 64 << 20).await;
         }
     });
     stage
@@ -57,15 +57,15 @@ fn a_checkpoint_that_lost_its_manifest_is_not_said_to_be_kept() {
 fn a_run_that_goes_on_is_left_to_its_coordinator_unless_one_insists() {
     let stage = going_on();
     let error = stage.failed(2, &["collect", "runs/r-test"]);
-    assert!(error.contains("is not stopped") && error.contains("--take-office"), "{error}");
+    assert!(error.contains("is not stopped") && error.contains("--take-over"), "{error}");
     let said = stage.good(&["collect", "runs/r-test", "--dry-run", "--keep-every", "30 steps"]);
     assert!(
         said.contains("would delete 2 checkpoints") && said.contains("after step 30, 40, 50, 60"),
         "{said}"
     );
-    let epoch = || block_on(async { stage.run("runs", "r-test").history().await.unwrap().epoch() });
+    let epoch = || block_on(async { stage.run("runs", "r-test").run_log().await.unwrap().epoch() });
     assert_eq!(epoch(), 1, "a dry run fences nobody");
-    stage.good(&["collect", "runs/r-test", "--take-office", "--keep", "2", "--keep-every", "20 steps"]);
+    stage.good(&["collect", "runs/r-test", "--take-over", "--keep", "2", "--keep-every", "20 steps"]);
     assert_eq!(steps(&stage, "runs/r-test"), [20, 40, 50, 60]);
     assert_eq!(epoch(), 2);
 }

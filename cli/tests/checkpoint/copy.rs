@@ -88,9 +88,9 @@ fn nothing_is_copied_over_a_run_that_went_on() {
     let stage = Stage::stopped(20, &State::small(20), 64 << 20);
     stage.good(&["copy", "runs/r-test", "elsewhere"]);
     block_on(async {
-        let mut office = stage.run("elsewhere", "r-test").take_office("somebody elsewhere").await.unwrap();
-        office.append(Record::Resumed { step: 20 }).await.unwrap();
-        checkpoint(&mut office, 30, &State::small(30), 64 << 20).await;
+        let mut term = stage.run("elsewhere", "r-test").start_term("somebody elsewhere").await.unwrap();
+        term.append(Record::Resumed { step: 20 }).await.unwrap();
+        checkpoint(&mut term, 30, &State::small(30), 64 << 20).await;
     });
     let error = stage.failed(2, &["copy", "runs/r-test", "elsewhere"]);
     assert!(error.contains("went on at file:///") && error.contains("somebody elsewhere"), "{error}");
@@ -160,8 +160,7 @@ fn a_checkpoint_of_a_later_whimbrel_is_left_out_and_not_called_damaged() {
             && last.contains("0 of its checkpoints and 1 that cannot be read"),
         "{listed}"
     );
-    let (code, stdout, stderr) =
-        stage.checkpoint(&["collect", "runs/r-test", "--keep", "1", "--take-office"]);
+    let (code, stdout, stderr) = stage.checkpoint(&["collect", "runs/r-test", "--keep", "1", "--take-over"]);
     assert_eq!(code, Some(2), "{stdout}{stderr}");
     assert!(stdout.contains("unreadable  the manifest ") && stdout.contains("use a newer"), "{stdout}");
 }

@@ -113,10 +113,10 @@ fn an_import_killed_at_any_of_its_writes_goes_on_by_the_id_that_it_said() {
         let (code, _, said) = scene.run(&again);
         told.push(match code {
             Some(0) => "goes on",
-            Some(2) if said.contains("--take-office") => {
-                let (code, _, said) = scene.run(&[&again[..], &["--take-office"]].concat());
+            Some(2) if said.contains("--take-over") => {
+                let (code, _, said) = scene.run(&[&again[..], &["--take-over"]].concat());
                 assert_eq!(code, Some(0), "write {write}: {said}");
-                "with --take-office"
+                "with --take-over"
             }
             Some(2) if said.contains("there is a run at") => "is there",
             _ => panic!("write {write}: {code:?}, {said}"),
@@ -125,7 +125,7 @@ fn an_import_killed_at_any_of_its_writes_goes_on_by_the_id_that_it_said() {
         assert_eq!(code, Some(0), "write {write}: {said}");
         assert!(verified.contains(&scene.stage.state), "write {write}: {verified}");
     }
-    let held = "with --take-office";
+    let held = "with --take-over";
     assert_eq!(told, ["goes on", "goes on", "goes on", held, held, "is there"]);
 }
 
@@ -149,7 +149,7 @@ fn of_two_copies_at_a_time_one_gives_way_and_says_what_to_do() {
     let Some(scene) = Scene::set() else { return };
     let store = scene.server.store_uri("twice");
     let copy = ["copy", "runs/r-test", &store];
-    // The log's first entry and the office were written, and this is a pack.
+    // The log's first entry and the term were written, and this is a pack.
     let held = scene.hold(2);
     let first = scene.start(&copy);
     held.reached.recv_timeout(Duration::from_secs(60)).expect("the copy comes to this write");

@@ -24,11 +24,11 @@ fn the_same_checkpoint_is_exit_code_0_and_another_1() {
 fn another_run_is_compared_by_the_names_of_tensors() {
     let stage = Stage::finished();
     block_on(async {
-        let mut office = stage.create("r-other").await;
+        let mut term = stage.create("r-other").await;
         // One element of the second tensor is another; packed otherwise.
         let mut state = State::small(40);
         *state.bytes.last_mut().unwrap() ^= 0x80;
-        checkpoint(&mut office, 40, &state, 64).await;
+        checkpoint(&mut term, 40, &state, 64).await;
     });
     let (code, stdout, _) = stage.checkpoint(&["diff", "runs/r-test", "runs/r-other", "--json"]);
     assert_eq!(code, Some(1));

@@ -84,8 +84,8 @@ fn a_model_from_elsewhere_needs_what_it_does_not_say() {
 
 /// The spec in the log of a run that was imported.
 fn stored_spec(stage: &Stage, store: &str, run: &str) -> RunSpec {
-    let history = block_on(async { stage.run(store, run).history().await }).unwrap();
-    RunSpec::parse("the stored spec", history.spec(), &[]).unwrap()
+    let run_log = block_on(async { stage.run(store, run).run_log().await }).unwrap();
+    RunSpec::parse("the stored spec", run_log.spec(), &[]).unwrap()
 }
 
 #[test]
@@ -145,11 +145,11 @@ fn an_import_that_was_cut_off_says_how_to_go_on_with_it() {
     // A file where the folder of manifests belongs: the run is there, without its checkpoint.
     fs::write(blocked("manifests"), "").unwrap();
     let error = stage.failed(2, &args);
-    assert!(error.contains("--run r-new goes on") && error.contains("--take-office"), "{error}");
+    assert!(error.contains("--run r-new goes on") && error.contains("--take-over"), "{error}");
     fs::remove_file(blocked("manifests")).unwrap();
     let error = stage.failed(2, &args);
-    assert!(error.contains("is not stopped") && error.contains("or give --take-office"), "{error}");
-    stage.good(&[&args[..], &["--take-office"]].concat());
+    assert!(error.contains("is not stopped") && error.contains("or give --take-over"), "{error}");
+    stage.good(&[&args[..], &["--take-over"]].concat());
     assert!(stage.good(&["verify", "elsewhere/r-new"]).contains(&stage.state));
     let error = stage.failed(2, &args);
     assert!(error.contains("there is a run at"), "{error}");

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest};
 use whimbrel_store::{
-    Ended, Limits, Mode, Office, Outcome, Record, RunDir, Stopped, Store, commit, save_slice,
+    Ended, Limits, Mode, Outcome, Record, RunDir, Stopped, Store, Term, commit, save_slice,
 };
 
 /// The spec of every run here.
@@ -59,15 +59,15 @@ impl State {
 }
 
 /// Saves and commits.
-pub(crate) async fn checkpoint(office: &mut Office, step: u64, state: &State, pack_bytes: usize) {
-    let run = office.run().clone();
+pub(crate) async fn checkpoint(term: &mut Term, step: u64, state: &State, pack_bytes: usize) {
+    let run = term.run().clone();
     let limits = Limits { pack_bytes, ..Limits::default() };
     let (range, bytes) = (0..state.bytes.len(), Bytes::from(state.bytes.clone()));
     let packs = save_slice(&run, &state.layout, range, bytes, &limits).await.unwrap();
     let (id, layout) = (run.id().to_string(), state.layout.clone());
     let format = manifest::FORMAT;
     let manifest = Manifest { format, run: id, step, generation: 1, samples: 1, layout, packs };
-    commit(office, &manifest, None).await.unwrap();
+    commit(term, &manifest, None).await.unwrap();
 }
 
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -80,13 +80,13 @@ impl Stage {
         let stage =
             Self { folder: tempfile::tempdir().unwrap(), state: State::small(40).digest(40).to_string() };
         block_on(async {
-            let mut office = stage.create("r-test").await;
+            let mut term = stage.create("r-test").await;
             for step in [20, 40] {
-                checkpoint(&mut office, step, &State::small(step), 64 << 20).await;
+                checkpoint(&mut term, step, &State::small(step), 64 << 20).await;
             }
             let (outcome, state) = (Outcome::Finished, Some(State::small(40).digest(40)));
             let ended = Ended { outcome, step: 40, loss: Some(0.5), val_loss: None, state, reason: None };
-            office.append(Record::Ended(ended)).await.unwrap();
+            term.append(Record::Ended(ended)).await.unwrap();
         });
         stage
     }
@@ -95,9 +95,9 @@ impl Stage {
     pub(crate) fn stopped(step: u64, state: &State, pack_bytes: usize) -> Self {
         let stage = Self { folder: tempfile::tempdir().unwrap(), state: state.digest(step).to_string() };
         block_on(async {
-            let mut office = stage.create("r-test").await;
-            checkpoint(&mut office, step, state, pack_bytes).await;
-            office.append(Record::Stopped(Stopped { step, reason: "stopped".into() })).await.unwrap();
+            let mut term = stage.create("r-test").await;
+            checkpoint(&mut term, step, state, pack_bytes).await;
+            term.append(Record::Stopped(Stopped { step, reason: "stopped".into() })).await.unwrap();
         });
         stage
     }
@@ -109,7 +109,7 @@ impl Stage {
         let manifest = format!("manifests/{step:012}-{}.json", Hash::of(body.as_bytes()));
         fs::write(self.path("runs/r-test").join(&manifest), body).unwrap();
         block_on(async {
-            let mut office = run.take_office("a later version").await.unwrap();
+            let mut term = run.start_term("a later version").await.unwrap();
             let record = Record::Checkpoint {
                 step,
                 manifest,
@@ -117,15 +117,15 @@ impl Stage {
                 state: Some(State::small(step).digest(step)),
                 origin: None,
             };
-            office.append(record).await.unwrap();
+            term.append(record).await.unwrap();
         });
     }
 
-    /// A new run in the store, and its office.
-    pub(crate) async fn create(&self, id: &str) -> Office {
+    /// A new run in the store, and its term.
+    pub(crate) async fn create(&self, id: &str) -> Term {
         let run = self.run("runs", id);
         run.create(SPEC, Mode::Embedded).await.unwrap();
-        run.take_office("a test").await.unwrap()
+        run.start_term("a test").await.unwrap()
     }
 
     /// A run in one of the stores here.

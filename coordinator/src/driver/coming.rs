@@ -10,13 +10,13 @@ use whimbrel_store::{Mode, Sources};
 
 use super::{Driver, has_ended};
 use crate::{
-    desk::Desk,
     facts,
+    hosted_run::HostedRun,
     input::{Input, Reply},
     opening::{self, Opened, SubmitError},
+    output_writer::OutputWriter,
     recorder,
     replication::{Keeping, Replication},
-    scribe::Scribe,
 };
 
 /// What is known of the runs in the store, as long as not all is.
@@ -49,7 +49,7 @@ impl Driver {
     /// run stands can be told as soon as its log is read; what is wanted of it can be passed on once it is taken up.
     pub(super) fn has_to_wait(&self, input: &Input) -> bool {
         let Coming { looking, runs, .. } = &self.coming;
-        let is_here = |run: &RunId| self.desks.contains_key(run);
+        let is_here = |run: &RunId| self.hosted.contains_key(run);
         let is_coming = |run: &RunId| runs.contains(run) || *looking && !is_here(run);
         match input {
             Input::Submit(What::Resume(run), _) => border::run_id(run).is_ok_and(|run| is_coming(&run)),
@@ -78,7 +78,7 @@ impl Driver {
     /// A run was found in the store that goes on. Says whether it is to be taken up: not if it is here already.
     pub(super) fn taking_up(&mut self, status: v1::RunStatus) -> bool {
         match border::run_id(&status.run) {
-            Ok(run) if self.shutdown.is_none() && !self.desks.contains_key(&run) => {
+            Ok(run) if self.shutdown.is_none() && !self.hosted.contains_key(&run) => {
                 self.archive.insert(run.clone(), status);
                 self.coming.runs.insert(run);
                 true
@@ -90,7 +90,7 @@ impl Driver {
     /// A run is in the store that nobody here works on, for the time being at least; but for whoever resumes it just now.
     pub(super) fn found(&mut self, status: v1::RunStatus) {
         if let Ok(run) = border::run_id(&status.run)
-            && !self.desks.contains_key(&run)
+            && !self.hosted.contains_key(&run)
         {
             self.archive.insert(run, status);
         }
@@ -149,12 +149,12 @@ impl Driver {
         reply: Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
     ) {
         let opened = opened.and_then(|opened| self.admit(opened));
-        let answer = opened.map(|Opened { dir, spec, office, start, past, replicas, found }| {
-            let (id, epoch) = (dir.id().clone(), office.epoch());
+        let answer = opened.map(|Opened { dir, spec, term, start, past, replicas, found }| {
+            let (id, epoch) = (dir.id().clone(), term.epoch());
             let response =
                 v1::SubmitResponse { run: id.to_string(), uri: dir.uri().to_owned(), step: start.step() };
             let (orders, tasks) = mpsc::unbounded_channel();
-            let (scribe, writing) = Scribe::new(dir.clone(), epoch);
+            let (output, writing) = OutputWriter::new(dir.clone(), epoch);
             self.tasks.spawn(writing);
             let inputs = self.inputs.clone();
             let keeping = Keeping {
@@ -170,11 +170,11 @@ impl Driver {
             let unopened = unopened.map(|replica| replica.store.clone()).collect();
             let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
             let sources = dirs.fold(Sources::new(dir), Sources::with_replica);
-            let replication = Replication::start(&keeping, office.history(), replicas, &mut self.tasks);
+            let replication = Replication::start(&keeping, term.run_log(), replicas, &mut self.tasks);
             let standings = replication.standings();
             let retention = keeping.retention;
             self.tasks.spawn(recorder::record(
-                office,
+                term,
                 sources.clone(),
                 unopened,
                 retention,
@@ -185,9 +185,9 @@ impl Driver {
             let facts = facts::run(&spec);
             let checkpoint = matches!(start, Start::Checkpoint { .. }).then(|| start.step());
             self.archive.remove(&id);
-            let desk = Desk::new(spec, sources, epoch, scribe, orders, checkpoint);
-            self.desks.insert(id.clone(), desk.with_replicas(standings, found));
-            tracing::info!(run = %id, epoch, step = start.step(), "office taken");
+            let hosted = HostedRun::new(spec, sources, epoch, output, orders, checkpoint);
+            self.hosted.insert(id.clone(), hosted.with_replicas(standings, found));
+            tracing::info!(run = %id, epoch, step = start.step(), "term started");
             self.decide(Event::RunOpened { run: id, facts, epoch, start, past });
             response
         });
@@ -202,8 +202,8 @@ impl Driver {
         if self.shutdown.is_some() {
             return Err(SubmitError::ShuttingDown);
         }
-        match self.desks.get(id) {
-            Some(desk) if desk.epoch >= opened.office.epoch() => Err(SubmitError::UnderWay(id.clone())),
+        match self.hosted.get(id) {
+            Some(hosted) if hosted.epoch >= opened.term.epoch() => Err(SubmitError::UnderWay(id.clone())),
             _ => Ok(opened),
         }
     }

@@ -12,37 +12,37 @@ impl Driver {
         use v1::{agent_command::Command as ToAgent, worker_command::Command as ToWorker};
         match command {
             Command::Prepare { run, node } => {
-                let Some(desk) = self.desks.get(&run) else { return };
-                let setup = desk.spec.setup.clone().unwrap_or_default();
-                let environment = desk.spec.workers.environment.clone().into_iter().collect();
+                let Some(hosted) = self.hosted.get(&run) else { return };
+                let setup = hosted.spec.setup.clone().unwrap_or_default();
+                let environment = hosted.spec.workers.environment.clone().into_iter().collect();
                 self.send(node, ToAgent::Prepare(v1::Prepare { run: run.to_string(), setup, environment }));
             }
             Command::Start { run, node, worker } => {
-                let Some(desk) = self.desks.get(&run) else { return };
-                let environment = desk.spec.workers.environment.clone().into_iter().collect();
-                let command = desk.spec.command.clone();
+                let Some(hosted) = self.hosted.get(&run) else { return };
+                let environment = hosted.spec.workers.environment.clone().into_iter().collect();
+                let command = hosted.spec.command.clone();
                 let start = v1::StartWorker { run: run.to_string(), worker: worker.0, command, environment };
                 self.send(node, ToAgent::Start(start));
             }
             Command::Kill { run, node, worker } => {
-                if let Some(desk) = self.desks.get_mut(&run) {
-                    desk.links.remove(&worker);
+                if let Some(hosted) = self.hosted.get_mut(&run) {
+                    hosted.links.remove(&worker);
                 }
                 let stop = v1::StopWorker { run: run.to_string(), worker: worker.0, grace_ms: 0 };
                 self.send(node, ToAgent::Stop(stop));
             }
             Command::Form { run, formation } => {
-                let Some(desk) = self.desks.get_mut(&run) else { return };
-                match desk.generation(formation) {
+                let Some(hosted) = self.hosted.get_mut(&run) else { return };
+                match hosted.generation(formation) {
                     Ok(generation) => {
                         let wire = v1::Generation::from(&generation);
                         for member in &generation.members {
-                            desk.send(member.worker, ToWorker::Generation(wire.clone()));
+                            hosted.send(member.worker, ToWorker::Generation(wire.clone()));
                         }
                     }
                     Err(error) => {
                         let reason = format!("no random bytes for a generation's key: {error}");
-                        self.inputs.send(Input::OfTerm(run, desk.epoch, RunEvent::OfficeLost { reason }));
+                        self.inputs.send(Input::OfTerm(run, hosted.epoch, RunEvent::TermLost { reason }));
                     }
                 }
             }
@@ -56,42 +56,42 @@ impl Driver {
                 self.send_worker(&run, worker, ToWorker::Leave(v1::Leave { reason }));
             }
             Command::Commit { run, generation, step } => {
-                let Some(desk) = self.desks.get_mut(&run) else { return };
-                match desk.commit(generation, step) {
-                    Ok(task) => desk.order(task),
+                let Some(hosted) = self.hosted.get_mut(&run) else { return };
+                match hosted.commit(generation, step) {
+                    Ok(task) => hosted.order(task),
                     Err(reason) => {
                         let failed = RunEvent::CommitFailed { step, reason };
-                        self.inputs.send(Input::OfTerm(run, desk.epoch, failed));
+                        self.inputs.send(Input::OfTerm(run, hosted.epoch, failed));
                     }
                 }
             }
             Command::Discard { run, generation, step } => {
-                if let Some(desk) = self.desks.get_mut(&run) {
-                    desk.discard(generation, step);
+                if let Some(hosted) = self.hosted.get_mut(&run) {
+                    hosted.discard(generation, step);
                 }
             }
             Command::Quarantine { run, manifest, reason } => {
-                if let Some(desk) = self.desks.get(&run) {
-                    desk.order(Task::Quarantine { manifest, reason });
+                if let Some(hosted) = self.hosted.get(&run) {
+                    hosted.order(Task::Quarantine { manifest, reason });
                 }
             }
             Command::RecordEnd { run, end } => {
-                if let Some(desk) = self.desks.get(&run) {
-                    desk.order(Task::End(end));
+                if let Some(hosted) = self.hosted.get(&run) {
+                    hosted.order(Task::End(end));
                 }
             }
             Command::Announce { run, notice } => {
-                let Some(desk) = self.desks.get_mut(&run) else { return };
+                let Some(hosted) = self.hosted.get_mut(&run) else { return };
                 if let Notice::WorkerExited { worker, .. } = &notice {
                     // Its process may live on where its node was lost by silence: it is not listened to any more.
-                    desk.links.remove(worker);
+                    hosted.links.remove(worker);
                 }
-                let event = wire::event(desk, notice, |node| node_name(&self.nodes, node));
+                let event = wire::event(hosted, notice, |node| node_name(&self.nodes, node));
                 let is_last = matches!(event, v1::run_event::Event::Ended(_));
                 say(&run, &event);
-                desk.tell(event);
+                hosted.tell(event);
                 if is_last {
-                    desk.close();
+                    hosted.close();
                 }
             }
         }
@@ -112,8 +112,8 @@ impl Driver {
         worker: WorkerId,
         command: v1::worker_command::Command,
     ) {
-        if let Some(desk) = self.desks.get_mut(run) {
-            desk.send(worker, command);
+        if let Some(hosted) = self.hosted.get_mut(run) {
+            hosted.send(worker, command);
         }
     }
 
@@ -122,9 +122,9 @@ impl Driver {
         for node in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.send(node, ToAgent::Heartbeat(v1::AgentCoordinatorHeartbeat {}));
         }
-        for desk in self.desks.values_mut() {
-            for worker in desk.links.keys().copied().collect::<Vec<_>>() {
-                desk.send(worker, ToWorker::Heartbeat(v1::CoordinatorHeartbeat {}));
+        for hosted in self.hosted.values_mut() {
+            for worker in hosted.links.keys().copied().collect::<Vec<_>>() {
+                hosted.send(worker, ToWorker::Heartbeat(v1::CoordinatorHeartbeat {}));
             }
         }
     }

@@ -37,9 +37,9 @@ impl Driver {
             Message::Join(_) => return tracing::warn!(%node, "it joins twice; ignored"),
             Message::Heartbeat(_) => return,
             Message::Output(output) => {
-                let desk = border::run_id(&output.run).ok().and_then(|run| self.desks.get_mut(&run));
-                if let Some(desk) = desk {
-                    desk.scribe.print(output.worker, output.lines);
+                let hosted = border::run_id(&output.run).ok().and_then(|run| self.hosted.get_mut(&run));
+                if let Some(hosted) = hosted {
+                    hosted.output.print(output.worker, output.lines);
                 }
                 return;
             }
@@ -77,12 +77,13 @@ impl Driver {
     ) -> Result<v1::Welcome, Status> {
         let unknown =
             || Status::not_found(format!("this coordinator started no worker {worker} of run {run}"));
-        let desk = self.desks.get_mut(run).filter(|_| self.core.expects(run, worker)).ok_or_else(unknown)?;
-        if desk.links.contains_key(&worker) {
+        let hosted =
+            self.hosted.get_mut(run).filter(|_| self.core.expects(run, worker)).ok_or_else(unknown)?;
+        if hosted.links.contains_key(&worker) {
             return Err(Status::already_exists(format!("worker {worker} of run {run} has called already")));
         }
-        let welcome = desk.welcome()?;
-        desk.links.insert(worker, link);
+        let welcome = hosted.welcome()?;
+        hosted.links.insert(worker, link);
         Ok(welcome)
     }
 
@@ -102,11 +103,11 @@ impl Driver {
         message: v1::worker_message::Message,
     ) -> Result<Option<RunEvent>, String> {
         use v1::worker_message::Message;
-        let Some(desk) = self.desks.get_mut(run) else { return Ok(None) };
+        let Some(hosted) = self.hosted.get_mut(run) else { return Ok(None) };
         Ok(Some(match message {
             Message::Hello(_) => return Err("it says hello twice".into()),
             Message::Ready(ready) => {
-                desk.describe(worker, &ready).map_err(|error| error.to_string())?;
+                hosted.describe(worker, &ready).map_err(|error| error.to_string())?;
                 let address = ready
                     .data_address
                     .parse()
@@ -121,9 +122,9 @@ impl Driver {
                     let text = format!(
                         "step {step}: tensor {tensor} of the gradient is not finite; no update was made"
                     );
-                    desk.tell(wire::warning(text));
+                    hosted.tell(wire::warning(text));
                 }
-                desk.step = Some(applied);
+                hosted.step = Some(applied);
                 RunEvent::StepApplied { worker, generation, step, loss }
             }
             Message::Halted(halted) => {
@@ -138,7 +139,7 @@ impl Driver {
             }
             Message::SliceSaved(saved) => {
                 let (generation, step) = (saved.generation, saved.step);
-                desk.keep_slice(worker, saved).map_err(|error| error.to_string())?;
+                hosted.keep_slice(worker, saved).map_err(|error| error.to_string())?;
                 RunEvent::SliceSaved { worker, generation, step }
             }
             Message::SliceFailed(v1::SliceFailed { generation, step, reason }) => {
@@ -156,13 +157,13 @@ impl Driver {
                 RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason }
             }
             Message::Healed(v1::Healed { manifest, packs, .. }) => {
-                let (count, uri) = (packs.len(), desk.dir.uri());
+                let (count, uri) = (packs.len(), hosted.dir.uri());
                 let text = format!(
                     "{count} packs of {manifest} were missing or damaged in {uri} and are whole there again: worker \
                      {worker} read them from a replica and put them back"
                 );
                 tracing::warn!(%run, "{text}");
-                desk.tell(wire::warning(text));
+                hosted.tell(wire::warning(text));
                 return Ok(None);
             }
             Message::TrainerFailed(v1::TrainerFailed { reason }) => {

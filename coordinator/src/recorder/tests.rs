@@ -18,14 +18,14 @@ fn run(folder: &Path, store: &str) -> RunDir {
 }
 
 /// Commits a checkpoint, and returns its manifest's name and its only pack's file.
-async fn checkpoint(office: &mut Office, folder: &Path, step: u64) -> (String, PathBuf) {
+async fn checkpoint(term: &mut Term, folder: &Path, step: u64) -> (String, PathBuf) {
     let layout = Layout::new(vec![TensorSpec::f32("w", [16])]).unwrap();
     let state = vec![u8::try_from(step).unwrap(); 64];
-    let packs = save_slice(office.run(), &layout, 0..64, state.into(), &Limits::default()).await.unwrap();
+    let packs = save_slice(term.run(), &layout, 0..64, state.into(), &Limits::default()).await.unwrap();
     let hash = packs[0].hash.to_string();
-    let run = office.run().id().to_string();
+    let run = term.run().id().to_string();
     let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
-    let committed = commit(office, &manifest, None).await.unwrap();
+    let committed = commit(term, &manifest, None).await.unwrap();
     let pack = format!("runs/r-1/packs/{}/{hash}.safetensors", &hash[..2]);
     (committed.manifest, folder.join(pack))
 }
@@ -38,13 +38,13 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(office: Office, folder: &Path) -> Self {
+    fn new(term: Term, folder: &Path) -> Self {
         let (sender, said) = mpsc::unbounded_channel();
         let (orders, tasks) = mpsc::unbounded_channel();
         let inputs = Inputs(sender);
         let keeping = Keeping {
-            run: office.run().clone(),
-            epoch: office.epoch(),
+            run: term.run().clone(),
+            epoch: term.epoch(),
             who: "a test".into(),
             retention: Retention::default(),
             limits: Limits::default(),
@@ -52,9 +52,9 @@ impl Scene {
             shutdown: CancellationToken::new(),
         };
         let mut set = JoinSet::new();
-        let replication = Replication::start(&keeping, office.history(), Vec::new(), &mut set);
-        let sources = Sources::new(office.run().clone()).with_replica(run(folder, "west"));
-        set.spawn(record(office, sources, Vec::new(), keeping.retention, replication, inputs, tasks));
+        let replication = Replication::start(&keeping, term.run_log(), Vec::new(), &mut set);
+        let sources = Sources::new(term.run().clone()).with_replica(run(folder, "west"));
+        set.spawn(record(term, sources, Vec::new(), keeping.retention, replication, inputs, tasks));
         Self { orders, said, _tasks: set }
     }
 
@@ -82,13 +82,13 @@ async fn only_what_no_store_has_whole_is_put_aside_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let here = run(folder.path(), "runs");
     here.create("a spec", Mode::Service).await.unwrap();
-    let mut office = here.take_office("a test").await.unwrap();
-    let (older, older_pack) = checkpoint(&mut office, folder.path(), 10).await;
-    let (newer, newer_pack) = checkpoint(&mut office, folder.path(), 20).await;
+    let mut term = here.start_term("a test").await.unwrap();
+    let (older, older_pack) = checkpoint(&mut term, folder.path(), 10).await;
+    let (newer, newer_pack) = checkpoint(&mut term, folder.path(), 20).await;
     let west = run(folder.path(), "west");
     let plan = plan_copy(&here, &west, Which::All).await.unwrap();
     plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
-    let mut scene = Scene::new(office, folder.path());
+    let mut scene = Scene::new(term, folder.path());
 
     // What the replica has whole is put back and used again, though not for ever.
     for _ in 0..ACQUITTALS {
@@ -99,11 +99,11 @@ async fn only_what_no_store_has_whole_is_put_aside_for_good() {
     }
     let (heard, event) = scene.is_said_to_be_damaged(&newer).await;
     assert!(heard.contains("no worker can read it") && event == at(10, &older), "{heard}: {event:?}");
-    assert_eq!(here.history().await.unwrap().checkpoints().len(), 2, "nothing is recorded of it");
+    assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 2, "nothing is recorded of it");
 
     // What no store has whole is put aside.
-    let office = here.take_office("another").await.unwrap();
-    let mut scene = Scene::new(office, folder.path());
+    let term = here.start_term("another").await.unwrap();
+    let mut scene = Scene::new(term, folder.path());
     fs::write(&newer_pack, "damaged").unwrap();
     fs::write(
         folder.path().join("west").join(newer_pack.strip_prefix(folder.path().join("runs")).unwrap()),
@@ -112,14 +112,14 @@ async fn only_what_no_store_has_whole_is_put_aside_for_good() {
     .unwrap();
     let (heard, event) = scene.is_said_to_be_damaged(&newer).await;
     assert!(heard.contains("damaged in every store") && event == at(10, &older), "{heard}: {event:?}");
-    assert_eq!(here.history().await.unwrap().checkpoints().len(), 1);
+    assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 1);
 
     // A store that does not answer may have it: nothing is recorded, and the run does not begin anew.
     fs::write(&older_pack, "damaged").unwrap();
     fs::remove_dir_all(folder.path().join("west")).unwrap();
     fs::write(folder.path().join("west"), "no folder").unwrap();
     let (_, event) = scene.is_said_to_be_damaged(&older).await;
-    let RunEvent::OfficeLost { reason } = event else { panic!("{event:?}") };
+    let RunEvent::TermLost { reason } = event else { panic!("{event:?}") };
     assert!(reason.contains("there is none before it"), "{reason}");
-    assert_eq!(here.history().await.unwrap().checkpoints().len(), 1);
+    assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 1);
 }

@@ -61,7 +61,7 @@ fn a_worker_that_nobody_can_reach_does_not_hold_up_the_run_for_ever() {
             story.of_run(RunEvent::Halted { worker: WorkerId(worker), generation, step: Some(7), cause });
         }
     }
-    // After as many as there are tries, one of the two has to go, and the other goes on alone.
+    // After as many as there are max_failures, one of the two has to go, and the other goes on alone.
     let said = story.said();
     let killed = |command: &&Command| matches!(command, Command::Kill { .. });
     assert_eq!(said.iter().filter(killed).count(), 1);

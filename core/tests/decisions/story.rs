@@ -25,7 +25,7 @@ pub(crate) fn facts() -> RunFacts {
         shards: 8,
         workers_min: 1,
         workers_max: 2,
-        tries: 3,
+        max_failures: 3,
         step_timeout: Duration::from_secs(60),
         checkpoint: CheckpointEvery::Steps(10),
         has_setup: false,
@@ -74,7 +74,7 @@ impl Story {
     }
 
     pub(crate) fn is_killed(&mut self, worker: u64) {
-        self.of_run(RunEvent::WorkerParted { worker: WorkerId(worker) });
+        self.of_run(RunEvent::WorkerDisconnected { worker: WorkerId(worker) });
         self.exits(worker, Exit::Signal(9));
     }
 

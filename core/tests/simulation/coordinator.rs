@@ -41,7 +41,7 @@ pub(crate) struct Watch {
     /// When somebody asked for a stop.
     pub(crate) stop: Option<Duration>,
     pub(crate) cancelled: bool,
-    pub(crate) office_lost: bool,
+    pub(crate) term_lost: bool,
     /// The end is decided.
     pub(crate) recording: bool,
     pub(crate) ended: Option<End>,
@@ -111,7 +111,7 @@ impl World {
                 }
                 RunEvent::StopRequested { .. } => watch.stop = watch.stop.or(Some(self.now)),
                 RunEvent::CancelRequested => watch.cancelled = true,
-                RunEvent::OfficeLost { .. } => watch.office_lost = true,
+                RunEvent::TermLost { .. } => watch.term_lost = true,
                 _ => {}
             }
         }

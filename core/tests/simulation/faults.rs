@@ -65,8 +65,8 @@ impl World {
             Fault::CoordinatorCrashes => self.core.is_some().then(|| self.coordinator_crashes()),
             Fault::Stop => run.map(|run| self.wish(run, RunEvent::StopRequested { record: true })),
             Fault::Cancel => run.map(|run| self.wish(run, RunEvent::CancelRequested)),
-            Fault::OfficeLost => {
-                run.map(|run| self.wish(run, RunEvent::OfficeLost { reason: "epoch 99".into() }))
+            Fault::TermLost => {
+                run.map(|run| self.wish(run, RunEvent::TermLost { reason: "epoch 99".into() }))
             }
         }
         .is_some()

@@ -45,7 +45,7 @@ const SEEN: [&str; 19] = [
     "outcome: Cancelled",
     "outcome: Failed",
     "outcome: Finished",
-    "outcome: LetGo",
+    "outcome: Released",
     "outcome: Stopped",
     "quarantined",
     "restore: out of reach",

@@ -7,7 +7,7 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 use crate::{
     agenda::{Happening, Link, Machine, Order},
-    invariants::places,
+    invariants::slots,
     world::World,
 };
 
@@ -115,7 +115,7 @@ impl World {
     }
 
     fn start(&mut self, machine: Machine, name: u64, run: RunId, worker: WorkerId) {
-        places::room_for_one_more(self, machine);
+        slots::room_for_one_more(self, machine);
         let percent = self.scenario.odds.start;
         if self.goes_wrong(percent) {
             self.tally.count("unstarted");

@@ -73,8 +73,8 @@ pub(crate) enum Fault {
     CheckpointRots,
     /// The coordinator crashes and starts again.
     CoordinatorCrashes,
-    /// Somebody else takes a run's office.
-    OfficeLost,
+    /// Somebody else takes a run's term.
+    TermLost,
     /// A person stops a run.
     Stop,
     /// A person cancels a run.
@@ -108,7 +108,7 @@ impl Scenario {
             }
         }
         // A person comes once in a while; the rest of the time runs are to go on to their end.
-        for (fault, chance) in [(Fault::Stop, 5), (Fault::Cancel, 40), (Fault::OfficeLost, 40)] {
+        for (fault, chance) in [(Fault::Stop, 5), (Fault::Cancel, 40), (Fault::TermLost, 40)] {
             if one_in(rng, chance) {
                 faults.push(fault);
             }
@@ -153,7 +153,7 @@ fn facts(rng: &mut Rng) -> RunFacts {
         shards: workers_max + rng.u32(0..8),
         workers_min: rng.u32(1..=workers_max.min(3)),
         workers_max,
-        tries: rng.u32(3..7),
+        max_failures: rng.u32(3..7),
         step_timeout: millis(rng, 3000..8000),
         checkpoint: match rng.u32(0..3) {
             0 => CheckpointEvery::Steps(rng.u64(1..12)),

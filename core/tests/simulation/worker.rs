@@ -158,7 +158,7 @@ impl World {
     /// The coordinator hears no more of the worker; the worker may take its time to see it.
     pub(crate) fn break_stream(&mut self, pid: Pid) {
         let Some(worker) = self.processes.get(&pid).map(|process| process.worker) else { return };
-        self.say(pid, RunEvent::WorkerParted { worker });
+        self.say(pid, RunEvent::WorkerDisconnected { worker });
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.connected) else { return };
         process.connected = false;
         let delay = self.between(Duration::from_millis(1)..Duration::from_secs(3));

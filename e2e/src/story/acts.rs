@@ -13,26 +13,26 @@ use super::{
 pub(super) async fn prepare(run: &RunDir) -> Played {
     run.create("[run]\nname = \"r\"\n", Mode::Embedded).await?;
     run.put_output("w0", 0, "a worker says\n".into()).await?;
-    let mut office = run.take_office("setup").await?;
-    checkpoint(&mut office, 10).await?;
+    let mut term = run.start_term("setup").await?;
+    checkpoint(&mut term, 10).await?;
     Ok(())
 }
 
 /// A coordinator's life.
 pub(super) async fn live(run: &RunDir, mut acknowledged: impl FnMut(u64)) -> Played {
-    let mut office = run.take_office("first").await?;
+    let mut term = run.start_term("first").await?;
     for step in [20, 30] {
-        checkpoint(&mut office, step).await?;
+        checkpoint(&mut term, step).await?;
         acknowledged(step);
     }
-    collect(&mut office, &KEEP).await?;
+    collect(&mut term, &KEEP).await?;
     Ok(())
 }
 
 /// Restores what a resumed run would.
 pub(super) async fn restore_newest(run: &RunDir) -> Played {
-    let history = run.history().await?;
-    let checkpoints = history.checkpoints();
+    let run_log = run.run_log().await?;
+    let checkpoints = run_log.checkpoints();
     let newest = checkpoints.last().ok_or_else(|| broken("no checkpoint is left"))?;
     restore_one(&run.clone().into(), newest).await
 }
@@ -40,17 +40,17 @@ pub(super) async fn restore_newest(run: &RunDir) -> Played {
 /// Saves a state of many bytes.
 pub(super) async fn save_much(run: &RunDir, mebibytes: usize, mut acknowledged: impl FnMut(u64)) -> Played {
     run.create("[run]\nname = \"r\"\n", Mode::Embedded).await?;
-    let mut office = run.take_office("patient").await?;
+    let mut term = run.start_term("patient").await?;
     let state = State::random(mebibytes << 20);
-    checkpoint_of(&mut office, &state, 10, &Limits::default()).await?;
+    checkpoint_of(&mut term, &state, 10, &Limits::default()).await?;
     acknowledged(10);
     Ok(())
 }
 
 /// Reads the newest checkpoint in both ways, and compares it with the digest in the log.
 pub(super) async fn verify_newest(run: &RunDir) -> Played {
-    let history = run.history().await?;
-    let newest = history.checkpoints().pop().ok_or_else(|| broken("no checkpoint is left"))?;
+    let run_log = run.run_log().await?;
+    let newest = run_log.checkpoints().pop().ok_or_else(|| broken("no checkpoint is left"))?;
     let manifest = run.manifest(&newest.manifest).await?;
     let verified = verify(run, &manifest, &Limits::default(), |_| {}).await?;
     match newest.state {
@@ -70,15 +70,15 @@ pub(super) async fn verify_newest(run: &RunDir) -> Played {
 
 /// Another coordinator's life, which starts with looking at everything.
 pub(super) async fn take_over(run: &RunDir, acknowledged: u64, damaged: bool) -> Played {
-    let mut office = run.take_office("second").await?;
-    let newest = office.history().checkpoints().last().map(|checkpoint| checkpoint.step);
+    let mut term = run.start_term("second").await?;
+    let newest = term.run_log().checkpoints().last().map(|checkpoint| checkpoint.step);
     if newest < Some(acknowledged) {
         return Err(broken(format!("step {acknowledged} was acknowledged, and the newest is {newest:?}")));
     }
-    check_all(&mut office, damaged).await?;
-    let next = checkpoint(&mut office, newest.unwrap_or_default() + 10).await?;
-    collect(&mut office, &KEEP).await?;
-    let found = office.history().checkpoints().last().cloned();
+    check_all(&mut term, damaged).await?;
+    let next = checkpoint(&mut term, newest.unwrap_or_default() + 10).await?;
+    collect(&mut term, &KEEP).await?;
+    let found = term.run_log().checkpoints().last().cloned();
     match found {
         Some(found) if found.manifest == next.manifest => check(run, &found).await,
         found => Err(broken(format!("step {} was committed, and the newest is {found:?}", next.step))),

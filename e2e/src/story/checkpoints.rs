@@ -4,28 +4,27 @@ use std::error::Error;
 
 use whimbrel_state::{Manifest, StateBytes, manifest::FORMAT};
 use whimbrel_store::{
-    CheckpointInfo, Committed, Limits, Office, RunDir, Sources, commit, quarantine, restore, save_slice,
-    verify,
+    CheckpointInfo, Committed, Limits, RunDir, Sources, Term, commit, quarantine, restore, save_slice, verify,
 };
 
 use super::{Broken, LIMITS, Played, broken, chain, state::State};
 
 /// Checks every checkpoint of a run: all are whole, or, where the store may have kept other bytes than it was sent, those
 /// that are not are quarantined, and one is whole at least.
-pub(super) async fn check_all(office: &mut Office, damaged: bool) -> Played {
+pub(super) async fn check_all(term: &mut Term, damaged: bool) -> Played {
     let mut whole = 0;
-    for checkpoint in office.history().checkpoints().into_iter().rev() {
-        match check(office.run(), &checkpoint).await {
+    for checkpoint in term.run_log().checkpoints().into_iter().rev() {
+        match check(term.run(), &checkpoint).await {
             Ok(()) => whole += 1,
             Err(error) if error.is::<Broken>() => return Err(error),
             Err(error) if damaged => {
-                let suspects = office
+                let suspects = term
                     .run()
                     .manifest(&checkpoint.manifest)
                     .await
                     .map(|manifest| manifest.packs)
                     .unwrap_or_default();
-                quarantine(office, &checkpoint.manifest, &error.to_string(), &suspects).await?;
+                quarantine(term, &checkpoint.manifest, &error.to_string(), &suspects).await?;
             }
             Err(error) => {
                 return Err(broken(format!(
@@ -66,15 +65,15 @@ pub(super) async fn restore_one(sources: &Sources, checkpoint: &CheckpointInfo) 
 
 /// Saves the state of a step and commits it.
 pub(super) async fn checkpoint(
-    office: &mut Office,
+    term: &mut Term,
     step: u64,
 ) -> Result<Committed, Box<dyn Error + Send + Sync>> {
-    checkpoint_of(office, &State::of(step), step, &LIMITS).await
+    checkpoint_of(term, &State::of(step), step, &LIMITS).await
 }
 
 /// Saves a state as two workers do, each its own slice, and commits it.
 pub(super) async fn checkpoint_of(
-    office: &mut Office,
+    term: &mut Term,
     state: &State,
     step: u64,
     limits: &Limits,
@@ -83,9 +82,9 @@ pub(super) async fn checkpoint_of(
     for worker in 0..2 {
         let slice = state.layout.slice(worker, 2);
         let staged = state.bytes[slice.clone()].to_vec().into();
-        packs.extend(save_slice(office.run(), &state.layout, slice, staged, limits).await?);
+        packs.extend(save_slice(term.run(), &state.layout, slice, staged, limits).await?);
     }
-    let (run, layout) = (office.run().id().to_string(), state.layout.clone());
+    let (run, layout) = (term.run().id().to_string(), state.layout.clone());
     let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
-    Ok(commit(office, &manifest, Some(state.digest(step))).await?)
+    Ok(commit(term, &manifest, Some(state.digest(step))).await?)
 }

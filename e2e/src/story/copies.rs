@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use whimbrel_store::{
-    CopyError, LogError, MirrorError, Replicator, RunDir, Sources, Which, collect, plan_copy,
+    CopyError, LogError, ReplicaLogError, Replicator, RunDir, Sources, Which, collect, plan_copy,
 };
 
 use super::{
@@ -24,11 +24,11 @@ pub(super) async fn copy(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnM
 
 /// A coordinator's life with a replica.
 pub(super) async fn replicate(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnMut(u64)) -> Played {
-    let mut office = run.take_office("first").await?;
+    let mut term = run.start_term("first").await?;
     let mut replicator = Replicator::new(run, copy, "first", KEEP, LIMITS);
     for step in [20, 30] {
-        checkpoint(&mut office, step).await?;
-        let lag = replicator.replicate(office.history(), &mut |_| ()).await?;
+        checkpoint(&mut term, step).await?;
+        let lag = replicator.replicate(term.run_log(), &mut |_| ()).await?;
         match lag.newest {
             Some(newest) if newest == step => acknowledged(step),
             other => {
@@ -36,7 +36,7 @@ pub(super) async fn replicate(run: &RunDir, copy: &RunDir, mut acknowledged: imp
             }
         }
     }
-    collect(&mut office, &KEEP).await?;
+    collect(&mut term, &KEEP).await?;
     Ok(())
 }
 
@@ -47,8 +47,8 @@ pub(super) async fn take_over(
     acknowledged: Option<u64>,
     damaged: bool,
 ) -> Played {
-    let left = match copy.history().await {
-        Ok(history) => history.checkpoints(),
+    let left = match copy.run_log().await {
+        Ok(run_log) => run_log.checkpoints(),
         Err(LogError::NoRun { .. }) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
@@ -70,7 +70,7 @@ pub(super) async fn take_over(
         }
     }
     let went_on = |error: &(dyn Error + Send + Sync + 'static)| {
-        matches!(error.downcast_ref(), Some(CopyError::Mirror(MirrorError::WentOn { .. })))
+        matches!(error.downcast_ref(), Some(CopyError::Replica(ReplicaLogError::WentOn { .. })))
     };
     match self::copy(run, copy, |_| ()).await {
         Ok(()) => {}
@@ -80,6 +80,6 @@ pub(super) async fn take_over(
         Err(_) if damaged => {}
         Err(error) => return Err(error),
     }
-    let expected = run.history().await?.checkpoints().last().map_or(0, |checkpoint| checkpoint.step);
+    let expected = run.run_log().await?.checkpoints().last().map_or(0, |checkpoint| checkpoint.step);
     acts::take_over(copy, if damaged { 0 } else { expected }, damaged).await
 }

@@ -12,7 +12,7 @@ mod state;
 use std::{error::Error, fmt::Write as _, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use whimbrel_store::{Limits, Patience, Retention, RunDir, Store};
+use whimbrel_store::{Limits, Retention, RetryPolicy, RunDir, Store};
 
 /// The run that the acts are about.
 const RUN: &str = "r";
@@ -28,7 +28,7 @@ const KEEP: Retention = Retention { last: 2, every: None, grace: Duration::ZERO,
 pub enum Act {
     /// Creates the run, with the checkpoint of step 10.
     Prepare,
-    /// A coordinator's life: takes office; saves and commits steps 20 and 30, and collects what is old.
+    /// A coordinator's life: starts a term; saves and commits steps 20 and 30, and collects what is old.
     Live,
     /// Restores the newest checkpoint.
     Restore,
@@ -145,13 +145,13 @@ pub async fn play(act: Act, uri: &str, acknowledged: impl FnMut(u64)) -> Ending 
 
 /// The run in a store, with patience enough for a busy machine, and so little that a store that hangs takes a second.
 fn run_in(uri: &str) -> Result<RunDir, Box<dyn Error + Send + Sync>> {
-    let patience = Patience {
+    let patience = RetryPolicy {
         attempts: 4,
         first_wait: Duration::from_millis(2),
         answer: Duration::from_millis(700),
         slowest: 1 << 30,
     };
-    Ok(Store::open(uri)?.with_patience(patience).run(&RUN.parse()?))
+    Ok(Store::open(uri)?.with_retry_policy(patience).run(&RUN.parse()?))
 }
 
 /// The store that the run of the store at `uri` is copied to: another prefix in the same bucket.

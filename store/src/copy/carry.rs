@@ -16,10 +16,10 @@ use crate::{
     },
     fetch::BadPack,
     folder::StoreError,
-    office::Office,
     output,
     run_dir::RunDir,
     save::Limits,
+    term::Term,
 };
 
 /// How often packs that were there, and are not when a checkpoint is to be committed, are moved after all.
@@ -36,33 +36,33 @@ impl CopyPlan {
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
-        // The log may have grown since the plan was made: which office the source is under must be its last word.
-        let planned_by = replace(&mut self.source_history, self.source.history().await?);
-        self.source_went_on = !newer(&self.source_history, &planned_by).is_empty();
+        // The log may have grown since the plan was made: which term the source is under must be its last word.
+        let planned_by = replace(&mut self.source_log, self.source.run_log().await?);
+        self.source_went_on = !newer(&self.source_log, &planned_by).is_empty();
         if self.is_done().await? {
             let (left_out, source_went_on) = (self.left_out, self.source_went_on);
             let mut copied = Copied { left_out, source_went_on, ..Copied::default() };
             copied.forget_what_was_collected(&self.source).await?;
             return Ok(copied);
         }
-        let mut office = self.destination.mirror(&self.source, &self.source_history, who).await?;
+        let mut term = self.destination.become_replica_of(&self.source, &self.source_log, who).await?;
         // Boxed, as a copy is awaited within much else.
-        Box::pin(self.carry_out_as(&mut office, limits, progress)).await
+        Box::pin(self.carry_out_as(&mut term, limits, progress)).await
     }
 
     /// Whether the destination has all that is to be copied.
     async fn is_done(&self) -> Result<bool, StoreError> {
-        let Some(history) = &self.destination_history else { return Ok(false) };
+        let Some(run_log) = &self.destination_log else { return Ok(false) };
         Ok(self.checkpoints.iter().all(Planned::is_done)
-            && history.identity() == self.source_history.identity()
-            && standing::missing(&self.source_history, history).is_none()
+            && run_log.identity() == self.source_log.identity()
+            && standing::missing(&self.source_log, run_log).is_none()
             && output::missing(&self.source, &self.destination).await?.is_empty())
     }
 
-    /// Carries it out under an office of the destination that was taken before.
+    /// Carries it out under a term of the destination that was taken before.
     pub(crate) async fn carry_out_as(
         self,
-        office: &mut Office,
+        term: &mut Term,
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
@@ -86,7 +86,7 @@ impl CopyPlan {
             source: self.source.clone(),
             route: route.clone(),
         };
-        arriving.commit_those_that_wait_for_nothing(office, progress).await?;
+        arriving.commit_those_that_wait_for_nothing(term, progress).await?;
 
         // Commits and moves go on beside each other: the one sends what arrived, the other takes it. The way between them
         // never fills up, or no move would begin for the length of a commit; what goes over it is a few words a pack.
@@ -101,7 +101,7 @@ impl CopyPlan {
         };
         let committing = async {
             while let Some((pack, waiting, became)) = arrived.recv().await {
-                arriving.take(office, &pack, &waiting, became, progress).await?;
+                arriving.take(term, &pack, &waiting, became, progress).await?;
             }
             Ok(())
         };
@@ -111,9 +111,9 @@ impl CopyPlan {
         copied.output = output::copy(&self.source, &self.destination).await?;
         // A run that was stopped has a last checkpoint, which the next copy brings: this one is not to say so without.
         if !self.source_went_on
-            && let Some(word) = standing::missing(&self.source_history, office.history())
+            && let Some(word) = standing::missing(&self.source_log, term.run_log())
         {
-            office.append(word).await?;
+            term.append(word).await?;
         }
         copied.forget_what_was_collected(&self.source).await?;
         Ok(copied)
@@ -142,12 +142,12 @@ struct Arriving {
 impl Arriving {
     async fn commit_those_that_wait_for_nothing(
         &mut self,
-        office: &mut Office,
+        term: &mut Term,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<(), CopyError> {
         for index in 0..self.planned.len() {
             if self.waiting[index] == 0 && !self.planned[index].committed {
-                self.commit(office, index, progress).await?;
+                self.commit(term, index, progress).await?;
             }
         }
         Ok(())
@@ -156,7 +156,7 @@ impl Arriving {
     /// Takes note of a pack, and commits the checkpoints that waited for nothing else.
     async fn take(
         &mut self,
-        office: &mut Office,
+        term: &mut Term,
         pack: &Pack,
         waiting: &[usize],
         became: Transfer,
@@ -185,7 +185,7 @@ impl Arriving {
             }
             match self.bad[index].take() {
                 Some(bad) => self.leave_out(index, bad),
-                None => self.commit(office, index, progress).await?,
+                None => self.commit(term, index, progress).await?,
             }
         }
         Ok(())
@@ -202,7 +202,7 @@ impl Arriving {
     /// all the same, since listings lag, and since what was there may have been collected, they move now.
     async fn commit(
         &mut self,
-        office: &mut Office,
+        term: &mut Term,
         index: usize,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<(), CopyError> {
@@ -212,7 +212,7 @@ impl Arriving {
         let manifest = manifest.clone();
         let mut looks = 0;
         loop {
-            match publish(office, &manifest, &name, body.clone(), state, Some(origin)).await {
+            match publish(term, &manifest, &name, body.clone(), state, Some(origin)).await {
                 Ok(_) => break,
                 Err(CommitError::Lacks { packs, .. }) if looks < SECOND_LOOKS => {
                     looks += 1;
@@ -261,7 +261,7 @@ impl Copied {
     /// A checkpoint whose packs were not there, because it was collected while it was copied, is none that was left out.
     async fn forget_what_was_collected(&mut self, source: &RunDir) -> Result<(), CopyError> {
         if !self.left_out.is_empty() {
-            let there = source.history().await?.all_checkpoints();
+            let there = source.run_log().await?.all_checkpoints();
             self.left_out.retain(|out| there.iter().any(|checkpoint| checkpoint.manifest == out.manifest));
         }
         Ok(())

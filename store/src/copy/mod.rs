@@ -3,16 +3,16 @@
 //! [`plan_copy`] reads both sides and says what will move; [`CopyPlan::carry_out`] moves it. A copy that was cut off is
 //! made again: what arrived stays, and at most the packs that were under way move once more.
 //!
-//! In order: the copy's office is taken (see [`mirror`](crate::mirror)), so that nothing is sent to where it is not
+//! In order: the copy's term is taken (see [`replica`](crate::lineage)), so that nothing is sent to where it is not
 //! wanted; packs move, those of the newest checkpoint first, each compared with its hash on the way, before it is put;
 //! a checkpoint's manifest is put, and the log told, once all its packs are there; last come the workers' output, and
 //! whether the run was stopped or has ended. So what is interrupted leaves checkpoints that are whole and packs that
 //! nothing refers to, and the newest checkpoint, which is the one that somebody would resume from, is there first. The
 //! order of the commits does not matter: each says where it was made ([`Origin`](crate::Origin)).
 
-mod bring_back;
 mod carry;
 mod plan;
+mod recover_from;
 mod room;
 mod standing;
 mod transfer;
@@ -20,17 +20,17 @@ mod transfer;
 use whimbrel_plan::RunId;
 use whimbrel_state::Hash;
 
-pub use bring_back::{bring_back, has_news, newer};
 pub use plan::{CopyPlan, Planned, plan_copy};
 pub(crate) use plan::{Usable, check_names, log_of, plan};
+pub use recover_from::{is_ahead, newer, recover_from};
 
 use crate::{
     checkpoint::{CommitError, ReadManifestError},
     fetch::BadPack,
     folder::StoreError,
-    history::LogError,
-    mirror::MirrorError,
-    office::AppendError,
+    lineage::ReplicaLogError,
+    run_log::LogError,
+    term::AppendError,
 };
 
 /// Which checkpoints to copy.
@@ -187,8 +187,8 @@ pub enum CopyError {
     Source(#[from] LogError),
     /// The destination will not be a copy of the source.
     #[error(transparent)]
-    Mirror(#[from] MirrorError),
-    /// Another took the destination's office.
+    Replica(#[from] ReplicaLogError),
+    /// Another took the destination's term.
     #[error(transparent)]
     Append(#[from] AppendError),
     /// A checkpoint whose packs were put lacks some of them.

@@ -9,20 +9,20 @@ use crate::{
     checkpoint::ReadManifestError,
     copy::{Amount, CopyError, LeftOut, Unusable, Which},
     entry::Origin,
-    history::{CheckpointInfo, History, LogError},
-    mirror::{MirrorError, refusal},
+    lineage::{ReplicaLogError, refusal},
     pack,
     run_dir::RunDir,
+    run_log::{CheckpointInfo, LogError, RunLog},
 };
 
 /// A copy that was planned and not begun.
 #[derive(Debug)]
 pub struct CopyPlan {
     pub(super) source: RunDir,
-    pub(super) source_history: History,
+    pub(super) source_log: RunLog,
     pub(super) destination: RunDir,
     /// The destination's log, if the run is there.
-    pub(crate) destination_history: Option<History>,
+    pub(crate) destination_log: Option<RunLog>,
     /// The checkpoints that will be in the destination, newest first.
     pub checkpoints: Vec<Planned>,
     /// What will move.
@@ -79,8 +79,8 @@ impl CopyPlan {
 /// Reads both sides, and says what of the source the destination lacks. Nothing is written. What changes until the plan
 /// is carried out does no harm: it is an estimate, and each step of the copy looks for itself.
 pub async fn plan_copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<CopyPlan, CopyError> {
-    let history = source.history().await?;
-    let mut wanted = history.checkpoints();
+    let run_log = source.run_log().await?;
+    let mut wanted = run_log.checkpoints();
     match which {
         Which::All => {}
         Which::Newest => wanted = wanted.pop().into_iter().collect(),
@@ -93,15 +93,15 @@ pub async fn plan_copy(source: &RunDir, destination: &RunDir, which: Which) -> R
         }
     }
     let there = log_of(destination).await?;
-    plan(source, history, destination, there, wanted).await
+    plan(source, run_log, destination, there, wanted).await
 }
 
 /// The log of a directory that may be no run yet.
-pub(crate) async fn log_of(destination: &RunDir) -> Result<Option<History>, CopyError> {
-    match destination.history().await {
-        Ok(history) => Ok(Some(history)),
+pub(crate) async fn log_of(destination: &RunDir) -> Result<Option<RunLog>, CopyError> {
+    match destination.run_log().await {
+        Ok(run_log) => Ok(Some(run_log)),
         Err(LogError::NoRun { .. }) => Ok(None),
-        Err(error) => Err(MirrorError::Log(error).into()),
+        Err(error) => Err(ReplicaLogError::Log(error).into()),
     }
 }
 
@@ -121,29 +121,29 @@ pub(crate) fn check_names(source: &RunDir, destination: &RunDir) -> Result<(), C
 /// Plans the copy of the checkpoints `wanted`, newest last, to where the log is `destination_history`.
 pub(crate) async fn plan(
     source: &RunDir,
-    source_history: History,
+    source_log: RunLog,
     destination: &RunDir,
-    destination_history: Option<History>,
+    destination_log: Option<RunLog>,
     wanted: Vec<CheckpointInfo>,
 ) -> Result<CopyPlan, CopyError> {
     check_names(source, destination)?;
-    if let Some(history) = &destination_history
-        && let Some(refusal) = refusal(source, &source_history, destination, history)
+    if let Some(run_log) = &destination_log
+        && let Some(refusal) = refusal(source, &source_log, destination, run_log)
     {
         return Err(refusal.into());
     }
-    compare(source, source_history, destination, destination_history, wanted).await
+    compare(source, source_log, destination, destination_log, wanted).await
 }
 
 /// Says what of the checkpoints `wanted`, newest last, the destination lacks, whichever of the two is the copy.
 pub(super) async fn compare(
     source: &RunDir,
-    source_history: History,
+    source_log: RunLog,
     destination: &RunDir,
-    destination_history: Option<History>,
+    destination_log: Option<RunLog>,
     wanted: Vec<CheckpointInfo>,
 ) -> Result<CopyPlan, CopyError> {
-    let usable = Usable::by(destination_history.as_ref());
+    let usable = Usable::by(destination_log.as_ref());
     let listing = destination.folder().list("packs").await?;
     let there: HashMap<Hash, u64> = listing
         .into_iter()
@@ -154,9 +154,9 @@ pub(super) async fn compare(
 
     let mut plan = CopyPlan {
         source: source.clone(),
-        source_history,
+        source_log,
         destination: destination.clone(),
-        destination_history,
+        destination_log,
         checkpoints: Vec::new(),
         to_move: Amount::default(),
         there: Amount::default(),
@@ -192,8 +192,8 @@ pub(super) async fn compare(
 pub(crate) struct Usable(HashMap<String, Origin>);
 
 impl Usable {
-    pub(crate) fn by(history: Option<&History>) -> Self {
-        let checkpoints = history.into_iter().flat_map(History::checkpoints);
+    pub(crate) fn by(run_log: Option<&RunLog>) -> Self {
+        let checkpoints = run_log.into_iter().flat_map(RunLog::checkpoints);
         Self(checkpoints.map(|checkpoint| (checkpoint.manifest, checkpoint.origin)).collect())
     }
 

@@ -118,10 +118,10 @@ impl DiffPlan {
         let comparing = tokio::task::spawn_blocking(move || {
             compare(&layout, &compared, Feed::new(fed_a), Feed::new(fed_b))
         });
-        let mut unheard = |_| {};
+        let mut unreplicated = |_| {};
         tokio::try_join!(
             read(a, join(parts.iter().map(|part| part.a.clone())), limits, feed_a, progress),
-            read(b, join(parts.iter().map(|part| part.b.clone())), limits, feed_b, &mut unheard),
+            read(b, join(parts.iter().map(|part| part.b.clone())), limits, feed_b, &mut unreplicated),
         )?;
         let object = a.0.primary().uri().to_owned();
         let found = comparing.await.map_err(|source| StoreError::CutOff { object, source })?;

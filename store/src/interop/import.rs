@@ -12,11 +12,11 @@ use crate::{
     checkpoint::{CommitError, Committed, commit},
     entry::{Mode, Record, Stopped},
     folder::StoreError,
-    history::LogError,
-    office::{AppendError, CreateError, OfficeError},
     pack,
     run_dir::RunDir,
+    run_log::LogError,
     save::{Limits, SaveError, save_slice},
+    term::{AppendError, CreateError, TermError},
 };
 
 /// What the checkpoint is to say of itself.
@@ -28,8 +28,8 @@ pub struct ImportOptions {
     pub samples: u64,
     /// The run spec of a run to be created; without one the run must be there, stopped.
     pub spec: Option<String>,
-    /// Takes the office of a run that is not known to be stopped: a coordinator that works on it is fenced.
-    pub take_office: bool,
+    /// Takes the term of a run that is not known to be stopped: a coordinator that works on it is fenced.
+    pub start_term: bool,
     /// Who imports, in words for people.
     pub who: String,
 }
@@ -81,9 +81,9 @@ pub enum ImportError {
     /// The run cannot be created.
     #[error(transparent)]
     Create(#[from] CreateError),
-    /// The office of the run cannot be taken.
+    /// The term of the run cannot be taken.
     #[error(transparent)]
-    Office(#[from] OfficeError),
+    Term(#[from] TermError),
     /// The checkpoint cannot be committed.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -97,7 +97,7 @@ pub enum ImportError {
 ///
 /// The log hears of it last: an import that dies leaves packs that nobody refers to, and no run. In the moment between
 /// the run's first entry and its checkpoint it leaves a run without one: importing with the same spec into the same run
-/// again goes on with it, if [`ImportOptions::take_office`] is set or nobody had taken its office yet.
+/// again goes on with it, if [`ImportOptions::start_term`] is set or nobody had taken its term yet.
 pub async fn import(
     run: &RunDir,
     model: Arc<Model>,
@@ -106,15 +106,15 @@ pub async fn import(
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<Imported, ImportError> {
     if options.spec.is_none() {
-        let history = run.history().await?;
+        let run_log = run.run_log().await?;
         let uri = || run.uri().to_owned();
-        if history.ended().is_some() {
+        if run_log.ended().is_some() {
             return Err(ImportError::Ended { run: uri() });
         }
-        if let Some(mirror) = history.mirrored() {
-            return Err(ImportError::Replica { run: uri(), source_uri: mirror.source.clone() });
+        if let Some(replica) = run_log.replica_of() {
+            return Err(ImportError::Replica { run: uri(), source_uri: replica.source.clone() });
         }
-        if history.stopped().is_none() && !options.take_office {
+        if run_log.stopped().is_none() && !options.start_term {
             return Err(ImportError::NotStopped { run: uri() });
         }
     }
@@ -125,7 +125,7 @@ pub async fn import(
             created => created?,
         }
     }
-    let mut office = run.take_office(&options.who).await?;
+    let mut term = run.start_term(&options.who).await?;
     let manifest = Manifest {
         format: manifest::FORMAT,
         run: run.id().to_string(),
@@ -135,24 +135,24 @@ pub async fn import(
         layout: model.layout().clone(),
         packs,
     };
-    let committed = commit(&mut office, &manifest, Some(state)).await?;
-    if office.history().stopped().is_none() {
+    let committed = commit(&mut term, &manifest, Some(state)).await?;
+    if term.run_log().stopped().is_none() {
         let reason = format!("imported by {}", options.who);
-        office.append(Record::Stopped(Stopped { step: options.step, reason })).await?;
+        term.append(Record::Stopped(Stopped { step: options.step, reason })).await?;
     }
     Ok(Imported { committed, state })
 }
 
 /// Whether a run that is there already is what an import with the same spec left when it died before its checkpoint.
 async fn is_left_over(run: &RunDir, spec: &str, options: &ImportOptions) -> Result<bool, ImportError> {
-    let history = run.history().await?;
-    let untouched = history.spec() == spec
-        && history.all_checkpoints().is_empty()
-        && history.mirrored().is_none()
-        && history.stopped().is_none()
-        && history.ended().is_none();
+    let run_log = run.run_log().await?;
+    let untouched = run_log.spec() == spec
+        && run_log.all_checkpoints().is_empty()
+        && run_log.replica_of().is_none()
+        && run_log.stopped().is_none()
+        && run_log.ended().is_none();
     // Somebody may be about to train it.
-    if untouched && history.coordinator().is_some() && !options.take_office {
+    if untouched && run_log.coordinator().is_some() && !options.start_term {
         return Err(ImportError::NotStopped { run: run.uri().to_owned() });
     }
     Ok(untouched)

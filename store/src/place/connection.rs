@@ -43,7 +43,7 @@ pub(crate) fn channel(
 }
 
 /// The client's own limit on a whole request, 30 s, is too short for a pack on a slow link, and it cannot know how
-/// long the body is. [`Patience`](crate::Patience) does, and bounds every request.
+/// long the body is. [`RetryPolicy`](crate::RetryPolicy) does, and bounds every request.
 pub(crate) fn options(channel: Channel) -> ClientOptions {
     // TLS by ring, which builds everywhere in seconds. That the program has chosen already is no failure.
     rustls::crypto::ring::default_provider().install_default().ok();
@@ -53,7 +53,7 @@ pub(crate) fn options(channel: Channel) -> ClientOptions {
         .with_allow_http(channel != Channel::Tls)
 }
 
-/// The client tries once: retries are [`Patience`](crate::Patience)'s, which sees every 429 and 503 and can slow down.
+/// The client tries once: retries are [`RetryPolicy`](crate::RetryPolicy)'s, which sees every 429 and 503 and can slow down.
 /// Made by the client they would be hidden, and those it makes of a create hide whose write it was.
 pub(crate) fn retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }

@@ -16,9 +16,9 @@ async fn works(uri: &str, environment: &Environment) {
     let again = Store::open_in(store.uri(), environment).unwrap();
     assert_eq!((again.uri(), again.runs().await.unwrap()), (store.uri(), vec![id]));
     let (run, _) = open_run_in(again.run(&"r".parse().unwrap()).uri(), environment).unwrap();
-    assert_eq!(run.history().await.unwrap().spec(), "spec");
-    let mut office = run.take_office("c").await.unwrap();
-    crate::support::checkpoint(&mut office, &State::small(1), 5).await;
+    assert_eq!(run.run_log().await.unwrap().spec(), "spec");
+    let mut term = run.start_term("c").await.unwrap();
+    crate::support::checkpoint(&mut term, &State::small(1), 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,16 +14,16 @@ pub(crate) async fn suite(store: &Store) {
     assert_eq!(store.runs().await.unwrap(), []);
     let id = "r-conformance".parse().unwrap();
     let run = store.run(&id);
-    run.history().await.unwrap_err();
+    run.run_log().await.unwrap_err();
     run.create("[run]\nname = \"r\"\n", Mode::Service).await.unwrap();
     run.create("[run]\nname = \"r\"\n", Mode::Service).await.unwrap_err();
     assert_eq!(store.runs().await.unwrap(), [id]);
 
     // Three workers save, a coordinator commits, others read.
-    let mut office = run.take_office("first").await.unwrap();
+    let mut term = run.start_term("first").await.unwrap();
     let state = State::small(1);
     let manifest = save(&run, &state, 10, 3).await.unwrap();
-    let first = commit(&mut office, &manifest, Some(state.digest(10))).await.unwrap();
+    let first = commit(&mut term, &manifest, Some(state.digest(10))).await.unwrap();
     assert_eq!(restored(&run, &first.manifest).await.unwrap(), state);
     let mut some = State::blank(&state.layout);
     let wanted = some.tensors().into_iter().filter(|tensor| tensor.spec.name == "weights").collect();
@@ -35,11 +35,11 @@ pub(crate) async fn suite(store: &Store) {
     assert_eq!(run.output(None).await.unwrap().len(), 1);
 
     // Another coordinator takes over; the first finds itself fenced and deletes nothing.
-    let mut second = run.take_office("second").await.unwrap();
+    let mut second = run.start_term("second").await.unwrap();
     assert_eq!(second.epoch(), 2);
-    let fenced = commit(&mut office, &manifest, None).await.unwrap_err();
+    let fenced = commit(&mut term, &manifest, None).await.unwrap_err();
     assert!(fenced.to_string().contains("fenced") || format!("{fenced:?}").contains("Fenced"), "{fenced}");
-    let fenced = office.append(Record::Resumed { step: 1 }).await.unwrap_err();
+    let fenced = term.append(Record::Resumed { step: 1 }).await.unwrap_err();
     assert!(matches!(fenced, AppendError::Fenced { epoch: 2, .. }), "{fenced}");
 
     // A damaged checkpoint is set aside, and the one before it is used.
@@ -47,7 +47,7 @@ pub(crate) async fn suite(store: &Store) {
     let damaged = checkpoint(&mut second, &later, 20).await;
     let suspects = run.manifest(&damaged.manifest).await.unwrap().packs;
     quarantine(&mut second, &damaged.manifest, "a test", &suspects[..1]).await.unwrap();
-    let usable = run.history().await.unwrap().checkpoints();
+    let usable = run.run_log().await.unwrap().checkpoints();
     assert_eq!(usable.iter().map(|found| found.step).collect::<Vec<_>>(), [10]);
     assert_eq!(restored(&run, &usable[0].manifest).await.unwrap(), state);
 
@@ -69,9 +69,9 @@ pub(crate) async fn suite(store: &Store) {
     };
     second.append(Record::Ended(ended.clone())).await.unwrap();
     // Whoever opens it anew reads the same.
-    let history = store.run(run.id()).history().await.unwrap();
-    assert_eq!(history.ended(), Some(&ended));
-    assert_eq!(history.checkpoints().len(), 1);
+    let run_log = store.run(run.id()).run_log().await.unwrap();
+    assert_eq!(run_log.ended(), Some(&ended));
+    assert_eq!(run_log.checkpoints().len(), 1);
     let mut whole = State::blank(&later.layout);
     let manifest = run.manifest(&newest.manifest).await.unwrap();
     whimbrel_store::restore(

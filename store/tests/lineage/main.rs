@@ -1,15 +1,15 @@
 //! One run in three stores, and everybody who may write to them, interleaved at every request.
 //!
-//! A seed makes a sequence of deeds: coordinators take office and commit, replicate, collect, stop, are paused for as long
+//! A seed makes a sequence of deeds: coordinators start a term and commit, replicate, collect, stop, are paused for as long
 //! as one likes and come back; copies go from any store to any; a run is resumed at a replica, or in two places at once. A
 //! deed is interrupted before any of its requests by other deeds, whole ones, and those by others still. Writes to the
 //! log get lost on their way and land when nobody expects them.
 //!
 //! After each deed:
-//! - every log tells one story, and each entry that was acknowledged is in it, under the office of who wrote it;
+//! - every log tells one story, and each entry that was acknowledged is in it, under the term of who wrote it;
 //! - the newest checkpoint of no store is older than it was before;
 //! - every checkpoint that a log names can be restored, with the digest that it was committed with;
-//! - [`relation`](whimbrel_store::relation) says of any two logs what the tree of all offices ever taken says.
+//! - [`relation`](whimbrel_store::relation) says of any two logs what the tree of all terms ever taken says.
 //!
 //! A failure prints its seed; `WHIMBREL_SIM_SEED=<seed>` plays that seed alone, with what was done,
 //! `WHIMBREL_SIM_SEEDS=<n>` plays more of them than usual.

@@ -12,7 +12,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
-use whimbrel_store::{Patience, RunDir, Store};
+use whimbrel_store::{RetryPolicy, RunDir, Store};
 
 use crate::world::World;
 
@@ -28,9 +28,9 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn run(&self) -> RunDir {
         // What fails is not tried again: the deed fails, and its actor goes on with another.
-        let patience = Patience { attempts: 1, first_wait: Duration::ZERO, ..Patience::default() };
+        let retry_policy = RetryPolicy { attempts: 1, first_wait: Duration::ZERO, ..RetryPolicy::default() };
         let store = Store::with_backend(&format!("test://{}", self.number), Arc::new(self.clone()));
-        store.with_patience(patience).run(&"r".parse().unwrap())
+        store.with_retry_policy(retry_policy).run(&"r".parse().unwrap())
     }
 
     async fn before(&self, verb: &str, at: &Path) {

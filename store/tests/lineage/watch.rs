@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use object_store::path::Path;
-use whimbrel_store::{Entry, History, Limits, LogError, Origin, Record, Relation, relation, verify};
+use whimbrel_store::{Entry, Limits, LogError, Origin, Record, Relation, RunLog, relation, verify};
 
 use crate::world::World;
 
@@ -16,7 +16,7 @@ pub(crate) struct Watch {
     writers: HashMap<(usize, String), String>,
     /// The newest checkpoint of each place.
     newest: HashMap<usize, Origin>,
-    /// Each office ever taken by a coordinator, and the one that its place was under before.
+    /// Each term ever taken by a coordinator, and the one that its place was under before.
     tree: HashMap<String, Option<String>>,
 }
 
@@ -29,43 +29,43 @@ impl Watch {
         self.writers.insert((place, at.to_string()), actor.to_owned());
     }
 
-    /// Whoever wrote the last office entry wrote all that follows.
-    fn assert_one_writer(&self, place: usize, history: &History) {
+    /// Whoever wrote the last term entry wrote all that follows.
+    fn assert_one_writer(&self, place: usize, run_log: &RunLog) {
         let mut holder = None;
-        for entry in history.entries() {
+        for entry in run_log.entries() {
             let writer = self.writers.get(&(place, format!("r/log/{:020}.json", entry.number)));
             match entry.record {
-                Record::Office { .. } => holder = writer,
+                Record::Term { .. } => holder = writer,
                 Record::Submitted { .. } => {}
                 _ => assert_eq!(writer, holder, "entry {} of place {place}", entry.number),
             }
         }
     }
 
-    /// Whether `office` is `ancestor`, or was taken over what `ancestor` left.
-    fn descends(&self, office: &str, ancestor: &str) -> bool {
-        let mut at = Some(office.to_owned());
-        while let Some(office) = at {
-            if office == ancestor {
+    /// Whether `term` is `ancestor`, or was taken over what `ancestor` left.
+    fn descends(&self, term: &str, ancestor: &str) -> bool {
+        let mut at = Some(term.to_owned());
+        while let Some(term) = at {
+            if term == ancestor {
                 return true;
             }
-            at = self.tree.get(&office).cloned().flatten();
+            at = self.tree.get(&term).cloned().flatten();
         }
         false
     }
 
-    fn learn(&mut self, history: &History) {
+    fn learn(&mut self, run_log: &RunLog) {
         let mut before = None;
-        for entry in history.entries() {
-            let Some(office) = identity(entry) else { continue };
-            if let Record::Office { mirrors: None, .. } = entry.record {
-                self.tree.entry(office.clone()).or_insert(before);
+        for entry in run_log.entries() {
+            let Some(term) = identity(entry) else { continue };
+            if let Record::Term { replica_of: None, .. } = entry.record {
+                self.tree.entry(term.clone()).or_insert(before);
             }
-            before = Some(office);
+            before = Some(term);
         }
     }
 
-    fn expected(&self, source: &History, other: &History) -> Relation {
+    fn expected(&self, source: &RunLog, other: &RunLog) -> Relation {
         match (last(source), last(other)) {
             (None, None) => Relation::Same,
             (Some(_), None) => Relation::Behind,
@@ -78,29 +78,29 @@ impl Watch {
     }
 }
 
-/// The office that an entry takes or mirrors.
+/// The term that an entry takes or replicas.
 fn identity(entry: &Entry) -> Option<String> {
     match &entry.record {
-        Record::Office { mirrors: Some(mirror), .. } => Some(mirror.office.clone()),
-        Record::Office { mirrors: None, .. } => Some(entry.writer.clone()),
+        Record::Term { replica_of: Some(replica), .. } => Some(replica.term.clone()),
+        Record::Term { replica_of: None, .. } => Some(entry.writer.clone()),
         _ => None,
     }
 }
 
-fn last(history: &History) -> Option<String> {
-    history.entries().iter().rev().find_map(identity)
+fn last(run_log: &RunLog) -> Option<String> {
+    run_log.entries().iter().rev().find_map(identity)
 }
 
 pub(crate) async fn everything(world: &World) {
-    let mut histories = Vec::new();
+    let mut run_logs = Vec::new();
     for place in world.all_watched() {
         let run = place.run();
-        let history = match run.history().await {
-            Ok(history) => history,
+        let run_log = match run.run_log().await {
+            Ok(run_log) => run_log,
             Err(LogError::NoRun { .. }) => continue,
             Err(error) => panic!("{place}: {error}"),
         };
-        let checkpoints = history.checkpoints();
+        let checkpoints = run_log.checkpoints();
         for checkpoint in &checkpoints {
             let told = format!("{place}, step {}", checkpoint.step);
             let manifest = run.manifest(&checkpoint.manifest).await;
@@ -116,23 +116,23 @@ pub(crate) async fn everything(world: &World) {
             if let Some(newest) = newest {
                 watch.newest.insert(place.number, newest);
             }
-            watch.learn(&history);
-            watch.assert_one_writer(place.number, &history);
+            watch.learn(&run_log);
+            watch.assert_one_writer(place.number, &run_log);
         });
-        histories.push((place.number, history));
+        run_logs.push((place.number, run_log));
     }
     world.watch(|watch| {
         for (place, number, coordinator) in &watch.acknowledged {
-            let (_, history) = histories.iter().find(|(number, _)| number == place).unwrap();
-            let before = &history.entries()[..=*number as usize];
+            let (_, run_log) = run_logs.iter().find(|(number, _)| number == place).unwrap();
+            let before = &run_log.entries()[..=*number as usize];
             let holder = before.iter().rev().find_map(|entry| match &entry.record {
-                Record::Office { coordinator, .. } => Some(coordinator),
+                Record::Term { coordinator, .. } => Some(coordinator),
                 _ => None,
             });
             assert_eq!(holder, Some(coordinator), "entry {number} of place {place}");
         }
-        for (a, source) in &histories {
-            for (b, other) in &histories {
+        for (a, source) in &run_logs {
+            for (b, other) in &run_logs {
                 assert_eq!(relation(source, other), watch.expected(source, other), "{b} to {a}");
             }
         }

@@ -11,8 +11,8 @@ use std::{
 use object_store::{ObjectStore, PutMode, PutPayload, memory::InMemory, path::Path};
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CopyError, KeepEvery, Limits, MirrorError, Mode, Office, Record,
-    ReplicateError, Replicator, Retention, Stopped, Which, bring_back, collect, commit, plan_copy,
+    AppendError, CollectError, CommitError, CopyError, KeepEvery, Limits, Mode, Record, ReplicaLogError,
+    ReplicateError, Replicator, Retention, Stopped, Term, Which, collect, commit, plan_copy, recover_from,
     save_slice,
 };
 
@@ -41,7 +41,7 @@ fn retention() -> Retention {
 struct Coordinator {
     name: String,
     place: usize,
-    office: Office,
+    term: Term,
     replicators: HashMap<usize, Replicator>,
     /// A checkpoint whose packs are saved, and its digest.
     saved: Option<(Manifest, Hash)>,
@@ -89,7 +89,7 @@ impl World {
             inner: Mutex::default(),
         });
         world.watched(0).run().create("", Mode::Embedded).await.unwrap();
-        world.take_office(0).await;
+        world.start_term(0).await;
         world
     }
 
@@ -194,7 +194,7 @@ impl World {
                 12..=14 => self.as_coordinator(more, Act::Collect).await,
                 15 => self.as_coordinator(more, Act::Stop).await,
                 16 => self.as_coordinator(more, Act::Die).await,
-                17..=18 => self.take_office(more as usize % PLACES).await,
+                17..=18 => self.start_term(more as usize % PLACES).await,
                 19..=21 => self.copy(more).await,
                 _ => self.land(more).await,
             }
@@ -202,27 +202,26 @@ impl World {
     }
 
     /// Resumes the run in a place, whoever holds it there or elsewhere.
-    async fn take_office(&self, place: usize) {
+    async fn start_term(&self, place: usize) {
         let name = self.name("coordinator");
         let run = self.place(place, &name).run();
-        let mirrored = self.watched(place).run().history().await.is_ok_and(|log| log.mirrored().is_some());
-        if let Ok(office) = run.take_office(&name).await {
-            self.trace(|| format!("{name} takes office at {place} with epoch {}", office.epoch()));
+        let mirrored = self.watched(place).run().run_log().await.is_ok_and(|log| log.replica_of().is_some());
+        if let Ok(term) = run.start_term(&name).await {
+            self.trace(|| format!("{name} starts a term at {place} with epoch {}", term.epoch()));
             if mirrored {
                 self.saw("resumed at a replica");
             }
-            let mut coordinator =
-                Coordinator { name, place, office, replicators: HashMap::new(), saved: None };
-            self.bring_back(&mut coordinator).await;
+            let mut coordinator = Coordinator { name, place, term, replicators: HashMap::new(), saved: None };
+            self.recover_from(&mut coordinator).await;
             self.with(|inner| inner.coordinators.push(coordinator));
         }
     }
 
     /// Fetches what the other places have newer, as far as it is of the same lineage.
-    async fn bring_back(&self, coordinator: &mut Coordinator) {
+    async fn recover_from(&self, coordinator: &mut Coordinator) {
         for from in (0..PLACES).filter(|&from| from != coordinator.place) {
             let copy = self.place(from, &coordinator.name).run();
-            match bring_back(&mut coordinator.office, &copy, &LIMITS, &mut |_| {}).await {
+            match recover_from(&mut coordinator.term, &copy, &LIMITS, &mut |_| {}).await {
                 Ok(brought) => {
                     assert!(brought.left_out.is_empty(), "{:?}", brought.left_out);
                     if !brought.committed.is_empty() {
@@ -249,9 +248,9 @@ impl World {
             Act::Replicate => self.replicate(&mut coordinator, number).await,
             Act::Collect => self.collect(&mut coordinator).await,
             Act::Stop => {
-                let step = newest(&coordinator.office);
+                let step = newest(&coordinator.term);
                 let record = Record::Stopped(Stopped { step, reason: "asked to".into() });
-                let appended = coordinator.office.append(record).await;
+                let appended = coordinator.term.append(record).await;
                 let entry = appended.as_ref().copied().ok();
                 self.acknowledged(&coordinator, entry);
                 !matches!(appended, Err(AppendError::Fenced { .. }))
@@ -273,7 +272,7 @@ impl World {
 
     /// Saves a state, to be committed whenever.
     async fn save(&self, coordinator: &mut Coordinator, number: u64) -> bool {
-        let step = newest(&coordinator.office) + 10;
+        let step = newest(&coordinator.term) + 10;
         // The second tensor is frozen, the first one of a few: many packs are there already, and may be about to go.
         let layout = Layout::new(vec![TensorSpec::f32("a", [16]), TensorSpec::f32("frozen", [16])]).unwrap();
         let staged = [[(number % 5) as u8; 64], [9; 64]].concat();
@@ -281,7 +280,7 @@ impl World {
             sink(&staged[layout.range_of(index)]);
             Ok::<_, std::convert::Infallible>(())
         });
-        let run = coordinator.office.run().clone();
+        let run = coordinator.term.run().clone();
         let packs = save_slice(&run, &layout, 0..staged.len(), staged.into(), &LIMITS).await.unwrap();
         let run = run.id().to_string();
         let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
@@ -294,7 +293,7 @@ impl World {
             self.save(coordinator, number).await;
         }
         while let Some((manifest, digest)) = coordinator.saved.take() {
-            match commit(&mut coordinator.office, &manifest, Some(digest)).await {
+            match commit(&mut coordinator.term, &manifest, Some(digest)).await {
                 Ok(committed) => {
                     self.saw("committed");
                     self.acknowledged(coordinator, Some(committed.entry));
@@ -318,14 +317,14 @@ impl World {
     async fn replicate(&self, coordinator: &mut Coordinator, number: u64) -> bool {
         let others: Vec<usize> = (0..PLACES).filter(|&place| place != coordinator.place).collect();
         let Some(&to) = pick(number, &others) else { return true };
-        let (name, from) = (coordinator.name.clone(), coordinator.office.run().clone());
+        let (name, from) = (coordinator.name.clone(), coordinator.term.run().clone());
         let make = || {
             let replica = self.place(to, &name).run();
             Replicator::new(&from, &replica, &name, retention(), LIMITS)
         };
         let replicator = coordinator.replicators.entry(to).or_insert_with(make);
-        let history = coordinator.office.history();
-        match replicator.replicate(history, &mut |_| {}).await {
+        let run_log = coordinator.term.run_log();
+        match replicator.replicate(run_log, &mut |_| {}).await {
             Ok(lag) => {
                 assert!(lag.left_out.is_empty(), "{:?}", lag.left_out);
                 self.saw("replicated");
@@ -336,8 +335,8 @@ impl World {
                 true
             }
             Err(ReplicateError::WentOn { .. }) => {
-                let there = self.watched(to).run().history().await.unwrap();
-                let relation = whimbrel_store::relation(history, &there);
+                let there = self.watched(to).run().run_log().await.unwrap();
+                let relation = whimbrel_store::relation(run_log, &there);
                 use whimbrel_store::Relation::{Ahead, Diverged};
                 assert!(matches!(relation, Ahead | Diverged), "{name} at {to}: {relation:?}");
                 self.saw("replicate: the run went on");
@@ -348,7 +347,7 @@ impl World {
     }
 
     async fn collect(&self, coordinator: &mut Coordinator) -> bool {
-        match collect(&mut coordinator.office, &retention()).await {
+        match collect(&mut coordinator.term, &retention()).await {
             Ok(collected) => {
                 assert!(collected.unreadable.is_empty());
                 if collected.packs > 0 {
@@ -377,9 +376,9 @@ impl World {
                 assert!(copied.left_out.is_empty(), "{:?}", copied.left_out);
                 self.saw("copied");
             }
-            Err(CopyError::Mirror(MirrorError::WentOn { .. })) => self.saw("copy: the run went on"),
-            Err(CopyError::Mirror(MirrorError::Diverged { .. })) => self.saw("copy: diverged"),
-            Err(CopyError::Mirror(MirrorError::Itself { .. })) => self.saw("copy: itself"),
+            Err(CopyError::Replica(ReplicaLogError::WentOn { .. })) => self.saw("copy: the run went on"),
+            Err(CopyError::Replica(ReplicaLogError::Diverged { .. })) => self.saw("copy: diverged"),
+            Err(CopyError::Replica(ReplicaLogError::Itself { .. })) => self.saw("copy: itself"),
             Err(error) => self.trace(|| format!("{name}: {error}")),
         }
     }
@@ -407,21 +406,21 @@ impl World {
         });
         let mut newest = None;
         for place in 0..PLACES {
-            if let Ok(history) = self.watched(place).run().history().await {
-                newest = newest.max(Some((history.epoch(), place)));
+            if let Ok(run_log) = self.watched(place).run().run_log().await {
+                newest = newest.max(Some((run_log.epoch(), place)));
             }
         }
         let (_, place) = newest.unwrap();
-        let office = self.watched(place).run().take_office("the last").await.unwrap();
+        let term = self.watched(place).run().start_term("the last").await.unwrap();
         let name = "the last".to_owned();
-        let mut coordinator = Coordinator { name, place, office, replicators: HashMap::new(), saved: None };
-        let before = newest_step(&coordinator.office);
+        let mut coordinator = Coordinator { name, place, term, replicators: HashMap::new(), saved: None };
+        let before = newest_step(&coordinator.term);
         assert!(self.commit(&mut coordinator, 3).await);
-        assert!(newest_step(&coordinator.office) > before);
+        assert!(newest_step(&coordinator.term) > before);
         let fresh = Place { objects: Arc::new(InMemory::new()), number: PLACES, actor: None };
         let mut replicator =
-            Replicator::new(coordinator.office.run(), &fresh.run(), "the last", retention(), LIMITS);
-        let lag = replicator.replicate(coordinator.office.history(), &mut |_| {}).await.unwrap();
+            Replicator::new(coordinator.term.run(), &fresh.run(), "the last", retention(), LIMITS);
+        let lag = replicator.replicate(coordinator.term.run_log(), &mut |_| {}).await.unwrap();
         assert_eq!((lag.steps(), lag.missing.packs), (0, 0));
     }
 }
@@ -436,10 +435,10 @@ enum Act {
     Die,
 }
 
-fn newest(office: &Office) -> u64 {
-    newest_step(office).unwrap_or(0)
+fn newest(term: &Term) -> u64 {
+    newest_step(term).unwrap_or(0)
 }
 
-fn newest_step(office: &Office) -> Option<u64> {
-    office.history().checkpoints().last().map(|checkpoint| checkpoint.step)
+fn newest_step(term: &Term) -> Option<u64> {
+    term.run_log().checkpoints().last().map(|checkpoint| checkpoint.step)
 }

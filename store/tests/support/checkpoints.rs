@@ -2,18 +2,18 @@
 
 use std::fs;
 
-use whimbrel_store::{Ended, Office, Outcome, Record, RunDir, Stopped, verify};
+use whimbrel_store::{Ended, Outcome, Record, RunDir, Stopped, Term, verify};
 
 use super::{SMALL_PACKS, Scene, State, checkpoint};
 
 /// A run that somebody holds, with a checkpoint after each of these steps.
-pub(crate) async fn with_checkpoints(steps: &[u64]) -> (Scene, Office) {
+pub(crate) async fn with_checkpoints(steps: &[u64]) -> (Scene, Term) {
     let scene = Scene::new().await;
-    let mut office = scene.run().take_office("c").await.unwrap();
+    let mut term = scene.run().start_term("c").await.unwrap();
     for &step in steps {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
+        checkpoint(&mut term, &State::small(step as u8), step).await;
     }
-    (scene, office)
+    (scene, term)
 }
 
 pub(crate) fn stopped(step: u64) -> Record {
@@ -27,7 +27,7 @@ pub(crate) fn finished(step: u64) -> Record {
 
 /// Damages a pack of the newest checkpoint that no other has.
 pub(crate) async fn damage_newest(scene: &Scene) {
-    let checkpoints = scene.run().history().await.unwrap().checkpoints();
+    let checkpoints = scene.run().run_log().await.unwrap().checkpoints();
     let (newest, others) = checkpoints.split_last().unwrap();
     let mut packs = scene.run().manifest(&newest.manifest).await.unwrap().packs;
     for other in others {
@@ -41,12 +41,12 @@ pub(crate) async fn damage_newest(scene: &Scene) {
 
 /// The steps of the checkpoints that can be used.
 pub(crate) async fn steps(run: &RunDir) -> Vec<u64> {
-    run.history().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
+    run.run_log().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
 }
 
 /// Every checkpoint that can be used is there, byte for byte.
 pub(crate) async fn assert_whole(run: &RunDir) {
-    for checkpoint in run.history().await.unwrap().checkpoints() {
+    for checkpoint in run.run_log().await.unwrap().checkpoints() {
         let manifest = run.manifest(&checkpoint.manifest).await.unwrap();
         let verified = verify(run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
         assert_eq!(Some(verified.state), checkpoint.state, "step {}", checkpoint.step);

@@ -28,7 +28,7 @@ use whimbrel_state::{
     Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT, tensor::Place,
 };
 use whimbrel_store::{
-    Committed, Limits, Mode, Office, Patience, RestoreError, RunDir, Store, commit, restore, save_slice,
+    Committed, Limits, Mode, RestoreError, RetryPolicy, RunDir, Store, Term, commit, restore, save_slice,
 };
 
 /// How a request fails.
@@ -126,7 +126,7 @@ impl Faulty {
     }
 
     pub(crate) fn store(&self) -> Store {
-        Store::with_backend("test://store", Arc::new(self.clone())).with_patience(quick())
+        Store::with_backend("test://store", Arc::new(self.clone())).with_retry_policy(quick())
     }
 
     fn judge(&self, verb: &str, name: &Path, is_create: bool) -> Verdict {
@@ -155,8 +155,8 @@ fn outage() -> Error {
 }
 
 /// Retries at once: the tests wait for nothing.
-pub(crate) fn quick() -> Patience {
-    Patience {
+pub(crate) fn quick() -> RetryPolicy {
+    RetryPolicy {
         attempts: 3,
         first_wait: Duration::from_micros(10),
         answer: Duration::from_secs(20),
@@ -317,9 +317,9 @@ pub(crate) async fn save(
 }
 
 /// Saves and commits.
-pub(crate) async fn checkpoint(office: &mut Office, state: &State, step: u64) -> Committed {
-    let manifest = save(office.run(), state, step, 2).await.unwrap();
-    commit(office, &manifest, Some(state.digest(step))).await.unwrap()
+pub(crate) async fn checkpoint(term: &mut Term, state: &State, step: u64) -> Committed {
+    let manifest = save(term.run(), state, step, 2).await.unwrap();
+    commit(term, &manifest, Some(state.digest(step))).await.unwrap()
 }
 
 /// Restores a checkpoint by its manifest's name.

@@ -29,7 +29,7 @@ use whimbrel_proto::v1::{
     worker_message::Message,
     workers_server::{Workers, WorkersServer},
 };
-use whimbrel_store::{Mode, Office, Store};
+use whimbrel_store::{Mode, Store, Term};
 use whimbrel_worker::Environment;
 
 /// Long enough for the slowest machine; a test that waits it out has failed.
@@ -60,7 +60,7 @@ type Commands = UnboundedSender<Result<v1::WorkerCommand, Status>>;
 /// The coordinator.
 pub struct Stage {
     pub run: RunId,
-    pub office: Office,
+    pub term: Term,
     address: SocketAddr,
     commands: Arc<Mutex<BTreeMap<u64, Commands>>>,
     messages: Receiver<(u64, Message)>,
@@ -79,12 +79,12 @@ impl Stage {
         let run: RunId = "linear-x1".parse().unwrap();
         let runtime = Runtime::new().unwrap();
         let directory = Store::open(folder.path().to_str().unwrap()).unwrap().run(&run);
-        let office = runtime.block_on(async {
+        let term = runtime.block_on(async {
             directory.create(SPEC, Mode::Embedded).await.unwrap();
-            directory.take_office("a test").await.unwrap()
+            directory.start_term("a test").await.unwrap()
         });
         let mut welcome = v1::Welcome {
-            epoch: office.epoch(),
+            epoch: term.epoch(),
             uri: directory.uri().to_owned(),
             seed: SEED,
             steps,
@@ -104,8 +104,12 @@ impl Stage {
         let commands = Arc::default();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let desk =
-            Desk { welcome, commands: Arc::clone(&commands), messages: sender, readers: Mutex::default() };
+        let desk = HostedRun {
+            welcome,
+            commands: Arc::clone(&commands),
+            messages: sender,
+            readers: Mutex::default(),
+        };
         runtime.handle().spawn(
             tonic::transport::Server::builder()
                 .add_service(WorkersServer::new(desk))
@@ -114,7 +118,7 @@ impl Stage {
         let (backlog, addresses, generations, runtime) = (Vec::new(), BTreeMap::new(), 0, Some(runtime));
         Self {
             run,
-            office,
+            term,
             address,
             commands,
             messages,
@@ -138,9 +142,9 @@ impl Stage {
     }
 
     /// Runs something of the store's.
-    pub fn block_on<T>(&mut self, work: impl AsyncFnOnce(&mut Office) -> T) -> T {
+    pub fn block_on<T>(&mut self, work: impl AsyncFnOnce(&mut Term) -> T) -> T {
         let runtime = self.runtime.as_ref().unwrap();
-        runtime.block_on(work(&mut self.office))
+        runtime.block_on(work(&mut self.term))
     }
 
     pub fn send(&self, worker: u64, command: Command) {
@@ -173,7 +177,7 @@ impl Stage {
         };
         let generation = Generation {
             run: self.run.clone(),
-            epoch: self.office.epoch(),
+            epoch: self.term.epoch(),
             number: self.generations,
             shards: SHARDS,
             origin,
@@ -265,7 +269,7 @@ impl Drop for Stage {
 }
 
 /// The gRPC side.
-struct Desk {
+struct HostedRun {
     welcome: v1::Welcome,
     commands: Arc<Mutex<BTreeMap<u64, Commands>>>,
     messages: Sender<(u64, Message)>,
@@ -273,13 +277,13 @@ struct Desk {
 }
 
 #[tonic::async_trait]
-impl Workers for Desk {
-    type AttendStream = UnboundedReceiverStream<Result<v1::WorkerCommand, Status>>;
+impl Workers for HostedRun {
+    type ConnectStream = UnboundedReceiverStream<Result<v1::WorkerCommand, Status>>;
 
-    async fn attend(
+    async fn connect(
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
-    ) -> Result<Response<Self::AttendStream>, Status> {
+    ) -> Result<Response<Self::ConnectStream>, Status> {
         let token = request.metadata().get("authorization").and_then(|token| token.to_str().ok());
         if token != Some(&format!("Bearer {TOKEN}")) {
             return Err(Status::unauthenticated("wrong token"));

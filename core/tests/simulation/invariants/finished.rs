@@ -8,7 +8,7 @@ use crate::{invariants::same_bits::State, world::World};
 
 pub(crate) fn everything_is_kept(world: &mut World, run: &RunId, end: &End) {
     let Some(record) = world.records.get(run) else { return };
-    let logged = end.outcome == Outcome::LetGo || record.end.as_ref() == Some(end);
+    let logged = end.outcome == Outcome::Released || record.end.as_ref() == Some(end);
     let steps = record.facts.steps;
     let newest = record.start().step();
     let bits = State::after(steps, &record.bits).map(State::digest);

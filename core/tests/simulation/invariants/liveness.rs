@@ -48,12 +48,12 @@ pub(crate) fn every_end_is_explained(world: &mut World) {
 
 fn explains(world: &World, run: &RunId, end: &End) -> bool {
     let Some(record) = world.records.get(run) else { return false };
-    let (woes, tries) = (record.woes, record.facts.tries);
+    let (woes, max_failures) = (record.woes, record.facts.max_failures);
     let Some(watch) = world.watches.get(run) else { return true };
     match end.outcome {
         Outcome::Finished => true,
         Outcome::Cancelled => watch.cancelled,
-        Outcome::LetGo => watch.office_lost,
+        Outcome::Released => watch.term_lost,
         Outcome::Stopped => {
             // A stop that found no quiet moment, or a store that refused, may keep less than there was.
             let disturbed = watch.stop.is_some_and(|stop| woes.disturbed + Duration::from_secs(15) >= stop);
@@ -61,10 +61,10 @@ fn explains(world: &World, run: &RunId, end: &End) -> bool {
             let lossless = end.reason == "stopped" || end.reason.starts_with("stopped;") && ever_disturbed;
             watch.stop.is_some() && (lossless || disturbed)
         }
-        Outcome::Failed if end.reason.starts_with("worker") => woes.exits >= tries,
+        Outcome::Failed if end.reason.starts_with("worker") => woes.exits >= max_failures,
         Outcome::Failed if end.reason.starts_with("setup") => woes.setups > 0,
-        Outcome::Failed if end.reason.starts_with("checkpoint") => woes.restores >= tries,
-        Outcome::Failed if end.reason.starts_with("the last checkpoint") => woes.saves >= tries,
+        Outcome::Failed if end.reason.starts_with("checkpoint") => woes.restores >= max_failures,
+        Outcome::Failed if end.reason.starts_with("the last checkpoint") => woes.saves >= max_failures,
         Outcome::Failed => false,
     }
 }

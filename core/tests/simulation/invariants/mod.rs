@@ -12,15 +12,15 @@ pub(crate) mod liveness;
 pub(crate) mod membership;
 pub(crate) mod no_scapegoat;
 pub(crate) mod no_step_lost;
-pub(crate) mod places;
 pub(crate) mod same_bits;
 pub(crate) mod settled;
+pub(crate) mod slots;
 
 /// Looks at a command before it is executed.
 pub(crate) fn check(world: &mut World, command: &Command) {
     ending::nothing_after_the_end(world, command);
     match command {
-        Command::Start { run, node, worker } => places::one_process_to_a_place(world, run, *node, *worker),
+        Command::Start { run, node, worker } => slots::one_process_to_a_place(world, run, *node, *worker),
         Command::Kill { run, worker, .. } => no_scapegoat::deserves_it(world, run, *worker),
         Command::Form { run, formation } => {
             membership::is_sound(world, run, formation);

@@ -5,18 +5,18 @@ use jiff::Timestamp;
 use whimbrel_state::Hash;
 
 use crate::{
-    entry::{self, Ended, Entry, EntryError, Mirror, Mode, Origin, Record, Stopped},
+    entry::{self, Ended, Entry, EntryError, Mode, Origin, Record, ReplicaOf, Stopped},
     folder::{Folder, StoreError},
-    mirror,
+    lineage,
 };
 
 /// Entries read at a time.
 const AHEAD: usize = 16;
 
 /// The entries of a run log in order: numbers from 0 without a gap, epochs that only rise, and rise only where a
-/// coordinator takes office. Mirrors of one office may follow each other in its epoch.
+/// coordinator starts a term. Replicas of one term may follow each other in its epoch.
 #[derive(Clone, Debug)]
-pub struct History {
+pub struct RunLog {
     first: Submission,
     entries: Vec<Entry>,
 }
@@ -94,7 +94,7 @@ pub enum LogError {
     Store(#[from] StoreError),
 }
 
-impl History {
+impl RunLog {
     /// Reads a log from its start to its end.
     ///
     /// A listing says how far the log goes at least; entries up to there are read several at a time, and then one
@@ -109,17 +109,17 @@ impl History {
                 _ => LogError::Hole { object: folder.uri_of(&entry::name(0)) },
             });
         };
-        let mut history = Self::begin(folder, first)?;
+        let mut run_log = Self::begin(folder, first)?;
         let mut known = stream::iter(1..listed)
             .map(|number| async move { Ok::<_, LogError>((number, read_entry(folder, number).await?)) })
             .buffered(AHEAD);
         while let Some((number, found)) = known.try_next().await? {
             let hole = || LogError::Hole { object: folder.uri_of(&entry::name(number)) };
-            history.push(folder, found.ok_or_else(hole)?)?;
+            run_log.push(folder, found.ok_or_else(hole)?)?;
         }
         drop(known);
-        history.read_on(folder).await?;
-        Ok(history)
+        run_log.read_on(folder).await?;
+        Ok(run_log)
     }
 
     fn begin(folder: &Folder, first: Entry) -> Result<Self, LogError> {
@@ -134,7 +134,7 @@ impl History {
                     Submission { entry: first.clone(), spec: spec.clone(), submitter: *submitter };
                 Ok(Self { first: submission, entries: vec![first] })
             }
-            _ => Err("a log starts with the submission of its run, before anyone is in office"),
+            _ => Err("a log starts with the submission of its run, before anyone is leading the run"),
         }
     }
 
@@ -142,9 +142,9 @@ impl History {
     #[cfg(test)]
     pub(crate) fn of(entries: Vec<Entry>) -> Result<Self, &'static str> {
         let mut entries = entries.into_iter();
-        let mut history = Self::first(entries.next().ok_or("there is none")?)?;
-        entries.try_for_each(|entry| history.add(entry))?;
-        Ok(history)
+        let mut run_log = Self::first(entries.next().ok_or("there is none")?)?;
+        entries.try_for_each(|entry| run_log.add(entry))?;
+        Ok(run_log)
     }
 
     /// Reads what was appended since.
@@ -162,27 +162,27 @@ impl History {
 
     /// Adds the next entry; says how it contradicts those before it, if it does.
     fn add(&mut self, entry: Entry) -> Result<(), &'static str> {
-        let takes_office = matches!(entry.record, Record::Office { .. });
+        let takes_office = matches!(entry.record, Record::Term { .. });
         if entry.number != self.next_number() {
             return Err("its number is not its name's");
         }
         if entry.epoch == u64::MAX {
-            return Err("its epoch is the highest there is, and nobody could ever take office after it");
+            return Err("its epoch is the highest there is, and nobody could ever start a term after it");
         }
         if takes_office && entry.epoch <= self.epoch() && !self.is_relieved_by(&entry) {
-            return Err("a coordinator took office without a higher epoch");
+            return Err("a coordinator started a term without a higher epoch");
         }
         if !takes_office && entry.epoch != self.epoch() {
-            return Err("it was written by a coordinator that was not in office");
+            return Err("it was written by a coordinator that was not leading the run");
         }
         self.entries.push(entry);
         Ok(())
     }
 
-    /// Whether `next` is another mirror of the office that the last one mirrors: it goes on where that one was.
+    /// Whether `next` is another replica of the term that the last one replica_of: it goes on where that one was.
     fn is_relieved_by(&self, next: &Entry) -> bool {
-        let Record::Office { mirrors: Some(mirror), .. } = &next.record else { return false };
-        next.epoch == self.epoch() && self.mirrored().is_some_and(|last| last.office == mirror.office)
+        let Record::Term { replica_of: Some(replica), .. } = &next.record else { return false };
+        next.epoch == self.epoch() && self.replica_of().is_some_and(|last| last.term == replica.term)
     }
 
     /// All entries, in order.
@@ -210,29 +210,29 @@ impl History {
         self.first.submitter
     }
 
-    /// The epoch in force; 0 when nobody has taken office yet.
+    /// The epoch in force; 0 when nobody has started a term yet.
     pub fn epoch(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.epoch)
     }
 
-    /// The entries by which coordinators took office, in order.
-    pub(crate) fn offices(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| matches!(entry.record, Record::Office { .. }))
+    /// The entries by which coordinators started a term, in order.
+    pub(crate) fn terms(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| matches!(entry.record, Record::Term { .. }))
     }
 
-    /// The name of the write by which the present holder took office.
+    /// The name of the write by which the present holder started a term.
     pub(crate) fn seat(&self) -> Option<&str> {
-        self.offices().next_back().map(|entry| entry.writer.as_str())
+        self.terms().next_back().map(|entry| entry.writer.as_str())
     }
 
-    /// The identity of the office that the directory is under: of the coordinator's here, or of the one that it mirrors.
+    /// The identity of the term that the directory is under: of the coordinator's here, or of the one that it replicas.
     pub(crate) fn identity(&self) -> Option<&str> {
-        self.offices().next_back().and_then(mirror::identity)
+        self.terms().next_back().and_then(lineage::identity)
     }
 
-    /// The identities of all offices over the run, as far as this log tells, in the order in which they were taken.
+    /// The identities of all terms over the run, as far as this log tells, in the order in which they were taken.
     pub(crate) fn identities(&self) -> Vec<&str> {
-        self.offices().flat_map(mirror::identities).collect()
+        self.terms().flat_map(lineage::identities).collect()
     }
 
     /// The random name of the run's submission: the same in every copy of the run, and in no other run.
@@ -250,24 +250,24 @@ impl History {
         &self.first.entry
     }
 
-    /// The coordinator in office, in words for people.
-    pub fn in_office(&self) -> &str {
+    /// The coordinator leading the run, in words for people.
+    pub fn leader(&self) -> &str {
         self.coordinator().unwrap_or("another coordinator")
     }
 
-    /// The coordinator in office, if one ever took it.
+    /// The coordinator leading the run, if one ever took it.
     pub fn coordinator(&self) -> Option<&str> {
-        match &self.offices().next_back()?.record {
-            Record::Office { coordinator, .. } => Some(coordinator),
+        match &self.terms().next_back()?.record {
+            Record::Term { coordinator, .. } => Some(coordinator),
             _ => None,
         }
     }
 
-    /// What the holder of the office copies, if it is a mirror: then the directory is a *replica* of another one, and
+    /// What the holder of the term copies, if it is a replica: then the directory is a *replica* of another one, and
     /// the run goes on there and not here, until somebody resumes it here.
-    pub fn mirrored(&self) -> Option<&Mirror> {
-        match &self.offices().next_back()?.record {
-            Record::Office { mirrors, .. } => mirrors.as_ref(),
+    pub fn replica_of(&self) -> Option<&ReplicaOf> {
+        match &self.terms().next_back()?.record {
+            Record::Term { replica_of, .. } => replica_of.as_ref(),
             _ => None,
         }
     }

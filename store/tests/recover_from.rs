@@ -11,8 +11,8 @@ use support::{
 };
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    CopyError, MirrorError, Record, Relation, Replicator, Retention, RunDir, Unheard, Which, bring_back,
-    has_news, plan_copy, quarantine, relation,
+    CopyError, Record, Relation, ReplicaLogError, Replicator, Retention, RunDir, Unreplicated, Which,
+    is_ahead, plan_copy, quarantine, recover_from, relation,
 };
 
 const KEEP_TWO: Retention =
@@ -32,12 +32,12 @@ async fn copy(source: &RunDir, destination: &RunDir, which: Which) {
 
 /// A run that fell back to step 10, and a copy of it that has those of steps 20 and 30 besides, and this last word.
 async fn fallen_back(last_word: Record) -> (Scene, Scene) {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let (scene, mut term) = with_checkpoints(&[10]).await;
     let known = scene.files("");
     for step in [20, 30] {
-        checkpoint(&mut office, &State::small(step as u8), step).await;
+        checkpoint(&mut term, &State::small(step as u8), step).await;
     }
-    office.append(last_word).await.unwrap();
+    term.append(last_word).await.unwrap();
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
     fall_back_to(&known, &scene);
@@ -46,44 +46,44 @@ async fn fallen_back(last_word: Record) -> (Scene, Scene) {
 
 #[tokio::test]
 async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_office() {
-    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let known = scene.files("");
-    checkpoint(&mut office, &State::small(30), 30).await;
-    office.append(stopped(30)).await.unwrap();
+    checkpoint(&mut term, &State::small(30), 30).await;
+    term.append(stopped(30)).await.unwrap();
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
-    let made = scene.run().history().await.unwrap().checkpoints().pop().unwrap();
-    drop(office);
+    let made = scene.run().run_log().await.unwrap().checkpoints().pop().unwrap();
+    drop(term);
     fall_back_to(&known, &scene);
     assert_eq!(steps(&scene.run()).await, [10, 20]);
 
-    let mut next = scene.run().take_office("next").await.unwrap();
-    let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    let mut next = scene.run().start_term("next").await.unwrap();
+    let brought = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!((&brought.committed[..], brought.left_out.len()), (&[30][..], 0));
     assert_whole(&scene.run()).await;
-    let found = next.history().checkpoints().pop().unwrap();
+    let found = next.run_log().checkpoints().pop().unwrap();
     assert_eq!((&found.manifest, found.origin), (&made.manifest, made.origin));
-    assert_eq!(next.history().stopped().unwrap().step, 30);
+    assert_eq!(next.run_log().stopped().unwrap().step, 30);
     // Once more, there is nothing to bring.
-    let entries = next.history().next_number();
-    bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!(next.history().next_number(), entries);
+    let entries = next.run_log().next_number();
+    recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(next.run_log().next_number(), entries);
 
     // The copy is behind by then, and gets in step.
-    let theirs = there.run().history().await.unwrap();
-    assert_eq!(relation(next.history(), &theirs), Relation::Behind);
+    let theirs = there.run().run_log().await.unwrap();
+    assert_eq!(relation(next.run_log(), &theirs), Relation::Behind);
     next.append(Record::Resumed { step: 30 }).await.unwrap();
     checkpoint(&mut next, &State::small(40), 40).await;
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
-    replicator.replicate(next.history(), &mut |_| {}).await.unwrap();
+    replicator.replicate(next.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(
-        (steps(&there.run()).await, there.run().history().await.unwrap().stopped()),
+        (steps(&there.run()).await, there.run().run_log().await.unwrap().stopped()),
         (vec![30, 40], None)
     );
     assert_whole(&there.run()).await;
     // What the copy was stopped by is an old word by now.
-    bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!(next.history().stopped(), None);
+    recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(next.run_log().stopped(), None);
 }
 
 #[tokio::test]
@@ -91,42 +91,42 @@ async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
     let (scene, there) = fallen_back(stopped(30)).await;
     damage_newest(&there).await;
 
-    let mut next = scene.run().take_office("next").await.unwrap();
-    let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    let mut next = scene.run().start_term("next").await.unwrap();
+    let brought = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!(brought.committed, [20]);
     assert_eq!(brought.left_out.iter().map(|left_out| left_out.step).collect::<Vec<_>>(), [30]);
     assert_eq!(steps(&scene.run()).await, [10, 20]);
     assert_whole(&scene.run()).await;
-    assert_eq!(next.history().stopped().unwrap().step, 30);
+    assert_eq!(next.run_log().stopped().unwrap().step, 30);
 }
 
 #[tokio::test]
 async fn a_run_whose_last_checkpoint_is_damaged_wherever_it_is_has_not_finished_and_goes_on() {
     let (scene, there) = fallen_back(finished(30)).await;
-    assert_eq!(there.run().history().await.unwrap().ended().unwrap().step, 30);
+    assert_eq!(there.run().run_log().await.unwrap().ended().unwrap().step, 30);
     damage_newest(&there).await;
 
-    let mut next = scene.run().take_office("next").await.unwrap();
-    let brought = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    let mut next = scene.run().start_term("next").await.unwrap();
+    let brought = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!((&brought.committed[..], brought.left_out.len()), (&[20][..], 1));
     assert!(brought.moved.packs > 0 && brought.bad.packs == 1, "{brought:?}");
-    assert!(next.history().ended().is_none());
+    assert!(next.run_log().ended().is_none());
 
     // Nor has it, by what its copy has to say, once that is in step with what it did since.
     checkpoint(&mut next, &State::small(25), 25).await;
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
-    replicator.replicate(next.history(), &mut |_| {}).await.unwrap();
-    let mut after = scene.run().take_office("after").await.unwrap();
-    assert!(!has_news(&there.run().history().await.unwrap(), after.history()));
-    bring_back(&mut after, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert!(after.history().ended().is_none());
+    replicator.replicate(next.run_log(), &mut |_| {}).await.unwrap();
+    let mut after = scene.run().start_term("after").await.unwrap();
+    assert!(!is_ahead(&there.run().run_log().await.unwrap(), after.run_log()));
+    recover_from(&mut after, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert!(after.run_log().ended().is_none());
 }
 
 #[tokio::test]
 async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_without() {
-    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let known = scene.files("");
-    let newest = office.history().checkpoints().pop().unwrap();
+    let newest = term.run_log().checkpoints().pop().unwrap();
     let manifest = fs::read_to_string(scene.files("manifests").remove(&newest.manifest).unwrap()).unwrap();
     let format = format!("\"format\":{}", whimbrel_state::manifest::FORMAT);
     let later = manifest.replacen(&format, "\"format\":99", 1);
@@ -135,8 +135,8 @@ async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_withou
     fs::write(scene.folder().join("r").join(&name), later).unwrap();
     let (bytes, state) = (newest.bytes, newest.state);
     let record = Record::Checkpoint { step: 30, manifest: name, bytes, state, origin: None };
-    office.append(record).await.unwrap();
-    drop(office);
+    term.append(record).await.unwrap();
+    drop(term);
     let there = Scene::empty();
     for (name, path) in scene.files("") {
         let copied = there.folder().join("r").join(name);
@@ -145,84 +145,84 @@ async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_withou
     }
     fall_back_to(&known, &scene);
 
-    let mut next = scene.run().take_office("next").await.unwrap();
-    let refused = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
+    let mut next = scene.run().start_term("next").await.unwrap();
+    let refused = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
     assert!(
         matches!(&refused, CopyError::Unreadable { step: 30, source } if !source.is_damage()),
         "{refused}"
     );
-    assert!(has_news(&there.run().history().await.unwrap(), next.history()));
+    assert!(is_ahead(&there.run().run_log().await.unwrap(), next.run_log()));
 }
 
 #[tokio::test]
 async fn a_run_that_went_on_without_a_checkpoint_of_its_replica_says_so_once_that_is_back() {
     let (scene, there) = fallen_back(stopped(30)).await;
     // The replica is out of reach, and the run goes on from step 10.
-    let mut next = scene.run().take_office("next").await.unwrap();
+    let mut next = scene.run().start_term("next").await.unwrap();
     next.append(Record::Resumed { step: 10 }).await.unwrap();
     for step in [15, 18] {
         checkpoint(&mut next, &State::small(step as u8), step).await;
     }
     let replicator = || Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
     let mut keeper = replicator();
-    let lag = keeper.replicate(next.history(), &mut |_| {}).await.unwrap();
+    let lag = keeper.replicate(next.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(
-        (lag.newest, &lag.unheard[..]),
-        (Some(18), &[Unheard::Checkpoint { step: 30 }, Unheard::Stopped][..])
+        (lag.newest, &lag.unreplicated[..]),
+        (Some(18), &[Unreplicated::Checkpoint { step: 30 }, Unreplicated::Stopped][..])
     );
-    let lag = keeper.replicate(next.history(), &mut |_| {}).await.unwrap();
-    assert_eq!(lag.unheard, [], "it is told once");
+    let lag = keeper.replicate(next.run_log(), &mut |_| {}).await.unwrap();
+    assert_eq!(lag.unreplicated, [], "it is told once");
 
     // A replica of what the run has heard of has nothing that it went on without.
-    let after = scene.run().take_office("after").await.unwrap();
-    let lag = replicator().replicate(after.history(), &mut |_| {}).await.unwrap();
-    assert_eq!(lag.unheard, []);
+    let after = scene.run().start_term("after").await.unwrap();
+    let lag = replicator().replicate(after.run_log(), &mut |_| {}).await.unwrap();
+    assert_eq!(lag.unreplicated, []);
 }
 
 #[tokio::test]
 async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
-    let (scene, mut office) = with_checkpoints(&[10]).await;
+    let (scene, mut term) = with_checkpoints(&[10]).await;
     let known = scene.files("");
-    office.append(stopped(10)).await.unwrap();
+    term.append(stopped(10)).await.unwrap();
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
-    drop(office);
+    drop(term);
     fall_back_to(&known, &scene);
-    let (here, copied) = (scene.run().history().await.unwrap(), there.run().history().await.unwrap());
-    assert!(here.stopped().is_none() && has_news(&copied, &here));
-    let mut next = scene.run().take_office("next").await.unwrap();
-    bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!(next.history().stopped().unwrap().step, 10);
-    assert!(!has_news(&copied, next.history()));
+    let (here, copied) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
+    assert!(here.stopped().is_none() && is_ahead(&copied, &here));
+    let mut next = scene.run().start_term("next").await.unwrap();
+    recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(next.run_log().stopped().unwrap().step, 10);
+    assert!(!is_ahead(&copied, next.run_log()));
     // A checkpoint that was found to be damaged here is no news.
-    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
-    let newest = office.history().checkpoints().pop().unwrap();
-    quarantine(&mut office, &newest.manifest, "a test", &[]).await.unwrap();
-    assert!(!has_news(&there.run().history().await.unwrap(), office.history()));
+    let newest = term.run_log().checkpoints().pop().unwrap();
+    quarantine(&mut term, &newest.manifest, "a test", &[]).await.unwrap();
+    assert!(!is_ahead(&there.run().run_log().await.unwrap(), term.run_log()));
 }
 
 #[tokio::test]
 async fn nothing_is_brought_back_from_where_the_run_went_on() {
-    let (scene, mut office) = with_checkpoints(&[10, 20]).await;
+    let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let there = Scene::empty();
     copy(&scene.run(), &there.run(), Which::All).await;
-    let mut resumed = there.run().take_office("elsewhere").await.unwrap();
+    let mut resumed = there.run().start_term("elsewhere").await.unwrap();
     checkpoint(&mut resumed, &State::small(25), 25).await;
-    let error = bring_back(&mut office, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(&error, CopyError::Mirror(MirrorError::WentOn { .. })), "{error}");
-    let mut next = scene.run().take_office("next").await.unwrap();
-    let error = bring_back(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
-    assert!(matches!(&error, CopyError::Mirror(MirrorError::Diverged { .. })), "{error}");
+    let error = recover_from(&mut term, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&error, CopyError::Replica(ReplicaLogError::WentOn { .. })), "{error}");
+    let mut next = scene.run().start_term("next").await.unwrap();
+    let error = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(&error, CopyError::Replica(ReplicaLogError::Diverged { .. })), "{error}");
     assert_eq!(steps(&scene.run()).await, [10, 20]);
     // An older copy has nothing to give, and an older word to say.
     next.append(stopped(20)).await.unwrap();
     let older = Scene::empty();
     copy(&scene.run(), &older.run(), Which::Step(10)).await;
-    let mut last = scene.run().take_office("last").await.unwrap();
+    let mut last = scene.run().start_term("last").await.unwrap();
     last.append(Record::Resumed { step: 20 }).await.unwrap();
-    let entries = last.history().next_number();
-    bring_back(&mut last, &older.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!(last.history().next_number(), entries);
+    let entries = last.run_log().next_number();
+    recover_from(&mut last, &older.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(last.run_log().next_number(), entries);
 }

@@ -26,7 +26,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 
 /// Takes in lines; a task of its own writes them out.
 #[derive(Debug)]
-pub(crate) struct Scribe {
+pub(crate) struct OutputWriter {
     dir: RunDir,
     buffer: String,
     orders: mpsc::UnboundedSender<Order>,
@@ -57,8 +57,8 @@ impl Printed {
     }
 }
 
-impl Scribe {
-    /// A scribe, and the work of its writing task, which ends once the scribe is dropped and all is written.
+impl OutputWriter {
+    /// A output, and the work of its writing task, which ends once the output is dropped and all is written.
     pub(crate) fn new(dir: RunDir, epoch: u64) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (orders, received) = mpsc::unbounded_channel();
         let (followers, _) = broadcast::channel(FOLLOW_BACKLOG);
@@ -84,7 +84,7 @@ impl Scribe {
     /// Hands what has come to the writing task.
     pub(crate) fn flush(&mut self) {
         if !self.buffer.is_empty() {
-            // The task outlives the scribe.
+            // The task outlives the output.
             self.orders.send(Order::Write(std::mem::take(&mut self.buffer))).ok();
         }
     }

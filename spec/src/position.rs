@@ -6,7 +6,7 @@ use crate::quote;
 
 /// Where something was written. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     /// On a line of the text.
     Line {
         /// The name of the text.
@@ -35,7 +35,7 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl Position {
     /// Orders mistakes: by line, then what is absent, then overrides.
     pub(crate) fn order(&self) -> (u8, usize, usize) {
         match self {
@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line { file, line } => write!(f, "{file}:{line}"),
@@ -73,20 +73,20 @@ impl<'a> Lines<'a> {
     }
 
     /// The text as a whole.
-    pub(crate) fn file(&self) -> Place {
-        Place::File { file: self.file.clone() }
+    pub(crate) fn file(&self) -> Position {
+        Position::File { file: self.file.clone() }
     }
 
     /// The line that holds byte `at`.
-    pub(crate) fn line(&self, at: usize) -> Place {
-        Place::Line { file: self.file.clone(), line: self.number(at) }
+    pub(crate) fn line(&self, at: usize) -> Position {
+        Position::Line { file: self.file.clone(), line: self.number(at) }
     }
 
     /// The character at byte `at`.
-    pub(crate) fn column(&self, at: usize) -> Place {
+    pub(crate) fn column(&self, at: usize) -> Position {
         let line = self.number(at);
         let before = self.starts.get(line - 1).and_then(|&start| self.text.get(start..at));
-        Place::Column {
+        Position::Column {
             file: self.file.clone(),
             line,
             column: before.map_or(0, |text| text.chars().count()) + 1,

@@ -1,18 +1,18 @@
 //! The right to append to a run log: one coordinator at a time has it, and one that lost it finds out.
 //!
 //! # Why only one can commit
-//! Entries are created in the order of their numbers, and never changed. A coordinator takes office with an entry of a
-//! higher epoch than all before it. Whoever was in office goes on trying the next number it knows of, so before it can
+//! Entries are created in the order of their numbers, and never changed. A coordinator starts a term with an entry of a
+//! higher epoch than all before it. Whoever was leading the run goes on trying the next number it knows of, so before it can
 //! append anything *after* that entry it must run into it, and reads there that it is fenced. What it appended
 //! *before* that entry, the new coordinator has read, since it took the first free number.
 //!
-//! So the holder is whoever wrote the *last* office entry of the log. Coordinators' epochs only rise. The offices of
-//! [mirrors](crate::mirror) bear the epoch of the office they copy, and one may follow another: it is fenced no less.
+//! So the holder is whoever wrote the *last* term entry of the log. Coordinators' epochs only rise. The terms of
+//! [replicas](crate::lineage) bear the epoch of the term they copy, and one may follow another: it is fenced no less.
 //!
 //! # Why a lost answer does no harm
 //! A create may succeed and its answer be lost; made again, it is told that the object exists. Each write therefore
 //! bears a random name: the entry found in the way is mine if it bears mine. A write that failed for good may still
-//! land later; the next append then finds it in its place, with this office's epoch, and goes on behind it.
+//! land later; the next append then finds it in its place, with this term's epoch, and goes on behind it.
 
 use jiff::Timestamp;
 use tokio::time::sleep;
@@ -21,18 +21,18 @@ use crate::{
     collect::Known,
     entry::{self, Entry, Mode, Record},
     folder::{Created, Folder, random_name},
-    history::{History, LogError, read_entry},
     run_dir::RunDir,
+    run_log::{LogError, RunLog, read_entry},
 };
 
-/// A coordinator's term of office over a run, and the log as it knows it.
+/// A coordinator's term of term over a run, and the log as it knows it.
 #[derive(Debug)]
-pub struct Office {
+pub struct Term {
     run: RunDir,
     epoch: u64,
     /// The name of the write that took it.
     seat: String,
-    history: History,
+    run_log: RunLog,
     /// What collections read, and will ask for again.
     pub(crate) known: Known,
 }
@@ -51,11 +51,11 @@ pub enum CreateError {
     Log(#[from] LogError),
 }
 
-/// An office that cannot be taken.
+/// An term that cannot be taken.
 #[derive(Debug, thiserror::Error)]
-pub enum OfficeError {
+pub enum TermError {
     /// The log cannot be read or written.
-    #[error("cannot take office over the run {run}")]
+    #[error("cannot take over the run {run}")]
     Log {
         /// The run's URI.
         run: String,
@@ -63,13 +63,13 @@ pub enum OfficeError {
         source: LogError,
     },
     /// Another took it, after all that was known.
-    #[error("{coordinator} took office over the run {run} with epoch {epoch}, and is not disturbed")]
+    #[error("{coordinator} took over the run {run} with epoch {epoch}, and is not disturbed")]
     Taken {
         /// The run's URI.
         run: String,
         /// The epoch now in force.
         epoch: u64,
-        /// Who is in office now.
+        /// Who is leading the run now.
         coordinator: String,
     },
 }
@@ -77,19 +77,19 @@ pub enum OfficeError {
 /// An append that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another coordinator took office. This one must stop deciding.
+    /// Another coordinator started a term. This one must stop deciding.
     #[error(
-        "fenced: {coordinator} took office over the run {run} with epoch {epoch}, and whoever held it before must stop"
+        "fenced: {coordinator} took over the run {run} with epoch {epoch}, and whoever held it before must stop"
     )]
     Fenced {
         /// The run's URI.
         run: String,
         /// The epoch now in force.
         epoch: u64,
-        /// Who is in office now.
+        /// Who is leading the run now.
         coordinator: String,
     },
-    /// The log cannot be read or written. The entry may be there all the same; [`Office::check`] finds out.
+    /// The log cannot be read or written. The entry may be there all the same; [`Term::check`] finds out.
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -104,39 +104,39 @@ impl RunDir {
         }
     }
 
-    /// Takes office: from here on every coordinator with a lower epoch is fenced. `coordinator` says who, in words for
+    /// Takes term: from here on every coordinator with a lower epoch is fenced. `coordinator` says who, in words for
     /// people.
-    pub async fn take_office(&self, coordinator: &str) -> Result<Office, OfficeError> {
-        self.take_office_after(u64::MAX, coordinator).await
+    pub async fn start_term(&self, coordinator: &str) -> Result<Term, TermError> {
+        self.start_term_after(u64::MAX, coordinator).await
     }
 
-    /// Takes office, unless somebody else did after the epoch `known`.
-    pub async fn take_office_after(&self, known: u64, coordinator: &str) -> Result<Office, OfficeError> {
-        let failed = |source| OfficeError::Log { run: self.uri().to_owned(), source };
-        let mut history = self.history().await.map_err(failed)?;
+    /// Takes term, unless somebody else did after the epoch `known`.
+    pub async fn start_term_after(&self, known: u64, coordinator: &str) -> Result<Term, TermError> {
+        let failed = |source| TermError::Log { run: self.uri().to_owned(), source };
+        let mut run_log = self.run_log().await.map_err(failed)?;
         loop {
-            let epoch = history.epoch();
+            let epoch = run_log.epoch();
             if epoch > known {
-                let other = history.in_office().to_owned();
-                return Err(OfficeError::Taken { run: self.uri().to_owned(), epoch, coordinator: other });
+                let other = run_log.leader().to_owned();
+                return Err(TermError::Taken { run: self.uri().to_owned(), epoch, coordinator: other });
             }
             let epoch = epoch + 1;
-            let record = Record::Office { coordinator: coordinator.to_owned(), mirrors: None };
-            let entry = draft(history.next_number(), epoch, record).map_err(failed)?;
+            let record = Record::Term { coordinator: coordinator.to_owned(), replica_of: None };
+            let entry = draft(run_log.next_number(), epoch, record).map_err(failed)?;
             match place(self.folder(), &entry).await.map_err(failed)? {
                 Placed::Mine => {
-                    history.push(self.folder(), entry.clone()).map_err(failed)?;
-                    tracing::info!(run = self.uri(), epoch, coordinator, "took office");
-                    return Ok(Office::taken(self.clone(), entry, history));
+                    run_log.push(self.folder(), entry.clone()).map_err(failed)?;
+                    tracing::info!(run = self.uri(), epoch, coordinator, "started a term");
+                    return Ok(Term::taken(self.clone(), entry, run_log));
                 }
                 // Somebody else's entry came first, perhaps another coordinator's: the epoch is chosen anew.
-                Placed::Taken(entry) => history.push(self.folder(), entry).map_err(failed)?,
+                Placed::Taken(entry) => run_log.push(self.folder(), entry).map_err(failed)?,
             }
         }
     }
 }
 
-impl Office {
+impl Term {
     /// The run.
     pub fn run(&self) -> &RunDir {
         &self.run
@@ -147,14 +147,14 @@ impl Office {
         self.epoch
     }
 
-    /// The log as far as this office has read or written it, which is all of it after every successful call.
-    pub fn history(&self) -> &History {
-        &self.history
+    /// The log as far as this term has read or written it, which is all of it after every successful call.
+    pub fn run_log(&self) -> &RunLog {
+        &self.run_log
     }
 
-    /// An office just taken by the entry that is the last of `history`.
-    pub(crate) fn taken(run: RunDir, taken: Entry, history: History) -> Self {
-        Self { run, epoch: taken.epoch, seat: taken.writer, history, known: Known::default() }
+    /// An term just taken by the entry that is the last of `history`.
+    pub(crate) fn taken(run: RunDir, taken: Entry, run_log: RunLog) -> Self {
+        Self { run, epoch: taken.epoch, seat: taken.writer, run_log, known: Known::default() }
     }
 
     /// Appends a record and returns its entry's number.
@@ -166,42 +166,42 @@ impl Office {
         }
     }
 
-    /// Appends a record as the very next entry; `None` if another entry of this office was there first, which
+    /// Appends a record as the very next entry; `None` if another entry of this term was there first, which
     /// [`history`](Self::history) then has: an earlier write of its own that was given up, and landed all the same.
     ///
     /// For what is decided by the log as it stands, and to be decided again when it has grown.
     pub(crate) async fn append_next(&mut self, record: Record) -> Result<Option<u64>, AppendError> {
         self.fenced()?;
-        let entry = draft(self.history.next_number(), self.epoch, record)?;
+        let entry = draft(self.run_log.next_number(), self.epoch, record)?;
         let number = entry.number;
         match place(self.run.folder(), &entry).await? {
             Placed::Mine => {
-                self.history.push(self.run.folder(), entry)?;
+                self.run_log.push(self.run.folder(), entry)?;
                 Ok(Some(number))
             }
             // A successor's entry, or one of mine whose answer was lost for good.
             Placed::Taken(other) => {
-                self.history.push(self.run.folder(), other)?;
+                self.run_log.push(self.run.folder(), other)?;
                 self.fenced()?;
                 Ok(None)
             }
         }
     }
 
-    /// Reads the end of the log, and says whether this office still stands.
+    /// Reads the end of the log, and says whether this term still stands.
     pub async fn check(&mut self) -> Result<(), AppendError> {
-        self.history.read_on(self.run.folder()).await?;
+        self.run_log.read_on(self.run.folder()).await?;
         self.fenced()
     }
 
     fn fenced(&self) -> Result<(), AppendError> {
-        if self.history.seat() == Some(&self.seat) {
+        if self.run_log.seat() == Some(&self.seat) {
             return Ok(());
         }
         Err(AppendError::Fenced {
             run: self.run.uri().to_owned(),
-            epoch: self.history.epoch(),
-            coordinator: self.history.in_office().to_owned(),
+            epoch: self.run_log.epoch(),
+            coordinator: self.run_log.leader().to_owned(),
         })
     }
 }
@@ -225,7 +225,7 @@ pub(crate) async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogE
     let unwritable = |source| LogError::Entry { object: folder.uri_of(&name), source };
     let body = bytes::Bytes::from(entry.encode().map_err(unwritable)?);
     let sort = |found: Entry| if found.writer == entry.writer { Placed::Mine } else { Placed::Taken(found) };
-    for attempt in 0..folder.patience().attempts.max(1) {
+    for attempt in 0..folder.retry_policy().attempts.max(1) {
         match folder.create(&name, body.clone()).await {
             Ok(Created::New) => {
                 read_back(folder, &name, &body).await?;
@@ -234,7 +234,7 @@ pub(crate) async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogE
             Ok(Created::Taken) => match read_entry(folder, entry.number).await? {
                 Some(found) => return Ok(sort(found)),
                 // On S3 a create that races with another is told that the object exists, and the other may yet fail.
-                None => sleep(folder.patience().wait(attempt)).await,
+                None => sleep(folder.retry_policy().wait(attempt)).await,
             },
             // The write may have landed and every answer been lost.
             Err(error) => {
@@ -252,7 +252,7 @@ pub(crate) async fn place(folder: &Folder, entry: &Entry) -> Result<Placed, LogE
 /// log that cannot be read is a run that is lost. The name is ours, since it was created, so nobody else's entry is
 /// overwritten.
 async fn read_back(folder: &Folder, name: &str, body: &bytes::Bytes) -> Result<(), LogError> {
-    for _ in 0..folder.patience().attempts.max(1) {
+    for _ in 0..folder.retry_policy().attempts.max(1) {
         match folder.get(name, entry::MOST_BYTES).await? {
             Some(found) if found == body => return Ok(()),
             _ => {

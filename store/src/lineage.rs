@@ -5,33 +5,33 @@
 //! question which directory is the newest is answered by the logs alone.
 //!
 //! # Identities
-//! The entry by which a coordinator takes office bears a random name, its [`writer`](crate::Entry::writer): the
-//! *identity* of the office. Whoever copies the run takes office over the copy as a *mirror*: in the epoch and with the
-//! identity of the office that the source is under, which says "this directory is what that coordinator made of it",
+//! The entry by which a coordinator starts a term bears a random name, its [`writer`](crate::Entry::writer): the
+//! *identity* of the term. Whoever copies the run takes over the copy as a *replica*: in the epoch and with the
+//! identity of the term that the source is under, which says "this directory is what that coordinator made of it",
 //! and with the identities before it that the copy has not heard of. A log is thereby a list of identities, the whole
 //! lineage up to then, and two logs of one run compare by them ([`relation`]): if the last of one is
 //! among the other's, the other is as new or newer; if neither is, somebody resumed the run in both.
 //!
 //! # What this excludes
-//! - A mirror's office is taken only over what is [`Behind`](Relation::Behind) or the [`Same`](Relation::Same), with the
+//! - A replica's term is taken only over what is [`Behind`](Relation::Behind) or the [`Same`](Relation::Same), with the
 //!   log in hand that says so: the entry is created at the log's end, and if that moved, the question is asked again. So
 //!   a copy that somebody resumed is never written to by those who would copy an older state over it. They learn that the
-//!   run [went on](MirrorError::WentOn), and where.
+//!   run [went on](ReplicaLogError::WentOn), and where.
 //! - Once the run went on in a copy, copying it back to where it was before fences the coordinator that held it there:
-//!   the mirror's epoch is higher. That coordinator, should it come back, finds so at its next append.
-//! - Mirrors of one office take turns: each fences the one before, and all write the same.
-//! - Where a copy has a checkpoint that its source lost, whoever takes office over the source brings it back under the new
-//!   office ([`bring_back`](crate::bring_back)): the copy's is one before it then, and the copy is behind.
+//!   the replica's epoch is higher. That coordinator, should it come back, finds so at its next append.
+//! - Replicas of one term take turns: each fences the one before, and all write the same.
+//! - Where a copy has a checkpoint that its source lost, whoever takes over the source brings it back under the new
+//!   term ([`recover_from`](crate::recover_from)): the copy's is one before it then, and the copy is behind.
 //!
 //! What cannot be excluded is that a coordinator which reaches no other store goes on while the run is resumed
 //! elsewhere. Then both directories are whole and have a lineage each, none is ever copied over the other, and each
 //! coordinator stops once it reaches the other's directory.
 
 use crate::{
-    entry::{Entry, Mirror, Record},
-    history::{History, LogError},
-    office::{Office, Placed, draft, place},
+    entry::{Entry, Record, ReplicaOf},
     run_dir::RunDir,
+    run_log::{LogError, RunLog},
+    term::{Placed, Term, draft, place},
 };
 
 /// How a directory of a run stands to another, the source.
@@ -39,7 +39,7 @@ use crate::{
 pub enum Relation {
     /// The source went on after it: what the source has more can be copied to it.
     Behind,
-    /// Both are under the same office. It may lack checkpoints of the source, and the source some of its.
+    /// Both are under the same term. It may lack checkpoints of the source, and the source some of its.
     Same,
     /// The run went on in it after the source.
     Ahead,
@@ -47,8 +47,8 @@ pub enum Relation {
     Diverged,
 }
 
-/// How `other` stands to `source`, by the offices in their logs.
-pub fn relation(source: &History, other: &History) -> Relation {
+/// How `other` stands to `source`, by the terms in their logs.
+pub fn relation(source: &RunLog, other: &RunLog) -> Relation {
     if source.submission() != other.submission() {
         return Relation::Diverged;
     }
@@ -61,7 +61,7 @@ pub fn relation(source: &History, other: &History) -> Relation {
             match (source.identities().contains(&theirs), other.identities().contains(&ours)) {
                 (true, false) => Relation::Behind,
                 (false, true) => Relation::Ahead,
-                // Each under the other's office at some time, and neither last: no lineage has that.
+                // Each under the other's term at some time, and neither last: no lineage has that.
                 (true, true) | (false, false) => Relation::Diverged,
             }
         }
@@ -70,7 +70,7 @@ pub fn relation(source: &History, other: &History) -> Relation {
 
 /// A directory that cannot be made, or kept, a copy of another.
 #[derive(Debug, thiserror::Error)]
-pub enum MirrorError {
+pub enum ReplicaLogError {
     /// Somebody resumed the run there.
     #[error(
         "the run went on at {at} ({coordinator}, epoch {epoch}) after {source_uri}: nothing is copied over it; resume it there, or copy from there"
@@ -107,7 +107,7 @@ pub enum MirrorError {
         /// What was to be copied.
         source_uri: String,
     },
-    /// It is where the office was taken that the source merely mirrors, or the source itself.
+    /// It is where the term was taken that the source merely replicas, or the source itself.
     #[error(
         "{at} is the run itself, which {source_uri} shows: nothing is copied to it; what it lost comes back from the replicas that its spec names, when it is resumed"
     )]
@@ -119,7 +119,7 @@ pub enum MirrorError {
     },
     /// Nobody has held the run yet.
     #[error(
-        "the run at {source_uri} has not begun: no coordinator has taken office, and there is nothing to copy"
+        "the run at {source_uri} has not begun: no coordinator has started a term, and there is nothing to copy"
     )]
     NotBegun {
         /// What was to be copied.
@@ -130,9 +130,9 @@ pub enum MirrorError {
     Log(#[from] LogError),
 }
 
-impl MirrorError {
-    /// Whether the run is held elsewhere, by somebody who does not descend from the source's office or from whom the
-    /// source's office does not descend: whoever holds the source's must stop.
+impl ReplicaLogError {
+    /// Whether the run is held elsewhere, by somebody who does not descend from the source's term or from whom the
+    /// source's term does not descend: whoever holds the source's must stop.
     pub fn went_on(&self) -> bool {
         matches!(self, Self::WentOn { .. } | Self::Diverged { .. })
     }
@@ -141,21 +141,21 @@ impl MirrorError {
 /// Why a directory with the log `other` is not to be written to as a copy of `source`; `None` if it may be.
 pub(crate) fn refusal(
     source: &RunDir,
-    source_history: &History,
+    source_log: &RunLog,
     at: &RunDir,
-    other: &History,
-) -> Option<MirrorError> {
+    other: &RunLog,
+) -> Option<ReplicaLogError> {
     let (at, source_uri) = (at.uri().to_owned(), source.uri().to_owned());
-    if !source_history.is_of_the_run_of(other) {
-        return Some(MirrorError::AnotherRun { at, source_uri });
+    if !source_log.is_of_the_run_of(other) {
+        return Some(ReplicaLogError::AnotherRun { at, source_uri });
     }
     let epoch = other.epoch();
-    let coordinator = other.in_office().to_owned();
-    match relation(source_history, other) {
-        Relation::Ahead => Some(MirrorError::WentOn { at, epoch, coordinator, source_uri }),
-        Relation::Diverged => Some(MirrorError::Diverged { at, epoch, coordinator, source_uri }),
-        Relation::Same if other.identity().is_some() && other.mirrored().is_none() => {
-            Some(MirrorError::Itself { at, source_uri })
+    let coordinator = other.leader().to_owned();
+    match relation(source_log, other) {
+        Relation::Ahead => Some(ReplicaLogError::WentOn { at, epoch, coordinator, source_uri }),
+        Relation::Diverged => Some(ReplicaLogError::Diverged { at, epoch, coordinator, source_uri }),
+        Relation::Same if other.identity().is_some() && other.replica_of().is_none() => {
+            Some(ReplicaLogError::Itself { at, source_uri })
         }
         Relation::Behind | Relation::Same => None,
     }
@@ -163,61 +163,66 @@ pub(crate) fn refusal(
 
 impl RunDir {
     /// Makes this directory a copy of `source`, whose log is `source_history`: creates the run in it if there is none,
-    /// and takes its office as a mirror. Whoever held it is fenced. `who` says who copies, in words for people.
+    /// and takes its term as a replica. Whoever held it is fenced. `who` says who copies, in words for people.
     ///
     /// Nothing but the log is copied: for that there is [`plan_copy`](crate::plan_copy).
-    pub async fn mirror(
+    pub async fn become_replica_of(
         &self,
         source: &RunDir,
-        source_history: &History,
+        source_log: &RunLog,
         who: &str,
-    ) -> Result<Office, MirrorError> {
-        let Some(identity) = source_history.identity() else {
-            return Err(MirrorError::NotBegun { source_uri: source.uri().to_owned() });
+    ) -> Result<Term, ReplicaLogError> {
+        let Some(identity) = source_log.identity() else {
+            return Err(ReplicaLogError::NotBegun { source_uri: source.uri().to_owned() });
         };
-        let mut history = match self.history().await {
-            Ok(history) => history,
-            Err(LogError::NoRun { .. }) => self.begin_as(source_history).await?,
+        let mut run_log = match self.run_log().await {
+            Ok(run_log) => run_log,
+            Err(LogError::NoRun { .. }) => self.begin_as(source_log).await?,
             Err(error) => return Err(error.into()),
         };
         loop {
-            if let Some(refusal) = refusal(source, source_history, self, &history) {
+            if let Some(refusal) = refusal(source, source_log, self, &run_log) {
                 return Err(refusal);
             }
-            let known = history.identities();
-            let before = source_history.identities().into_iter();
+            let known = run_log.identities();
+            let before = source_log.identities().into_iter();
             let before = before.filter(|before| *before != identity && !known.contains(before));
-            let mirror = Mirror {
+            let replica = ReplicaOf {
                 source: source.uri().to_owned(),
-                office: identity.to_owned(),
+                term: identity.to_owned(),
                 before: before.map(str::to_owned).collect(),
             };
-            let record = Record::Office { coordinator: who.to_owned(), mirrors: Some(mirror) };
-            let entry = draft(history.next_number(), source_history.epoch(), record)?;
+            let record = Record::Term { coordinator: who.to_owned(), replica_of: Some(replica) };
+            let entry = draft(run_log.next_number(), source_log.epoch(), record)?;
             match place(self.folder(), &entry).await? {
                 Placed::Mine => {
-                    history.push(self.folder(), entry.clone())?;
-                    tracing::info!(run = self.uri(), source = source.uri(), epoch = entry.epoch, "mirrors");
-                    return Ok(Office::taken(self.clone(), entry, history));
+                    run_log.push(self.folder(), entry.clone())?;
+                    tracing::info!(
+                        run = self.uri(),
+                        source = source.uri(),
+                        epoch = entry.epoch,
+                        "replica_of"
+                    );
+                    return Ok(Term::taken(self.clone(), entry, run_log));
                 }
-                Placed::Taken(entry) => history.push(self.folder(), entry)?,
+                Placed::Taken(entry) => run_log.push(self.folder(), entry)?,
             }
         }
     }
 
     /// Writes the first entry of another directory's log as the first of this one's: it is the same run.
-    async fn begin_as(&self, source: &History) -> Result<History, LogError> {
+    async fn begin_as(&self, source: &RunLog) -> Result<RunLog, LogError> {
         place(self.folder(), source.submission_entry()).await?;
         // If somebody else was first, the log tells what run it is.
-        self.history().await
+        self.run_log().await
     }
 }
 
-/// The identity that an entry gives the office it takes; `None` if it takes none.
+/// The identity that an entry gives the term it takes; `None` if it takes none.
 pub(crate) fn identity(entry: &Entry) -> Option<&str> {
     match &entry.record {
-        Record::Office { mirrors: Some(mirror), .. } => Some(&mirror.office),
-        Record::Office { mirrors: None, .. } => Some(&entry.writer),
+        Record::Term { replica_of: Some(replica), .. } => Some(&replica.term),
+        Record::Term { replica_of: None, .. } => Some(&entry.writer),
         _ => None,
     }
 }
@@ -225,7 +230,7 @@ pub(crate) fn identity(entry: &Entry) -> Option<&str> {
 /// The identities that an entry adds to the lineage, in order.
 pub(crate) fn identities(entry: &Entry) -> Vec<&str> {
     let before = match &entry.record {
-        Record::Office { mirrors: Some(mirror), .. } => mirror.before.as_slice(),
+        Record::Term { replica_of: Some(replica), .. } => replica.before.as_slice(),
         _ => &[],
     };
     before.iter().map(String::as_str).chain(identity(entry)).collect()

@@ -31,7 +31,7 @@ pub(crate) enum Preparation {
 
 /// A slot of a node that a run has been given.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Slot {
     pub(crate) node: NodeId,
     /// Who occupies it; until the process has ended, nobody else.
     pub(crate) worker: Option<WorkerId>,
@@ -43,7 +43,7 @@ pub(crate) struct Place {
     next_start: Option<Duration>,
 }
 
-impl Place {
+impl Slot {
     /// Whether a worker runs there, or will.
     fn is_in_use(&self) -> bool {
         self.worker.is_some() || self.next_start.is_some()
@@ -56,7 +56,7 @@ impl Core {
         let used = |core: &Self, node: NodeId| -> u32 {
             core.runs
                 .values()
-                .map(|run| run.places.values().filter(|place| place.node == node).count() as u32)
+                .map(|run| run.slots.values().filter(|slot| slot.node == node).count() as u32)
                 .sum()
         };
         for id in self.order.clone() {
@@ -91,7 +91,7 @@ impl Core {
                 let exit = Exit::NodeLost(reason.to_owned());
                 run.take(now, RunEvent::WorkerExited { worker, exit, tail: Vec::new() }, out);
             }
-            run.places.retain(|_, place| place.node != node);
+            run.slots.retain(|_, slot| slot.node != node);
             run.nodes.remove(&node);
         }
     }
@@ -100,15 +100,14 @@ impl Core {
 impl Run {
     fn wants_place(&self, node: NodeId) -> bool {
         !self.is_ending()
-            && self.places.values().filter(|place| place.is_in_use()).count()
-                < self.facts.workers_max as usize
+            && self.slots.values().filter(|slot| slot.is_in_use()).count() < self.facts.workers_max as usize
             && self.nodes.get(&node) != Some(&Preparation::Failed)
     }
 
     fn add_place(&mut self, node: NodeId) {
-        let taken: BTreeSet<u32> = self.places.keys().copied().collect();
+        let taken: BTreeSet<u32> = self.slots.keys().copied().collect();
         let rank = (0..).find(|rank| !taken.contains(rank)).unwrap_or(u32::MAX);
-        self.places.insert(rank, Place::new(node, None));
+        self.slots.insert(rank, Slot::new(node, None));
     }
 
     /// Takes over from the same run under an earlier epoch: its processes may not all have ended, they keep their slots
@@ -121,8 +120,8 @@ impl Run {
                 worker.state = WorkerState::Leaving { since: now };
             }
         }
-        let occupied = before.places.into_iter().filter(|(_, place)| place.worker.is_some());
-        self.places = occupied.map(|(rank, place)| (rank, Place::new(place.node, place.worker))).collect();
+        let occupied = before.slots.into_iter().filter(|(_, slot)| slot.worker.is_some());
+        self.slots = occupied.map(|(rank, slot)| (rank, Slot::new(slot.node, slot.worker))).collect();
     }
 
     pub(crate) fn prepared(&mut self, node: NodeId) {
@@ -135,32 +134,30 @@ impl Run {
         // A node that was lost meanwhile is of no use anyway.
         let Some(preparation) = self.nodes.get_mut(&node) else { return };
         *preparation = Preparation::Failed;
-        self.places.retain(|_, place| place.node != node);
+        self.slots.retain(|_, slot| slot.node != node);
         self.setup_failure = Some((format!("setup failed on node {node}: {reason}"), tail));
     }
 
     /// Goes on without a node whose `setup` failed, if other nodes have had slots to give instead.
     pub(crate) fn do_without_setup(&mut self, out: &mut Vec<Command>) {
         let Some((reason, tail)) = self.setup_failure.take() else { return };
-        if self.places.is_empty() {
+        if self.slots.is_empty() {
             self.fail(reason, tail, out);
         } else {
             self.warn(format!("{reason}; the run goes on without that node"), tail, out);
         }
     }
 
-    /// Prepares nodes that have not been, and starts a worker in each place that is due one.
+    /// Prepares nodes that have not been, and starts a worker in each slot that is due one.
     pub(crate) fn start_workers(&mut self, now: Duration, out: &mut Vec<Command>) {
         if self.is_ending() {
             return;
         }
-        let due =
-            |place: &Place| place.worker.is_none() && place.next_start.is_some_and(|start| start <= now);
-        let due: Vec<u32> =
-            self.places.iter().filter(|(_, place)| due(place)).map(|(&rank, _)| rank).collect();
+        let due = |slot: &Slot| slot.worker.is_none() && slot.next_start.is_some_and(|start| start <= now);
+        let due: Vec<u32> = self.slots.iter().filter(|(_, slot)| due(slot)).map(|(&rank, _)| rank).collect();
         for rank in due {
-            let Some(place) = self.places.get_mut(&rank) else { continue };
-            let (run, node) = (self.id.clone(), place.node);
+            let Some(slot) = self.slots.get_mut(&rank) else { continue };
+            let (run, node) = (self.id.clone(), slot.node);
             match self.nodes.get(&node) {
                 None if self.facts.has_setup => {
                     self.nodes.insert(node, Preparation::Running);
@@ -170,7 +167,7 @@ impl Run {
                     self.nodes.insert(node, Preparation::Done);
                     self.last_worker += 1;
                     let worker = WorkerId(self.last_worker);
-                    place.worker = Some(worker);
+                    slot.worker = Some(worker);
                     self.workers.insert(worker, Worker::starting(rank, node, now));
                     out.push(Command::Start { run, node, worker });
                 }
@@ -210,7 +207,7 @@ impl Run {
         }
     }
 
-    /// A worker must not be used any more: its process, if it still runs, is killed, and its place is free once that
+    /// A worker must not be used any more: its process, if it still runs, is killed, and its slot is free once that
     /// has ended.
     pub(crate) fn lose(&mut self, now: Duration, id: WorkerId, reason: &str, out: &mut Vec<Command>) {
         if self.give_up(now, id, out)
@@ -271,32 +268,32 @@ impl Run {
             tail: tail.clone(),
         };
         self.announce(notice, out);
-        let Some(place) = self.places.get_mut(&rank) else { return };
-        place.worker = None;
+        let Some(slot) = self.slots.get_mut(&rank) else { return };
+        slot.worker = None;
         if as_told || matches!(exit, Exit::NodeLost(_)) {
             return;
         }
         // Only getting further than at its last failure shows that this one is another.
-        place.failures = if worker.reached > place.failed_at { 1 } else { place.failures + 1 };
-        place.failed_at = worker.reached.max(place.failed_at);
-        if place.failures < self.facts.tries {
-            let doublings = place.failures.saturating_sub(2).min(6);
+        slot.failures = if worker.reached > slot.failed_at { 1 } else { slot.failures + 1 };
+        slot.failed_at = worker.reached.max(slot.failed_at);
+        if slot.failures < self.facts.max_failures {
+            let doublings = slot.failures.saturating_sub(2).min(6);
             let wait =
-                if place.failures == 1 { Duration::ZERO } else { self.timing.restart * (1 << doublings) };
-            place.next_start = Some(now + wait);
+                if slot.failures == 1 { Duration::ZERO } else { self.timing.restart * (1 << doublings) };
+            slot.next_start = Some(now + wait);
             return;
         }
-        place.next_start = None;
-        let failures = place.failures;
+        slot.next_start = None;
+        let failures = slot.failures;
         let what = reason.map_or_else(|| exit.to_string(), |reason| format!("{reason} ({exit})"));
         let text = format!(
             "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
         );
-        let in_use = self.places.values().filter(|place| place.is_in_use()).count();
+        let in_use = self.slots.values().filter(|slot| slot.is_in_use()).count();
         if in_use < self.facts.workers_min.max(1) as usize {
             self.fail(text, tail, out);
         } else {
-            self.warn(format!("{text}; its place stays empty"), tail, out);
+            self.warn(format!("{text}; its slot stays empty"), tail, out);
         }
     }
 
@@ -333,7 +330,7 @@ impl Run {
     }
 }
 
-impl Place {
+impl Slot {
     fn new(node: NodeId, worker: Option<WorkerId>) -> Self {
         Self { node, worker, failures: 0, failed_at: 0, next_start: Some(Duration::ZERO) }
     }

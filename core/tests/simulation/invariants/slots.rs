@@ -1,4 +1,4 @@
-//! At most one process to a place, never more workers than slots on a node, and never a worker's name twice.
+//! At most one process to a slot, never more workers than slots on a node, and never a worker's name twice.
 
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 

@@ -20,7 +20,7 @@ use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{RunDir, Sources};
 
-use crate::{input::WorkerLink, recorder::Task, scribe::Scribe, standing::Standing, wire};
+use crate::{input::WorkerLink, output_writer::OutputWriter, recorder::Task, standing::Standing, wire};
 
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
@@ -47,13 +47,13 @@ const REMEMBERED: u64 = 8;
 
 /// What the driver keeps of a run beside the core: its links, the slices of checkpoints on their way, its watchers.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct HostedRun {
     pub(crate) spec: RunSpec,
     pub(crate) dir: RunDir,
     pub(crate) epoch: u64,
     pub(crate) opened: Instant,
     pub(crate) links: BTreeMap<WorkerId, WorkerLink>,
-    pub(crate) scribe: Scribe,
+    pub(crate) output: OutputWriter,
     /// Gone once the run has ended here: watchers' streams end with it.
     events: Option<broadcast::Sender<v1::RunEvent>>,
     /// The way to the recorder; dropping it ends that.
@@ -90,12 +90,12 @@ struct Slices {
     blocked_seconds: f64,
 }
 
-impl Desk {
+impl HostedRun {
     pub(crate) fn new(
         spec: RunSpec,
         sources: Sources,
         epoch: u64,
-        scribe: Scribe,
+        output: OutputWriter,
         recorder: mpsc::UnboundedSender<Task>,
         checkpoint: Option<u64>,
     ) -> Self {
@@ -109,7 +109,7 @@ impl Desk {
             epoch,
             opened: Instant::now(),
             links: BTreeMap::new(),
-            scribe,
+            output,
             events: Some(broadcast::channel(WATCH_BACKLOG).0),
             recorder: Some(recorder),
             trained: None,
@@ -158,7 +158,7 @@ impl Desk {
 
     /// Lets go of the run: watchers' streams end, and the recorder once it has done what it was told.
     pub(crate) fn close(&mut self) {
-        self.scribe.flush();
+        self.output.flush();
         self.events = None;
         self.recorder = None;
     }

@@ -9,7 +9,7 @@ use crate::{folder::StoreError, slow_down::SlowDown};
 
 /// How long and how often a store is asked before it counts as gone.
 #[derive(Clone, Debug)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// Times a request is made before its failure is final; at least one is made. A store that asks to slow down is
     /// asked three times as often, since it is there.
     pub attempts: u32,
@@ -22,7 +22,7 @@ pub struct Patience {
     pub slowest: u64,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 6,
@@ -33,7 +33,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl RetryPolicy {
     pub(crate) fn transfer(&self, bytes: u64) -> Duration {
         self.answer + Duration::from_secs(bytes / self.slowest.max(1))
     }
@@ -73,17 +73,17 @@ const FAILED: u32 = 3;
 
 /// The attempts at one request.
 #[derive(Debug)]
-pub(crate) struct Tries {
-    patience: Patience,
+pub(crate) struct Retry {
+    retry_policy: RetryPolicy,
     verb: &'static str,
     object: String,
     made: u32,
     spent: u32,
 }
 
-impl Tries {
-    pub(crate) fn new(patience: &Patience, verb: &'static str, object: String) -> Self {
-        Self { patience: patience.clone(), verb, object, made: 0, spent: 0 }
+impl Retry {
+    pub(crate) fn new(retry_policy: &RetryPolicy, verb: &'static str, object: String) -> Self {
+        Self { retry_policy: retry_policy.clone(), verb, object, made: 0, spent: 0 }
     }
 
     /// Waits until it is time for the next attempt; the error, if there is to be none.
@@ -101,12 +101,12 @@ impl Tries {
                 (StoreError::Silent { verb, object: object(), deadline, attempts: self.made }, true)
             }
         };
-        if !may_pass || self.spent >= self.patience.attempts.max(1).saturating_mul(FAILED) {
+        if !may_pass || self.spent >= self.retry_policy.attempts.max(1).saturating_mul(FAILED) {
             return Err(error);
         }
         tracing::debug!(verb, object = self.object, attempt = self.made, %error, "trying again");
         let asked = slow_down.and_then(|slow_down| slow_down.retry_after).unwrap_or_default();
-        sleep(jittered(self.patience.wait(self.made - 1)).max(asked)).await;
+        sleep(jittered(self.retry_policy.wait(self.made - 1)).max(asked)).await;
         Ok(())
     }
 }
@@ -118,7 +118,7 @@ fn jittered(wait: Duration) -> Duration {
 }
 
 /// Whether an attempt that failed so may succeed when made again. Cloud clients report a lost connection, a server
-/// error and throttling as `Generic`; so does a local folder its full disk, which no patience cures.
+/// error and throttling as `Generic`; so does a local folder its full disk, which no retry cures.
 fn may_pass(error: &Error) -> bool {
     let Error::Generic { source, .. } = error else { return false };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
@@ -146,8 +146,8 @@ mod tests {
 
     use super::*;
 
-    fn patience() -> Patience {
-        Patience { attempts: 3, first_wait: Duration::from_secs(1), ..Patience::default() }
+    fn retry_policy() -> RetryPolicy {
+        RetryPolicy { attempts: 3, first_wait: Duration::from_secs(1), ..RetryPolicy::default() }
     }
 
     fn generic(source: impl std::error::Error + Send + Sync + 'static) -> Failure {
@@ -155,9 +155,9 @@ mod tests {
     }
 
     async fn made_until_given_up(failure: impl Fn() -> Failure) -> (u32, Duration) {
-        let (mut tries, began) = (Tries::new(&patience(), "read", "x".into()), Instant::now());
+        let (mut retry, began) = (Retry::new(&retry_policy(), "read", "x".into()), Instant::now());
         let mut made = 1;
-        while tries.after(failure()).await.is_ok() {
+        while retry.after(failure()).await.is_ok() {
             made += 1;
         }
         (made, began.elapsed())
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_patience_cures_is_not_tried_again() {
+    async fn what_no_retry_cures_is_not_tried_again() {
         let full = || generic(io::Error::from(io::ErrorKind::StorageFull));
         assert_eq!(made_until_given_up(full).await, (1, Duration::ZERO));
         let missing = || Failure::Error(Error::NotFound { path: "x".into(), source: "none".into() });
