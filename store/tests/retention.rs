@@ -245,7 +245,7 @@ async fn files_that_a_killed_put_left_in_a_folder_go_after_the_grace() {
     };
     let (old, young) = (left("abc.safetensors#1", 2 * HOUR), left("abc.safetensors#2", HOUR / 2));
     let no_number = left("abc#.safetensors", 2 * HOUR);
-    assert_eq!(collect(&mut term, &keep(1)).await.unwrap().leftovers, 1);
+    assert_eq!(collect(&mut term, &keep(1)).await.unwrap().temp_files, 1);
     assert!(!old.exists() && young.exists() && no_number.exists());
     assert_eq!(steps(&term), [1]);
 }

@@ -7,19 +7,19 @@ use tokio::sync::mpsc;
 use whimbrel_state::Pack;
 
 use crate::{
-    checkpoint::{CommitError, publish},
+    checkpoint::{
+        commit::{CommitError, publish},
+        fetch::BadPack,
+        save::Limits,
+    },
     copy::{
         Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, newer,
         room::Room,
         standing,
         transfer::{Route, Transfer},
     },
-    fetch::BadPack,
-    folder::StoreError,
-    output,
-    run_dir::RunDir,
-    save::Limits,
-    term::Term,
+    log::{output, run_dir::RunDir, term::Term},
+    object::folder::StoreError,
 };
 
 /// How often packs that were there, and are not when a checkpoint is to be committed, are moved after all.

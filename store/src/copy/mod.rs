@@ -3,7 +3,7 @@
 //! [`plan_copy`] reads both sides and says what will move; [`CopyPlan::carry_out`] moves it. A copy that was cut off is
 //! made again: what arrived stays, and at most the packs that were under way move once more.
 //!
-//! In order: the copy's term is taken (see [`replica`](crate::lineage)), so that nothing is sent to where it is not
+//! In order: the copy's term is taken (see [`replica`](crate::log::lineage)), so that nothing is sent to where it is not
 //! wanted; packs move, those of the newest checkpoint first, each compared with its hash on the way, before it is put;
 //! a checkpoint's manifest is put, and the log told, once all its packs are there; last come the workers' output, and
 //! whether the run was stopped or has ended. So what is interrupted leaves checkpoints that are whole and packs that
@@ -13,6 +13,7 @@
 mod carry;
 mod plan;
 mod recover_from;
+pub mod replicate;
 mod room;
 mod standing;
 mod transfer;
@@ -25,12 +26,12 @@ pub(crate) use plan::{Usable, check_names, log_of, plan};
 pub use recover_from::{is_ahead, newer, recover_from};
 
 use crate::{
-    checkpoint::{CommitError, ReadManifestError},
-    fetch::BadPack,
-    folder::StoreError,
-    lineage::ReplicaLogError,
-    run_log::LogError,
-    term::AppendError,
+    checkpoint::{
+        commit::{CommitError, ReadManifestError},
+        fetch::BadPack,
+    },
+    log::{lineage::ReplicaLogError, run_log::LogError, term::AppendError},
+    object::folder::StoreError,
 };
 
 /// Which checkpoints to copy.

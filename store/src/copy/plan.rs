@@ -6,13 +6,14 @@ use bytes::Bytes;
 use whimbrel_state::{Hash, Manifest, Pack};
 
 use crate::{
-    checkpoint::ReadManifestError,
+    checkpoint::{commit::ReadManifestError, pack},
     copy::{Amount, CopyError, LeftOut, Unusable, Which},
-    entry::Origin,
-    lineage::{ReplicaLogError, refusal},
-    pack,
-    run_dir::RunDir,
-    run_log::{CheckpointInfo, LogError, RunLog},
+    log::{
+        entry::Origin,
+        lineage::{ReplicaLogError, refusal},
+        run_dir::RunDir,
+        run_log::{CheckpointInfo, LogError, RunLog},
+    },
 };
 
 /// A copy that was planned and not begun.

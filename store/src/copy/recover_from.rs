@@ -13,12 +13,14 @@
 //! those that take their numbers, and is to be stopped before its run is taken up.
 
 use crate::{
+    checkpoint::save::Limits,
     copy::{Copied, CopyError, CopyProgress, LeftOut, Unusable, plan, standing},
-    lineage::{Relation, refusal, relation},
-    run_dir::RunDir,
-    run_log::{CheckpointInfo, RunLog},
-    save::Limits,
-    term::Term,
+    log::{
+        lineage::{Relation, refusal, relation},
+        run_dir::RunDir,
+        run_log::{CheckpointInfo, RunLog},
+        term::Term,
+    },
 };
 
 /// Whether [`recover_from`] has something to bring from a directory with the log `copy` to one with the log `here`.

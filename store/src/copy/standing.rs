@@ -1,6 +1,6 @@
 //! Whether a run that is copied goes on, was stopped or has ended.
 
-use crate::{
+use crate::log::{
     entry::{Ended, Entry, Outcome, Record},
     lineage::identity,
     run_log::RunLog,

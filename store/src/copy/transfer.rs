@@ -7,11 +7,13 @@ use object_store::PutMode;
 use whimbrel_state::Pack;
 
 use crate::{
+    checkpoint::{
+        fetch::{BadPack, fetch},
+        pack,
+        save::Limits,
+    },
     copy::room::Room,
-    fetch::{BadPack, fetch},
-    folder::{Created, Folder, StoreError},
-    pack,
-    save::Limits,
+    object::folder::{Created, Folder, StoreError},
 };
 
 /// The way from one store to another.

@@ -15,11 +15,13 @@ use whimbrel_state::{Layout, Manifest, TensorSpec};
 use self::unlike::{Part, parts};
 pub use self::values::Apart;
 use crate::{
-    folder::StoreError,
-    restore::RestoreError,
-    save::Limits,
-    sources::Sources,
-    strides::{self, join, read},
+    checkpoint::{
+        restore::RestoreError,
+        save::Limits,
+        sources::Sources,
+        strides::{self, join, read},
+    },
+    object::folder::StoreError,
 };
 
 /// Bytes compared at a time.

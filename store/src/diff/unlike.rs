@@ -67,7 +67,7 @@ struct Packed<'a> {
 }
 
 /// A byte in a pack, and how many after it follow in that pack and in the state.
-struct Place<'a> {
+struct Location<'a> {
     pack: &'a Pack,
     offset: u64,
     left: u64,
@@ -82,16 +82,16 @@ impl<'a> Packed<'a> {
         Self { pieces: pieces.collect(), end: manifest.layout.bytes() as u64 }
     }
 
-    fn place(&self, at: usize) -> Option<Place<'a>> {
+    fn place(&self, at: usize) -> Option<Location<'a>> {
         let at = at as u64;
         let next = self.pieces.partition_point(|(start, ..)| *start <= at);
         let (start, pack, offset) = *self.pieces.get(next.checked_sub(1)?)?;
         let end = self.pieces.get(next).map_or(self.end, |(start, ..)| *start);
-        Some(Place { pack, offset: offset + at - start, left: end.checked_sub(at)? })
+        Some(Location { pack, offset: offset + at - start, left: end.checked_sub(at)? })
     }
 }
 
-impl Place<'_> {
+impl Location<'_> {
     /// How many of the next bytes are judged alike, and whether hashes say that they are the same.
     fn like(&self, other: &Self) -> (usize, bool) {
         let left = self.left.min(other.left).max(1);

@@ -13,11 +13,13 @@ use whimbrel_state::{Layout, Manifest};
 
 use super::{INDEX, SINGLE, SPEC, shards::Shards};
 use crate::{
-    folder::StoreError,
-    restore::RestoreError,
-    save::Limits,
-    sources::Sources,
-    strides::{Part, join, read},
+    checkpoint::{
+        restore::RestoreError,
+        save::Limits,
+        sources::Sources,
+        strides::{Part, join, read},
+    },
+    object::folder::StoreError,
 };
 
 /// Parts of the state on their way to the disk at a time.
@@ -65,7 +67,7 @@ pub async fn export(
     limits: &Limits,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), ExportError> {
-    let place = Place::prepare(folder, force)?;
+    let place = Location::prepare(folder, force)?;
     let writer = Writer::create(place.built.path(), shards, manifest.layout.clone())?;
     let (feed, fed) = mpsc::channel(AHEAD);
     let writing = tokio::task::spawn_blocking(move || writer.write(fed));
@@ -122,14 +124,14 @@ impl Writer {
 }
 
 /// Where an export goes, and the folder in which it is built, gone when this is dropped.
-struct Place {
+struct Location {
     folder: PathBuf,
     built: TempDir,
     /// The folder is not there: the one that is built becomes it.
     new: bool,
 }
 
-impl Place {
+impl Location {
     fn prepare(folder: &Path, force: bool) -> Result<Self, ExportError> {
         let failed = |source| ExportError::Write { path: folder.to_owned(), source };
         let folder = std::path::absolute(folder).map_err(failed)?;

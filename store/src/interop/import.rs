@@ -9,14 +9,18 @@ use whimbrel_state::{Hash, Layout, Manifest, Pack, manifest};
 
 use super::model::{Model, ModelError};
 use crate::{
-    checkpoint::{CommitError, Committed, commit},
-    entry::{Mode, Record, Stopped},
-    folder::StoreError,
-    pack,
-    run_dir::RunDir,
-    run_log::LogError,
-    save::{Limits, SaveError, save_slice},
-    term::{AppendError, CreateError, TermError},
+    checkpoint::{
+        commit::{CommitError, Committed, commit},
+        pack,
+        save::{Limits, SaveError, save_slice},
+    },
+    log::{
+        entry::{Mode, Record, Stopped},
+        run_dir::RunDir,
+        run_log::LogError,
+        term::{AppendError, CreateError, TermError},
+    },
+    object::folder::StoreError,
 };
 
 /// What the checkpoint is to say of itself.

@@ -23,13 +23,13 @@ use super::{
 pub struct Model {
     layout: Layout,
     /// Where each tensor of the layout is.
-    places: Vec<Place>,
+    places: Vec<Location>,
     files: Vec<(PathBuf, File)>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Location {
     file: usize,
     /// The byte of the file at which it starts.
     start: u64,
@@ -140,7 +140,7 @@ impl Model {
             }
             for tensor in header.tensors {
                 if let Some(name) = selection.rename(&tensor.spec.name) {
-                    let place = Place { file: files.len(), start: tensor.place.start };
+                    let place = Location { file: files.len(), start: tensor.place.start };
                     tensors.push((TensorSpec { name, ..tensor.spec }, place));
                 }
             }
@@ -174,7 +174,7 @@ impl Model {
         let mut rest = bytes.as_mut_slice();
         for (index, piece) in self.layout.pieces(range) {
             let (now, later) = rest.split_at_mut(piece.len());
-            let Place { file, start } = self.places[index];
+            let Location { file, start } = self.places[index];
             let (path, file) = &self.files[file];
             file.read_exact_at(now, start + piece.start as u64)
                 .map_err(|source| ModelError::Read { path: path.clone(), source })?;

@@ -1,0 +1,54 @@
+//! The client for Google Cloud Storage.
+
+use std::sync::Arc;
+
+use object_store::{
+    ObjectStore,
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Key},
+};
+
+use super::{CredentialSource, Environment, GcsLocation, Location, OpenError, connection};
+use crate::object::slow_down;
+
+/// Builds the client. It takes what `object_store` knows: a service account's key or file, application default
+/// credentials, a bearer token, or the machine's identity.
+pub(super) fn client(
+    place: &GcsLocation,
+    environment: &Environment,
+) -> Result<(Arc<dyn ObjectStore>, CredentialSource), OpenError> {
+    let whole = Location::Gcs(place.clone());
+    let key = environment.get("GOOGLE_SERVICE_ACCOUNT_KEY");
+    let in_key = key
+        .and_then(|key| serde_json::from_str::<serde_json::Value>(key).ok())
+        .and_then(|key| key.get("gcs_base_url")?.as_str().map(str::to_owned));
+    let endpoint = environment.get("GOOGLE_BASE_URL").map(str::to_owned).or(in_key);
+    let channel = connection::channel(&whole, endpoint.as_deref(), environment, "GOOGLE_ALLOW_HTTP")?;
+    let mut builder = GoogleCloudStorageBuilder::new()
+        .with_client_options(connection::options(channel))
+        .with_http_connector(slow_down::Listening::default())
+        .with_retry(connection::retries());
+    if let Some(path) = environment.get("SERVICE_ACCOUNT") {
+        builder = builder.with_service_account_path(path);
+    }
+    for (name, value) in environment.options("GOOGLE_") {
+        if let Ok(key) = name.parse::<Key>() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let client = builder.with_bucket_name(&place.bucket).build().map_err(|error| OpenError::Client {
+        uri: whole.to_string(),
+        looked_in: "GOOGLE_SERVICE_ACCOUNT_KEY, GOOGLE_SERVICE_ACCOUNT, GOOGLE_APPLICATION_CREDENTIALS, what `gcloud auth application-default login` left, or the machine",
+        source: error,
+    })?;
+    let named = [
+        "GOOGLE_SERVICE_ACCOUNT_KEY",
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "GOOGLE_BEARER_TOKEN",
+    ];
+    let source = match named.into_iter().find(|name| environment.get(name).is_some()) {
+        Some(variable) => CredentialSource::Environment(variable),
+        None => CredentialSource::Machine,
+    };
+    Ok((Arc::new(client), source))
+}
