@@ -9,16 +9,16 @@
 //!
 //! - [`event`] and [`command`]: all that goes in and comes out;
 //! - `run`: a run as the core sees it, and `reconcile`, the one place where it asks "what now?";
-//! - `slots`: slots of nodes given to runs, workers started and started again;
-//! - `membership`: generations formed, broken, halted and replaced;
-//! - `saving`: checkpoints from the first slice to the commit; [`interval`]: how often, where that is left to the core;
-//! - `ending`: finished, failed, cancelled, stopped.
+//! - `fleet`: slots of nodes given to runs, workers started and started again;
+//! - `generations`: generations formed, broken, halted and replaced;
+//! - `checkpoints`: checkpoints from the first slice to the commit; [`interval`]: how often, where that is left to the core;
+//! - `lifecycle`: finished, failed, cancelled, stopped.
 
-mod ending;
-mod membership;
+mod checkpoints;
+mod fleet;
+mod generations;
+mod lifecycle;
 mod run;
-mod saving;
-mod slots;
 mod view;
 
 pub mod command;
@@ -37,7 +37,7 @@ pub use crate::{
     interval::{Bound, Interval, SaveCost},
     view::{Phase, RunView, SaveFailure, WorkerView},
 };
-use crate::{run::Run, slots::Node};
+use crate::{fleet::Node, run::Run};
 
 /// The state of a coordinator's mind.
 #[derive(Debug)]

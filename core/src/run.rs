@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 use crate::{
+    checkpoints::Saves,
     command::{Command, Notice},
-    ending::Intent,
     event::RunEvent,
     facts::{Past, RunFacts, Start, Timing},
+    fleet::{Preparation, Slot},
+    generations::Live,
     interval::{Experience, Interval},
-    membership::Live,
-    saving::Saves,
-    slots::{Preparation, Slot},
+    lifecycle::Intent,
     view::Phase,
 };
 

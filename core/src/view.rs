@@ -6,10 +6,10 @@ use whimbrel_plan::{NodeId, WorkerId};
 
 use crate::{
     command::Outcome,
-    ending::Intent,
+    fleet::Preparation,
     interval::Interval,
+    lifecycle::Intent,
     run::{Run, WorkerState},
-    slots::Preparation,
 };
 
 /// What a run is doing.

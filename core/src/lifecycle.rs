@@ -6,8 +6,8 @@ use whimbrel_plan::WorkerId;
 
 use crate::{
     command::{Command, End, Notice, Outcome},
+    fleet::Preparation,
     run::{Run, WorkerState},
-    slots::Preparation,
 };
 
 /// What a run is up to.
