@@ -1,8 +1,8 @@
-//! Checkpoints from the first slice to the commit.
+//! The checkpoints of a run, from the first slice to the commit, and the one that the run starts from.
 //!
-//! Each member of a generation saves a slice of its own and says so; when all have, the checkpoint is committed. One
-//! that cannot become whole, because a member was lost or its store refused, is dropped aloud and another is asked for:
-//! it never stands in the way of the next.
+//! Each member of a generation saves its own slice and reports it; when all have, the checkpoint is committed. A
+//! checkpoint that cannot become whole, because a member was lost or its store refused, is dropped with a warning, and
+//! the core asks for another one: it never blocks the next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,88 +13,383 @@ use whimbrel_plan::WorkerId;
 
 use crate::{
     command::{Command, Notice},
-    facts::{CheckpointEvery, Start},
-    interval::{Interval, SaveCost},
-    run::{Run, WorkerState},
+    facts::{CheckpointEvery, EarlierTerms, Start},
+    interval::{Interval, IntervalEstimator, SaveCost},
+    machine::{Askable, Context, Effects, RestoreFailure},
+    phase::Phase,
     view::SaveFailure,
 };
 
-/// An interval is news when it is longer or shorter than the last one told of by this factor.
+/// A new interval is announced when it is longer or shorter than the last announced one by this factor.
 const NOTICEABLE: (u32, u32) = (5, 4);
 
-/// So many generations back, slices may still arrive.
+/// Slices may still arrive from this many generations back.
 const REMEMBERED: usize = 8;
 
-/// A checkpoint on its way: the generation that staged it and the steps applied to it.
+/// A checkpoint: the generation that staged it and the steps applied to it.
 type Key = (u64, u64);
+
+/// The checkpoints of a run that are committed or under way.
+#[derive(Debug)]
+pub(crate) struct Checkpoints {
+    /// The newest committed checkpoint, if there is one: where the state is when no worker holds it.
+    newest: Start,
+    /// `newest` was found damaged, and the driver looks for the checkpoint to use instead.
+    quarantining: bool,
+    /// Failures in a row to read a checkpoint because the store was out of reach.
+    restore_failures: u32,
+    /// Slices of these have yet to arrive.
+    pending: BTreeMap<Key, Awaited>,
+    /// All slices are there, and the commit is under way.
+    committing: BTreeSet<Key>,
+    /// Given up: slices that still arrive are ignored.
+    dropped: BTreeSet<Key>,
+    /// The members of the last generations. Slices may come from each up to a step; from a lost one none may.
+    members: BTreeMap<u64, BTreeMap<WorkerId, Option<u64>>>,
+    /// The generation that was asked for a checkpoint of which there is no sign yet.
+    asked: Option<u64>,
+    /// When the last checkpoint began.
+    begun: Duration,
+    /// The step of a checkpoint that failed, and when another one is due to make up for it.
+    retry: Option<(u64, Duration)>,
+    /// How often in a row the store refused the checkpoint that the run's end waits for.
+    refusals: u32,
+    /// Why the last checkpoint failed, unless one was committed since.
+    failure: Option<SaveFailure>,
+    estimator: IntervalEstimator,
+    /// The interval last announced.
+    announced: Option<Interval>,
+}
 
 /// What a checkpoint lacks.
 #[derive(Debug)]
 struct Awaited {
-    /// When it was first heard of.
+    /// When the core first heard of the checkpoint.
     since: Duration,
-    /// Members whose slice is still to come.
+    /// Members whose slice has yet to arrive.
     from: BTreeSet<WorkerId>,
 }
 
-/// The checkpoints of a run that are committed or on their way.
-#[derive(Debug)]
-pub(crate) struct Saves {
-    /// Steps applied in the newest committed checkpoint.
-    pub(crate) committed: Option<u64>,
-    /// Slices of these are still to come.
-    pending: BTreeMap<Key, Awaited>,
-    /// All slices are there, and the commit is under way.
-    committing: BTreeSet<Key>,
-    /// Given up: slices that still come are ignored.
-    dropped: BTreeSet<Key>,
-    /// Members of the last generations, each with the last step of which a slice may come from it.
-    members: BTreeMap<u64, BTreeMap<WorkerId, u64>>,
-    /// When the last one began.
-    begun: Duration,
-    /// The step of one that failed, and when it is to be made up for, unless a later one is on its way by then.
-    again: Option<(u64, Duration)>,
-    /// How often in a row the store refused the checkpoint that the run's end waits for.
-    pub(crate) refusals: u32,
-    /// Why the last one failed, unless one was committed since.
-    pub(crate) failure: Option<SaveFailure>,
-}
-
-impl Saves {
-    pub(crate) fn new(start: &Start, now: Duration) -> Self {
+/// Reports of workers and of the driver.
+impl Checkpoints {
+    pub(crate) fn new(start: Start, earlier: EarlierTerms, now: Duration) -> Self {
         Self {
-            committed: match start {
-                Start::Initial => None,
-                Start::Checkpoint { step, .. } => Some(*step),
-            },
+            newest: start,
+            quarantining: false,
+            restore_failures: 0,
             pending: BTreeMap::new(),
             committing: BTreeSet::new(),
             dropped: BTreeSet::new(),
             members: BTreeMap::new(),
+            asked: None,
             begun: now,
-            again: None,
+            retry: None,
             refusals: 0,
             failure: None,
+            estimator: IntervalEstimator::new(earlier),
+            announced: None,
         }
     }
 
-    pub(crate) fn generation_formed(&mut self, number: u64, members: &[WorkerId]) {
-        self.members.insert(number, members.iter().map(|&member| (member, u64::MAX)).collect());
+    pub(crate) fn slice_saved(
+        &mut self,
+        cx: &Context,
+        worker: WorkerId,
+        generation: u64,
+        step: u64,
+    ) -> Effects {
+        let key = (generation, step);
+        let mut effects = self.expect(cx, key);
+        let Some(awaited) = self.pending.get_mut(&key) else { return effects };
+        awaited.from.remove(&worker);
+        if awaited.from.is_empty() {
+            self.pending.remove(&key);
+            let run = cx.run.clone();
+            // An older checkpoint must not be committed after a newer one.
+            if self.is_superseded(step) {
+                self.dropped.insert(key);
+                effects.command(Command::Discard { run, generation, step });
+            } else {
+                self.committing.insert(key);
+                effects.command(Command::Commit { run, generation, step });
+            }
+        }
+        effects
+    }
+
+    /// `stopping`: the run is stopping, and waits for this checkpoint.
+    pub(crate) fn slice_failed(
+        &mut self,
+        cx: &Context,
+        key: Key,
+        worker: WorkerId,
+        reason: &str,
+        stopping: bool,
+    ) -> Effects {
+        let mut effects = self.expect(cx, key);
+        if self.pending.contains_key(&key) {
+            self.count_refusal(cx, key.1, stopping);
+            self.drop_save(cx, key, &format!("worker {worker}: {reason}"), &mut effects);
+        }
+        effects
+    }
+
+    pub(crate) fn committed(&mut self, step: u64, manifest: String, cost: SaveCost) {
+        self.estimator.saved(cost);
+        self.committing.retain(|&(_, committing)| committing != step);
+        if self.newest_step().is_none_or(|newest| newest < step) {
+            self.newest = Start::Checkpoint { step, manifest };
+            self.quarantining = false;
+        }
+        self.refusals = 0;
+        self.failure = None;
+    }
+
+    /// `stopping`: the run is stopping, and waits for this checkpoint.
+    pub(crate) fn commit_failed(&mut self, cx: &Context, step: u64, reason: &str, stopping: bool) -> Effects {
+        let mut effects = Effects::new();
+        let failed: Vec<Key> = self.committing.iter().filter(|key| key.1 == step).copied().collect();
+        for key in failed {
+            self.count_refusal(cx, step, stopping);
+            self.drop_save(cx, key, reason, &mut effects);
+        }
+        effects
+    }
+
+    /// A refusal during training is made up for later; the checkpoint that the end waits for has a limit.
+    fn count_refusal(&mut self, cx: &Context, step: u64, stopping: bool) {
+        if step == cx.facts.steps || stopping {
+            self.refusals += 1;
+        }
+    }
+
+    /// A generation could not read the checkpoint that it starts from.
+    pub(crate) fn restore_failed(&mut self, cx: &Context, failure: RestoreFailure) -> Effects {
+        let mut effects = Effects::new();
+        let RestoreFailure { manifest, damaged, reason } = failure;
+        if damaged {
+            let text = format!("checkpoint {manifest} was found damaged: {reason}");
+            effects.warn(cx, text, Vec::new());
+            self.quarantining = true;
+            effects.command(Command::Quarantine { run: cx.run.clone(), manifest, reason });
+            return effects;
+        }
+        self.restore_failures += 1;
+        let text = format!("checkpoint {manifest} could not be read: {reason}");
+        if self.restore_failures < cx.facts.max_failures {
+            effects.warn(cx, format!("{text}; trying again"), Vec::new());
+        } else {
+            effects.fail(format!("{text}, {} times in a row", self.restore_failures), Vec::new());
+        }
+        effects
+    }
+
+    pub(crate) fn quarantined(&mut self, start: Start) {
+        self.newest = start;
+        self.quarantining = false;
+    }
+}
+
+/// What happens in generations.
+impl Checkpoints {
+    /// A generation begins to train.
+    pub(crate) fn generation_formed(&mut self, now: Duration, number: u64, members: &[WorkerId]) {
+        self.members.insert(number, members.iter().map(|&member| (member, Some(u64::MAX))).collect());
         while self.members.len() > REMEMBERED {
             self.members.pop_first();
         }
         let oldest = self.members.keys().next().copied().unwrap_or(0);
         self.dropped.retain(|&(generation, _)| generation >= oldest);
+        self.estimator.training_began(now);
     }
 
-    /// Checkpoints that lack a slice of that worker.
-    fn awaited_from(&self, worker: WorkerId) -> Vec<Key> {
-        let lacks = |awaited: &Awaited| awaited.from.contains(&worker);
-        self.pending.iter().filter(|(_, awaited)| lacks(awaited)).map(|(&key, _)| key).collect()
+    /// No generation is left.
+    pub(crate) fn training_paused(&mut self, now: Duration) {
+        self.estimator.training_paused(now);
     }
 
-    /// Whether any checkpoint is on its way.
-    pub(crate) fn under_way(&self) -> bool {
+    /// The run has applied more steps than ever before.
+    pub(crate) fn progressed(&mut self) {
+        self.restore_failures = 0;
+    }
+
+    /// A member has left its generation with the state after `step` steps: it has staged no later one.
+    pub(crate) fn member_left(
+        &mut self,
+        cx: &Context,
+        worker: WorkerId,
+        generation: u64,
+        step: Option<u64>,
+    ) -> Effects {
+        let mut effects = Effects::new();
+        let last = step.unwrap_or(0);
+        let member = self.members.get_mut(&generation).and_then(|members| members.get_mut(&worker));
+        if let Some(Some(known)) = member {
+            *known = last;
+        }
+        let hopeless = |key: &Key| key.0 == generation && key.1 > last;
+        for key in self.awaited_from(worker).into_iter().filter(hopeless) {
+            let reason = format!("worker {worker} left its generation before that step");
+            self.drop_save(cx, key, &reason, &mut effects);
+        }
+        effects
+    }
+
+    /// A worker is lost: a checkpoint that needs another slice of it can never be whole. If that broke the live
+    /// generation, `members` is the number of its members.
+    pub(crate) fn worker_lost(&mut self, cx: &Context, worker: WorkerId, members: Option<usize>) -> Effects {
+        let mut effects = Effects::new();
+        if let Some(members) = members {
+            self.estimator.lost_one_of(members);
+        }
+        for generation in self.members.values_mut() {
+            if let Some(last) = generation.get_mut(&worker) {
+                *last = None;
+            }
+        }
+        for key in self.awaited_from(worker) {
+            self.drop_save(cx, key, &lost_before_saving(worker), &mut effects);
+        }
+        effects
+    }
+
+    /// A member has left its generation at a boundary on which it staged a slice.
+    pub(crate) fn member_staged(&mut self, cx: &Context, generation: u64, step: u64) -> Effects {
+        self.expect(cx, (generation, step))
+    }
+
+    /// A member has applied the run's last step, and staged a slice of the last checkpoint. `all`: so has every other.
+    pub(crate) fn member_completed(&mut self, cx: &Context, generation: u64, all: bool) -> Effects {
+        if all {
+            // While members evaluate the last step, a request only reaches them when that is over, and then they take it
+            // as answered by the checkpoint that they have staged.
+            self.asked = None;
+        }
+        self.expect(cx, (generation, cx.facts.steps))
+    }
+
+    /// Members stage, or have staged, slices of this checkpoint, though none may be in the store yet.
+    fn expect(&mut self, cx: &Context, key: Key) -> Effects {
+        let mut effects = Effects::new();
+        let known =
+            self.pending.contains_key(&key) || self.committing.contains(&key) || self.dropped.contains(&key);
+        if known {
+            return effects;
+        }
+        let Some(members) = self.members.get(&key.0) else { return effects };
+        if self.asked == Some(key.0) {
+            self.asked = None;
+        }
+        self.begun = cx.now;
+        if self.retry.is_some_and(|(failed, _)| failed <= key.1) {
+            self.retry = None;
+        }
+        if self.is_superseded(key.1) {
+            self.dropped.insert(key);
+            effects.command(Command::Discard { run: cx.run.clone(), generation: key.0, step: key.1 });
+            return effects;
+        }
+        self.pending.insert(key, Awaited { since: cx.now, from: members.keys().copied().collect() });
+        // A member may have been lost, or have left without that step, before the first slice arrived.
+        let absent = members.iter().find(|&(_, &last)| last < Some(key.1)).map(|(&id, _)| id);
+        if let Some(absent) = absent {
+            self.drop_save(cx, key, &lost_before_saving(absent), &mut effects);
+        }
+        effects
+    }
+
+    fn drop_save(&mut self, cx: &Context, key: Key, reason: &str, effects: &mut Effects) {
+        let (generation, step) = key;
+        self.pending.remove(&key);
+        self.committing.remove(&key);
+        self.dropped.insert(key);
+        let later = self.pending.keys().any(|&(_, pending)| pending > step);
+        if !later && !self.is_superseded(step) {
+            self.retry = Some((step, cx.now + cx.timing.save_retry_delay));
+        }
+        self.failure = Some(SaveFailure { step, reason: reason.to_owned() });
+        effects.command(Command::Discard { run: cx.run.clone(), generation, step });
+        let text = format!("the checkpoint of step {step} could not be saved: {reason}");
+        effects.warn(cx, text, Vec::new());
+    }
+}
+
+fn lost_before_saving(worker: WorkerId) -> String {
+    format!("worker {worker} was lost before its slice was saved")
+}
+
+/// What the run decides about its checkpoints.
+impl Checkpoints {
+    /// Asks the members of a generation for a checkpoint if one is due by time, or to make up for one that failed.
+    pub(crate) fn ask_if_due(&mut self, cx: &Context, live: Option<Askable>) -> Effects {
+        let mut effects = Effects::new();
+        let due = match cx.facts.checkpoint {
+            CheckpointEvery::Time(every) => cx.since(self.begun) >= every,
+            CheckpointEvery::Auto => {
+                cx.since(self.begun) >= self.estimator.interval(cx.now, &cx.timing).every
+            }
+            CheckpointEvery::Steps(_) => false,
+        };
+        let due = due || self.retry.is_some_and(|(_, at)| at <= cx.now);
+        let Some(live) = live.filter(|_| due && !self.is_under_way()) else { return effects };
+        let (generation, steps) = (live.generation, cx.facts.steps);
+        if self.asked == Some(generation) || live.complete && self.newest_step() == Some(steps) {
+            return effects;
+        }
+        self.asked = Some(generation);
+        for worker in live.members {
+            let run = cx.run.clone();
+            effects.command(Command::Ask { run, worker, generation, checkpoint: true, halt: false });
+        }
+        if live.complete {
+            // Members that have applied the last step stage the same checkpoint once more.
+            self.dropped.remove(&(generation, steps));
+            effects.append(self.expect(cx, (generation, steps)));
+        }
+        effects
+    }
+
+    /// Members whose slice did not arrive in time, however alive they seem, and which deadline they missed.
+    pub(crate) fn overdue_members(&self, cx: &Context) -> Vec<(WorkerId, String)> {
+        let timeout = cx.timing.save_timeout;
+        let reason = format!("its slice of a checkpoint was not saved within {} s", timeout.as_secs_f32());
+        let late = self.pending.values().filter(|awaited| cx.since(awaited.since) > timeout);
+        late.flat_map(|awaited| &awaited.from).map(|&worker| (worker, reason.clone())).collect()
+    }
+
+    /// Announces the interval between checkpoints if it is noticeably different from the one last announced.
+    pub(crate) fn announce_interval(&mut self, cx: &Context) -> Effects {
+        let mut effects = Effects::new();
+        let Some(interval) = self.interval(cx) else { return effects };
+        let noticeable = self.announced.is_none_or(|last| {
+            let (less, more) = (last.every.min(interval.every), last.every.max(interval.every));
+            last.cost.is_none() || more > less * NOTICEABLE.0 / NOTICEABLE.1
+        });
+        if noticeable {
+            self.announced = Some(interval);
+            effects.announce(cx, Notice::Interval(interval));
+        }
+        effects
+    }
+}
+
+/// Questions.
+impl Checkpoints {
+    /// Where the state is when no worker holds it; `None` while a damaged checkpoint is being quarantined.
+    pub(crate) fn start(&self) -> Option<&Start> {
+        (!self.quarantining).then_some(&self.newest)
+    }
+
+    /// Steps applied in the newest committed checkpoint.
+    pub(crate) fn newest_step(&self) -> Option<u64> {
+        match self.newest {
+            Start::Initial => None,
+            Start::Checkpoint { step, .. } => Some(step),
+        }
+    }
+
+    /// Whether any checkpoint is under way.
+    pub(crate) fn is_under_way(&self) -> bool {
         !self.pending.is_empty() || self.is_committing()
     }
 
@@ -103,225 +398,36 @@ impl Saves {
         !self.committing.is_empty()
     }
 
-    /// Whether a checkpoint at least as far is committed or being committed.
+    /// Whether the store has refused the checkpoint that the run's end waits for so often that it is given up.
+    pub(crate) fn is_refused(&self, max_failures: u32) -> bool {
+        self.refusals >= max_failures
+    }
+
+    /// Why the last checkpoint failed, unless one was committed since.
+    pub(crate) fn failure(&self) -> Option<&SaveFailure> {
+        self.failure.as_ref()
+    }
+
+    /// The interval between checkpoints, if the core chooses it.
+    pub(crate) fn interval(&self, cx: &Context) -> Option<Interval> {
+        (cx.facts.checkpoint == CheckpointEvery::Auto).then(|| self.estimator.interval(cx.now, &cx.timing))
+    }
+
+    /// What keeps a run without a generation from forming one, if it is a checkpoint.
+    pub(crate) fn phase(&self) -> Option<(Phase, String)> {
+        let detail = "a checkpoint that was found damaged is being examined";
+        self.quarantining.then(|| (Phase::Regrouping, detail.into()))
+    }
+
+    /// Checkpoints that lack a slice of that worker.
+    fn awaited_from(&self, worker: WorkerId) -> Vec<Key> {
+        let lacks = |awaited: &Awaited| awaited.from.contains(&worker);
+        self.pending.iter().filter(|(_, awaited)| lacks(awaited)).map(|(&key, _)| key).collect()
+    }
+
+    /// Whether a checkpoint of at least that step is committed or being committed.
     fn is_superseded(&self, step: u64) -> bool {
-        self.committed.is_some_and(|committed| committed >= step)
+        self.newest_step().is_some_and(|newest| newest >= step)
             || self.committing.iter().any(|&(_, committing)| committing >= step)
-    }
-}
-
-impl Run {
-    /// Slices of this checkpoint are on their way, though none may have come yet.
-    pub(crate) fn expect_save(&mut self, now: Duration, key: Key, out: &mut Vec<Command>) {
-        let saves = &mut self.saves;
-        let known = saves.pending.contains_key(&key)
-            || saves.committing.contains(&key)
-            || saves.dropped.contains(&key);
-        if known {
-            return;
-        }
-        let Some(members) = saves.members.get(&key.0) else { return };
-        if let Some(live) = &mut self.live
-            && live.number == key.0
-        {
-            live.checkpoint_asked = false;
-        }
-        saves.begun = now;
-        if saves.again.is_some_and(|(failed, _)| failed <= key.1) {
-            saves.again = None;
-        }
-        if saves.is_superseded(key.1) {
-            saves.dropped.insert(key);
-            out.push(Command::Discard { run: self.id.clone(), generation: key.0, step: key.1 });
-            return;
-        }
-        saves.pending.insert(key, Awaited { since: now, from: members.keys().copied().collect() });
-        // A member may have been lost, or have left without that step, before anybody's slice came.
-        let gone = |worker: &WorkerId| {
-            self.workers.get(worker).is_none_or(|worker| worker.state == WorkerState::Lost)
-        };
-        let absent = members.iter().find(|&(id, &last)| last < key.1 || gone(id)).map(|(&id, _)| id);
-        if let Some(absent) = absent {
-            self.drop_save(now, key, &format!("worker {absent} was lost before its slice was saved"), out);
-        }
-    }
-
-    pub(crate) fn slice_saved(
-        &mut self,
-        now: Duration,
-        worker: WorkerId,
-        generation: u64,
-        step: u64,
-        out: &mut Vec<Command>,
-    ) {
-        let key = (generation, step);
-        self.expect_save(now, key, out);
-        let Some(awaited) = self.saves.pending.get_mut(&key) else { return };
-        awaited.from.remove(&worker);
-        if awaited.from.is_empty() {
-            self.saves.pending.remove(&key);
-            let run = self.id.clone();
-            // The newest one must not be followed by an older one.
-            if self.saves.is_superseded(step) {
-                self.saves.dropped.insert(key);
-                out.push(Command::Discard { run, generation, step });
-            } else {
-                self.saves.committing.insert(key);
-                out.push(Command::Commit { run, generation, step });
-            }
-        }
-    }
-
-    pub(crate) fn slice_failed(
-        &mut self,
-        now: Duration,
-        worker: WorkerId,
-        generation: u64,
-        step: u64,
-        reason: &str,
-        out: &mut Vec<Command>,
-    ) {
-        let key = (generation, step);
-        self.expect_save(now, key, out);
-        if self.saves.pending.contains_key(&key) {
-            self.count_refusal(step);
-            self.drop_save(now, key, &format!("worker {worker}: {reason}"), out);
-        }
-    }
-
-    pub(crate) fn committed(&mut self, step: u64, manifest: String, cost: SaveCost) {
-        self.experience.saved(cost);
-        self.saves.committing.retain(|&(_, committing)| committing != step);
-        if self.saves.committed.is_none_or(|committed| committed < step) {
-            self.saves.committed = Some(step);
-            self.start = Some(Start::Checkpoint { step, manifest });
-        }
-        self.saves.refusals = 0;
-        self.saves.failure = None;
-    }
-
-    pub(crate) fn commit_failed(&mut self, now: Duration, step: u64, reason: &str, out: &mut Vec<Command>) {
-        let failed: Vec<Key> = self.saves.committing.iter().filter(|key| key.1 == step).copied().collect();
-        for key in failed {
-            self.count_refusal(step);
-            self.drop_save(now, key, reason, out);
-        }
-    }
-
-    /// A refusal on the way is made up for later; only at the end there is a limit to it.
-    fn count_refusal(&mut self, step: u64) {
-        if step == self.facts.steps || self.is_stopping() {
-            self.saves.refusals += 1;
-        }
-    }
-
-    /// A member has left its generation with the state after `step` steps: later ones it has not staged.
-    pub(crate) fn member_left(
-        &mut self,
-        now: Duration,
-        worker: WorkerId,
-        generation: u64,
-        step: Option<u64>,
-        out: &mut Vec<Command>,
-    ) {
-        let last = step.unwrap_or(0);
-        if let Some(members) = self.saves.members.get_mut(&generation) {
-            members.insert(worker, last);
-        }
-        let hopeless = |key: &Key| key.0 == generation && key.1 > last;
-        for key in self.saves.awaited_from(worker).into_iter().filter(hopeless) {
-            self.drop_save(now, key, &format!("worker {worker} left its generation before that step"), out);
-        }
-    }
-
-    /// A worker is gone: what needs a slice of it can never be whole.
-    pub(crate) fn abandon_saves_of(&mut self, now: Duration, worker: WorkerId, out: &mut Vec<Command>) {
-        for key in self.saves.awaited_from(worker) {
-            self.drop_save(now, key, &format!("worker {worker} was lost before its slice was saved"), out);
-        }
-    }
-
-    /// A worker whose slice does not come in time is lost, however alive it seems to be.
-    pub(crate) fn lose_slow_savers(&mut self, now: Duration, out: &mut Vec<Command>) {
-        let patience = self.timing.save;
-        let late = |awaited: &&Awaited| now.saturating_sub(awaited.since) > patience;
-        let slow: Vec<WorkerId> = self
-            .saves
-            .pending
-            .values()
-            .filter(late)
-            .flat_map(|awaited| awaited.from.iter().copied())
-            .collect();
-        for worker in slow {
-            let reason =
-                format!("its slice of a checkpoint was not saved within {} s", patience.as_secs_f32());
-            self.lose(now, worker, &reason, out);
-        }
-    }
-
-    fn drop_save(&mut self, now: Duration, key: Key, reason: &str, out: &mut Vec<Command>) {
-        let (generation, step) = key;
-        self.saves.pending.remove(&key);
-        self.saves.committing.remove(&key);
-        self.saves.dropped.insert(key);
-        let later = self.saves.pending.keys().any(|&(_, pending)| pending > step);
-        if !later && !self.saves.is_superseded(step) {
-            self.saves.again = Some((step, now + self.timing.save_again));
-        }
-        self.saves.failure = Some(SaveFailure { step, reason: reason.to_owned() });
-        out.push(Command::Discard { run: self.id.clone(), generation, step });
-        self.warn(format!("the checkpoint of step {step} could not be saved: {reason}"), Vec::new(), out);
-    }
-
-    /// The interval between checkpoints, where that is left to the core.
-    pub(crate) fn interval(&self, now: Duration) -> Option<Interval> {
-        (self.facts.checkpoint == CheckpointEvery::Auto).then(|| self.experience.interval(now, &self.timing))
-    }
-
-    /// Says how often checkpoints are taken, once it is noticeably not what was said before.
-    pub(crate) fn announce_interval(&mut self, now: Duration, out: &mut Vec<Command>) {
-        let Some(interval) = self.interval(now) else { return };
-        let noticeable = self.interval_told.is_none_or(|told| {
-            let (less, more) = (told.every.min(interval.every), told.every.max(interval.every));
-            told.cost.is_none() || more > less * NOTICEABLE.0 / NOTICEABLE.1
-        });
-        if noticeable {
-            self.interval_told = Some(interval);
-            self.announce(Notice::Interval(interval), out);
-        }
-    }
-
-    /// Asks the members for a checkpoint when one is due by time, or is to make up for one that failed.
-    pub(crate) fn ask_for_checkpoint(&mut self, now: Duration, out: &mut Vec<Command>) {
-        let due = match self.facts.checkpoint {
-            CheckpointEvery::Time(every) => now.saturating_sub(self.saves.begun) >= every,
-            CheckpointEvery::Auto => {
-                now.saturating_sub(self.saves.begun) >= self.experience.interval(now, &self.timing).every
-            }
-            CheckpointEvery::Steps(_) => false,
-        };
-        let due = due || self.saves.again.is_some_and(|(_, again)| again <= now);
-        let under_way = self.saves.under_way();
-        let committed = self.saves.committed;
-        let Some(live) = &mut self.live else { return };
-        // From the last step until all members have completed it there is no boundary left on which they agree.
-        let may = if live.completed.is_empty() && self.told < self.facts.steps {
-            !live.halt_asked
-        } else {
-            live.is_complete() && committed != Some(self.facts.steps)
-        };
-        if due && may && !under_way && !live.is_broken() && !live.checkpoint_asked {
-            live.checkpoint_asked = true;
-            for &worker in &live.present {
-                let (run, generation) = (self.id.clone(), live.number);
-                out.push(Command::Ask { run, worker, generation, checkpoint: true, halt: false });
-            }
-            if live.is_complete() {
-                // Members that have applied the last step stage the same checkpoint once more.
-                let key = (live.number, self.facts.steps);
-                self.saves.dropped.remove(&key);
-                self.expect_save(now, key, out);
-            }
-        }
     }
 }

@@ -1,263 +1,195 @@
-//! Slots of nodes given to runs, and workers started in them, again where they fail.
+//! The fleet of a run: the slots that it has been given, `setup` on their nodes, and the workers and their processes.
+//!
+//! [`Fleet::declare_lost`] is the one place where a worker is declared lost, whatever the evidence was.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+mod setup;
+mod slot;
+mod worker;
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use whimbrel_plan::{NodeId, WorkerId};
 
+use self::{
+    setup::{NextStep, Setup},
+    slot::Slot,
+    worker::{Worker, WorkerState},
+};
 use crate::{
-    Core,
     command::{Command, Notice},
-    event::{Exit, RunEvent},
-    run::{Run, Worker, WorkerState},
+    event::Exit,
+    machine::{Candidate, Context, Effect, Effects},
+    phase::Phase,
+    view::WorkerView,
 };
 
-/// A node of the coordinator.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) slots: u32,
-    pub(crate) heard: Duration,
+/// The worker name under which an agent knows a run's `setup`.
+const SETUP: WorkerId = WorkerId(0);
+
+/// The slots, nodes and workers of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    /// By rank.
+    slots: BTreeMap<u32, Slot>,
+    setup: Setup,
+    workers: BTreeMap<WorkerId, Worker>,
+    last_worker: u64,
 }
 
-/// How far a node is with a run's `setup`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Preparation {
-    /// It has been told to.
-    Running,
-    /// Workers can be started.
-    Done,
-    /// It failed: the node is of no use to the run.
-    Failed,
+/// Why a worker is lost, and so what becomes of its process.
+#[derive(Clone, Debug)]
+pub(crate) enum Loss {
+    /// It must not be used, for this reason: its process is killed.
+    Unusable(String),
+    /// Its connection has ended. Most likely its process is ending too; it gets the time to, so that the core sees its
+    /// own exit code.
+    Disconnected,
+    /// Its process has ended.
+    Exited,
 }
 
-/// A slot of a node that a run has been given.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) node: NodeId,
-    /// Who occupies it; until the process has ended, nobody else.
-    pub(crate) worker: Option<WorkerId>,
-    /// Failures in a row without the run getting further.
-    failures: u32,
-    /// Most steps applied when it failed last.
-    failed_at: u64,
-    /// When the next worker may start; `None` once it is given up.
-    next_start: Option<Duration>,
-}
-
-impl Slot {
-    /// Whether a worker runs there, or will.
-    fn is_in_use(&self) -> bool {
-        self.worker.is_some() || self.next_start.is_some()
-    }
-}
-
-impl Core {
-    /// Gives free slots to runs in the order of their submission, as many as each can use.
-    pub(crate) fn give_slots(&mut self) {
-        let used = |core: &Self, node: NodeId| -> u32 {
-            core.runs
-                .values()
-                .map(|run| run.slots.values().filter(|slot| slot.node == node).count() as u32)
-                .sum()
-        };
-        for id in self.order.clone() {
-            for (&node, facts) in &self.nodes {
-                let mut free = facts.slots.saturating_sub(used(self, node));
-                let Some(run) = self.runs.get_mut(&id) else { continue };
-                while free > 0 && run.wants_place(node) {
-                    run.add_place(node);
-                    free -= 1;
-                }
-            }
-        }
-    }
-
-    pub(crate) fn find_silent_nodes(&mut self, now: Duration, out: &mut Vec<Command>) {
-        let silent = |node: &Node| now.saturating_sub(node.heard) > self.timing.silence;
-        let silent: Vec<NodeId> =
-            self.nodes.iter().filter(|(_, node)| silent(node)).map(|(&id, _)| id).collect();
-        for node in silent {
-            let reason = format!("silent for {} s", self.timing.silence.as_secs_f32());
-            self.lose_node(now, node, &reason, out);
-        }
-    }
-
-    pub(crate) fn lose_node(&mut self, now: Duration, node: NodeId, reason: &str, out: &mut Vec<Command>) {
-        self.nodes.remove(&node);
-        for run in self.runs.values_mut() {
-            let on_node = |worker: &Worker| worker.node == node;
-            let lost: Vec<WorkerId> =
-                run.workers.iter().filter(|(_, worker)| on_node(worker)).map(|(&id, _)| id).collect();
-            for worker in lost {
-                let exit = Exit::NodeLost(reason.to_owned());
-                run.take(now, RunEvent::WorkerExited { worker, exit, tail: Vec::new() }, out);
-            }
-            run.slots.retain(|_, slot| slot.node != node);
-            run.nodes.remove(&node);
-        }
-    }
-}
-
-impl Run {
-    fn wants_place(&self, node: NodeId) -> bool {
-        !self.is_ending()
-            && self.slots.values().filter(|slot| slot.is_in_use()).count() < self.facts.workers_max as usize
-            && self.nodes.get(&node) != Some(&Preparation::Failed)
-    }
-
-    fn add_place(&mut self, node: NodeId) {
-        let taken: BTreeSet<u32> = self.slots.keys().copied().collect();
-        let rank = (0..).find(|rank| !taken.contains(rank)).unwrap_or(u32::MAX);
-        self.slots.insert(rank, Slot::new(node, None));
-    }
-
-    /// Takes over from the same run under an earlier epoch: its processes may not all have ended, they keep their slots
-    /// until then, and their names are not used again.
+/// Slots.
+impl Fleet {
+    /// Takes over the processes of the same run under an earlier epoch: they are to leave, they keep their slots until
+    /// they have ended, and their names are not used again.
     pub(crate) fn inherit(&mut self, before: Self, now: Duration) {
         self.last_worker = before.last_worker;
         self.workers = before.workers;
-        for worker in self.workers.values_mut() {
-            if !matches!(worker.state, WorkerState::Leaving { .. } | WorkerState::Lost) {
-                worker.state = WorkerState::Leaving { since: now };
-            }
+        for worker in self.workers.values_mut().filter(|worker| worker.is_in_service()) {
+            worker.state = WorkerState::Leaving { since: now };
         }
-        let occupied = before.slots.into_iter().filter(|(_, slot)| slot.worker.is_some());
-        self.slots = occupied.map(|(rank, slot)| (rank, Slot::new(slot.node, slot.worker))).collect();
+        let occupied = before.slots.into_iter().filter(|(_, slot)| slot.worker().is_some());
+        self.slots = occupied.map(|(rank, slot)| (rank, Slot::new(slot.node(), slot.worker()))).collect();
     }
 
-    pub(crate) fn prepared(&mut self, node: NodeId) {
-        if let Some(preparation) = self.nodes.get_mut(&node) {
-            *preparation = Preparation::Done;
+    pub(crate) fn slots_on(&self, node: NodeId) -> u32 {
+        self.slots.values().filter(|slot| slot.node() == node).count() as u32
+    }
+
+    pub(crate) fn wants_slot(&self, node: NodeId, workers_max: u32) -> bool {
+        self.slots_in_use() < workers_max as usize && !self.setup.has_failed_on(node)
+    }
+
+    pub(crate) fn add_slot(&mut self, node: NodeId) {
+        let rank = (0..).find(|rank| !self.slots.contains_key(rank)).unwrap_or(u32::MAX);
+        self.slots.insert(rank, Slot::new(node, None));
+    }
+
+    fn slots_in_use(&self) -> usize {
+        self.slots.values().filter(|slot| slot.is_in_use()).count()
+    }
+
+    /// The workers on a node.
+    pub(crate) fn workers_on(&self, node: NodeId) -> Vec<WorkerId> {
+        let on_node = |worker: &Worker| worker.node == node;
+        self.workers.iter().filter(|(_, worker)| on_node(worker)).map(|(&id, _)| id).collect()
+    }
+
+    pub(crate) fn forget_node(&mut self, node: NodeId) {
+        self.slots.retain(|_, slot| slot.node() != node);
+        self.setup.forget(node);
+    }
+}
+
+/// `setup`, and the start of workers.
+impl Fleet {
+    pub(crate) fn setup_succeeded(&mut self, node: NodeId) {
+        self.setup.succeeded(node);
+    }
+
+    pub(crate) fn setup_failed(&mut self, node: NodeId, reason: &str, tail: Vec<String>) {
+        if self.setup.failed(node, reason, tail) {
+            self.slots.retain(|_, slot| slot.node() != node);
         }
     }
 
-    pub(crate) fn prepare_failed(&mut self, node: NodeId, reason: &str, tail: Vec<String>) {
-        // A node that was lost meanwhile is of no use anyway.
-        let Some(preparation) = self.nodes.get_mut(&node) else { return };
-        *preparation = Preparation::Failed;
-        self.slots.retain(|_, slot| slot.node != node);
-        self.setup_failure = Some((format!("setup failed on node {node}: {reason}"), tail));
-    }
-
-    /// Goes on without a node whose `setup` failed, if other nodes have had slots to give instead.
-    pub(crate) fn do_without_setup(&mut self, out: &mut Vec<Command>) {
-        let Some((reason, tail)) = self.setup_failure.take() else { return };
+    /// Goes on without a node whose `setup` just failed, or fails the run if no other node has given it a slot.
+    pub(crate) fn handle_failed_setup(&mut self, cx: &Context) -> Effects {
+        let mut effects = Effects::new();
+        let Some((reason, tail)) = self.setup.take_failure() else { return effects };
         if self.slots.is_empty() {
-            self.fail(reason, tail, out);
+            effects.fail(reason, tail);
         } else {
-            self.warn(format!("{reason}; the run goes on without that node"), tail, out);
+            effects.warn(cx, format!("{reason}; the run goes on without that node"), tail);
         }
+        effects
     }
 
-    /// Prepares nodes that have not been, and starts a worker in each slot that is due one.
-    pub(crate) fn start_workers(&mut self, now: Duration, out: &mut Vec<Command>) {
-        if self.is_ending() {
-            return;
-        }
-        let due = |slot: &Slot| slot.worker.is_none() && slot.next_start.is_some_and(|start| start <= now);
-        let due: Vec<u32> = self.slots.iter().filter(|(_, slot)| due(slot)).map(|(&rank, _)| rank).collect();
-        for rank in due {
-            let Some(slot) = self.slots.get_mut(&rank) else { continue };
-            let (run, node) = (self.id.clone(), slot.node);
-            match self.nodes.get(&node) {
-                None if self.facts.has_setup => {
-                    self.nodes.insert(node, Preparation::Running);
-                    out.push(Command::Prepare { run, node });
-                }
-                None | Some(Preparation::Done) => {
-                    self.nodes.insert(node, Preparation::Done);
+    /// Starts a worker in each slot that is due one, once `setup` has succeeded on its node.
+    pub(crate) fn start_due_workers(&mut self, cx: &Context) -> Effects {
+        let mut effects = Effects::new();
+        for (&rank, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_due(cx.now)) {
+            let (run, node) = (cx.run.clone(), slot.node());
+            match self.setup.advance(node, cx.facts.has_setup) {
+                NextStep::RunSetup => effects.command(Command::Prepare { run, node }),
+                NextStep::StartWorker => {
                     self.last_worker += 1;
                     let worker = WorkerId(self.last_worker);
-                    slot.worker = Some(worker);
-                    self.workers.insert(worker, Worker::starting(rank, node, now));
-                    out.push(Command::Start { run, node, worker });
+                    slot.occupy(worker);
+                    self.workers.insert(worker, Worker::starting(rank, node, cx.now));
+                    effects.command(Command::Start { run, node, worker });
                 }
-                Some(Preparation::Running | Preparation::Failed) => {}
+                NextStep::Wait => {}
             }
         }
+        effects
     }
+}
 
-    pub(crate) fn worker_started(&mut self, id: WorkerId, pid: u32, out: &mut Vec<Command>) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        worker.pid = Some(pid);
-        let (rank, node) = (worker.rank, worker.node);
-        self.announce(Notice::WorkerStarted { rank, worker: id, pid, node }, out);
+/// What workers and their agents report.
+impl Fleet {
+    pub(crate) fn worker_started(&mut self, cx: &Context, id: WorkerId, pid: u32) -> Effects {
+        let mut effects = Effects::new();
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.pid = Some(pid);
+            let (rank, node) = (worker.rank, worker.node);
+            effects.announce(cx, Notice::WorkerStarted { rank, worker: id, pid, node });
+        }
+        effects
     }
 
     pub(crate) fn worker_ready(&mut self, now: Duration, id: WorkerId, address: SocketAddr) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        if matches!(worker.state, WorkerState::Starting { .. }) {
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_starting()) {
             worker.state = WorkerState::Ready { holds: None, since: now };
             worker.address = Some(address);
             worker.heard = now;
         }
     }
 
-    pub(crate) fn worker_heard(&mut self, now: Duration, id: WorkerId, step: u64) {
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+    pub(crate) fn worker_heartbeat(&mut self, now: Duration, id: WorkerId, step: u64) -> Effects {
+        let mut effects = Effects::new();
+        let Some(worker) = self.workers.get_mut(&id) else { return effects };
         worker.heard = now;
         if worker.state == WorkerState::Member {
             worker.reached = worker.reached.max(step);
-            self.advance(now, step);
+            effects.push(Effect::StepReached(step));
         }
+        effects
     }
 
+    /// The worker explains why its process is about to end.
     pub(crate) fn trainer_failed(&mut self, id: WorkerId, reason: String) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.failure = Some(reason);
         }
     }
 
-    /// A worker must not be used any more: its process, if it still runs, is killed, and its slot is free once that
-    /// has ended.
-    pub(crate) fn lose(&mut self, now: Duration, id: WorkerId, reason: &str, out: &mut Vec<Command>) {
-        if self.give_up(now, id, out)
-            && let Some(worker) = self.workers.get_mut(&id)
-        {
-            worker.failure.get_or_insert_with(|| reason.to_owned());
-            out.push(Command::Kill { run: self.id.clone(), node: worker.node, worker: id });
-        }
-    }
-
-    /// A worker cannot be reached any more. Its process most likely ends this very moment, and is given the time to, so
-    /// that its own exit code is seen.
-    pub(crate) fn part_with(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Command>) {
-        if self.give_up(now, id, out)
-            && let Some(worker) = self.workers.get_mut(&id)
-        {
-            worker.kill_at = Some(now + self.timing.leave);
-        }
-    }
-
-    /// Goes on without a worker. Says whether that is news.
-    fn give_up(&mut self, now: Duration, id: WorkerId, out: &mut Vec<Command>) -> bool {
-        let Some(worker) = self.workers.get_mut(&id) else { return false };
-        match worker.state {
-            // One that is leaving ends as it was told to; `clear_out` sees to it that it does.
-            WorkerState::Lost | WorkerState::Leaving { .. } => return false,
-            WorkerState::Starting { .. } | WorkerState::Ready { .. } | WorkerState::Member => {}
-        }
-        worker.state = WorkerState::Lost;
-        self.miss_member(now, id);
-        self.abandon_saves_of(now, id, out);
-        true
-    }
-
+    /// A worker's process has ended. Unless that was expected, its slot counts a failure and plans the next start. With
+    /// `run_ended`, every exit is expected.
     pub(crate) fn worker_exited(
         &mut self,
-        now: Duration,
+        cx: &Context,
         id: WorkerId,
         exit: Exit,
         tail: Vec<String>,
-        out: &mut Vec<Command>,
-    ) {
-        let Some(worker) = self.workers.remove(&id) else { return };
-        let as_told = matches!(worker.state, WorkerState::Leaving { .. }) || self.has_ended();
-        if !as_told {
-            self.miss_member(now, id);
-            self.abandon_saves_of(now, id, out);
-        }
+        run_ended: bool,
+    ) -> Effects {
+        let leaving = |worker: &Worker| matches!(worker.state, WorkerState::Leaving { .. });
+        let expected = run_ended || self.workers.get(&id).is_some_and(leaving);
+        let mut effects = if expected { Effects::new() } else { self.declare_lost(cx, id, Loss::Exited) };
+        let Some(worker) = self.workers.remove(&id) else { return effects };
+        let (reason, tail) = if expected { (None, Vec::new()) } else { (worker.failure, tail) };
         let (rank, node, pid) = (worker.rank, worker.node, worker.pid);
-        let (reason, tail) = if as_told { (None, Vec::new()) } else { (worker.failure, tail) };
         let notice = Notice::WorkerExited {
             rank,
             worker: id,
@@ -267,87 +199,210 @@ impl Run {
             reason: reason.clone(),
             tail: tail.clone(),
         };
-        self.announce(notice, out);
-        let Some(slot) = self.slots.get_mut(&rank) else { return };
-        slot.worker = None;
-        if as_told || matches!(exit, Exit::NodeLost(_)) {
-            return;
+        effects.announce(cx, notice);
+        let Some(slot) = self.slots.get_mut(&rank) else { return effects };
+        slot.vacate();
+        if expected || matches!(exit, Exit::NodeLost(_)) {
+            return effects;
         }
-        // Only getting further than at its last failure shows that this one is another.
-        slot.failures = if worker.reached > slot.failed_at { 1 } else { slot.failures + 1 };
-        slot.failed_at = worker.reached.max(slot.failed_at);
-        if slot.failures < self.facts.max_failures {
-            let doublings = slot.failures.saturating_sub(2).min(6);
-            let wait =
-                if slot.failures == 1 { Duration::ZERO } else { self.timing.restart * (1 << doublings) };
-            slot.next_start = Some(now + wait);
-            return;
+        if let Some(failures) = slot.count_failure(cx, worker.reached) {
+            let what = reason.map_or_else(|| exit.to_string(), |reason| format!("{reason} ({exit})"));
+            let text = format!(
+                "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
+            );
+            if self.slots_in_use() < cx.facts.workers_min.max(1) as usize {
+                effects.fail(text, tail);
+            } else {
+                effects.warn(cx, format!("{text}; its slot stays empty"), tail);
+            }
         }
-        slot.next_start = None;
-        let failures = slot.failures;
-        let what = reason.map_or_else(|| exit.to_string(), |reason| format!("{reason} ({exit})"));
-        let text = format!(
-            "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
-        );
-        let in_use = self.slots.values().filter(|slot| slot.is_in_use()).count();
-        if in_use < self.facts.workers_min.max(1) as usize {
-            self.fail(text, tail, out);
-        } else {
-            self.warn(format!("{text}; its slot stays empty"), tail, out);
+        effects
+    }
+}
+
+/// Workers that are lost or must go.
+impl Fleet {
+    /// Declares a worker lost: the run goes on without it, and its slot is free once its process has ended. Does nothing
+    /// for a worker that is lost already or was told to leave.
+    pub(crate) fn declare_lost(&mut self, cx: &Context, id: WorkerId, loss: Loss) -> Effects {
+        let mut effects = Effects::new();
+        let in_service = self.workers.get_mut(&id).filter(|worker| worker.is_in_service());
+        let Some(worker) = in_service else { return effects };
+        worker.state = WorkerState::Lost;
+        effects.push(Effect::WorkerLost(id));
+        match loss {
+            Loss::Unusable(reason) => {
+                worker.failure.get_or_insert(reason);
+                effects.command(Command::Kill { run: cx.run.clone(), node: worker.node, worker: id });
+            }
+            Loss::Disconnected => worker.kill_at = Some(cx.now + cx.timing.exit_timeout),
+            Loss::Exited => {}
         }
+        effects
     }
 
-    /// Workers that train or could at once.
-    pub(crate) fn able_workers(&self) -> usize {
-        let able = |worker: &&Worker| matches!(worker.state, WorkerState::Ready { .. } | WorkerState::Member);
-        self.workers.values().filter(able).count()
+    /// Declares workers lost that did not become ready, or sent no heartbeat, in time.
+    pub(crate) fn lose_overdue_workers(&mut self, cx: &Context) -> Effects {
+        let missed =
+            |(&id, worker): (&WorkerId, &Worker)| Some((id, worker.missed_deadline(cx.now, &cx.timing)?));
+        let overdue: Vec<(WorkerId, String)> = self.workers.iter().filter_map(missed).collect();
+        let mut effects = Effects::new();
+        for (id, reason) in overdue {
+            effects.append(self.declare_lost(cx, id, Loss::Unusable(reason)));
+        }
+        effects
     }
 
-    /// Loses workers that were not heard of, or did not become ready, in time.
-    pub(crate) fn lose_the_silent(&mut self, now: Duration, out: &mut Vec<Command>) {
-        let mut late = Vec::new();
-        for (&id, worker) in &self.workers {
+    /// The run has ended: its workers are told to leave, and what has not started yet is killed. Free slots are given
+    /// back.
+    pub(crate) fn disband(&mut self, cx: &Context, reason: &str) -> Effects {
+        let mut effects = Effects::new();
+        for node in self.setup.abort() {
+            effects.command(Command::Kill { run: cx.run.clone(), node, worker: SETUP });
+        }
+        for (&id, worker) in &mut self.workers {
+            let (run, node) = (cx.run.clone(), worker.node);
             match worker.state {
                 WorkerState::Ready { .. } | WorkerState::Member => {
-                    if now.saturating_sub(worker.heard) > self.timing.silence {
-                        late.push((id, format!("silent for {} s", self.timing.silence.as_secs_f32())));
-                    }
+                    worker.state = WorkerState::Leaving { since: cx.now };
+                    effects.command(Command::Leave { run, worker: id, reason: reason.to_owned() });
                 }
-                WorkerState::Starting { since } => {
-                    if now.saturating_sub(since) > self.timing.start {
-                        late.push((
-                            id,
-                            format!("not ready {} s after its start", self.timing.start.as_secs_f32()),
-                        ));
-                    }
+                WorkerState::Starting { .. } => {
+                    worker.state = WorkerState::Lost;
+                    effects.command(Command::Kill { run, node, worker: id });
                 }
                 WorkerState::Leaving { .. } | WorkerState::Lost => {}
             }
         }
-        for (id, reason) in late {
-            self.lose(now, id, &reason, out);
+        self.slots.retain(|_, slot| slot.worker().is_some());
+        effects
+    }
+
+    /// Kills the processes that should have ended by now: their workers were told to leave, or have disconnected.
+    pub(crate) fn kill_overdue_processes(&mut self, cx: &Context) -> Effects {
+        let mut effects = Effects::new();
+        for (&id, worker) in &mut self.workers {
+            if worker.is_overdue(cx.now, &cx.timing) {
+                worker.state = WorkerState::Lost;
+                worker.kill_at = None;
+                effects.command(Command::Kill { run: cx.run.clone(), node: worker.node, worker: id });
+            }
+        }
+        effects
+    }
+}
+
+/// What happens in generations, as far as workers remember it.
+impl Fleet {
+    pub(crate) fn generation_formed(&mut self, now: Duration, members: &[WorkerId]) {
+        for id in members {
+            if let Some(worker) = self.workers.get_mut(id) {
+                worker.state = WorkerState::Member;
+                worker.heard = now;
+            }
+        }
+    }
+
+    /// The members have applied a step, as one of them reports.
+    pub(crate) fn step_applied(
+        &mut self,
+        now: Duration,
+        reporter: WorkerId,
+        members: &[WorkerId],
+        step: u64,
+    ) {
+        for member in members {
+            if let Some(member) = self.workers.get_mut(member) {
+                // When one member applies a step, every other one has applied at least the step before.
+                member.reached = member.reached.max(step.saturating_sub(1));
+            }
+        }
+        if let Some(worker) = self.workers.get_mut(&reporter) {
+            worker.reached = worker.reached.max(step);
+            worker.heard = now;
+        }
+    }
+
+    /// A member has left its generation with the state after `step` steps, if it holds one.
+    pub(crate) fn member_left(&mut self, now: Duration, id: WorkerId, step: Option<u64>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.state = WorkerState::Ready { holds: step, since: now };
+            worker.heard = now;
+            worker.reached = worker.reached.max(step.unwrap_or(0));
         }
     }
 }
 
-impl Slot {
-    fn new(node: NodeId, worker: Option<WorkerId>) -> Self {
-        Self { node, worker, failures: 0, failed_at: 0, next_start: Some(Duration::ZERO) }
+/// Questions.
+impl Fleet {
+    /// Whether the core started that worker and has not lost it.
+    pub(crate) fn expects(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|worker| worker.state != WorkerState::Lost)
     }
-}
 
-impl Worker {
-    fn starting(rank: u32, node: NodeId, now: Duration) -> Self {
-        Self {
-            rank,
-            node,
-            pid: None,
-            state: WorkerState::Starting { since: now },
-            heard: now,
-            address: None,
-            kill_at: None,
-            reached: 0,
-            failure: None,
+    /// The ready workers by rank.
+    pub(crate) fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |(&id, worker): (&WorkerId, &Worker)| match (worker.state, worker.address) {
+            (WorkerState::Ready { holds, .. }, Some(address)) => {
+                Some(Candidate { worker: id, rank: worker.rank, address, holds })
+            }
+            _ => None,
+        };
+        let mut candidates: Vec<Candidate> = self.workers.iter().filter_map(candidate).collect();
+        candidates.sort_unstable_by_key(|candidate| candidate.rank);
+        candidates
+    }
+
+    /// The most steps applied to a state that a ready worker holds.
+    pub(crate) fn held_step(&self) -> Option<u64> {
+        let holds = |worker: &Worker| match worker.state {
+            WorkerState::Ready { holds, .. } => holds,
+            _ => None,
+        };
+        self.workers.values().filter_map(holds).max()
+    }
+
+    /// Whether there are ready workers and no reason to wait for more: none is starting, or the first ready one has
+    /// waited long enough.
+    pub(crate) fn is_gathered(&self, cx: &Context) -> bool {
+        let ready_since = |worker: &Worker| match worker.state {
+            WorkerState::Ready { since, .. } => Some(since),
+            _ => None,
+        };
+        let Some(first) = self.workers.values().filter_map(ready_since).min() else { return false };
+        !self.workers.values().any(Worker::is_starting) || cx.since(first) >= cx.timing.gather_timeout
+    }
+
+    /// What a run without a generation is doing, and why.
+    pub(crate) fn phase(&self, workers_min: u32) -> (Phase, String) {
+        let in_setup: Vec<String> = self.setup.running().map(|node| node.to_string()).collect();
+        let usable = self.workers.values().filter(|worker| worker.is_usable()).count();
+        if self.slots.is_empty() {
+            (Phase::Waiting, "no node has a free slot for it".into())
+        } else if !in_setup.is_empty() {
+            (Phase::Starting, format!("setup runs on {}", in_setup.join(", ")))
+        } else if self.workers.values().any(Worker::is_starting) {
+            (Phase::Starting, "workers start".into())
+        } else if usable < workers_min as usize {
+            (Phase::Waiting, format!("it has {usable} workers and needs {workers_min}"))
+        } else {
+            (Phase::Starting, String::new())
         }
+    }
+
+    /// The workers by rank, given the share of each member of the live generation.
+    pub(crate) fn views(&self, shares: &BTreeMap<WorkerId, u32>) -> Vec<WorkerView> {
+        let view = |(&id, worker): (&WorkerId, &Worker)| WorkerView {
+            worker: id,
+            rank: worker.rank,
+            node: worker.node,
+            pid: worker.pid,
+            address: worker.address,
+            state: worker.state_name(),
+            share: shares.get(&id).copied().unwrap_or(0),
+        };
+        let mut views: Vec<WorkerView> = self.workers.iter().map(view).collect();
+        views.sort_by_key(|worker| worker.rank);
+        views
     }
 }

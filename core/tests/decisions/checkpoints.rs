@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use whimbrel_core::{CheckpointEvery, Command, Event, Notice, Past, RunEvent, RunFacts, Start};
+use whimbrel_core::{CheckpointEvery, Command, EarlierTerms, Event, Notice, RunEvent, RunFacts, Start};
 use whimbrel_plan::{Origin, WorkerId};
 
 use crate::story::{Story, asked, facts, run, warnings};
@@ -105,8 +105,8 @@ fn checkpoints_are_taken_as_often_as_is_cheapest() {
 fn a_run_that_was_lost_often_is_saved_often() {
     let mut story = Story::new();
     let auto = RunFacts { checkpoint: CheckpointEvery::Auto, ..facts() };
-    let past = Past { trained: Duration::from_secs(12 * 3600), failures: 23 };
-    story.happens(Event::RunOpened { run: run("r"), facts: auto, epoch: 24, start: Start::Initial, past });
+    let earlier = EarlierTerms { trained: Duration::from_secs(12 * 3600), failures: 23 };
+    story.happens(Event::RunOpened { run: run("r"), facts: auto, epoch: 24, start: Start::Initial, earlier });
     let interval = story.core.view(&run("r")).unwrap().interval.unwrap();
     assert_eq!((interval.between_failures, interval.cost), (Duration::from_secs(3600), None));
 }

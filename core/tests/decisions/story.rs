@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use whimbrel_core::{
-    Cause, CheckpointEvery, Command, Core, End, Event, Exit, Formation, Notice, Past, Phase, RunEvent,
-    RunFacts, SaveCost, Start, Timing,
+    Cause, CheckpointEvery, Command, Core, EarlierTerms, End, Event, Exit, Formation, Notice, Phase,
+    RunEvent, RunFacts, SaveCost, Start, Timing,
 };
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
@@ -50,7 +50,13 @@ impl Story {
     }
 
     pub(crate) fn opens(&mut self, name: &str, start: Start, facts: RunFacts) {
-        self.happens(Event::RunOpened { run: run(name), facts, epoch: 1, start, past: Past::default() });
+        self.happens(Event::RunOpened {
+            run: run(name),
+            facts,
+            epoch: 1,
+            start,
+            earlier: EarlierTerms::default(),
+        });
     }
 
     pub(crate) fn happens(&mut self, event: Event) {
@@ -118,10 +124,10 @@ impl Story {
         for _ in 0..seconds {
             self.now += Duration::from_secs(1);
             for node in 1..4 {
-                self.happens(Event::NodeHeard { node: NodeId(node) });
+                self.happens(Event::NodeHeartbeat { node: NodeId(node) });
             }
             for worker in (1..9).map(WorkerId) {
-                self.of_run(RunEvent::WorkerHeard { worker, step: 0 });
+                self.of_run(RunEvent::WorkerHeartbeat { worker, step: 0 });
             }
             self.happens(Event::Tick);
         }

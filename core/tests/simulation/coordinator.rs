@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use whimbrel_core::{Command, Core, End, Event, Formation, Notice, Outcome, Past, RunEvent, SaveCost};
+use whimbrel_core::{
+    Command, Core, EarlierTerms, End, Event, Formation, Notice, Outcome, RunEvent, SaveCost,
+};
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 use crate::{
@@ -62,7 +64,10 @@ impl World {
                 facts: record.facts.clone(),
                 epoch: self.term,
                 start: record.start(),
-                past: Past { trained: self.now, failures: u32::try_from(self.term).unwrap_or(u32::MAX) - 1 },
+                earlier: EarlierTerms {
+                    trained: self.now,
+                    failures: u32::try_from(self.term).unwrap_or(u32::MAX) - 1,
+                },
             })
             .collect();
         for event in opened {
@@ -122,7 +127,7 @@ impl World {
         let Some(core) = &mut self.core else { return };
         self.trace.note(self.now, "->", &event);
         let heard = match event {
-            Event::NodeHeard { node } => Some(node),
+            Event::NodeHeartbeat { node } => Some(node),
             _ => None,
         };
         let commands = core.handle(self.now, event);

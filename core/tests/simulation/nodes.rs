@@ -70,7 +70,7 @@ impl World {
         let alive = self.machines.get(&machine).is_some_and(|node| !node.frozen && node.name == Some(name));
         if alive {
             if self.machines.get(&machine).is_some_and(|node| node.quiet_until <= self.now) {
-                self.agent_says(machine, Event::NodeHeard { node: NodeId(name) });
+                self.agent_says(machine, Event::NodeHeartbeat { node: NodeId(name) });
             }
             self.plan_in(BEAT, Happening::NodeBeat { machine, name });
         }

@@ -118,17 +118,17 @@ impl Scenario {
             Odds { upload: odds(40), commit: odds(40), restore: odds(40), setup: odds(50), start: odds(30) };
         Self {
             timing: Timing {
-                start: Duration::from_secs(20),
-                stop: Duration::from_secs(60),
-                save: Duration::from_secs(5),
-                gather: millis(rng, 100..3000),
-                leave: millis(rng, 500..5000),
-                restart: millis(rng, 100..1000),
-                save_again: millis(rng, 100..3000),
+                start_timeout: Duration::from_secs(20),
+                stop_timeout: Duration::from_secs(60),
+                save_timeout: Duration::from_secs(5),
+                gather_timeout: millis(rng, 100..3000),
+                exit_timeout: millis(rng, 500..5000),
+                restart_delay: millis(rng, 100..1000),
+                save_retry_delay: millis(rng, 100..3000),
                 first_save: millis(rng, 100..3000),
-                least_interval: millis(rng, 100..1000),
-                most_interval: millis(rng, 1000..10_000),
-                prior: millis(rng, 1000..60_000),
+                min_interval: millis(rng, 100..1000),
+                max_interval: millis(rng, 1000..10_000),
+                assumed_failure_interval: millis(rng, 1000..60_000),
                 ..Timing::default()
             },
             runs,

@@ -142,7 +142,7 @@ impl World {
         }
         if process.quiet_until <= self.now {
             let (worker, step) = (process.worker, process.state.map_or(0, |state| state.step));
-            self.say(pid, RunEvent::WorkerHeard { worker, step });
+            self.say(pid, RunEvent::WorkerHeartbeat { worker, step });
         }
         self.plan_in(BEAT, Happening::WorkerBeat { pid });
     }

@@ -26,9 +26,9 @@ pub(crate) fn is_the_cheapest(world: &mut World, run: &RunId) {
     let costs = world.watches.get(run).map(|watch| watch.costs.as_slice()).unwrap_or_default();
     let longest = costs.iter().rev().take(REMEMBERED).map(|cost| cost.duration).max().unwrap_or_default();
     let timing = world.scenario.timing;
-    let least = longest.max(timing.least_interval);
-    let within = (least..=timing.most_interval.max(least)).contains(&interval.every);
-    world.require(within, || format!("{interval:?} is not between {least:?} and {:?}", timing.most_interval));
+    let least = longest.max(timing.min_interval);
+    let within = (least..=timing.max_interval.max(least)).contains(&interval.every);
+    world.require(within, || format!("{interval:?} is not between {least:?} and {:?}", timing.max_interval));
     // Young's sum is a model of failures that are rare; where they are not, the interval is the time between them.
     if interval.bound.is_none() && cost * 2 < interval.between_failures {
         let here = lost(&interval, cost, interval.every);

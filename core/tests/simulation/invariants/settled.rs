@@ -8,5 +8,5 @@ use whimbrel_plan::NodeId;
 
 /// What the core goes on to do when nothing happens at all.
 pub(crate) fn again(core: &mut Core, now: Duration) -> Vec<Command> {
-    core.handle(now, Event::NodeHeard { node: NodeId(u64::MAX) })
+    core.handle(now, Event::NodeHeartbeat { node: NodeId(u64::MAX) })
 }
