@@ -118,8 +118,8 @@ pub(crate) fn names_in(table: &str) -> impl Iterator<Item = &'static str> {
     ALL.into_iter().filter(move |key| key.table == table).map(|key| key.name)
 }
 
-/// The dotted keys that a user may have meant by `name` in `table`: keys of that name in other tables, otherwise the most
-/// similar key of this table.
+/// The dotted keys that a user may have meant by `name` in `table`: keys of that name in other tables, otherwise the
+/// most similar key of this table.
 pub(crate) fn meant_by(table: &str, name: &str) -> Vec<String> {
     if name.len() > LONGEST_TYPO {
         return Vec::new();

@@ -10,9 +10,9 @@
 //!             RunSpec ──▶ to_toml ──▶ the run's directory
 //! ```
 //!
-//! [`RunSpec::parse`] takes the text and the overrides. It returns a valid [`RunSpec`], or [`Mistakes`] with every mistake
-//! at once, so that a user corrects a file in one pass. `whimbrel run` and `whimbrel submit` call it on the user's file,
-//! the coordinator on the text stored with a run. Nothing here does I/O.
+//! [`RunSpec::parse`] takes the text and the overrides. It returns a valid [`RunSpec`], or [`Mistakes`] with every
+//! mistake at once, so that a user corrects a file in one pass. `whimbrel run` and `whimbrel submit` call it on the
+//! user's file, the coordinator on the text stored with a run. Nothing here does I/O.
 //!
 //! The keys are described for users in docs/run-spec.md; a test in `keys.rs` keeps that page complete.
 //!

@@ -1,4 +1,5 @@
-//! What can be wrong with a spec, and the message for each problem. `reader.rs`, `parse.rs` and `settings.rs` report them.
+//! What can be wrong with a spec, and the message for each problem. `reader.rs`, `parse.rs` and `settings.rs` report
+//! them.
 
 use std::{error::Error, fmt};
 

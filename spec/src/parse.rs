@@ -1,5 +1,5 @@
-//! Reads a spec table by table: one function for each. The reader checks each key by itself; the checks that compare keys
-//! are here, and so are the defaults.
+//! Reads a spec table by table: one function for each. The reader checks each key by itself; the checks that compare
+//! keys are here, and so are the defaults.
 
 use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
@@ -33,7 +33,8 @@ const DEFAULT_CHECKPOINT_EVERY: CheckpointEvery =
 const DEFAULT_KEEP: Keep = Keep { last: 3, every: None };
 
 impl RunSpec {
-    /// Reads `text` after applying `overrides` to it in order. `origin` names the text in messages, usually by its file.
+    /// Reads `text` after applying `overrides` to it in order. `origin` names the text in messages, usually by its
+    /// file.
     ///
     /// The error holds every mistake; if the text is not TOML, only the syntax errors.
     pub fn parse(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, Mistakes> {

@@ -1,7 +1,7 @@
 //! Takes the keys of a table one by one, checks each, and collects the mistakes.
 //!
-//! A method returns `None` if a key is absent or wrong. A wrong key has then been reported, so the caller may continue with
-//! any default: [`RunSpec::parse`](crate::RunSpec::parse) returns no spec if there is a mistake.
+//! A method returns `None` if a key is absent or wrong. A wrong key has then been reported, so the caller may continue
+//! with any default: [`RunSpec::parse`](crate::RunSpec::parse) returns no spec if there is a mistake.
 
 use std::ops::{Deref, RangeInclusive};
 
@@ -49,8 +49,8 @@ impl<'a> Reader<'a> {
         Reader { name: "", position, entries, mistakes }.read_all(read)
     }
 
-    /// Reads the table `key` with `read`, then reports the keys that `read` did not take as unknown. An absent table reads
-    /// as an empty one.
+    /// Reads the table `key` with `read`, then reports the keys that `read` did not take as unknown. An absent table
+    /// reads as an empty one.
     pub(crate) fn table<T>(
         &mut self,
         key: &Key,

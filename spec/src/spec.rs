@@ -16,8 +16,8 @@ pub struct RunSpec {
     pub name: String,
     /// A shell command that runs once on each node before the node's first worker starts.
     pub setup: Option<String>,
-    /// A command for the user to try on the last checkpoint. It is shown when the run ends, with the checkpoint's URI in
-    /// place of `{checkpoint}`.
+    /// A command for the user to try on the last checkpoint. It is shown when the run ends, with the checkpoint's URI
+    /// in place of `{checkpoint}`.
     pub try_next: Option<String>,
     /// A worker's program and its arguments; the program is not empty.
     pub command: Vec<String>,
@@ -40,13 +40,13 @@ pub struct Train {
     pub steps: u64,
     /// Samples per step; at least 1.
     pub global_batch: u32,
-    /// Shards per step, each of `global_batch / shards` samples; divides `global_batch`. The run can use at most this many
-    /// workers.
+    /// Shards per step, each of `global_batch / shards` samples; divides `global_batch`. The run can use at most this
+    /// many workers.
     pub shards: u32,
     /// The seed of the initial state and of the order of samples. Default 0.
     pub seed: u64,
-    /// `[train.settings]`: the program's own settings, as JSON. Numbers fit in 64 bits and are finite, dates are strings,
-    /// nesting is at most 32 deep, and there are no nulls. Default: empty.
+    /// `[train.settings]`: the program's own settings, as JSON. Numbers fit in 64 bits and are finite, dates are
+    /// strings, nesting is at most 32 deep, and there are no nulls. Default: empty.
     pub settings: Map<String, Value>,
 }
 
@@ -64,22 +64,23 @@ pub struct Workers {
     pub local: u32,
     /// With fewer workers than this the run waits: 1 to `max`. Default 1.
     pub min: u32,
-    /// The run uses at most this many workers, even if there are nodes for more; at least 1. Here it is already limited to
-    /// the number of shards, which is also the default.
+    /// The run uses at most this many workers, even if there are nodes for more; at least 1. Here it is already limited
+    /// to the number of shards, which is also the default.
     pub max: u32,
     /// The run fails after this many worker failures in a row without progress; at least 1. Default 3.
     pub max_failures: u32,
     /// The longest that a worker waits for its peers in one step: 1 ms to 30 days. Default 5 minutes.
     pub step_timeout: Duration,
-    /// Environment variables of the workers, added to those of the node. No name begins with `WHIMBREL_`. Default: none.
+    /// Environment variables of the workers, added to those of the node. No name begins with `WHIMBREL_`. Default:
+    /// none.
     pub environment: BTreeMap<String, String>,
 }
 
 /// The checkpoints of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The store: a URI (`s3://`, `az://`, `gs://`, `file://`) or the path of a folder. `None`, the default: `--store` or
-    /// the coordinator's store.
+    /// The store: a URI (`s3://`, `az://`, `gs://`, `file://`) or the path of a folder. `None`, the default: `--store`
+    /// or the coordinator's store.
     pub store: Option<String>,
     /// Stores that hold a replica of the run, each written like `store`. They differ from each other and from `store`.
     /// Default: none.

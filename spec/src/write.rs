@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl RunSpec {
-    /// The spec as TOML, with every key that has a value, defaults and overrides included. [`RunSpec::parse`] reads an equal
-    /// spec from it, even in a later version with other defaults. A null in the settings is left out: TOML has no null,
-    /// and `parse` never makes one.
+    /// The spec as TOML, with every key that has a value, defaults and overrides included. [`RunSpec::parse`] reads an
+    /// equal spec from it, even in a later version with other defaults. A null in the settings is left out: TOML has no
+    /// null, and `parse` never makes one.
     pub fn to_toml(&self) -> String {
         let Self { name, setup, try_next, command, train, evaluate, workers, checkpoint, reduction } = self;
         let mut text = Text::default();

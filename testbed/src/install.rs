@@ -1,8 +1,8 @@
 //! Installs servers from Debian, npm and PyPI. The servers call it when they start.
 //!
-//! A program in the `PATH` is used as it is. Others are installed once, under a file lock, because tests run in parallel.
-//! npm and PyPI packages go to `target/testbed/`; a folder without the mark of a complete installation is deleted and
-//! installed again.
+//! A program in the `PATH` is used as it is. Others are installed once, under a file lock, because tests run in
+//! parallel. npm and PyPI packages go to `target/testbed/`; a folder without the mark of a complete installation is
+//! deleted and installed again.
 
 use std::{
     env,

@@ -9,9 +9,9 @@
 //! | [`GcsServer`] | GCS's XML API | **our own**, because no available server implements it: it tests our client, not Google's service |
 //! | [`LyingS3`] | S3 | our own: answers 200 to a create of an existing object, as some servers do |
 //!
-//! Each is a [`Server`]: it has the URI of a store and the environment variables that a program needs to open it, and a test
-//! can kill it and delete its data, as if the provider were lost. Starting blocks until the server answers. Dropping stops
-//! it. A server whose test process dies without dropping it stops by itself (see [`process`]).
+//! Each is a [`Server`]: it has the URI of a store and the environment variables that a program needs to open it, and a
+//! test can kill it and delete its data, as if the provider were lost. Starting blocks until the server answers.
+//! Dropping stops it. A server whose test process dies without dropping it stops by itself (see [`process`]).
 //!
 //! ```no_run
 //! use whimbrel_testbed::{Radosgw, Server, available};

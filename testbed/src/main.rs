@@ -1,5 +1,5 @@
-//! `cargo run -p whimbrel-testbed -- radosgw|moto|azurite|gcs|lying-s3`: starts a server, prints the environment variables
-//! that reach it, and stops it when standard input ends or the program is interrupted.
+//! `cargo run -p whimbrel-testbed -- radosgw|moto|azurite|gcs|lying-s3`: starts a server, prints the environment
+//! variables that reach it, and stops it when standard input ends or the program is interrupted.
 
 use std::{error::Error, io};
 

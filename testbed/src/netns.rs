@@ -1,7 +1,7 @@
 //! A slow link: a network namespace behind a pair of virtual interfaces with a limited rate.
 //!
-//! It needs root and iproute2's `ip` and `tc`. The kernel's token bucket (`tbf`) limits the rate in both directions. It adds
-//! no delay; [`DelayProxy`](crate::proxy::DelayProxy) does.
+//! It needs root and iproute2's `ip` and `tc`. The kernel's token bucket (`tbf`) limits the rate in both directions. It
+//! adds no delay; [`DelayProxy`](crate::proxy::DelayProxy) does.
 
 use std::{
     net::Ipv4Addr,
@@ -28,7 +28,8 @@ pub enum NoLink {
 /// Returns the link. If there is none, prints `SKIPPED:` with the reason and returns `None`; the test then returns.
 ///
 /// # Panics
-/// If iproute2 is not available and `WHIMBREL_TESTBED=required`. A machine that does not permit namespaces is no failure.
+/// If iproute2 is not available and `WHIMBREL_TESTBED=required`. A machine that does not permit namespaces is no
+/// failure.
 pub fn linked(started: Result<SlowLink, NoLink>) -> Option<SlowLink> {
     match started {
         Ok(link) => Some(link),
@@ -78,8 +79,8 @@ impl SlowLink {
         run("ip", &["-n", &name, "link", "set", &far, "up"])?;
         run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
         let rate = format!("{megabits}mbit");
-        // The burst must hold what the link passes within the kernel's longest tick, or the link does not reach its rate.
-        // The queue of 400 ms is that of a home router.
+        // The burst must hold what the link passes within the kernel's longest tick, or the link does not reach its
+        // rate. The queue of 400 ms is that of a home router.
         let burst = (u64::from(megabits) * 1_000_000 / 8 / 100).max(64 << 10).to_string();
         let bucket = ["root", "tbf", "rate", &rate, "burst", &burst, "latency", "400ms"];
         run("tc", &[&["qdisc", "add", "dev", &near][..], &bucket].concat())?;

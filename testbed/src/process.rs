@@ -1,9 +1,10 @@
 //! A server's process: starts it with a log, and stops it with everything that it started. The servers use it.
 //!
 //! # Why no process is left behind
-//! Each process leads its own process group. In that group a small shell, the watcher, waits for the end of a pipe whose
-//! other end only this program holds. However this program ends, even by SIGKILL, the pipe closes; the watcher then
-//! deletes the server's folder and kills the group. This also covers a server in a `static`, which is never dropped.
+//! Each process leads its own process group. In that group a small shell, the watcher, waits for the end of a pipe
+//! whose other end only this program holds. However this program ends, even by SIGKILL, the pipe closes; the watcher
+//! then deletes the server's folder and kills the group. This also covers a server in a `static`, which is never
+//! dropped.
 
 use std::{
     fs::{self, File},
@@ -17,11 +18,11 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// Starts the watcher in the background, then replaces this shell with the server's program. The watcher kills the server
-/// before it deletes the folder, so that the server writes nothing there meanwhile.
+/// Starts the watcher in the background, then replaces this shell with the server's program. The watcher kills the
+/// server before it deletes the folder, so that the server writes nothing there meanwhile.
 ///
-/// By then the group is orphaned. If one of its processes is stopped, for example by a test, the kernel sends SIGHUP to the
-/// group, so the watcher ignores SIGHUP.
+/// By then the group is orphaned. If one of its processes is stopped, for example by a test, the kernel sends SIGHUP to
+/// the group, so the watcher ignores SIGHUP.
 const WATCHED: &str = r#"
     exec 3<&0
     (trap '' HUP; read -r _ <&3; kill -KILL $$; rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
@@ -43,8 +44,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `folder` and writes its output to `<name>.log` there. The folder must belong to the server alone:
-    /// the watcher deletes it if this program ends without stopping the server.
+    /// Starts `command` in `folder` and writes its output to `<name>.log` there. The folder must belong to the server
+    /// alone: the watcher deletes it if this program ends without stopping the server.
     pub fn spawn(name: &str, command: &Command, folder: &Path) -> io::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log)?;

@@ -49,8 +49,8 @@ impl Fault {
         Self::SlowDrip,
     ];
 
-    /// Whether the fault makes a difference to an operation that went as `seen` without faults. An answer without a body,
-    /// for example, cannot be truncated.
+    /// Whether the fault makes a difference to an operation that went as `seen` without faults. An answer without a
+    /// body, for example, cannot be truncated.
     pub fn concerns(self, seen: &Seen) -> bool {
         match self {
             Self::Unavailable | Self::Throttled | Self::CutBefore | Self::AnswerLost | Self::SlowDrip => true,

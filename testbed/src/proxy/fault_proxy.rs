@@ -27,8 +27,8 @@ use super::{
     plan::{Action, Callback, Moment, Plan, Recognized, Then},
 };
 
-/// An HTTP/1.1 proxy in front of an object store. The program under test gets the proxy's address as the store's. The proxy
-/// forwards requests unchanged, with their `Host`, so that their signatures stay valid.
+/// An HTTP/1.1 proxy in front of an object store. The program under test gets the proxy's address as the store's. The
+/// proxy forwards requests unchanged, with their `Host`, so that their signatures stay valid.
 ///
 /// It runs in its own thread and stops when it is dropped.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts a proxy in front of the server at `upstream`. Operations are named relative to `root`, the folder that the
-    /// test uses: `bucket/prefix`.
+    /// Starts a proxy in front of the server at `upstream`. Operations are named relative to `root`, the folder that
+    /// the test uses: `bucket/prefix`.
     pub fn start(upstream: SocketAddr, root: &str) -> Self {
         let listen = (Ipv4Addr::LOCALHOST, 0).into();
         let plan = Plan::new(root);
@@ -75,8 +75,8 @@ impl FaultProxy {
         self.plan.fail_at(operation, fault);
     }
 
-    /// Calls `action` before the first operation for which `wanted` returns true is sent to the server. The operation waits
-    /// until `action` returns. `wanted` also gets the request's body.
+    /// Calls `action` before the first operation for which `wanted` returns true is sent to the server. The operation
+    /// waits until `action` returns. `wanted` also gets the request's body.
     pub fn before(
         &self,
         wanted: impl Fn(&Operation, &Bytes) -> bool + Send + 'static,
@@ -85,7 +85,8 @@ impl FaultProxy {
         self.call_back(Moment::Before, wanted, action);
     }
 
-    /// Like [`before`](Self::before), after the server has executed the operation and before the program gets the answer.
+    /// Like [`before`](Self::before), after the server has executed the operation and before the program gets the
+    /// answer.
     pub fn after(
         &self,
         wanted: impl Fn(&Operation, &Bytes) -> bool + Send + 'static,
@@ -126,8 +127,8 @@ impl FaultProxy {
     }
 }
 
-/// Forwards a request and returns the answer, with the fault that the plan has for it. An error ends the connection without
-/// an answer.
+/// Forwards a request and returns the answer, with the fault that the plan has for it. An error ends the connection
+/// without an answer.
 async fn pass(request: Request<Incoming>, upstream: SocketAddr, plan: &Plan) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();

@@ -161,8 +161,8 @@ impl Recognizer {
         Operation { verb, name, range, occurrence }
     }
 
-    /// A listing's prefix relative to the root. The prefix contains only the part of the root within the bucket, so each
-    /// tail of the root is tried.
+    /// A listing's prefix relative to the root. The prefix contains only the part of the root within the bucket, so
+    /// each tail of the root is tried.
     fn listed(&self, prefix: &str) -> String {
         let ends = self.root.match_indices('/').map(|(at, _)| &self.root[at + 1..]);
         let mut within = ends.filter_map(|end| prefix.strip_prefix(end));

@@ -12,8 +12,8 @@ const NAME: &str = "gcs";
 
 /// The part of Google Cloud Storage's XML API that our client uses, over a bucket in memory.
 ///
-/// We wrote it from Google's documentation, because no available server implements that API. A test against it checks our
-/// client, not Google's service.
+/// We wrote it from Google's documentation, because no available server implements that API. A test against it checks
+/// our client, not Google's service.
 #[derive(Debug)]
 pub struct GcsServer {
     listener: Listener,
@@ -31,8 +31,8 @@ impl GcsServer {
         Ok(Self { listener, api, token: None })
     }
 
-    /// Starts it with a bucket that only clients with this bearer token may use. [`environment`](Server::environment) has
-    /// the token.
+    /// Starts it with a bucket that only clients with this bearer token may use. [`environment`](Server::environment)
+    /// has the token.
     pub fn start_for(token: &str) -> Result<Self, Unavailable> {
         let server = Self::start()?;
         server.api.require_token(token);

@@ -11,8 +11,8 @@ use crate::listener::Listener;
 
 const NAME: &str = "lying-s3";
 
-/// An S3 server that answers 200 to a create of an object that exists, and replaces the object, as Garage 2.5 and s3rver
-/// do. Two coordinators could both commit there, so Whimbrel must refuse such a store.
+/// An S3 server that answers 200 to a create of an object that exists, and replaces the object, as Garage 2.5 and
+/// s3rver do. Two coordinators could both commit there, so Whimbrel must refuse such a store.
 #[derive(Debug)]
 pub struct LyingS3 {
     listener: Listener,

@@ -58,7 +58,8 @@ pub fn required() -> bool {
     std::env::var("WHIMBREL_TESTBED").is_ok_and(|word| word == "required")
 }
 
-/// Returns the server. If it is not available, prints `SKIPPED:` with the reason and returns `None`; the test then returns.
+/// Returns the server. If it is not available, prints `SKIPPED:` with the reason and returns `None`; the test then
+/// returns.
 ///
 /// # Panics
 /// If the server is not available and `WHIMBREL_TESTBED=required`.

@@ -1,5 +1,5 @@
-//! The XML API that S3 and Google Cloud Storage share, over a bucket in memory: the part that a client needs to put whole
-//! objects. `gcs.rs` and `lying_s3.rs` serve it.
+//! The XML API that S3 and Google Cloud Storage share, over a bucket in memory: the part that a client needs to put
+//! whole objects. `gcs.rs` and `lying_s3.rs` serve it.
 
 use std::{
     collections::{HashMap, HashSet},

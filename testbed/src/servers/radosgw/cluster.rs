@@ -14,7 +14,8 @@ use crate::{
     process::{Process, finished, free_ports},
 };
 
-/// The longest that a program of the cluster may take to start or to finish. Starting takes 10 to 15 s on two idle cores.
+/// The longest that a program of the cluster may take to start or to finish. Starting takes 10 to 15 s on two idle
+/// cores.
 pub(super) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// The cluster's files and ports.
@@ -54,8 +55,8 @@ impl Cluster {
         }
         let at = folder.display();
         let (monitor, gateway) = (self.monitor(), self.ports[2]);
-        // With one disk there is one copy of each object. Ceph must start in spite of that, and on a file system that is
-        // nearly full: one percent of a large one is many times what a test writes.
+        // With one disk there is one copy of each object. Ceph must start in spite of that, and on a file system that
+        // is nearly full: one percent of a large one is many times what a test writes.
         let settings = format!(
             "[global]\n\
              fsid = {cluster}\n\
@@ -94,8 +95,8 @@ impl Cluster {
         fs::write(folder.join("ceph.conf"), settings)
     }
 
-    /// Creates the keys, the monitor's map, and the first files of the monitor and the disk. The monitor's keyring includes
-    /// the disk's key, so that the disk needs no registration later.
+    /// Creates the keys, the monitor's map, and the first files of the monitor and the disk. The monitor's keyring
+    /// includes the disk's key, so that the disk needs no registration later.
     fn make_keys(&self) -> Result<(), String> {
         let path = |name: &str| self.folder.path().join(name).to_string_lossy().into_owned();
         let (keys, disk_key, map) = (path("keyring"), path("osd/keyring"), path("monmap"));

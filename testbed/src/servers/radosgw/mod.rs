@@ -95,8 +95,8 @@ impl Radosgw {
         self.cluster.run("radosgw-admin", &arguments).map(|_| user)
     }
 
-    /// Allows `user` the actions `allowed`, such as `s3:GetObject`, on the bucket and every object in it, and denies the
-    /// actions `denied` even on the user's own objects. All other actions stay forbidden.
+    /// Allows `user` the actions `allowed`, such as `s3:GetObject`, on the bucket and every object in it, and denies
+    /// the actions `denied` even on the user's own objects. All other actions stay forbidden.
     pub fn permit(&self, user: &User, allowed: &[&str], denied: &[&str]) -> Result<(), String> {
         let statement = |effect: &str, actions: &[&str]| {
             serde_json::json!({
