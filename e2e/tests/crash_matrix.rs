@@ -21,7 +21,7 @@ const SCENARIOS: [Scenario; 6] =
 const TAKE_OVER: Scenario = Scenario::TakeOver { acknowledged: 10, damaged: false };
 
 fn runner() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_store-story"))
+    Path::new(env!("CARGO_BIN_EXE_scenario-runner"))
 }
 
 /// All cases of the wide matrix, otherwise a sample.

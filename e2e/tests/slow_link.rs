@@ -30,7 +30,7 @@ fn a_save_of_256_mib_completes_without_a_time_out() {
     let Some(link) = linked(SlowLink::start(MEGABITS)) else { return };
     let Some(server) = s3() else { return };
     let far = DelayProxy::start((link.here(), 0).into(), server.address(), EACH_WAY);
-    let program = Path::new(env!("CARGO_BIN_EXE_store-story"));
+    let program = Path::new(env!("CARGO_BIN_EXE_scenario-runner"));
     let mut command = link.command(program);
     command.envs(server.environment_at(far.address()));
     // The namespace is private, so plain HTTP is allowed.
