@@ -1,22 +1,22 @@
-//! What all servers have in common.
+//! [`Server`], the trait of every test server, and what a test does if a server is not available.
 
 use std::{io, net::SocketAddr, path::Path};
 
-/// The bucket, or container, that every server has when it has started.
+/// The bucket, or container, that every started server has.
 pub const BUCKET: &str = "whimbrel";
 
-/// An object-store server that runs for a test.
+/// An object-store server for a test.
 pub trait Server: Send + std::fmt::Debug {
-    /// What it is, in a word.
+    /// Its name, for messages.
     fn name(&self) -> &'static str;
 
-    /// Where it listens.
+    /// The address at which it listens.
     fn address(&self) -> SocketAddr;
 
     /// The URI of the store under `prefix` in the server's bucket.
     fn store_uri(&self, prefix: &str) -> String;
 
-    /// The environment variables with which a program reaches it at `address`, which may be a proxy's.
+    /// The environment variables with which a program reaches it at `address`, which may be the address of a proxy.
     fn environment_at(&self, address: SocketAddr) -> Vec<(&'static str, String)>;
 
     /// The environment variables with which a program reaches it.
@@ -24,16 +24,16 @@ pub trait Server: Send + std::fmt::Debug {
         self.environment_at(self.address())
     }
 
-    /// The processes it consists of; none if it runs in this one.
+    /// The ids of its processes; none if it runs in this process.
     fn pids(&self) -> Vec<u32>;
 
-    /// Where its data is; nothing if that is in this process's memory.
+    /// The folder with its data; `None` if the data is in this process's memory.
     fn data(&self) -> Option<&Path>;
 
-    /// Stops it at once, by SIGKILL where it is a process, and leaves its data.
+    /// Stops it at once, by SIGKILL if it is a process, and keeps its data.
     fn kill(&mut self);
 
-    /// Stops it at once and deletes its data: a provider that is lost.
+    /// Stops it at once and deletes its data, as if the provider were lost.
     fn lose(&mut self) -> io::Result<()> {
         self.kill();
         match self.data() {
@@ -43,27 +43,28 @@ pub trait Server: Send + std::fmt::Debug {
     }
 }
 
-/// A server that cannot be had on this machine.
+/// A server or tool that is not available on this machine.
 #[derive(Debug, thiserror::Error)]
-#[error("{server} cannot be had here: {reason}")]
+#[error("{server} is not available here: {reason}")]
 pub struct Unavailable {
-    /// Which.
+    /// Its name.
     pub server: &'static str,
-    /// What stands in the way.
+    /// Why it is not available.
     pub reason: String,
 }
 
-/// Whether nothing that can be installed may be missing: `WHIMBREL_TESTBED=required`, as CI has it.
+/// Whether a test must fail rather than skip if a server is not available: `WHIMBREL_TESTBED=required`, as CI sets it.
 pub fn required() -> bool {
     std::env::var("WHIMBREL_TESTBED").is_ok_and(|word| word == "required")
 }
 
-/// The server, or nothing, saying so, where it cannot be had: the test then returns.
+/// Returns the server. If it is not available, prints `SKIPPED:` with the reason and returns `None`; the test then
+/// returns.
 ///
 /// # Panics
-/// With `WHIMBREL_TESTBED=required` in the environment, as CI has it, a server that cannot be had is a failure.
-#[expect(clippy::print_stderr, reason = "a test that did not test says so where tests are read")]
-#[expect(clippy::panic, reason = "only tests call it, and it is their failure")]
+/// If the server is not available and `WHIMBREL_TESTBED=required`.
+#[expect(clippy::print_stderr, reason = "a skipped test says so in its output")]
+#[expect(clippy::panic, reason = "only tests call it, and the panic fails the test")]
 pub fn available<S>(started: Result<S, Unavailable>) -> Option<S> {
     match started {
         Ok(server) => Some(server),

@@ -1,17 +1,19 @@
-//! Making checkpoints, and telling whether they are what was made.
-
-use std::error::Error;
+//! Makes checkpoints, and checks that a store has them unchanged.
 
 use whimbrel_state::{Manifest, StateBytes, manifest::FORMAT};
 use whimbrel_store::{
     CheckpointInfo, Committed, Limits, RunDir, Sources, Term, commit, quarantine, restore, save_slice, verify,
 };
 
-use super::{Broken, LIMITS, Played, broken, chain, state::State};
+use super::{
+    promise::{Broken, ScenarioResult, broken, chain},
+    state::State,
+    stores::LIMITS,
+};
 
-/// Checks every checkpoint of a run: all are whole, or, where the store may have kept other bytes than it was sent, those
-/// that are not are quarantined, and one is whole at least.
-pub(super) async fn check_all(term: &mut Term, damaged: bool) -> Played {
+/// Checks every checkpoint of a run. All must be whole. If the store may hold other bytes than were sent (`damaged`),
+/// the checkpoints that are not whole are quarantined instead, and at least one must be whole.
+pub(super) async fn check_all(term: &mut Term, damaged: bool) -> ScenarioResult {
     let mut whole = 0;
     for checkpoint in term.run_log().checkpoints().into_iter().rev() {
         match check(term.run(), &checkpoint).await {
@@ -41,43 +43,40 @@ pub(super) async fn check_all(term: &mut Term, damaged: bool) -> Played {
     Ok(())
 }
 
-/// Reads a checkpoint in both ways, and compares it with what was saved.
-pub(super) async fn check(run: &RunDir, checkpoint: &CheckpointInfo) -> Played {
+/// Verifies and restores a checkpoint, and compares both with the state that was saved.
+pub(super) async fn check(run: &RunDir, checkpoint: &CheckpointInfo) -> ScenarioResult {
     let manifest = run.manifest(&checkpoint.manifest).await?;
     let verified = verify(run, &manifest, &LIMITS, |_| {}).await?;
     let expected = State::of(checkpoint.step).digest(checkpoint.step);
     if verified.state != expected {
-        return Err(broken(format!("step {} was verified, and it is another state", checkpoint.step)));
+        return Err(broken(format!("step {} was verified with another state", checkpoint.step)));
     }
     restore_one(&run.clone().into(), checkpoint).await
 }
 
-/// Restores a checkpoint, and compares it with what was saved.
-pub(super) async fn restore_one(sources: &Sources, checkpoint: &CheckpointInfo) -> Played {
+/// Restores a checkpoint, and compares it with the state that was saved.
+pub(super) async fn restore_one(sources: &Sources, checkpoint: &CheckpointInfo) -> ScenarioResult {
     let manifest = sources.manifest(&checkpoint.manifest).await?;
     let mut state = State::blank(&manifest.layout);
     restore(sources, &manifest, &mut StateBytes::new(state.tensors())?, &LIMITS).await?;
     match state == State::of(checkpoint.step) {
         true => Ok(()),
-        false => Err(broken(format!("bad bytes were loaded of step {}", checkpoint.step))),
+        false => Err(broken(format!("damaged bytes of step {} were loaded", checkpoint.step))),
     }
 }
 
 /// Saves the state of a step and commits it.
-pub(super) async fn checkpoint(
-    term: &mut Term,
-    step: u64,
-) -> Result<Committed, Box<dyn Error + Send + Sync>> {
+pub(super) async fn checkpoint(term: &mut Term, step: u64) -> ScenarioResult<Committed> {
     checkpoint_of(term, &State::of(step), step, &LIMITS).await
 }
 
-/// Saves a state as two workers do, each its own slice, and commits it.
+/// Saves a state as two workers do, one slice each, and commits it.
 pub(super) async fn checkpoint_of(
     term: &mut Term,
     state: &State,
     step: u64,
     limits: &Limits,
-) -> Result<Committed, Box<dyn Error + Send + Sync>> {
+) -> ScenarioResult<Committed> {
     let mut packs = Vec::new();
     for worker in 0..2 {
         let slice = state.layout.slice(worker, 2);

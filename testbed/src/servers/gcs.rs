@@ -1,19 +1,19 @@
-//! A server of Google Cloud Storage's XML API.
+//! Our server of Google Cloud Storage's XML API, for tests of the GCS client.
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use crate::{
-    listener::Listener,
+use super::{
     server::{BUCKET, Server, Unavailable},
     xml_api::{Creates, Right, XmlApi},
 };
+use crate::listener::Listener;
 
 const NAME: &str = "gcs";
 
-/// Google Cloud Storage's XML API, as much of it as our client uses, over a bucket in memory.
+/// The part of Google Cloud Storage's XML API that our client uses, over a bucket in memory.
 ///
-/// It is ours, written from Google's documentation, since no server to be had speaks that API: what passes against it
-/// proves our client, and nothing about Google's service.
+/// We wrote it from Google's documentation, because no available server implements that API. A test against it checks
+/// our client, not Google's service.
 #[derive(Debug)]
 pub struct GcsServer {
     listener: Listener,
@@ -22,7 +22,7 @@ pub struct GcsServer {
 }
 
 impl GcsServer {
-    /// Starts it, with a bucket that anyone may use.
+    /// Starts it with a bucket that every client may use.
     pub fn start() -> Result<Self, Unavailable> {
         let api = XmlApi::new(Creates::Refused);
         let listener = Arc::clone(&api)
@@ -31,14 +31,15 @@ impl GcsServer {
         Ok(Self { listener, api, token: None })
     }
 
-    /// Starts it for those only who send `token`, as [`environment`](Server::environment) does.
+    /// Starts it with a bucket that only clients with this bearer token may use. [`environment`](Server::environment)
+    /// has the token.
     pub fn start_for(token: &str) -> Result<Self, Unavailable> {
         let server = Self::start()?;
         server.api.require_token(token);
         Ok(Self { token: Some(token.to_owned()), ..server })
     }
 
-    /// From here on, answers 403 to what needs the right.
+    /// Answers 403 to every later request that needs the right.
     pub fn deny(&self, right: Right) {
         self.api.deny(right);
     }

@@ -1,4 +1,4 @@
-//! A trainer of a small linear model that misbehaves as its settings tell it to: what users' programs do on a bad day.
+//! A trainer of a small linear model that fails as its settings say: by a panic, an error, a hang or a NaN at a step.
 
 use std::process::ExitCode;
 
@@ -6,15 +6,15 @@ use whimbrel_worker::{Context, Shard, TensorMut, TensorSpec, Trainer, TrainerErr
 
 const SIZE: usize = 256;
 
-struct Awkward {
+struct Faulty {
     settings: serde_json::Value,
     weights: Vec<f32>,
-    /// State that no gradient is for, of as many MiB as the settings say: every step changes some of it.
+    /// State without a gradient, of `ballast_mib` MiB. Every step changes some of it.
     ballast: Vec<f32>,
     batch: f32,
 }
 
-impl Awkward {
+impl Faulty {
     fn new(context: &Context) -> Result<Self, TrainerError> {
         let settings = context.settings.clone();
         if settings["panic_at_start"] == true {
@@ -29,12 +29,12 @@ impl Awkward {
     }
 }
 
-#[expect(clippy::panic, reason = "this program is there to panic")]
+#[expect(clippy::panic, reason = "the tests need a program that panics")]
 fn panic_on_purpose(why: &str) -> ! {
     panic!("{why}, on purpose")
 }
 
-impl Trainer for Awkward {
+impl Trainer for Faulty {
     fn samples(&self) -> u64 {
         1000
     }
@@ -62,9 +62,9 @@ impl Trainer for Awkward {
         gradient.fill(0.0);
         let mut loss = 0.0;
         for &sample in shard.samples {
-            let place = (sample as usize) % SIZE;
-            let error = self.weights[place] - (sample as f32 / 1000.0);
-            gradient[place] += error / self.batch;
+            let index = (sample as usize) % SIZE;
+            let error = self.weights[index] - (sample as f32 / 1000.0);
+            gradient[index] += error / self.batch;
             loss += f64::from(error * error) / 2.0 / f64::from(self.batch);
         }
         if self.due("nan_at", shard.step) {
@@ -77,12 +77,12 @@ impl Trainer for Awkward {
         for (weight, gradient) in self.weights.iter_mut().zip(gradient) {
             *weight -= 0.5 * gradient;
         }
-        // One value of each pack is another, and all of them are to be saved again.
+        // One value in each pack changes, so that every pack must be saved again.
         self.ballast.iter_mut().step_by(1 << 20).for_each(|value| *value += 1.0);
         Ok(())
     }
 }
 
 fn main() -> ExitCode {
-    train(Awkward::new)
+    train(Faulty::new)
 }

@@ -1,6 +1,9 @@
-//! The proxy that fails where it is told to.
+//! The proxy that injects faults at chosen operations.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -21,13 +24,13 @@ use super::{
     answer::{self, Body},
     fault::Fault,
     operation::{Operation, Seen, Verb},
-    plan::{Action, Hook, Moment, Plan, Then},
+    plan::{Action, Callback, Moment, Plan, Recognized, Then},
 };
 
-/// An HTTP/1.1 proxy in front of an object store. The program under test is given the proxy's address as the store's;
-/// requests go on unchanged, `Host` included, so that their signatures hold.
+/// An HTTP/1.1 proxy in front of an object store. The program under test gets the proxy's address as the store's. The
+/// proxy forwards requests unchanged, with their `Host`, so that their signatures stay valid.
 ///
-/// It lives in a thread of its own, and ends when it is dropped.
+/// It runs in its own thread and stops when it is dropped.
 #[derive(Debug)]
 pub struct FaultProxy {
     listener: Listener,
@@ -36,17 +39,13 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Starts a proxy for a server. `root` is the path of the folder that tests use, as `bucket/prefix`: operations are
-    /// named relative to it.
+    /// Starts a proxy in front of the server at `upstream`. Operations are named relative to `root`, the folder that
+    /// the test uses: `bucket/prefix`.
     pub fn start(upstream: SocketAddr, root: &str) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), upstream, root)
-    }
-
-    /// Starts one that listens at an address.
-    pub fn start_at(listen: SocketAddr, upstream: SocketAddr, root: &str) -> Self {
+        let listen = (Ipv4Addr::LOCALHOST, 0).into();
         let plan = Plan::new(root);
         let served = plan.clone();
-        // How a connection ends is the client's affair, or the plan's.
+        // An error means that the client or a fault ended the connection.
         let connection = move |stream| {
             let plan = served.clone();
             async move {
@@ -61,33 +60,23 @@ impl FaultProxy {
         Self { listener, upstream, plan }
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
     }
 
-    /// Begins anew, under another root: what it was told is forgotten, and the record is empty.
+    /// Forgets all faults, callbacks and records, and names later operations relative to another root.
     pub fn begin(&self, root: &str) {
         self.plan.begin(root);
     }
 
-    /// Lets one operation fail, once.
+    /// Injects a fault at an operation, once.
     pub fn fail_at(&self, operation: Operation, fault: Fault) {
         self.plan.fail_at(operation, fault);
     }
 
-    /// Lets an operation fail and everything after it, until [`outage`](Self::outage) says otherwise.
-    pub fn fail_from(&self, operation: Operation, fault: Fault) {
-        self.plan.fail_from(operation, fault);
-    }
-
-    /// Lets everything fail from here on, or ends that.
-    pub fn outage(&self, fault: Option<Fault>) {
-        self.plan.outage(fault);
-    }
-
-    /// Calls back before the first operation that is `wanted` goes to the server; it waits until `action` returns. The
-    /// request's body is shown, too.
+    /// Calls `action` before the first operation for which `wanted` returns true is sent to the server. The operation
+    /// waits until `action` returns. `wanted` also gets the request's body.
     pub fn before(
         &self,
         wanted: impl Fn(&Operation, &Bytes) -> bool + Send + 'static,
@@ -96,7 +85,8 @@ impl FaultProxy {
         self.call_back(Moment::Before, wanted, action);
     }
 
-    /// Calls back when the server has carried out the first operation that is `wanted`, before the program hears of it.
+    /// Like [`before`](Self::before), after the server has executed the operation and before the program gets the
+    /// answer.
     pub fn after(
         &self,
         wanted: impl Fn(&Operation, &Bytes) -> bool + Send + 'static,
@@ -111,38 +101,39 @@ impl FaultProxy {
         wanted: impl Fn(&Operation, &Bytes) -> bool + Send + 'static,
         action: impl FnOnce(&Operation) -> Then + Send + 'static,
     ) {
-        self.plan.hook(Hook { moment, wanted: Box::new(wanted), action: Box::new(action) });
+        self.plan.call_back(Callback { moment, wanted: Box::new(wanted), action: Box::new(action) });
     }
 
-    /// Lets the requests arrive that were [late](Fault::Late), and returns how many there were.
+    /// Sends the [late](Fault::Late) requests to the server, and returns how many there were.
     pub fn deliver_late(&self) -> usize {
         let late = self.plan.delayed();
         let requests = late.len();
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for (head, body) in late {
-            // What the server says to it nobody hears.
+            // The program no longer waits for the answer.
             runtime.block_on(forward(head, body, self.upstream)).unwrap();
         }
         requests
     }
 
-    /// The operations that came, in the order in which they did.
+    /// The operations since the start or the last reset, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.plan.seen()
     }
 
-    /// How many faults and call backs there were until now: a test that placed one and finds none has tested nothing.
+    /// How many faults and callbacks have happened. A test must check this: a fault that never happened tests nothing.
     pub fn happened(&self) -> usize {
         self.plan.happened()
     }
 }
 
-/// Passes a request on, unless the plan has something else for it. An error ends the connection without an answer.
+/// Forwards a request and returns the answer, with the fault that the plan has for it. An error ends the connection
+/// without an answer.
 async fn pass(request: Request<Incoming>, upstream: SocketAddr, plan: &Plan) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    let verdict = plan.judge(&head, &body);
-    match verdict.fault {
+    let Recognized { operation, index, fault } = plan.recognize(&head, &body);
+    match fault {
         Some(Fault::Unavailable) => return Ok(answer::refusal(503, "SlowDown")),
         Some(Fault::Throttled) => return Ok(answer::refusal(429, "TooManyRequests")),
         Some(Fault::CutBefore) => return Err(cut()),
@@ -153,23 +144,25 @@ async fn pass(request: Request<Incoming>, upstream: SocketAddr, plan: &Plan) -> 
         Some(Fault::FlippedRequest) => body = answer::flipped(&body),
         _ => {}
     }
-    call_back(plan.due(Moment::Before, &verdict.operation, &body), &verdict.operation).await?;
+    call_back(plan.due(Moment::Before, &operation, &body), &operation).await?;
 
     let (answered, text) = forward(head, body.clone(), upstream).await?;
-    plan.answered(verdict.place, answered.status.as_u16(), text.len());
-    call_back(plan.due(Moment::After, &verdict.operation, &body), &verdict.operation).await?;
-    let lists = verdict.operation.verb == Verb::List;
-    let before = if lists { plan.listing(&verdict.operation.name, text.clone()) } else { None };
-    match verdict.fault {
+    plan.answered(index, answered.status.as_u16(), text.len());
+    call_back(plan.due(Moment::After, &operation, &body), &operation).await?;
+    let previous = match operation.verb {
+        Verb::List => plan.listing(&operation.name, text.clone()),
+        _ => None,
+    };
+    match fault {
         Some(Fault::AnswerLost) => Err(cut()),
         Some(Fault::CutInAnswer) => Ok(answer::cut(answered, text)),
         Some(Fault::TruncatedAnswer) => Ok(answer::truncated(answered, text)),
         Some(Fault::FlippedAnswer) => Ok(answer::whole(answered, answer::flipped(&text))),
         Some(Fault::StaleList) => {
-            Ok(answer::with_body(answered, before.unwrap_or_else(|| answer::emptied(&text))))
+            Ok(answer::with_body(answered, previous.unwrap_or_else(|| answer::emptied(&text))))
         }
         Some(Fault::EmptyList) => Ok(answer::with_body(answered, answer::emptied(&text))),
-        // There is nothing to trickle of an answer without a body: that one does not come at all.
+        // An answer without a body cannot arrive slowly, so it does not arrive at all.
         Some(Fault::SlowDrip) if text.len() < 2 => std::future::pending().await,
         Some(Fault::SlowDrip) => Ok(answer::drip(answered, text)),
         _ => Ok(answer::whole(answered, text)),
@@ -190,7 +183,7 @@ fn cut() -> io::Error {
     io::ErrorKind::ConnectionAborted.into()
 }
 
-/// Sends a request to the server over a connection of its own, and reads the whole answer.
+/// Sends a request to the server over a new connection, and reads the whole answer.
 async fn forward(
     mut head: request::Parts,
     body: Bytes,
@@ -200,7 +193,7 @@ async fn forward(
     stream.set_nodelay(true)?;
     let (mut sender, connection) =
         client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // The length that the client gave is that of the body read, and the connection to the server is another one.
+    // The body is complete, so it has a length. The connection to the server is not the client's.
     head.headers.remove(header::TRANSFER_ENCODING);
     head.headers.remove(header::CONNECTION);
     let exchange = async move {
@@ -211,7 +204,7 @@ async fn forward(
         head.headers.remove(header::CONNECTION);
         Ok::<_, hyper::Error>((head, body))
     };
-    // The connection needs driving; of its end, good or bad, the exchange tells.
+    // The connection must be polled. The exchange reports its errors.
     let drive = async {
         connection.await.ok();
         std::future::pending::<()>().await;

@@ -1,28 +1,25 @@
-//! moto's S3 server.
+//! moto, an S3 server in Python that keeps objects in memory.
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
-use http::Method;
-
-use crate::{
-    install::{find, from_pypi},
-    process::Running,
-    radosgw::s3_environment,
+use super::{
+    s3,
     server::{BUCKET, Server, Unavailable},
-    signed,
+    single_process::SingleProcess,
 };
+use crate::install::{find, from_pypi};
 
 const NAME: &str = "moto";
 const KEYS: (&str, &str) = ("moto-key", "moto-secret");
 
-/// moto's server: S3 in memory, quick to start. It checks no credentials and reads out 13 MB/s: for small objects.
+/// moto's server. It starts quickly, checks no credentials, and serves reads at 13 MB/s, so it is for small objects.
 #[derive(Debug)]
 pub struct Moto {
-    running: Running,
+    server: SingleProcess,
 }
 
 impl Moto {
-    /// Installs it if need be, starts it, and makes the bucket.
+    /// Starts it, and creates the bucket. Installs it from PyPI first if it is missing.
     pub fn start() -> Result<Self, Unavailable> {
         let unavailable = |reason| Unavailable { server: NAME, reason };
         let program = match find("moto_server") {
@@ -34,12 +31,9 @@ impl Moto {
             command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
             command
         };
-        let set_up = |address| {
-            let bucket = format!("http://{address}/{BUCKET}");
-            signed::s3(Method::PUT, &bucket, "", KEYS).map_err(|error| error.to_string())
-        };
-        let running = Running::start(NAME, command, set_up).map_err(unavailable)?;
-        Ok(Self { running })
+        let set_up = |address| s3::create_bucket(address, KEYS);
+        let server = SingleProcess::start(NAME, command, set_up).map_err(unavailable)?;
+        Ok(Self { server })
     }
 }
 
@@ -49,7 +43,7 @@ impl Server for Moto {
     }
 
     fn address(&self) -> SocketAddr {
-        self.running.address
+        self.server.address
     }
 
     fn store_uri(&self, prefix: &str) -> String {
@@ -57,19 +51,19 @@ impl Server for Moto {
     }
 
     fn environment_at(&self, address: SocketAddr) -> Vec<(&'static str, String)> {
-        s3_environment(address, KEYS.0, KEYS.1)
+        s3::environment(address, KEYS.0, KEYS.1)
     }
 
     fn pids(&self) -> Vec<u32> {
-        vec![self.running.process.pid()]
+        vec![self.server.process.pid()]
     }
 
     fn data(&self) -> Option<&Path> {
-        // Its objects are in its memory; this holds its log.
-        Some(self.running.folder.path())
+        // The objects are in the process's memory; the folder holds its log.
+        Some(self.server.folder.path())
     }
 
     fn kill(&mut self) {
-        self.running.process.kill();
+        self.server.process.kill();
     }
 }

@@ -1,4 +1,4 @@
-//! Microsoft's emulator of Azure Blob Storage.
+//! azurite, Microsoft's emulator of Azure Blob Storage.
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
@@ -8,23 +8,23 @@ use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::hmac;
 
-use crate::{
-    install::{find, from_npm},
-    process::Running,
+use super::{
     server::{BUCKET, Server, Unavailable},
     signed,
+    single_process::SingleProcess,
 };
+use crate::install::{find, from_npm};
 
 const NAME: &str = "azurite";
 
-/// The account and key that every emulator of the service has, as Microsoft documents them.
+/// The account and the key of every emulator of the service, as Microsoft documents them.
 const ACCOUNT: &str = "devstoreaccount1";
 const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
-/// Azurite: Azure Blob Storage over a folder, with shared keys and SAS that it checks.
+/// Azurite: Azure Blob Storage over a folder. It checks shared keys and SAS.
 #[derive(Debug)]
 pub struct Azurite {
-    running: Running,
+    server: SingleProcess,
 }
 
 /// A shared access signature for the container.
@@ -32,7 +32,7 @@ pub struct Azurite {
 pub struct Sas(String);
 
 impl Azurite {
-    /// Installs it if need be, starts it, and makes the container.
+    /// Starts it, and creates the container. Installs it from npm first if it is missing.
     pub fn start() -> Result<Self, Unavailable> {
         let unavailable = |reason| Unavailable { server: NAME, reason };
         let program = match find("azurite-blob") {
@@ -58,12 +58,12 @@ impl Azurite {
             let container = format!("http://{address}/{ACCOUNT}/{BUCKET}?restype=container");
             signed::azure(Method::PUT, &container, ACCOUNT, KEY).map_err(|error| error.to_string())
         };
-        let running = Running::start(NAME, command, set_up).map_err(unavailable)?;
-        Ok(Self { running })
+        let server = SingleProcess::start(NAME, command, set_up).map_err(unavailable)?;
+        Ok(Self { server })
     }
 
-    /// A signature that grants `rights` in the container for an hour: the letters of Azure's documentation, in its order,
-    /// `r`ead, `a`dd, `c`reate, `w`rite, `d`elete and `l`ist.
+    /// A signature that grants `rights` in the container for an hour. `rights` are letters, in the order of Azure's
+    /// documentation: `r`ead, `a`dd, `c`reate, `w`rite, `d`elete, `l`ist.
     pub fn sas(&self, rights: &str) -> Sas {
         let end = Timestamp::now() + SignedDuration::from_hours(1);
         let end = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -79,12 +79,12 @@ impl Azurite {
         Sas(format!("sv={version}&sr=c&sp={rights}&se={end}&spr={protocols}&sig={signature}"))
     }
 
-    /// The container's URL with a signature in it, as programs take it that know nothing of emulators.
+    /// The container's URL with the signature in it, for programs that have no option for an emulator.
     pub fn url_with(&self, sas: &Sas) -> String {
-        format!("http://{}/{ACCOUNT}/{BUCKET}?{}", self.running.address, sas.0)
+        format!("http://{}/{ACCOUNT}/{BUCKET}?{}", self.server.address, sas.0)
     }
 
-    /// The environment of a program that has a signature and no key.
+    /// The environment variables of a program that has a signature and no key.
     pub fn environment_with(&self, sas: &Sas) -> Vec<(&'static str, String)> {
         let mut environment = self.environment();
         environment.retain(|(variable, _)| *variable != "AZURE_STORAGE_ACCOUNT_KEY");
@@ -99,7 +99,7 @@ impl Server for Azurite {
     }
 
     fn address(&self) -> SocketAddr {
-        self.running.address
+        self.server.address
     }
 
     fn store_uri(&self, prefix: &str) -> String {
@@ -115,14 +115,14 @@ impl Server for Azurite {
     }
 
     fn pids(&self) -> Vec<u32> {
-        vec![self.running.process.pid()]
+        vec![self.server.process.pid()]
     }
 
     fn data(&self) -> Option<&Path> {
-        Some(self.running.folder.path())
+        Some(self.server.folder.path())
     }
 
     fn kill(&mut self) {
-        self.running.process.kill();
+        self.server.process.kill();
     }
 }

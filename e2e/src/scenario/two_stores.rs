@@ -1,4 +1,4 @@
-//! The acts on a run and its copy in another store.
+//! The scenarios that use two stores: a run, and its copy or replica.
 
 use std::error::Error;
 
@@ -7,14 +7,16 @@ use whimbrel_store::{
 };
 
 use super::{
-    KEEP, LIMITS, Played, acts, broken, chain,
     checkpoints::{check, checkpoint, restore_one},
+    promise::{ScenarioResult, broken, chain},
+    single_store,
+    stores::{KEEP, LIMITS},
 };
 
-/// Copies all of a run.
-pub(super) async fn copy(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnMut(u64)) -> Played {
+/// Copies a whole run.
+pub(super) async fn copy(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnMut(u64)) -> ScenarioResult {
     let plan = plan_copy(run, copy, Which::All).await?;
-    let copied = plan.carry_out("one who moves", &LIMITS, &mut |_| ()).await?;
+    let copied = plan.carry_out("copy", &LIMITS, &mut |_| ()).await?;
     match copied.left_out.first() {
         Some(left_out) => return Err(format!("step {} is left out: {}", left_out.step, left_out.why).into()),
         None => copied.committed.into_iter().for_each(&mut acknowledged),
@@ -22,8 +24,12 @@ pub(super) async fn copy(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnM
     Ok(())
 }
 
-/// A coordinator's life with a replica.
-pub(super) async fn replicate(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnMut(u64)) -> Played {
+/// One term with a replica: two checkpoints, each replicated, and a collection.
+pub(super) async fn replicate(
+    run: &RunDir,
+    copy: &RunDir,
+    mut acknowledged: impl FnMut(u64),
+) -> ScenarioResult {
     let mut term = run.start_term("first").await?;
     let mut replicator = Replicator::new(run, copy, "first", KEEP, LIMITS);
     for step in [20, 30] {
@@ -32,7 +38,10 @@ pub(super) async fn replicate(run: &RunDir, copy: &RunDir, mut acknowledged: imp
         match lag.newest {
             Some(newest) if newest == step => acknowledged(step),
             other => {
-                return Err(format!("step {step} was replicated, and the newest there is {other:?}").into());
+                return Err(format!(
+                    "step {step} was replicated, but the newest checkpoint in the replica is {other:?}"
+                )
+                .into());
             }
         }
     }
@@ -40,13 +49,13 @@ pub(super) async fn replicate(run: &RunDir, copy: &RunDir, mut acknowledged: imp
     Ok(())
 }
 
-/// Looks at the copy as it was left; brings it up to date; and goes on there.
+/// Checks the copy as it was left, brings it up to date, and takes the run over there.
 pub(super) async fn take_over(
     run: &RunDir,
     copy: &RunDir,
     acknowledged: Option<u64>,
     damaged: bool,
-) -> Played {
+) -> ScenarioResult {
     let left = match copy.run_log().await {
         Ok(run_log) => run_log.checkpoints(),
         Err(LogError::NoRun { .. }) => Vec::new(),
@@ -55,10 +64,10 @@ pub(super) async fn take_over(
     let newest = left.last().map(|checkpoint| checkpoint.step);
     if newest < acknowledged {
         return Err(broken(format!(
-            "the copy is said to have {acknowledged:?}, and its newest is {newest:?}"
+            "step {acknowledged:?} was acknowledged, but the newest checkpoint of the copy is {newest:?}"
         )));
     }
-    // What the copy has damaged the other store has whole, and the copy is healed by being read.
+    // The other store has the whole bytes of a damaged pack. Reading the copy repairs it.
     let sources = Sources::new(copy.clone()).with_replica(run.clone());
     for checkpoint in &left {
         let whole = match damaged {
@@ -74,12 +83,12 @@ pub(super) async fn take_over(
     };
     match self::copy(run, copy, |_| ()).await {
         Ok(()) => {}
-        // It was taken over before, and this is a second look.
+        // The copy was taken over by the first check; this is the second.
         Err(error) if went_on(error.as_ref()) => {}
-        // The first store has a checkpoint that is damaged.
+        // The first store has a damaged checkpoint.
         Err(_) if damaged => {}
         Err(error) => return Err(error),
     }
     let expected = run.run_log().await?.checkpoints().last().map_or(0, |checkpoint| checkpoint.step);
-    acts::take_over(copy, if damaged { 0 } else { expected }, damaged).await
+    single_store::take_over(copy, if damaged { 0 } else { expected }, damaged).await
 }

@@ -1,4 +1,4 @@
-//! The few signed requests that set a server up: buckets, containers, policies.
+//! Signed requests that set up a server: they create buckets, containers and policies.
 
 use std::{
     io::{self, Read, Write},
@@ -13,7 +13,7 @@ use object_store::{
     client::HttpRequestBody,
 };
 
-/// A request that was refused or not answered.
+/// A request that the server refused or did not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{method} {url}: {why}")]
 pub(crate) struct SetUpError {
@@ -22,7 +22,7 @@ pub(crate) struct SetUpError {
     why: String,
 }
 
-/// Sends a request signed as S3 wants it.
+/// Sends a request with an S3 signature.
 pub(crate) fn s3(
     method: Method,
     url: &str,
@@ -34,7 +34,7 @@ pub(crate) fn s3(
     send(method, url, body, |request| authorizer.try_authorize(request, None))
 }
 
-/// Sends a request without a body signed as Azure Blob Storage wants it.
+/// Sends a request without a body, with an Azure Blob Storage signature.
 pub(crate) fn azure(method: Method, url: &str, account: &str, key: &str) -> Result<(), SetUpError> {
     let key = AzureAccessKey::try_new(key).map_err(|error| SetUpError {
         method: method.clone(),
@@ -68,7 +68,7 @@ fn send(
     }
 }
 
-/// One request over a connection of its own, and the whole answer as text.
+/// Sends one request over a new connection and returns the whole answer as text.
 fn exchange(request: &Request<HttpRequestBody>, body: &str) -> io::Result<String> {
     let uri = request.uri();
     let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Objects in memory.
+//! A bucket of objects in memory, for our servers.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use jiff::Timestamp;
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
     pub(crate) body: Bytes,
-    /// A number that no other version of any object has.
+    /// A number that identifies this version: no other version of any object has it.
     pub(crate) generation: u64,
     pub(crate) modified: Timestamp,
 }
 
-/// What a put does where an object is.
+/// What a put does if the object exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Existing {
     Replace,
@@ -26,7 +26,7 @@ pub(crate) enum Existing {
 pub(crate) struct Page {
     pub(crate) objects: Vec<(String, Object)>,
     pub(crate) folders: Vec<String>,
-    /// Where the next page goes on, if there is one.
+    /// The last name of this page, from which the next page continues; `None` if this is the last page.
     pub(crate) next: Option<String>,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct Page {
 #[derive(Debug)]
 pub(crate) struct Query<'a> {
     pub(crate) prefix: &'a str,
-    /// Names are cut after it, and what is cut off is told once.
+    /// Names are cut after their first delimiter, and each folder that results is listed once.
     pub(crate) delimiter: Option<&'a str>,
-    /// Only names behind this one.
+    /// Only names after this one.
     pub(crate) after: &'a str,
-    /// Objects and folders in a page, at most.
+    /// The most objects and folders in a page.
     pub(crate) limit: usize,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Puts an object and returns its generation, or nothing where one is and is not to be replaced.
+    /// Stores an object and returns its generation; `None` if the object exists and must not be replaced.
     pub(crate) fn put(&mut self, name: &str, body: Bytes, existing: Existing) -> Option<u64> {
         if existing == Existing::Refuse && self.objects.contains_key(name) {
             return None;
@@ -65,7 +65,7 @@ impl Bucket {
         self.objects.get(name)
     }
 
-    /// Whether there was one.
+    /// Deletes an object. Returns whether it existed.
     pub(crate) fn delete(&mut self, name: &str) -> bool {
         self.objects.remove(name).is_some()
     }
@@ -80,11 +80,11 @@ impl Bucket {
                 .delimiter
                 .and_then(|delimiter| rest.find(delimiter).map(|at| at + delimiter.len()))
                 .map(|length| &name[..query.prefix.len() + length]);
-            // What a page before this one has told, be it by its folder.
-            let told = folder.unwrap_or(name);
+            // Skip what this page or one before it has listed, by its name or by its folder.
+            let listed = folder.unwrap_or(name);
             if name.as_str() <= query.after
-                || told <= query.after
-                || page.folders.last().is_some_and(|f| f == told)
+                || listed <= query.after
+                || page.folders.last().is_some_and(|f| f == listed)
             {
                 continue;
             }
@@ -92,7 +92,7 @@ impl Bucket {
                 page.next = Some(last);
                 break;
             }
-            last = told.to_owned();
+            last = listed.to_owned();
             match folder {
                 Some(folder) => page.folders.push(folder.to_owned()),
                 None => page.objects.push((name.clone(), object.clone())),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn listings_come_in_pages_and_tell_each_name_once() {
+    fn listings_come_in_pages_with_each_name_once() {
         let mut bucket = Bucket::default();
         for name in ["a/1", "a/2", "a/b/1", "b", "c/1", "c/2"] {
             bucket.put(name, Bytes::new(), Existing::Refuse);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_create_is_refused_where_an_object_is() {
+    fn a_create_of_an_existing_object_is_refused() {
         let mut bucket = Bucket::default();
         assert_eq!(bucket.put("a", Bytes::from("1"), Existing::Refuse), Some(1));
         assert_eq!(bucket.put("a", Bytes::from("2"), Existing::Refuse), None);

@@ -1,5 +1,5 @@
-//! The XML API that S3 and Google Cloud Storage have in common, over a bucket in memory: as much of it as clients that
-//! put whole objects need.
+//! The XML API that S3 and Google Cloud Storage share, over a bucket in memory: the part that a client needs to put
+//! whole objects. `gcs.rs` and `lying_s3.rs` serve it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,16 +17,16 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
-use crate::{
+use super::{
     bucket::{Bucket, Existing, Object, Query},
-    listener::Listener,
     server::BUCKET,
 };
+use crate::listener::Listener;
 
-/// Objects in a page of a listing, as S3 and GCS have it.
+/// Objects in a page of a listing, as in S3 and GCS.
 const PAGE: usize = 1000;
 
-/// What a client may be denied.
+/// A permission that a test can deny to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Right {
     /// To put objects.
@@ -40,7 +40,7 @@ pub enum Right {
 }
 
 impl Right {
-    /// The permission's name at Google.
+    /// Google's name for the permission.
     fn permission(self) -> &'static str {
         match self {
             Self::Create => "storage.objects.create",
@@ -51,12 +51,12 @@ impl Right {
     }
 }
 
-/// Whether a create of what exists is refused.
+/// What happens to a create of an object that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Creates {
-    /// As it should be.
+    /// The server refuses it, as it must.
     Refused,
-    /// Answered with 200, and the object replaced.
+    /// The server answers 200 and replaces the object.
     Overwrite,
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Creates {
 #[derive(Debug)]
 pub(crate) struct XmlApi {
     creates: Creates,
-    /// What the header `authorization` must be, if that matters.
+    /// The header `authorization` that a request must have; `None`: any.
     authorization: Mutex<Option<String>>,
     denied: Mutex<HashSet<Right>>,
     bucket: Mutex<Bucket>,
@@ -82,30 +82,30 @@ impl XmlApi {
         })
     }
 
-    /// Lets in only who sends this bearer token.
+    /// Refuses every request without this bearer token.
     pub(crate) fn require_token(&self, token: &str) {
         *locked(&self.authorization) = Some(format!("Bearer {token}"));
     }
 
-    /// Answers 403 to what needs the right.
+    /// Answers 403 to every request that needs the right.
     pub(crate) fn deny(&self, right: Right) {
         locked(&self.denied).insert(right);
     }
 
-    /// Answers whoever connects.
+    /// Starts a listener that serves this API.
     pub(crate) fn listen(self: Arc<Self>, name: &str) -> io::Result<Listener> {
         let connection = move |stream| {
             let api = Arc::clone(&self);
             async move {
                 let service = service_fn(|request| Arc::clone(&api).answer(request));
-                // A client that went away is the client's affair.
+                // An error means that the client closed the connection.
                 http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
             }
         };
         Listener::start(name, (Ipv4Addr::LOCALHOST, 0).into(), connection)
     }
 
-    /// Answers a request. A body that does not arrive is no request: the connection ends.
+    /// Answers a request. If the body does not arrive, the connection ends.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, hyper::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
@@ -176,7 +176,7 @@ impl XmlApi {
         let mut headers = version(object.generation).to_vec();
         headers.push(("last-modified", object.modified.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         if parts.method == Method::HEAD {
-            // The length of the body that a GET would have; there is none here.
+            // The length that the body of a GET would have; a HEAD has no body.
             headers.push(("content-length", object.body.len().to_string()));
             return answer(StatusCode::OK, Bytes::new(), &headers);
         }
@@ -186,8 +186,8 @@ impl XmlApi {
         let total = object.body.len();
         match range.strip_prefix("bytes=").and_then(|range| within(range, total)) {
             Some(range) => {
-                let told = format!("bytes {}-{}/{total}", range.start, range.end - 1);
-                headers.push(("content-range", told));
+                let content_range = format!("bytes {}-{}/{total}", range.start, range.end - 1);
+                headers.push(("content-range", content_range));
                 answer(StatusCode::PARTIAL_CONTENT, object.body.slice(range), &headers)
             }
             None => refused(
@@ -232,7 +232,7 @@ impl XmlApi {
     }
 }
 
-/// The range that `first-last`, `first-` or `-count` means in an object of `total` bytes, if it has any of them.
+/// The bytes that `first-last`, `first-` or `-count` selects in an object of `total` bytes; `None` if there are none.
 fn within(range: &str, total: usize) -> Option<Range<usize>> {
     let (first, last) = range.split_once('-')?;
     let range = match (first, last) {

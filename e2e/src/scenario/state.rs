@@ -1,10 +1,10 @@
-//! A state that the acts save, and know again.
+//! The states that the scenarios save, each a function of its step, so that a restored state can be compared.
 
 use std::ops::Range;
 
 use whimbrel_state::{Dtype, Hash, Layout, TensorMut, TensorSpec, digest, tensor::Memory};
 
-/// A state of a few tensors. Half of it is the same at every step, as frozen layers are.
+/// A state of a few tensors. Half of it is the same at every step, like frozen layers.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct State {
     pub(super) layout: Layout,
@@ -12,7 +12,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The state after a step.
+    /// The state of a step.
     pub(super) fn of(step: u64) -> Self {
         let tensor = |name: &str, dtype, shape: &[usize]| TensorSpec {
             name: name.into(),
@@ -35,12 +35,12 @@ impl State {
         state
     }
 
-    /// The same tensors, all zero.
+    /// A state with this layout and zero bytes.
     pub(super) fn blank(layout: &Layout) -> Self {
         Self { layout: layout.clone(), bytes: vec![0; layout.bytes()] }
     }
 
-    /// One tensor of random bytes, the same every time.
+    /// One tensor of random bytes; the same bytes for the same size.
     pub(super) fn random(bytes: usize) -> Self {
         let layout = Layout::new(vec![TensorSpec::f32("weights", [bytes / 4])]).unwrap();
         let mut state = Self { bytes: vec![0; layout.bytes()], layout };

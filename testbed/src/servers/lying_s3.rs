@@ -1,25 +1,25 @@
-//! An S3 server that cannot hold a run log.
+//! Our S3 server with a fault: it overwrites an object that a create must not replace.
 
 use std::{net::SocketAddr, path::Path};
 
-use crate::{
-    listener::Listener,
-    radosgw::s3_environment,
+use super::{
+    s3,
     server::{BUCKET, Server, Unavailable},
     xml_api::{Creates, XmlApi},
 };
+use crate::listener::Listener;
 
 const NAME: &str = "lying-s3";
 
-/// An S3 server that answers 200 to a create of what exists, and replaces it, as Garage 2.5 and s3rver do. Two
-/// coordinators could both commit there, so it has to be refused.
+/// An S3 server that answers 200 to a create of an object that exists, and replaces the object, as Garage 2.5 and
+/// s3rver do. Two coordinators could both commit there, so Whimbrel must refuse such a store.
 #[derive(Debug)]
 pub struct LyingS3 {
     listener: Listener,
 }
 
 impl LyingS3 {
-    /// Starts it, with a bucket that anyone may use.
+    /// Starts it with a bucket that every client may use.
     pub fn start() -> Result<Self, Unavailable> {
         let listener = XmlApi::new(Creates::Overwrite)
             .listen(NAME)
@@ -42,8 +42,8 @@ impl Server for LyingS3 {
     }
 
     fn environment_at(&self, address: SocketAddr) -> Vec<(&'static str, String)> {
-        let mut environment = s3_environment(address, "lying-key", "lying-secret");
-        // It has no bulk deletion.
+        let mut environment = s3::environment(address, "lying-key", "lying-secret");
+        // The server has no bulk deletion.
         environment.push(("AWS_DISABLE_BULK_DELETE", "true".to_owned()));
         environment
     }
