@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use whimbrel_core::{CheckpointEvery, Past, RunFacts};
+use whimbrel_core::{CheckpointEvery, EarlierTerms, RunFacts};
 use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, RunSpec};
 use whimbrel_store::{Entry, KeepEvery, Limits, Record, Retention, RunLog};
 
@@ -43,8 +43,8 @@ pub(crate) fn limits(spec: &RunSpec) -> Limits {
 /// What a run has been through, by its log: how long coordinators held it, each from starting a term to its last word, and
 /// how many of them went without saying that the run had stopped or ended, its workers with them. One that never came so far
 /// as to have the run go on had none.
-pub(crate) fn past(run_log: &RunLog) -> Past {
-    let mut past = Past::default();
+pub(crate) fn past(run_log: &RunLog) -> EarlierTerms {
+    let mut past = EarlierTerms::default();
     let mut terms = terms(run_log);
     // The last term is the one that has just begun.
     terms.pop();
@@ -88,7 +88,7 @@ mod tests {
         let (here, copy) = (store.run(&"r-1".parse().unwrap()), folder.path().join("copy"));
         here.create("a spec", Mode::Service).await.unwrap();
         let first = here.start_term("the first").await.unwrap();
-        assert_eq!(past(first.run_log()), Past::default(), "it has only just begun");
+        assert_eq!(past(first.run_log()), EarlierTerms::default(), "it has only just begun");
         // The first went without a word, the second stopped the run, and the third has just taken it up.
         let mut second = here.start_term("the second").await.unwrap();
         assert_eq!(past(second.run_log()).failures, 1);

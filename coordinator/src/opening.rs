@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tonic::Status;
-use whimbrel_core::{Past, Start};
+use whimbrel_core::{EarlierTerms, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::{Mistakes, RunSpec};
@@ -24,7 +24,7 @@ pub(crate) struct Opened {
     pub(crate) spec: RunSpec,
     pub(crate) term: Term,
     pub(crate) start: Start,
-    pub(crate) past: Past,
+    pub(crate) past: EarlierTerms,
     pub(crate) replicas: Vec<Replica>,
     /// What is to be said aloud of the opening.
     pub(crate) found: Vec<String>,
@@ -155,7 +155,7 @@ pub(crate) async fn submit(
         TermError::Taken { coordinator, .. } => SubmitError::TakenUp { run: id, coordinator },
         error => error.into(),
     })?;
-    let (start, past, found) = (Start::Initial, Past::default(), Vec::new());
+    let (start, past, found) = (Start::Initial, EarlierTerms::default(), Vec::new());
     Ok(Opened { dir, spec, term, start, past, replicas, found })
 }
 

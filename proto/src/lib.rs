@@ -7,7 +7,7 @@
 pub mod border;
 mod words;
 
-/// The messages and services, as generated.
+/// The messages and services, generated from the `.proto` files; `tests/generated.rs` writes and checks the code.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -17,13 +17,13 @@ mod words;
     reason = "generated code; its documentation is in the .proto files"
 )]
 pub mod v1 {
-    tonic::include_proto!("whimbrel.v1");
+    include!("generated/whimbrel.v1.rs");
 }
 
 pub use words::with_causes;
 
 /// The compiled `.proto` files with their comments, for the gRPC reflection service.
-pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
 /// The largest gRPC message that either side accepts, in bytes: a generation of thousands of workers or the pieces of a
 /// checkpoint of a hundred thousand tensors fit with room.

@@ -188,7 +188,7 @@ impl Driver {
             let hosted = HostedRun::new(spec, sources, epoch, output, orders, checkpoint);
             self.hosted.insert(id.clone(), hosted.with_replicas(standings, found));
             tracing::info!(run = %id, epoch, step = start.step(), "term started");
-            self.decide(Event::RunOpened { run: id, facts, epoch, start, past });
+            self.decide(Event::RunOpened { run: id, facts, epoch, start, earlier: past });
             response
         });
         if let Some(reply) = reply {

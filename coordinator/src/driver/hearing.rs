@@ -32,7 +32,7 @@ impl Driver {
             self.nodes.remove(&node);
             return;
         }
-        self.decide(Event::NodeHeard { node });
+        self.decide(Event::NodeHeartbeat { node });
         let (run, event) = match message {
             Message::Join(_) => return tracing::warn!(%node, "it joins twice; ignored"),
             Message::Heartbeat(_) => return,
@@ -115,7 +115,7 @@ impl Driver {
                 tracing::debug!(%run, %worker, %address, numerics = ready.numerics, "worker ready");
                 RunEvent::WorkerReady { worker, address }
             }
-            Message::Heartbeat(heartbeat) => RunEvent::WorkerHeard { worker, step: heartbeat.step },
+            Message::Heartbeat(heartbeat) => RunEvent::WorkerHeartbeat { worker, step: heartbeat.step },
             Message::StepApplied(applied) => {
                 let v1::StepApplied { generation, step, loss, .. } = applied;
                 if let Some(tensor) = &applied.skipped {

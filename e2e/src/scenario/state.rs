@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use whimbrel_state::{Dtype, Hash, Layout, TensorMut, TensorSpec, digest, tensor::Place};
+use whimbrel_state::{Dtype, Hash, Layout, TensorMut, TensorSpec, digest, tensor::Memory};
 
 /// A state of a few tensors. Half of it is the same at every step, like frozen layers.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +53,7 @@ impl State {
         let mut tensors = Vec::new();
         for (index, spec) in self.layout.tensors().iter().enumerate() {
             let (memory, later) = rest.split_at_mut(self.layout.range_of(index).len());
-            tensors.push(TensorMut { spec: spec.clone(), place: Place::Host(memory) });
+            tensors.push(TensorMut { spec: spec.clone(), memory: Memory::Host(memory) });
             rest = later;
         }
         tensors

@@ -1,4 +1,4 @@
-//! What will happen, and when: the simulation's only clock.
+//! The event queue: what will happen in the simulated world, and when. It is the simulation's only clock.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,12 +10,12 @@ use crate::{
     worker::{MeshKey, Pid},
 };
 
-/// A physical machine; it bears another node name each time it joins.
+/// A physical machine. It gets another node name each time it joins.
 pub(crate) type Machine = u64;
 
 /// Something that happens in the simulated world.
 #[derive(Clone, Debug)]
-pub(crate) enum Happening {
+pub(crate) enum Occurrence {
     /// The coordinator's timer.
     Tick { term: u64 },
     /// A message reaches the coordinator of that term.
@@ -24,23 +24,23 @@ pub(crate) enum Happening {
     Done { term: u64, run: RunId, job: Job },
     /// The coordinator starts, for the first time or after a crash.
     CoordinatorStarts,
-    /// An order reaches an agent.
-    Order { machine: Machine, name: u64, order: Order },
-    /// An agent joins, anew if it has before.
+    /// A command reaches an agent.
+    ToAgent { machine: Machine, name: u64, command: AgentCommand },
+    /// An agent joins, or joins again.
     Join { machine: Machine },
-    /// An agent shows that it lives.
+    /// An agent sends a heartbeat.
     NodeBeat { machine: Machine, name: u64 },
     /// A command reaches a worker.
     ToWorker { pid: Pid, message: ToWorker },
     /// A worker's trainer is built.
     Built { pid: Pid },
-    /// A worker shows that it lives.
+    /// A worker sends a heartbeat.
     WorkerBeat { pid: Pid },
-    /// A worker sees that its coordinator is gone, and ends.
+    /// A worker sees that its stream to the coordinator is broken, and ends.
     StreamSeenBroken { pid: Pid },
-    /// A process ends with that code.
+    /// A process ends with this code.
     Exits { pid: Pid, code: i32 },
-    /// A slice of a checkpoint is uploaded, or is not.
+    /// The upload of a slice of a checkpoint succeeds or fails.
     Uploaded { pid: Pid, generation: u64, step: u64 },
     /// The evaluation after a member's last step is over.
     Evaluated { pid: Pid, generation: u64 },
@@ -54,19 +54,19 @@ pub(crate) enum Happening {
     BreakNoticed { pid: Pid, generation: u64 },
     /// Something goes wrong.
     Fault,
-    /// Nothing goes wrong any more, and there are nodes enough.
+    /// From here on nothing goes wrong, and there are enough nodes.
     Heal,
 }
 
-/// What an agent is told.
+/// A command to an agent.
 #[derive(Clone, Debug)]
-pub(crate) enum Order {
+pub(crate) enum AgentCommand {
     Prepare { run: RunId },
     Start { run: RunId, worker: WorkerId },
     Kill { run: RunId, worker: WorkerId },
 }
 
-/// What a worker is told.
+/// A command to a worker.
 #[derive(Clone, Debug)]
 pub(crate) enum ToWorker {
     Form { generation: u64 },
@@ -75,31 +75,31 @@ pub(crate) enum ToWorker {
     Leave,
 }
 
-/// Happenings in the order of their time, and among equals in the order in which they were planned.
+/// Occurrences in the order of their time; at the same time, in the order in which they were planned.
 #[derive(Debug, Default)]
-pub(crate) struct Agenda {
-    planned: BTreeMap<(Duration, u64), Happening>,
+pub(crate) struct Queue {
+    planned: BTreeMap<(Duration, u64), Occurrence>,
     count: u64,
 }
 
-impl Agenda {
-    pub(crate) fn plan(&mut self, at: Duration, happening: Happening) {
+impl Queue {
+    pub(crate) fn plan(&mut self, at: Duration, occurrence: Occurrence) {
         self.count += 1;
-        self.planned.insert((at, self.count), happening);
+        self.planned.insert((at, self.count), occurrence);
     }
 
-    pub(crate) fn next(&mut self) -> Option<(Duration, Happening)> {
-        self.planned.pop_first().map(|((at, _), happening)| (at, happening))
+    pub(crate) fn next(&mut self) -> Option<(Duration, Occurrence)> {
+        self.planned.pop_first().map(|((at, _), occurrence)| (at, occurrence))
     }
 }
 
-/// One direction of a stream: what is sent first arrives first, however long each message takes.
+/// One direction of a stream. Messages arrive in the order in which they were sent, however long each takes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Link {
+pub(crate) struct Channel {
     last: Duration,
 }
 
-impl Link {
+impl Channel {
     /// When a message sent now arrives.
     pub(crate) fn arrival(&mut self, now: Duration, delay: Duration) -> Duration {
         self.last = self.last.max(now + delay);
