@@ -5,7 +5,7 @@
 //! - [`spec`]: run specs that take seconds;
 //! - [`cluster`]: a coordinator and agents as separate processes;
 //! - [`process`]: child processes and signals;
-//! - [`unreachable`]: folders that a test makes unreachable;
+//! - [`mod@unreachable`]: folders that a test makes unreachable;
 //! - [`servers`]: the store server of a test;
 //! - [`scenario`], [`scenario_runner`]: what a run does with its store, in a process that a test can kill;
 //! - [`matrix`]: every fault at every operation of the scenarios.
