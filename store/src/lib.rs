@@ -37,13 +37,13 @@ pub mod location;
 pub mod log;
 pub mod object;
 
+pub use checkpoint::block_reader::BadPack;
 pub use checkpoint::commit::{CommitError, Committed, ReadManifestError, commit};
-pub use checkpoint::fetch::BadPack;
 pub use checkpoint::quarantine::{QuarantineError, quarantine};
-pub use checkpoint::read_state::{StateReader, read_state};
 pub use checkpoint::restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use checkpoint::save::{Limits, SaveError, save_slice};
 pub use checkpoint::sources::Sources;
+pub use checkpoint::state_reader::{StateReader, read_state};
 pub use checkpoint::verify::{Verified, VerifyError, verify};
 pub use copy::replicate::{Lag, ReplicateError, Replicator, Unreplicated};
 pub use copy::{

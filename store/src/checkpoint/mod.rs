@@ -1,13 +1,13 @@
 //! Checkpoints: cut into packs, committed, read back and verified.
 
+pub mod block_reader;
 pub mod commit;
-pub mod fetch;
 pub mod pack;
 pub mod quarantine;
-pub mod read_state;
+pub mod read_ahead;
 pub mod restore;
 pub mod save;
 pub mod sources;
-pub mod strides;
-pub mod units;
+pub mod state_ranges;
+pub mod state_reader;
 pub mod verify;

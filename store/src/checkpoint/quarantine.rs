@@ -4,7 +4,7 @@ use whimbrel_state::{Hash, Pack};
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, check},
+        block_reader::{BadPack, check},
         pack,
     },
     log::{

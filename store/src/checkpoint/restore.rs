@@ -11,7 +11,7 @@ use whimbrel_state::{Hash, Layout, LayoutError, Manifest, ManifestError, Pack, S
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, Block, Unread, blocks_holding},
+        block_reader::{BadPack, Block, Unread, blocks_holding},
         save::Limits,
         sources::{Findings, SourceReader, Sources},
     },

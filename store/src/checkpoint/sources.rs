@@ -19,8 +19,8 @@ use whimbrel_state::{Hash, Manifest, Pack};
 
 use crate::{
     checkpoint::{
+        block_reader::{BadPack, Block, BlockReader, Unread, fetch},
         commit::ReadManifestError,
-        fetch::{BadPack, Block, BlockReader, Unread, fetch},
         pack,
         save::Limits,
     },

@@ -8,10 +8,10 @@ use whimbrel_state::{Hash, Layout, Manifest, ManifestError};
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, Unread},
+        block_reader::{BadPack, Unread},
+        read_ahead::{Read, Units},
         save::Limits,
         sources::Sources,
-        units::{Read, Units},
     },
     log::run_dir::RunDir,
     object::folder::StoreError,

@@ -10,12 +10,12 @@
 //! nothing refers to, and the newest checkpoint, which is the one that somebody would resume from, is there first. The
 //! order of the commits does not matter: each says where it was made ([`Origin`](crate::Origin)).
 
-mod carry;
+mod execute;
+mod memory_budget;
 mod plan;
 mod recover_from;
 pub mod replicate;
-mod room;
-mod standing;
+mod run_outcome;
 mod transfer;
 
 use whimbrel_plan::RunId;
@@ -27,8 +27,8 @@ pub use recover_from::{is_ahead, newer, recover_from};
 
 use crate::{
     checkpoint::{
+        block_reader::BadPack,
         commit::{CommitError, ReadManifestError},
-        fetch::BadPack,
     },
     log::{lineage::ReplicaLogError, run_log::LogError, term::AppendError},
     object::folder::StoreError,

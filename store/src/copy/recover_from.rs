@@ -14,7 +14,7 @@
 
 use crate::{
     checkpoint::save::Limits,
-    copy::{Copied, CopyError, CopyProgress, LeftOut, Unusable, plan, standing},
+    copy::{Copied, CopyError, CopyProgress, LeftOut, Unusable, plan, run_outcome},
     log::{
         lineage::{Relation, refusal, relation},
         run_dir::RunDir,
@@ -25,7 +25,7 @@ use crate::{
 
 /// Whether [`recover_from`] has something to bring from a directory with the log `copy` to one with the log `here`.
 pub fn is_ahead(copy: &RunLog, here: &RunLog) -> bool {
-    !newer(copy, here).is_empty() || standing::missing(copy, here).is_some()
+    !newer(copy, here).is_empty() || run_outcome::missing(copy, here).is_some()
 }
 
 /// The checkpoints of a copy that are newer than the newest here, newest last, but for those that were found to be damaged

@@ -8,11 +8,11 @@ use whimbrel_state::Pack;
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, fetch},
+        block_reader::{BadPack, fetch},
         pack,
         save::Limits,
     },
-    copy::room::Room,
+    copy::memory_budget::Room,
     object::folder::{Created, Folder, StoreError},
 };
 

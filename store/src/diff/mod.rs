@@ -3,7 +3,7 @@
 //! Tensors are compared by name. What hashes say is the same, whole packs or blocks of them at the same place, is not
 //! read; the rest is read from both, verified, and compared element by element, in bounded memory.
 
-mod unlike;
+mod unequal_parts;
 mod values;
 
 use std::{collections::HashMap, ops::Range};
@@ -12,14 +12,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest, TensorSpec};
 
-use self::unlike::{Part, parts};
+use self::unequal_parts::{Part, parts};
 pub use self::values::Apart;
 use crate::{
     checkpoint::{
         restore::RestoreError,
         save::Limits,
         sources::Sources,
-        strides::{self, join, read},
+        state_ranges::{self, join, read},
     },
     object::folder::StoreError,
 };
@@ -165,14 +165,14 @@ fn compare(layout: &Layout, parts: &[Part], mut a: Feed, mut b: Feed) -> Vec<(us
 
 /// Parts of a state that come in order, taken in strides.
 struct Feed {
-    parts: mpsc::Receiver<strides::Part>,
+    parts: mpsc::Receiver<state_ranges::Part>,
     /// The byte of the state at which `ahead` starts.
     at: usize,
     ahead: Bytes,
 }
 
 impl Feed {
-    fn new(parts: mpsc::Receiver<strides::Part>) -> Self {
+    fn new(parts: mpsc::Receiver<state_ranges::Part>) -> Self {
         Self { parts, at: 0, ahead: Bytes::new() }
     }
 

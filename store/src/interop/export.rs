@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest};
 
-use super::{INDEX, SINGLE, SPEC, shards::Shards};
+use super::{INDEX, SINGLE, SPEC, file_layout::Shards};
 use crate::{
     checkpoint::{
         restore::RestoreError,
         save::Limits,
         sources::Sources,
-        strides::{Part, join, read},
+        state_ranges::{Part, join, read},
     },
     object::folder::StoreError,
 };

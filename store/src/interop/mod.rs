@@ -13,18 +13,18 @@
 //! - [`mod@import`]: making it a checkpoint; [`shards`], [`mod@export`]: and the other way.
 
 pub mod export;
+pub mod file_layout;
 pub mod header;
 pub mod import;
 pub mod model;
 pub mod selection;
-pub mod shards;
 
 pub use export::{ExportError, export};
+pub use file_layout::{ShardError, Shards};
 pub use header::{Header, HeaderError};
 pub use import::{ImportError, ImportOptions, Imported, import};
 pub use model::{Model, ModelError};
 pub use selection::{Selection, SelectionError};
-pub use shards::{ShardError, Shards};
 
 /// The one file of a model that fits into one.
 pub const SINGLE: &str = "model.safetensors";

@@ -13,7 +13,7 @@ use whimbrel_state::{Manifest, Pack, blocks};
 
 use crate::{
     checkpoint::{
-        fetch::{Unread, all_blocks, blocks_holding},
+        block_reader::{Unread, all_blocks, blocks_holding},
         save::Limits,
         sources::{Findings, SourceReader, Sources},
     },

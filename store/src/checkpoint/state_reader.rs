@@ -7,10 +7,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use whimbrel_state::Manifest;
 
 use crate::checkpoint::{
+    read_ahead::{Read, Units},
     restore::{RestoreError, RestoreReport},
     save::Limits,
     sources::Sources,
-    units::{Read, Units},
 };
 
 /// Verified bytes of a checkpoint's state, in order, read ahead of whoever takes them.

@@ -8,14 +8,14 @@ use whimbrel_state::Pack;
 
 use crate::{
     checkpoint::{
+        block_reader::BadPack,
         commit::{CommitError, publish},
-        fetch::BadPack,
         save::Limits,
     },
     copy::{
-        Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, newer,
-        room::Room,
-        standing,
+        Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable,
+        memory_budget::Room,
+        newer, run_outcome,
         transfer::{Route, Transfer},
     },
     log::{output, run_dir::RunDir, term::Term},
@@ -55,7 +55,7 @@ impl CopyPlan {
         let Some(run_log) = &self.destination_log else { return Ok(false) };
         Ok(self.checkpoints.iter().all(Planned::is_done)
             && run_log.identity() == self.source_log.identity()
-            && standing::missing(&self.source_log, run_log).is_none()
+            && run_outcome::missing(&self.source_log, run_log).is_none()
             && output::missing(&self.source, &self.destination).await?.is_empty())
     }
 
@@ -111,7 +111,7 @@ impl CopyPlan {
         copied.output = output::copy(&self.source, &self.destination).await?;
         // A run that was stopped has a last checkpoint, which the next copy brings: this one is not to say so without.
         if !self.source_went_on
-            && let Some(word) = standing::missing(&self.source_log, term.run_log())
+            && let Some(word) = run_outcome::missing(&self.source_log, term.run_log())
         {
             term.append(word).await?;
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use whimbrel_state::Manifest;
 
-use crate::checkpoint::{read_state::StateReader, restore::RestoreError, save::Limits, sources::Sources};
+use crate::checkpoint::{restore::RestoreError, save::Limits, sources::Sources, state_reader::StateReader};
 
 /// What lies between two parts is read with them if it is no longer than this: less than what asking anew would cost.
 const GAP: usize = 8 << 20;
