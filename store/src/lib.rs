@@ -37,18 +37,15 @@ pub mod location;
 pub mod log;
 pub mod object;
 
-pub use checkpoint::block_reader::BadPack;
-pub use checkpoint::commit::{CommitError, Committed, ReadManifestError, commit};
-pub use checkpoint::quarantine::{QuarantineError, quarantine};
-pub use checkpoint::restore::{RestoreError, RestoreReport, restore, restore_some};
-pub use checkpoint::save::{Limits, SaveError, save_slice};
-pub use checkpoint::sources::Sources;
-pub use checkpoint::state_reader::{StateReader, read_state};
-pub use checkpoint::verify::{Verified, VerifyError, verify};
-pub use copy::replicate::{Lag, ReplicateError, Replicator, Unreplicated};
+pub use checkpoint::{
+    BadPack, CommitError, Committed, Limits, QuarantineError, ReadManifestError, RestoreError, RestoreReport,
+    SaveError, Sources, StateReader, Verified, VerifyError, commit, quarantine, read_state, restore,
+    restore_some, save_slice, verify,
+};
 pub use copy::{
-    Amount, Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, Which, is_ahead, newer,
-    plan_copy, recover_from,
+    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, Lag, PlannedCheckpoint,
+    ReplicateError, Replicator, SkipReason, SkippedCheckpoint, Unreplicated, is_ahead, newer, plan_copy,
+    recover_from,
 };
 pub use gc::collect::{CollectError, Collected, UnreadableManifest, collect, collectable};
 pub use gc::retention::{KeepEvery, Retention};

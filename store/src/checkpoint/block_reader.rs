@@ -1,8 +1,12 @@
-//! Reading packs: no byte leaves here that is not what was put.
+//! Reading packs from one store. Every block is verified before it is returned.
 //!
-//! A pack is read block by block, in one request for all that is wanted of it. A block is hashed as it comes in, while
-//! its bytes are still in the processor's cache; how many come in at a time is up to who reads. A request that is cut or
-//! stalls is made again from the last block that came.
+//! All reads of packs end here: restores, state readers and verification by way of a
+//! [`SourceReader`](super::source_reader::SourceReader), copies and quarantine by [`read_pack`] and [`check_pack`].
+//!
+//! One request asks for all wanted blocks of a pack. A block is hashed as it arrives, while its bytes are still in the
+//! processor's cache. A request that is cut or stalls is made again from the first block that did not arrive. A block
+//! that arrives with other bytes than were put is read once more: what the network damaged is good then, what the store
+//! damaged is not.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
@@ -10,13 +14,14 @@ use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{Error, GetResultPayload, PutPayload};
 use tokio::{task::spawn_blocking, time::timeout};
-use whimbrel_state::{
-    Hash, Pack,
-    blocks::{BLOCK, BlockHasher},
-};
+use whimbrel_state::{Hash, Pack, blocks::BlockHasher};
 
 use crate::{
-    checkpoint::pack,
+    checkpoint::{
+        bad_pack::{BadPack, ReadPackError},
+        extent::Extent,
+        pack::pack_name,
+    },
     object::{
         buffers::Buffer,
         folder::{Folder, StoreError},
@@ -26,110 +31,57 @@ use crate::{
     },
 };
 
-/// A pack that the store does not have as it was put.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadPack {
-    /// There is no such object.
-    #[error("pack {pack} is not in the store")]
-    Missing {
-        /// The pack.
-        pack: Hash,
-    },
-    /// Its bytes are not those that were put, as two reads found.
-    #[error("pack {pack} is damaged: bytes {} to {} of it are not those that were put", bytes.start, bytes.end)]
-    Damaged {
-        /// The pack, whose name is the hash its bytes should have.
-        pack: Hash,
-        /// The first part found to be bad.
-        bytes: Range<u64>,
-    },
-    /// Its length is not that of what was put.
-    #[error("pack {pack} is damaged: it is {found} bytes long and should be {expected}")]
-    WrongLength {
-        /// The pack.
-        pack: Hash,
-        /// Bytes by the manifest.
-        expected: u64,
-        /// Bytes in the store.
-        found: u64,
-    },
-}
-
-impl BadPack {
-    /// Which pack.
-    pub fn pack(&self) -> Hash {
-        let (Self::Missing { pack } | Self::Damaged { pack, .. } | Self::WrongLength { pack, .. }) = self;
-        *pack
-    }
-}
-
-/// Why a pack, or part of one, was not read.
-#[derive(Debug)]
-pub(crate) enum Unread {
-    /// The store does not have it as it was put.
-    Bad(BadPack),
-    /// A request failed; the pack may be good.
-    Store(StoreError),
-}
-
-impl From<StoreError> for Unread {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// Bytes hashed at a time as they come: few enough to be in the cache still, enough for all of a processor's lanes.
+/// Bytes hashed at a time as they arrive: few enough to be in the cache, enough for all SIMD lanes of a processor.
 const STRIDE: usize = 256 << 10;
 
 /// Verified bytes of a pack.
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Which of the pack's blocks.
+    /// Its number in the pack.
     pub(crate) index: u64,
-    /// The bytes of the pack.
+    /// Where it is, in bytes of the pack.
     range: Range<u64>,
     bytes: Bytes,
 }
 
 impl Block {
-    /// The bytes of the pack that it is.
+    /// Where it is, in bytes of the pack.
     pub(crate) fn range(&self) -> Range<u64> {
         self.range.clone()
     }
 
-    /// Its bytes that lie in a range of the pack, which must touch it, without copying them.
+    /// The part of it that lies in a range of the pack, without a copy. The range must overlap the block.
     pub(crate) fn slice(&self, range: &Range<u64>) -> Bytes {
         let (start, end) = (range.start.max(self.range.start), range.end.min(self.range.end));
         self.bytes.slice((start - self.range.start) as usize..(end - self.range.start) as usize)
     }
 }
 
-/// Reads consecutive blocks of a pack from one store.
+/// Reads an extent, block by block.
 #[derive(Debug)]
 pub(crate) struct BlockReader {
     folder: Folder,
-    pack: Arc<Pack>,
     name: String,
-    /// Transfers that are allowed at a time.
-    upper: usize,
-    /// The blocks that have yet to come in.
-    wanted: Range<u64>,
+    /// The most transfers from this store at a time.
+    max_transfers: usize,
+    /// The blocks that have not arrived yet.
+    wanted: Extent,
     body: Option<Body>,
-    /// A wrong length was seen once: listings and heads may lag, and so may what answers a read.
-    looked_again: bool,
+    /// A wrong length was seen once. It is believed the second time: answers of a store may lag behind a put.
+    saw_wrong_length: bool,
 }
 
-/// What a request brings.
+/// The body of an answer.
 struct Body {
-    source: Source,
-    /// Bytes that came with the block before.
+    payload: Payload,
+    /// Bytes that arrived together with the block before.
     ahead: Bytes,
     _permit: Permit,
 }
 
-enum Source {
+enum Payload {
     Stream(BoxStream<'static, object_store::Result<Bytes>>),
-    /// Where the store is a folder.
+    /// Where the store is a local folder.
     File(Arc<File>),
 }
 
@@ -139,90 +91,86 @@ impl std::fmt::Debug for Body {
     }
 }
 
-/// Why an attempt brought no block.
-enum Miss {
+/// Why an attempt returned no block.
+enum AttemptError {
     Failed(Failure),
     Bad(BadPack),
 }
 
-impl From<Failure> for Miss {
+impl From<Failure> for AttemptError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
 impl BlockReader {
-    /// Reads blocks `wanted` of the pack; one of which no blocks are known is block 0.
-    pub(crate) fn new(folder: &Folder, pack: &Arc<Pack>, wanted: Range<u64>, upper: usize) -> Self {
-        Self {
-            folder: folder.clone(),
-            pack: Arc::clone(pack),
-            name: pack::name(&pack.hash),
-            upper,
-            wanted,
-            body: None,
-            looked_again: false,
-        }
+    pub(crate) fn new(folder: &Folder, wanted: Extent, max_transfers: usize) -> Self {
+        let name = pack_name(&wanted.pack.hash);
+        Self { folder: folder.clone(), name, max_transfers, wanted, body: None, saw_wrong_length: false }
     }
 
     /// The next block; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Block>, Unread> {
-        if self.wanted.is_empty() {
+    pub(crate) async fn next(&mut self) -> Result<Option<Block>, ReadPackError> {
+        if self.wanted.blocks.is_empty() {
             return Ok(None);
         }
-        let index = self.wanted.start;
-        // Boxed, as what else awaits requests here: whoever reads packs has futures enough to carry.
+        let (pack, index) = (Arc::clone(&self.wanted.pack), self.wanted.blocks.start);
+        // Boxed to keep the futures of callers small.
         if let Some(block) = Box::pin(self.receive()).await? {
             return Ok(Some(block));
         }
-        // Reads carry no checksum of their own: what the network did passes, what the store did stays.
-        let (object, range) = (self.folder.uri_of(&self.name), self.pack.block(index));
-        tracing::warn!(object, ?range, "other bytes than were put: reading them again");
-        // One permit at a time, or readers could wait for each other.
+        let (object, range) = (self.folder.uri_of(&self.name), pack.block(index));
+        tracing::warn!(object, ?range, "the bytes do not match their hash: reading them again");
+        // The permit is released first: two readers that each hold one and need another would deadlock.
         self.body = None;
-        let mut again = Self::new(&self.folder, &self.pack, index..index + 1, self.upper);
+        let block = Extent { pack: Arc::clone(&pack), blocks: index..index + 1 };
+        let mut again = Self::new(&self.folder, block, self.max_transfers);
         match Box::pin(again.receive()).await? {
             Some(block) => Ok(Some(block)),
-            None => Err(Unread::Bad(BadPack::Damaged { pack: self.pack.hash, bytes: range })),
+            None => Err(ReadPackError::Bad(BadPack::Damaged { pack: pack.hash, bytes: range })),
         }
     }
 
-    /// Lets the next block come in; `None` if it came with other bytes than were put.
-    async fn receive(&mut self) -> Result<Option<Block>, Unread> {
+    /// Receives the next block; `None` if its bytes do not match their hash.
+    async fn receive(&mut self) -> Result<Option<Block>, ReadPackError> {
         let mut retry = self.folder.retry("read", &self.name);
         loop {
             let began = self.folder.pace().begin();
-            let miss = match self.attempt().await {
+            let error = match self.attempt().await {
                 Ok((buffer, found)) => {
-                    let (index, length) = (self.wanted.start, buffer.as_ref().len() as u64);
+                    let (index, length) = (self.wanted.blocks.start, buffer.as_ref().len() as u64);
                     self.folder.pace().succeeded(Way::Down, began, length);
-                    self.wanted.start += 1;
-                    if self.wanted.is_empty() {
+                    self.wanted.blocks.start += 1;
+                    if self.wanted.blocks.is_empty() {
                         self.body = None;
                     }
-                    let is_good = found == *self.pack.blocks.get(index as usize).unwrap_or(&self.pack.hash);
-                    let (range, bytes) = (self.pack.block(index), Bytes::from_owner(buffer));
+                    let pack = &self.wanted.pack;
+                    let is_good = found == *pack.blocks.get(index as usize).unwrap_or(&pack.hash);
+                    let (range, bytes) = (pack.block(index), Bytes::from_owner(buffer));
                     return Ok(is_good.then_some(Block { index, range, bytes }));
                 }
-                Err(miss) => miss,
+                Err(error) => error,
             };
             self.body = None;
-            match miss {
-                Miss::Failed(failure) => {
+            match error {
+                AttemptError::Failed(failure) => {
                     if failure.is_push_back() {
                         self.folder.pace().pushed_back(Way::Down, began);
                     }
                     retry.after(failure).await?;
                 }
-                Miss::Bad(BadPack::WrongLength { .. }) if !self.looked_again => self.looked_again = true,
-                Miss::Bad(bad) => return Err(Unread::Bad(bad)),
+                AttemptError::Bad(BadPack::WrongLength { .. }) if !self.saw_wrong_length => {
+                    self.saw_wrong_length = true;
+                }
+                AttemptError::Bad(bad) => return Err(ReadPackError::Bad(bad)),
             }
         }
     }
 
-    /// Has the next block come in, from the request under way or from a new one: its bytes, and what they hash to.
-    async fn attempt(&mut self) -> Result<(Buffer, Hash), Miss> {
-        let (index, range) = (self.wanted.start, self.pack.block(self.wanted.start));
+    /// Receives the next block, from the open request or from a new one. Returns its bytes and their hash.
+    async fn attempt(&mut self) -> Result<(Buffer, Hash), AttemptError> {
+        let (pack, index) = (Arc::clone(&self.wanted.pack), self.wanted.blocks.start);
+        let range = pack.block(index);
         let length = range.end - range.start;
         let mut body = match self.body.take() {
             Some(body) => body,
@@ -231,16 +179,16 @@ impl BlockReader {
         let retry_policy = self.folder.retry_policy();
         let deadline =
             retry_policy.answer + self.folder.pace().allowance(Way::Down, length, retry_policy.slowest);
-        // Not before the object is known to be as long as it should.
+        // Allocated only now that the object is known to have the right length.
         let buffer = self.folder.buffers().take(length as usize);
-        // Of a pack whose blocks are not known the one block is the whole.
-        let whole = if self.pack.blocks.is_empty() { 0 } else { self.pack.length };
+        // A pack without block hashes is one block, hashed on its own.
+        let whole = if pack.blocks.is_empty() { 0 } else { pack.length };
         let hasher = BlockHasher::new(index, whole);
-        // A folder on a network's file system falls silent as any store does.
+        // Files have the deadline too: a network file system can hang.
         let receiving = async {
-            match &mut body.source {
-                Source::File(file) => take_of_file(Arc::clone(file), range.start, buffer, hasher).await,
-                Source::Stream(stream) => take(stream, &mut body.ahead, buffer, hasher).await,
+            match &mut body.payload {
+                Payload::File(file) => fill_from_file(Arc::clone(file), range.start, buffer, hasher).await,
+                Payload::Stream(stream) => fill_from_stream(stream, &mut body.ahead, buffer, hasher).await,
             }
         };
         let received = timeout(deadline, receiving).await;
@@ -249,41 +197,43 @@ impl BlockReader {
         Ok(received)
     }
 
-    /// Makes the request for all that is still wanted.
-    async fn open(&mut self) -> Result<Body, Miss> {
-        let permit = self.folder.pace().enter(Way::Down, self.upper).await;
-        let pack = self.pack.hash;
-        let last = self.wanted.end.saturating_sub(1);
-        let range = self.pack.block(self.wanted.start).start..self.pack.block(last).end;
-        let part = (range != (0..self.pack.length)).then(|| range.clone());
+    /// Makes one request for all blocks that have not arrived.
+    async fn open(&mut self) -> Result<Body, AttemptError> {
+        let permit = self.folder.pace().enter(Way::Down, self.max_transfers).await;
+        let Extent { pack, blocks } = &self.wanted;
+        let (hash, expected) = (pack.hash, pack.length);
+        let last = blocks.end.saturating_sub(1);
+        let range = pack.block(blocks.start).start..pack.block(last).end;
+        let part = (range != (0..expected)).then(|| range.clone());
         let is_part = part.is_some();
-        let wrong_length =
-            |found| Miss::Bad(BadPack::WrongLength { pack, expected: self.pack.length, found });
+        let wrong_length = |found| AttemptError::Bad(BadPack::WrongLength { pack: hash, expected, found });
         let found = match self.folder.open(&self.name, part).await {
             Ok(found) => found,
-            Err(Failure::Error(Error::NotFound { .. })) => return Err(Miss::Bad(BadPack::Missing { pack })),
-            // Past the end of an object that was cut short there is nothing to be had, and servers say so in many ways.
+            Err(Failure::Error(Error::NotFound { .. })) => {
+                return Err(AttemptError::Bad(BadPack::Missing { pack: hash }));
+            }
+            // The range may reach past the end of an object that was cut short. Servers refuse that in many ways.
             Err(failure @ Failure::Error(_)) if is_part && !failure.is_push_back() => {
                 return match self.folder.head(&self.name).await {
-                    Ok(Some(meta)) if meta.size != self.pack.length => Err(wrong_length(meta.size)),
+                    Ok(Some(meta)) if meta.size != expected => Err(wrong_length(meta.size)),
                     _ => Err(failure.into()),
                 };
             }
             Err(failure) => return Err(failure.into()),
         };
-        if found.meta.size != self.pack.length {
+        if found.meta.size != expected {
             return Err(wrong_length(found.meta.size));
         }
-        let source = match found.payload {
-            GetResultPayload::File(file, _) => Source::File(Arc::new(file)),
-            GetResultPayload::Stream(stream) => Source::Stream(stream),
+        let payload = match found.payload {
+            GetResultPayload::File(file, _) => Payload::File(Arc::new(file)),
+            GetResultPayload::Stream(stream) => Payload::Stream(stream),
         };
-        Ok(Body { source, ahead: Bytes::new(), _permit: permit })
+        Ok(Body { payload, ahead: Bytes::new(), _permit: permit })
     }
 }
 
-/// Fills a buffer from a file. A read that nobody waits for any more keeps its thread until the file system answers.
-async fn take_of_file(
+/// Fills a buffer from a file. A read that is given up keeps its thread until the file system answers.
+async fn fill_from_file(
     file: Arc<File>,
     start: u64,
     mut buffer: Buffer,
@@ -302,8 +252,8 @@ async fn take_of_file(
     read.map_err(|error: io::Error| Error::Generic { store: "file", source: error.into() })
 }
 
-/// Fills a buffer from a stream; `ahead` is what came too early, before and after.
-async fn take(
+/// Fills a buffer from a stream. `ahead` holds bytes that arrived too early, before and after.
+async fn fill_from_stream(
     stream: &mut BoxStream<'static, object_store::Result<Bytes>>,
     ahead: &mut Bytes,
     mut buffer: Buffer,
@@ -324,46 +274,33 @@ async fn take(
     Ok((buffer, hasher.finish()))
 }
 
-/// The body of an answer ended before it should.
+/// The error of a body that ends before it should.
 fn ended() -> Error {
     Error::Generic { store: "store", source: io::Error::from(io::ErrorKind::UnexpectedEof).into() }
 }
 
-/// The blocks of a pack, by their number.
-pub(crate) fn all_blocks(pack: &Pack) -> Range<u64> {
-    0..(pack.blocks.len() as u64).max(1)
+/// Reads a whole pack, ready to be put into another store.
+pub(crate) async fn read_pack(folder: &Folder, pack: &Pack) -> Result<PutPayload, ReadPackError> {
+    let blocks = read_blocks(folder, pack, |block| block.bytes).await?;
+    Ok(blocks.into_iter().collect())
 }
 
-/// The blocks of a pack that hold a range of its bytes.
-pub(crate) fn blocks_holding(pack: &Pack, range: &Range<u64>) -> Range<u64> {
-    match all_blocks(pack) {
-        known if known.end == 1 => known,
-        _ => range.start / BLOCK..range.end.div_ceil(BLOCK),
-    }
+/// Reads a whole pack and discards its bytes, to find out whether it is good.
+pub(crate) async fn check_pack(folder: &Folder, pack: &Pack) -> Result<(), ReadPackError> {
+    read_blocks(folder, pack, drop).await.map(|_| ())
 }
 
-/// Reads a whole pack, ready to be put elsewhere.
-pub(crate) async fn fetch(folder: &Folder, pack: &Pack) -> Result<Result<PutPayload, BadPack>, StoreError> {
-    let blocks = each_block(folder, pack, |block| block.bytes).await?;
-    Ok(blocks.map(|blocks| blocks.into_iter().collect()))
-}
-
-/// Reads a whole pack and keeps nothing of it: is it as it was put?
-pub(crate) async fn check(folder: &Folder, pack: &Pack) -> Result<Result<(), BadPack>, StoreError> {
-    let blocks = each_block(folder, pack, drop).await?;
-    Ok(blocks.map(|_| ()))
-}
-
-/// What `keep` keeps of each block of a pack. The pack is read in a task of its own, which ends when nobody waits for it
-/// any more: blocks are hashed as they come in, and whoever reads several packs has all processors for it.
-async fn each_block<T: Send + 'static>(
+/// Reads a whole pack. Returns what `keep` makes of each block.
+///
+/// The pack is read in a task of its own, so that a caller that reads several packs hashes them on all processors. The
+/// task ends when the returned future is dropped.
+async fn read_blocks<T: Send + 'static>(
     folder: &Folder,
     pack: &Pack,
     keep: impl Fn(Block) -> T + Send + 'static,
-) -> Result<Result<Vec<T>, BadPack>, StoreError> {
-    let pack = Arc::new(pack.clone());
-    // Who reads whole packs says by that how many there are at a time.
-    let mut reader = BlockReader::new(folder, &pack, all_blocks(&pack), usize::MAX);
+) -> Result<Vec<T>, ReadPackError> {
+    // No limit on transfers: the caller limits how many packs it reads at a time.
+    let mut reader = BlockReader::new(folder, Extent::whole(Arc::new(pack.clone())), usize::MAX);
     let reading = task::begin(async move {
         let mut kept = Vec::new();
         while let Some(block) = reader.next().await? {
@@ -371,10 +308,6 @@ async fn each_block<T: Send + 'static>(
         }
         Ok(kept)
     });
-    let object = || folder.uri_of(&pack::name(&pack.hash));
-    match reading.await.map_err(|source| StoreError::CutOff { object: object(), source })? {
-        Ok(kept) => Ok(Ok(kept)),
-        Err(Unread::Bad(bad)) => Ok(Err(bad)),
-        Err(Unread::Store(error)) => Err(error),
-    }
+    let object = || folder.uri_of(&pack_name(&pack.hash));
+    reading.await.map_err(|source| StoreError::CutOff { object: object(), source })?
 }

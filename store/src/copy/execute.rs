@@ -1,4 +1,4 @@
-//! Carrying out a copy.
+//! Executing a copy plan: packs move while checkpoints whose packs have arrived are committed.
 
 use std::mem::replace;
 
@@ -7,60 +7,59 @@ use tokio::sync::mpsc;
 use whimbrel_state::Pack;
 
 use crate::{
-    checkpoint::{
-        block_reader::BadPack,
-        commit::{CommitError, publish},
-        save::Limits,
-    },
+    checkpoint::{BadPack, CommitError, Limits, append_checkpoint},
     copy::{
-        Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable,
-        memory_budget::Room,
-        newer, run_outcome,
-        transfer::{Route, Transfer},
+        ahead::newer,
+        error::CopyError,
+        memory_budget::MemoryBudget,
+        plan::{CopyPlan, PlannedCheckpoint},
+        report::{Copied, CopyProgress, SkipReason, SkippedCheckpoint},
+        run_outcome,
+        transfer::{Route, TransferOutcome},
     },
     log::{output, run_dir::RunDir, term::Term},
     object::folder::StoreError,
 };
 
-/// How often packs that were there, and are not when a checkpoint is to be committed, are moved after all.
-const SECOND_LOOKS: u32 = 2;
+/// How often packs that are missing at a commit are moved and the commit is tried again.
+const COMMIT_RETRIES: u32 = 2;
 
 impl CopyPlan {
-    /// Carries it out. `who` says who copies, in words for people.
+    /// Executes the plan under a new term of the destination. `who` names the copying program for people.
     ///
-    /// Up to [`Limits::concurrency`] packs come in while as many go out, and no more than half a GiB of them, or a single
-    /// one, are in memory. Where there is nothing to do, nothing is written.
-    pub async fn carry_out(
+    /// Up to [`Limits::concurrency`] packs are read while as many are put. At most half a GiB of packs, or one larger pack,
+    /// is in memory. If there is nothing to do, nothing is written.
+    pub async fn execute(
         mut self,
         who: &str,
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
-        // The log may have grown since the plan was made: which term the source is under must be its last word.
-        let planned_by = replace(&mut self.source_log, self.source.run_log().await?);
-        self.source_went_on = !newer(&self.source_log, &planned_by).is_empty();
+        // The source may have a new term since the plan was made. The copy must be taken under its latest.
+        let planned_log = replace(&mut self.source_log, self.source.run_log().await?);
+        self.source_went_on = !newer(&self.source_log, &planned_log).is_empty();
         if self.is_done().await? {
-            let (left_out, source_went_on) = (self.left_out, self.source_went_on);
-            let mut copied = Copied { left_out, source_went_on, ..Copied::default() };
-            copied.forget_what_was_collected(&self.source).await?;
+            let (skipped, source_went_on) = (self.skipped, self.source_went_on);
+            let mut copied = Copied { skipped, source_went_on, ..Copied::default() };
+            copied.forget_collected(&self.source).await?;
             return Ok(copied);
         }
         let mut term = self.destination.become_replica_of(&self.source, &self.source_log, who).await?;
-        // Boxed, as a copy is awaited within much else.
-        Box::pin(self.carry_out_as(&mut term, limits, progress)).await
+        // Boxed to keep the futures of callers small.
+        Box::pin(self.execute_under(&mut term, limits, progress)).await
     }
 
-    /// Whether the destination has all that is to be copied.
+    /// Whether the destination has everything.
     async fn is_done(&self) -> Result<bool, StoreError> {
         let Some(run_log) = &self.destination_log else { return Ok(false) };
-        Ok(self.checkpoints.iter().all(Planned::is_done)
+        Ok(self.checkpoints.iter().all(PlannedCheckpoint::is_done)
             && run_log.identity() == self.source_log.identity()
             && run_outcome::missing(&self.source_log, run_log).is_none()
             && output::missing(&self.source, &self.destination).await?.is_empty())
     }
 
-    /// Carries it out under a term of the destination that was taken before.
-    pub(crate) async fn carry_out_as(
+    /// Executes the plan under a term of the destination that the caller holds.
+    pub(super) async fn execute_under(
         self,
         term: &mut Term,
         limits: &Limits,
@@ -71,76 +70,70 @@ impl CopyPlan {
             source: self.source.folder().clone(),
             destination: self.destination.folder().clone(),
             limits: *limits,
-            room: Room::new(),
+            memory: MemoryBudget::new(),
         };
-        let mut arriving = Arriving {
+        let copied =
+            Copied { skipped: self.skipped, source_went_on: self.source_went_on, ..Copied::default() };
+        let mut commits = Commits {
             waiting: self.checkpoints.iter().map(|planned| planned.missing.len()).collect(),
             bad: self.checkpoints.iter().map(|_| None).collect(),
-            copied: Copied {
-                left_out: self.left_out,
-                source_went_on: self.source_went_on,
-                ..Copied::default()
-            },
+            copied,
             planned: self.checkpoints,
             destination: self.destination.clone(),
             source: self.source.clone(),
             route: route.clone(),
         };
-        arriving.commit_those_that_wait_for_nothing(term, progress).await?;
+        commits.commit_complete(term, progress).await?;
 
-        // Commits and moves go on beside each other: the one sends what arrived, the other takes it. The way between them
-        // never fills up, or no move would begin for the length of a commit; what goes over it is a few words a pack.
+        // Moves and commits run concurrently. The channel is unbounded, so moves start while a commit takes its time. A
+        // message is a few words per pack.
         let (send, mut arrived) = mpsc::unbounded_channel();
         let moving = async move {
             let mut moves = route.transfers(moves);
             while let Some(moved) = moves.try_next().await? {
-                // It is closed only if the commits failed, which ends both.
+                // The receiver is gone only if a commit failed, which ends both.
                 send.send(moved).ok();
             }
             Ok::<_, CopyError>(())
         };
         let committing = async {
-            while let Some((pack, waiting, became)) = arrived.recv().await {
-                arriving.take(term, &pack, &waiting, became, progress).await?;
+            while let Some((pack, waiting, outcome)) = arrived.recv().await {
+                commits.pack_done(term, &pack, &waiting, outcome, progress).await?;
             }
             Ok(())
         };
         try_join(moving, committing).await?;
 
-        let mut copied = arriving.copied;
+        let mut copied = commits.copied;
         copied.output = output::copy(&self.source, &self.destination).await?;
-        // A run that was stopped has a last checkpoint, which the next copy brings: this one is not to say so without.
+        // A run that was stopped or has ended since the plan was made has a last checkpoint that this copy lacks. The next
+        // copy brings both.
         if !self.source_went_on
-            && let Some(word) = run_outcome::missing(&self.source_log, term.run_log())
+            && let Some(record) = run_outcome::missing(&self.source_log, term.run_log())
         {
-            term.append(word).await?;
+            term.append(record).await?;
         }
-        copied.forget_what_was_collected(&self.source).await?;
+        copied.forget_collected(&self.source).await?;
         Ok(copied)
     }
 }
 
-impl Planned {
-    fn is_done(&self) -> bool {
-        self.committed && self.missing.is_empty()
-    }
-}
-
-/// Checkpoints whose packs arrive.
-struct Arriving {
+/// The commits of the planned checkpoints, each of which waits for its packs.
+struct Commits {
     source: RunDir,
     destination: RunDir,
     route: Route,
-    planned: Vec<Planned>,
-    /// For each, how many packs it waits for.
+    planned: Vec<PlannedCheckpoint>,
+    /// For each checkpoint, the number of packs that it waits for.
     waiting: Vec<usize>,
-    /// For each, the pack that cannot be copied, if there is one.
+    /// For each checkpoint, a pack of it that cannot be copied.
     bad: Vec<Option<BadPack>>,
     copied: Copied,
 }
 
-impl Arriving {
-    async fn commit_those_that_wait_for_nothing(
+impl Commits {
+    /// Commits the checkpoints that wait for no pack.
+    async fn commit_complete(
         &mut self,
         term: &mut Term,
         progress: &mut (impl FnMut(CopyProgress) + Send),
@@ -153,29 +146,21 @@ impl Arriving {
         Ok(())
     }
 
-    /// Takes note of a pack, and commits the checkpoints that waited for nothing else.
-    async fn take(
+    /// Records the outcome of a pack, and commits or skips the checkpoints that waited for it alone.
+    async fn pack_done(
         &mut self,
         term: &mut Term,
         pack: &Pack,
         waiting: &[usize],
-        became: Transfer,
+        outcome: TransferOutcome,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<(), CopyError> {
-        let bytes = pack.length;
-        match became {
-            Transfer::Moved => {
-                self.copied.moved.add(bytes);
-                progress(CopyProgress::Moved { bytes });
-            }
-            Transfer::Found => progress(CopyProgress::Found { bytes }),
-            Transfer::Bad(bad) => {
-                tracing::error!(run = self.source.uri(), %bad, "a checkpoint cannot be copied");
-                self.copied.bad.add(bytes);
-                progress(CopyProgress::Bad { pack: pack.hash, bytes });
-                for &index in waiting {
-                    self.bad[index] = Some(bad.clone());
-                }
+        if let Some(bad) = self.count(pack, outcome, progress) {
+            tracing::error!(run = self.source.uri(), %bad, "a checkpoint cannot be copied");
+            self.copied.bad.add(pack.length);
+            progress(CopyProgress::Bad { pack: pack.hash, bytes: pack.length });
+            for &index in waiting {
+                self.bad[index] = Some(bad.clone());
             }
         }
         for &index in waiting {
@@ -184,41 +169,63 @@ impl Arriving {
                 continue;
             }
             match self.bad[index].take() {
-                Some(bad) => self.leave_out(index, bad),
+                Some(bad) => self.skip(index, bad),
                 None => self.commit(term, index, progress).await?,
             }
         }
         Ok(())
     }
 
-    fn leave_out(&mut self, index: usize, bad: BadPack) {
-        let Planned { checkpoint, manifest, .. } = &self.planned[index];
-        self.copied.spared.extend(manifest.packs.iter().map(|pack| pack.hash));
-        let (step, manifest, why) = (checkpoint.step, checkpoint.manifest.clone(), Unusable::Pack(bad));
-        self.copied.left_out.push(LeftOut { step, manifest, why });
+    /// Counts a pack that is in the destination now. Returns what is wrong with it if it is not.
+    fn count(
+        &mut self,
+        pack: &Pack,
+        outcome: TransferOutcome,
+        progress: &mut (impl FnMut(CopyProgress) + Send),
+    ) -> Option<BadPack> {
+        let bytes = pack.length;
+        match outcome {
+            TransferOutcome::Moved => {
+                self.copied.moved.add(bytes);
+                progress(CopyProgress::Moved { bytes });
+                None
+            }
+            TransferOutcome::Found => {
+                progress(CopyProgress::Found { bytes });
+                None
+            }
+            TransferOutcome::Bad(bad) => Some(bad),
+        }
     }
 
-    /// Commits a checkpoint. A listing said that its packs are there, or they were put: should some of them not be there
-    /// all the same, since listings lag, and since what was there may have been collected, they move now.
+    fn skip(&mut self, index: usize, bad: BadPack) {
+        let PlannedCheckpoint { checkpoint, manifest, .. } = &self.planned[index];
+        self.copied.packs_of_skipped.extend(manifest.packs.iter().map(|pack| pack.hash));
+        let (step, manifest) = (checkpoint.step, checkpoint.manifest.clone());
+        self.copied.skipped.push(SkippedCheckpoint { step, manifest, why: SkipReason::Pack(bad) });
+    }
+
+    /// Commits a checkpoint. Its packs were listed in the destination or were put. Some may be missing all the same, since
+    /// listings lag and a collection may have deleted listed packs. Those move now.
     async fn commit(
         &mut self,
         term: &mut Term,
         index: usize,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<(), CopyError> {
-        let Planned { checkpoint, manifest, body, .. } = &self.planned[index];
-        let (name, body) = (checkpoint.manifest.clone(), body.clone());
+        let PlannedCheckpoint { checkpoint, manifest, manifest_bytes, .. } = &self.planned[index];
+        let (name, bytes) = (checkpoint.manifest.clone(), manifest_bytes.clone());
         let (step, state, origin) = (checkpoint.step, checkpoint.state, checkpoint.origin);
         let manifest = manifest.clone();
-        let mut looks = 0;
+        let mut retries = 0;
         loop {
-            match publish(term, &manifest, &name, body.clone(), state, Some(origin)).await {
+            match append_checkpoint(term, &manifest, &name, bytes.clone(), state, Some(origin)).await {
                 Ok(_) => break,
-                Err(CommitError::Lacks { packs, .. }) if looks < SECOND_LOOKS => {
-                    looks += 1;
+                Err(CommitError::Lacks { packs, .. }) if retries < COMMIT_RETRIES => {
+                    retries += 1;
                     let lacking = manifest.packs.iter().filter(|pack| packs.contains(&pack.hash)).cloned();
-                    if let Some(bad) = self.move_after_all(lacking.collect(), progress).await? {
-                        self.leave_out(index, bad);
+                    if let Some(bad) = self.move_lacking(lacking.collect(), progress).await? {
+                        self.skip(index, bad);
                         return Ok(());
                     }
                 }
@@ -235,22 +242,16 @@ impl Arriving {
         Ok(())
     }
 
-    /// Moves packs; the first that cannot be moved ends it.
-    async fn move_after_all(
+    /// Moves packs that are lacking at a commit. Ends at the first that cannot be moved, and returns it.
+    async fn move_lacking(
         &mut self,
         packs: Vec<Pack>,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Option<BadPack>, StoreError> {
         let mut moves = self.route.clone().transfers(packs.into_iter().map(|pack| (pack, ())).collect());
-        while let Some((pack, (), became)) = moves.try_next().await? {
-            let bytes = pack.length;
-            match became {
-                Transfer::Moved => {
-                    self.copied.moved.add(bytes);
-                    progress(CopyProgress::Moved { bytes });
-                }
-                Transfer::Found => progress(CopyProgress::Found { bytes }),
-                Transfer::Bad(bad) => return Ok(Some(bad)),
+        while let Some((pack, (), outcome)) = moves.try_next().await? {
+            if let Some(bad) = self.count(&pack, outcome, progress) {
+                return Ok(Some(bad));
             }
         }
         Ok(None)
@@ -258,11 +259,11 @@ impl Arriving {
 }
 
 impl Copied {
-    /// A checkpoint whose packs were not there, because it was collected while it was copied, is none that was left out.
-    async fn forget_what_was_collected(&mut self, source: &RunDir) -> Result<(), CopyError> {
-        if !self.left_out.is_empty() {
+    /// Removes from the skipped checkpoints those that were collected in the source during the copy.
+    async fn forget_collected(&mut self, source: &RunDir) -> Result<(), CopyError> {
+        if !self.skipped.is_empty() {
             let there = source.run_log().await?.all_checkpoints();
-            self.left_out.retain(|out| there.iter().any(|checkpoint| checkpoint.manifest == out.manifest));
+            self.skipped.retain(|out| there.iter().any(|checkpoint| checkpoint.manifest == out.manifest));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Whether a run that is copied goes on, was stopped or has ended.
+//! Whether a run was stopped, was resumed or has ended, as a copy records it.
 
 use crate::log::{
     entry::{Ended, Entry, Outcome, Record},
@@ -6,36 +6,38 @@ use crate::log::{
     run_log::RunLog,
 };
 
-/// The record that makes the copy's last word on it the source's; `None` if it is, or if the copy knows more.
+/// The record that brings the run outcome in `copy` up to that in `source`; `None` if the copy has the same outcome or a
+/// newer one.
 ///
-/// The copy may have been made from another directory of the same run, and know of what this source has not heard yet.
-/// So a word counts by the term under which it was spoken; under one term a run is resumed first, and stopped or
-/// ended last. That the run has finished a copy says only once it has the checkpoint that it finished with: to whoever
-/// reads it the run would be over, and what it came to would be nowhere.
+/// The copy may have been made from another directory of the same run, and have an outcome that this source lacks. The
+/// outcome recorded under the later term counts. Under one term a run is resumed first, and stopped or ended last.
+///
+/// A copy records that the run has finished only once it has the run's last checkpoint. Otherwise the run would be over
+/// for everyone who reads the copy, and its result would be nowhere.
 pub(super) fn missing(source: &RunLog, copy: &RunLog) -> Option<Record> {
     let terms = source.identities();
-    let place = |run_log, entry: &Entry| {
-        let spoken_under = under(run_log, entry);
-        terms.iter().rposition(|&term| Some(term) == spoken_under)
+    let term_of = |run_log, entry: &Entry| {
+        let identity = term_identity(run_log, entry);
+        terms.iter().rposition(|&term| Some(term) == identity)
     };
-    let ours = source.standing_entry()?;
-    if let Record::Ended(Ended { outcome: Outcome::Finished, step, .. }) = ours.record
+    let in_source = source.standing_entry()?;
+    if let Record::Ended(Ended { outcome: Outcome::Finished, step, .. }) = in_source.record
         && let Some(last) = checkpoint_of(source, step)
         && copy.checkpoints().iter().all(|checkpoint| checkpoint.manifest != last)
     {
         return None;
     }
-    let Some(theirs) = copy.standing_entry() else { return Some(ours.record.clone()) };
-    let ours_under = place(source, ours)?;
-    // Spoken under a term that the source has not heard of, theirs is the newer word.
-    let theirs_under = place(copy, theirs)?;
-    let is_last_word = !matches!(ours.record, Record::Resumed { .. });
-    let is_news = ours_under > theirs_under
-        || (ours_under == theirs_under && is_last_word && ours.record != theirs.record);
-    is_news.then(|| ours.record.clone())
+    let Some(in_copy) = copy.standing_entry() else { return Some(in_source.record.clone()) };
+    let source_term = term_of(source, in_source)?;
+    // If the source does not know the term, the copy's outcome is the newer one.
+    let copy_term = term_of(copy, in_copy)?;
+    let is_last_of_term = !matches!(in_source.record, Record::Resumed { .. });
+    let is_newer = source_term > copy_term
+        || (source_term == copy_term && is_last_of_term && in_source.record != in_copy.record);
+    is_newer.then(|| in_source.record.clone())
 }
 
-/// The manifest of the checkpoint of a step that was made last, collected or not. Copies commit in any order.
+/// The manifest of the newest checkpoint of a step, collected or not. The entries of a copy are in no order of age.
 fn checkpoint_of(run_log: &RunLog, wanted: u64) -> Option<String> {
     let of_step = |entry: &Entry| match &entry.record {
         Record::Checkpoint { step, manifest, origin, .. } if *step == wanted => {
@@ -48,6 +50,6 @@ fn checkpoint_of(run_log: &RunLog, wanted: u64) -> Option<String> {
 }
 
 /// The identity of the term under which an entry was written.
-fn under<'a>(run_log: &'a RunLog, entry: &Entry) -> Option<&'a str> {
+fn term_identity<'a>(run_log: &'a RunLog, entry: &Entry) -> Option<&'a str> {
     run_log.terms().take_while(|term| term.number <= entry.number).last().and_then(identity)
 }

@@ -34,7 +34,7 @@ use object_store::ObjectMeta;
 use whimbrel_state::Hash;
 
 use crate::{
-    checkpoint::{commit::ReadManifestError, pack},
+    checkpoint::{ReadManifestError, pack_hash, pack_name},
     gc::{age::Ages, retention::Retention, temp_files},
     log::{
         entry::Record,
@@ -128,7 +128,7 @@ pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected
         tracing::warn!(run = term.run().uri(), why, "a checkpoint's manifest cannot be read; its packs stay");
     }
     // Manifests first: one that is there then still has its packs, for whoever looks.
-    let packs = doomed.packs.iter().map(|(hash, _)| pack::name(hash));
+    let packs = doomed.packs.iter().map(|(hash, _)| pack_name(hash));
     let names: Vec<String> = doomed.manifests.iter().cloned().chain(packs).collect();
     for batch in names.chunks(BATCH) {
         term.check().await?;
@@ -191,7 +191,7 @@ async fn decide(
 ) -> Result<Doomed, StoreError> {
     let listing = run.dir.folder().list("packs").await?;
     let packs: Listing =
-        listing.into_iter().filter_map(|object| Some((pack::hash(&object.name)?, object.meta))).collect();
+        listing.into_iter().filter_map(|object| Some((pack_hash(&object.name)?, object.meta))).collect();
     let mut kept = keep(run, retention, &packs, known).await?;
     kept.packs.extend(&retention.in_flight);
 
@@ -323,7 +323,7 @@ async fn judge(
     for pack in &manifest.packs {
         let length = match listed.get(&pack.hash) {
             Some(meta) => Some(meta.size),
-            None => run.dir.folder().head(&pack::name(&pack.hash)).await?.map(|meta| meta.size),
+            None => run.dir.folder().head(&pack_name(&pack.hash)).await?.map(|meta| meta.size),
         };
         if length != Some(pack.length) {
             tracing::warn!(step = manifest.step, pack = %pack.hash, "a checkpoint lacks a pack and does not count");

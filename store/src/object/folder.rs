@@ -14,7 +14,7 @@ use object_store::{
 use tokio::time::timeout;
 
 use crate::{
-    checkpoint::save::Limits,
+    checkpoint::Limits,
     location::uri,
     object::{
         buffers::Buffers,
