@@ -169,11 +169,14 @@ async fn fill(
     Ok(report)
 }
 
+/// An extent to be read, and where its bytes go.
+type Work = (Extent, Arc<Copies>);
+
 /// Reads one extent after another until none is left, one fails, or the receiver is gone.
 async fn read_extents(
     sources: Sources,
     faults: Arc<SourceFaults>,
-    work: Arc<Mutex<VecDeque<(Extent, Arc<Copies>)>>>,
+    work: Arc<Mutex<VecDeque<Work>>>,
     limits: Limits,
     send: mpsc::Sender<Result<(Block, Arc<Copies>), ReadPackError>>,
 ) {
