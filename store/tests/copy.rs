@@ -33,7 +33,7 @@ async fn copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<Cop
 #[tokio::test]
 async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     let (scene, mut term) = with_checkpoints(&[10, 20, 30]).await;
-    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    scene.run().put_output(1, 0, "w1 hello\n".into()).await.unwrap();
     term.append(stopped(30)).await.unwrap();
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     for (a, b) in ours.checkpoints().iter().zip(theirs.checkpoints()) {
         assert_eq!((&a.manifest, a.time, a.origin, a.state), (&b.manifest, b.time, b.origin, b.state));
     }
-    assert_eq!(there.run().output(None).await.unwrap(), scene.run().output(None).await.unwrap());
+    assert_eq!(there.run().output().await.unwrap(), scene.run().output().await.unwrap());
 
     // Copied again, nothing moves and nothing is written.
     let files = there.files("");
@@ -297,7 +297,7 @@ async fn the_last_word_is_the_newest_that_any_copy_heard() {
     copy(&scene.run(), &there.run(), Which::All).await.unwrap();
     copy(&stale.run(), &there.run(), Which::All).await.unwrap();
     assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 11);
-    assert_eq!(there.run().run_log().await.unwrap().submitter(), Mode::Embedded);
+    assert_eq!(there.run().run_log().await.unwrap().hosted_by(), Mode::Embedded);
 }
 
 #[tokio::test]
@@ -353,7 +353,7 @@ async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
     state.bytes[0] ^= 1;
     checkpoint(&mut term, &state, 20).await;
     term.append(stopped(20)).await.unwrap();
-    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    scene.run().put_output(1, 0, "w1 hello\n".into()).await.unwrap();
     let (seen_source, seen_destination) = {
         let there = empty();
         let (source, destination) = (Faulty::over(scene.folder()), Faulty::over(there.folder()));

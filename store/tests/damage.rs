@@ -121,7 +121,7 @@ async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
     let usable = term.run_log().checkpoints();
     assert_eq!(usable.last().unwrap().manifest, before.manifest);
     assert_eq!(restored(&run, &before.manifest).await.unwrap(), State::small(1));
-    let listed = run.checkpoints().await.unwrap();
+    let listed = run.run_log().await.unwrap().all_checkpoints();
     assert_eq!(listed[1].quarantined.as_deref(), Some(reason.as_str()));
 
     // The run computes the same step again, to the same bits, and this time the pack is put.

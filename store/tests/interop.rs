@@ -39,7 +39,7 @@ async fn export_newest(
     folder: &Path,
     force: bool,
 ) -> Result<Shards, ExportError> {
-    let newest = run.checkpoints().await.unwrap().pop().unwrap();
+    let newest = run.run_log().await.unwrap().all_checkpoints().pop().unwrap();
     let manifest = run.manifest(&newest.manifest).await.unwrap();
     let shards = Shards::new(&manifest.layout, selection, shard_bytes, BTreeMap::new()).unwrap();
     let sources = Sources::new(run.clone());
@@ -240,7 +240,7 @@ async fn a_run_that_broke_off_is_added_to_when_its_office_is_taken() {
     import_into(&run, folder.path(), &options).await.unwrap();
     assert!(run.run_log().await.unwrap().stopped().is_some());
     let error = fenced.append(Record::Resumed { step: 0 }).await.unwrap_err();
-    assert!(error.to_string().contains("fenced: a test started a term"), "{error}");
+    assert!(error.to_string().contains("fenced: a test took over the run"), "{error}");
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn an_import_that_died_before_its_checkpoint_goes_on_when_it_is_made_again
     let error = import_into(&run, &exported, &other).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "another run's spec: {error}");
     import_into(&run, &exported, &spec).await.unwrap();
-    assert_eq!(run.checkpoints().await.unwrap().len(), 1);
+    assert_eq!(run.run_log().await.unwrap().all_checkpoints().len(), 1);
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "a run that has a checkpoint is a run: {error}");
 

@@ -19,8 +19,8 @@ use crate::{
     checkpoint::pack,
     object::{
         buffers::Buffer,
+        flow_control::{Direction, Permit},
         folder::{Folder, StoreError},
-        pace::{Permit, Way},
         retry::Failure,
         task,
     },
@@ -191,11 +191,11 @@ impl BlockReader {
     async fn receive(&mut self) -> Result<Option<Block>, Unread> {
         let mut retry = self.folder.retry("read", &self.name);
         loop {
-            let began = self.folder.pace().begin();
+            let started = self.folder.flow_control().start();
             let miss = match self.attempt().await {
                 Ok((buffer, found)) => {
                     let (index, length) = (self.wanted.start, buffer.as_ref().len() as u64);
-                    self.folder.pace().succeeded(Way::Down, began, length);
+                    self.folder.flow_control().succeeded(Direction::Download, started, length);
                     self.wanted.start += 1;
                     if self.wanted.is_empty() {
                         self.body = None;
@@ -210,7 +210,7 @@ impl BlockReader {
             match miss {
                 Miss::Failed(failure) => {
                     if failure.is_push_back() {
-                        self.folder.pace().pushed_back(Way::Down, began);
+                        self.folder.flow_control().pushed_back(Direction::Download, started);
                     }
                     retry.after(failure).await?;
                 }
@@ -229,8 +229,8 @@ impl BlockReader {
             None => self.open().await?,
         };
         let retry_policy = self.folder.retry_policy();
-        let deadline =
-            retry_policy.answer + self.folder.pace().allowance(Way::Down, length, retry_policy.slowest);
+        let deadline = retry_policy.answer
+            + self.folder.flow_control().transfer_time(Direction::Download, length, retry_policy.slowest);
         // Not before the object is known to be as long as it should.
         let buffer = self.folder.buffers().take(length as usize);
         // Of a pack whose blocks are not known the one block is the whole.
@@ -251,7 +251,7 @@ impl BlockReader {
 
     /// Makes the request for all that is still wanted.
     async fn open(&mut self) -> Result<Body, Miss> {
-        let permit = self.folder.pace().enter(Way::Down, self.upper).await;
+        let permit = self.folder.flow_control().acquire(Direction::Download, self.upper).await;
         let pack = self.pack.hash;
         let last = self.wanted.end.saturating_sub(1);
         let range = self.pack.block(self.wanted.start).start..self.pack.block(last).end;
@@ -364,7 +364,7 @@ async fn each_block<T: Send + 'static>(
     let pack = Arc::new(pack.clone());
     // Who reads whole packs says by that how many there are at a time.
     let mut reader = BlockReader::new(folder, &pack, all_blocks(&pack), usize::MAX);
-    let reading = task::begin(async move {
+    let reading = task::spawn(async move {
         let mut kept = Vec::new();
         while let Some(block) = reader.next().await? {
             kept.push(keep(block));

@@ -1,6 +1,6 @@
 //! Saving a slice of the state: cutting it into packs and putting those that the store lacks.
 
-use std::{num::NonZeroU64, ops::Range};
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,26 +10,10 @@ use whimbrel_state::{Layout, Pack};
 use crate::{
     checkpoint::pack,
     log::run_dir::RunDir,
-    object::folder::{Created, Folder, StoreError},
+    object::{Created, Folder, StoreError},
 };
 
-/// How much is done at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of tensors in a pack; its header comes on top.
-    pub pack_bytes: usize,
-    /// The most transfers under way at a time; up to that many as are found to pay. A save holds nothing but the staged
-    /// copy; a restore holds two blocks of 4 MiB for each.
-    pub concurrency: usize,
-    /// The most bytes a second that packs are put with; as fast as it goes where there is none.
-    pub bandwidth: Option<NonZeroU64>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { pack_bytes: 64 << 20, concurrency: 16, bandwidth: None }
-    }
-}
+pub use crate::object::Limits;
 
 /// A slice that was not saved. Packs that were put stay, and saving it again skips them.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +68,7 @@ async fn save_pack(
     staged: Bytes,
     limits: Limits,
 ) -> Result<Pack, StoreError> {
-    let turn = folder.pace().hashing().await;
+    let turn = folder.flow_control().hashing_permit().await;
     let encode = move || pack::encode(&layout, range, &staged);
     let cut_off = |source| StoreError::CutOff { object: folder.uri_of("packs"), source };
     let encoded = tokio::task::spawn_blocking(encode).await.map_err(cut_off)?;

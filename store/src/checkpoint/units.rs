@@ -185,7 +185,7 @@ impl Units {
         let Some(unit) = self.to_read.pop_front() else { return false };
         let upper = self.limits.concurrency;
         let reader = SourceReader::new(&self.sources, &self.findings, &unit.pack, unit.blocks.clone(), upper);
-        let task = task::begin(unit.clone().read(reader));
+        let task = task::spawn(unit.clone().read(reader));
         self.reading.push_back(Reading { unit, memory, task });
         true
     }

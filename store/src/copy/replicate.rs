@@ -9,10 +9,7 @@ use std::{collections::BTreeSet, fmt, mem::take};
 use crate::{
     checkpoint::save::Limits,
     copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
-    gc::{
-        collect::{CollectError, collect},
-        retention::Retention,
-    },
+    gc::{CollectError, Collector, Retention},
     log::{
         entry::{Outcome, Record},
         lineage::{ReplicaLogError, refusal},
@@ -31,6 +28,7 @@ pub struct Replicator {
     retention: Retention,
     limits: Limits,
     term: Option<Term>,
+    collector: Collector,
     /// What the replica knew when its term was taken, and is yet to be told of.
     unreplicated: Vec<Unreplicated>,
 }
@@ -136,6 +134,7 @@ impl Replicator {
             retention: Retention { in_flight: Vec::new(), ..retention },
             limits,
             term: None,
+            collector: Collector::default(),
             unreplicated: Vec::new(),
         }
     }
@@ -199,7 +198,7 @@ impl Replicator {
     }
 
     async fn copy(
-        &self,
+        &mut self,
         term: &mut Term,
         run_log: &RunLog,
         progress: &mut (impl FnMut(CopyProgress) + Send),
@@ -212,7 +211,7 @@ impl Replicator {
         // What a checkpoint that was left out has there already is spared for when it is healed.
         let retention = Retention { in_flight: copied.spared, ..self.retention.clone() };
         let failed = |source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source };
-        collect(term, &retention).await.map_err(failed)?;
+        self.collector.collect(term, &retention).await.map_err(failed)?;
         let newest = term.run_log().checkpoints().last().map(|checkpoint| checkpoint.step);
         let (missing, left_out) = (copied.bad, copied.left_out);
         Ok(Lag { newest, newest_of_run, missing, left_out, unreplicated: Vec::new() })
