@@ -37,7 +37,7 @@ async fn copy(
 #[tokio::test]
 async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     let (scene, mut term) = with_checkpoints(&[10, 20, 30]).await;
-    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    scene.run().put_output(1, 0, "w1 hello\n".into()).await.unwrap();
     term.append(stopped(30)).await.unwrap();
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     for (a, b) in ours.checkpoints().iter().zip(theirs.checkpoints()) {
         assert_eq!((&a.manifest, a.time, a.origin, a.state), (&b.manifest, b.time, b.origin, b.state));
     }
-    assert_eq!(there.run().output(None).await.unwrap(), scene.run().output(None).await.unwrap());
+    assert_eq!(there.run().output().await.unwrap(), scene.run().output().await.unwrap());
 
     // A second copy moves nothing and writes nothing.
     let files = there.files("");
@@ -297,7 +297,7 @@ async fn the_newest_run_outcome_wins_whichever_copy_has_it() {
     copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     copy(&stale.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 11);
-    assert_eq!(there.run().run_log().await.unwrap().submitter(), Mode::Embedded);
+    assert_eq!(there.run().run_log().await.unwrap().hosted_by(), Mode::Embedded);
 }
 
 #[tokio::test]
@@ -353,7 +353,7 @@ async fn an_interrupted_copy_goes_on_where_it_was() {
     state.bytes[0] ^= 1;
     checkpoint(&mut term, &state, 20).await;
     term.append(stopped(20)).await.unwrap();
-    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    scene.run().put_output(1, 0, "w1 hello\n".into()).await.unwrap();
     let (seen_source, seen_destination) = {
         let there = empty();
         let (source, destination) = (Faulty::over(scene.folder()), Faulty::over(there.folder()));

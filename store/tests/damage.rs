@@ -121,7 +121,7 @@ async fn after_a_quarantine_the_same_step_can_be_saved_again() {
     let usable = term.run_log().checkpoints();
     assert_eq!(usable.last().unwrap().manifest, before.manifest);
     assert_eq!(restored(&run, &before.manifest).await.unwrap(), State::small(1));
-    let listed = run.checkpoints().await.unwrap();
+    let listed = run.run_log().await.unwrap().all_checkpoints();
     assert_eq!(listed[1].quarantined.as_deref(), Some(reason.as_str()));
 
     // The run computes the same step again, with the same bits. Its pack is put, since the damaged one was deleted.

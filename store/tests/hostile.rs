@@ -15,7 +15,7 @@ fn entry() -> Entry {
         epoch: 2,
         writer: "ab".into(),
         time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
-        record: Record::Submitted { spec: "a = \"é\"\n".into(), submitter: Mode::Service },
+        record: Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: Mode::Service },
     }
 }
 
@@ -99,7 +99,7 @@ fn unknown_fields_are_ignored_and_later_formats_are_refused() {
     assert!(content.contains("\"record\":\"submitted\""), "{content}");
     let more = content.replacen('{', "{\"weather\":\"fair\",", 1);
     assert_eq!(Entry::decode(&framed(more.as_bytes())).unwrap(), entry());
-    let later = content.replacen("\"format\":1", "\"format\":3", 1).replacen("submitted", "sung", 1);
+    let later = content.replacen("\"format\":1", "\"format\":2", 1).replacen("submitted", "sung", 1);
     let error = Entry::decode(&framed(later.as_bytes())).unwrap_err();
     assert!(error.to_string().contains("use a newer whimbrel"), "{error}");
 }

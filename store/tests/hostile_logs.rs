@@ -41,7 +41,7 @@ fn log() -> Vec<Entry> {
     let replica = |term: &str| ReplicaOf {
         source: "s3://lab/runs/r".into(),
         term: term.into(),
-        before: vec!["1".into(), "x".into()],
+        prior_terms: vec!["1".into(), "x".into()],
     };
     let checkpoint = |step: u64, origin| Record::Checkpoint {
         step,
@@ -52,7 +52,7 @@ fn log() -> Vec<Entry> {
     };
     let manifest = "manifests/000000000010-x.json".to_owned();
     let records = [
-        (0, Record::Submitted { spec: "a = \"é\"\n".into(), submitter: Mode::Service }),
+        (0, Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: Mode::Service }),
         (1, Record::Term { coordinator: "c".into(), replica_of: None }),
         (1, checkpoint(10, None)),
         (2, Record::Term { coordinator: "a copy".into(), replica_of: Some(replica("y")) }),
@@ -75,9 +75,13 @@ fn log() -> Vec<Entry> {
             }),
         ),
     ];
-    let entry = |(number, (epoch, record)): (usize, (u64, Record))| {
-        let format = record.format();
-        Entry { format, number: number as u64, epoch, writer: number.to_string(), time, record }
+    let entry = |(number, (epoch, record)): (usize, (u64, Record))| Entry {
+        format: 1,
+        number: number as u64,
+        epoch,
+        writer: number.to_string(),
+        time,
+        record,
     };
     records.into_iter().enumerate().map(entry).collect()
 }

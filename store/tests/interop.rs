@@ -41,7 +41,7 @@ async fn export_newest(
     folder: &Path,
     force: bool,
 ) -> Result<FileLayout, ExportError> {
-    let newest = run.checkpoints().await.unwrap().pop().unwrap();
+    let newest = run.run_log().await.unwrap().all_checkpoints().pop().unwrap();
     let manifest = run.manifest(&newest.manifest).await.unwrap();
     let files = FileLayout::new(&manifest.layout, selection, file_bytes, BTreeMap::new()).unwrap();
     let sources = Sources::new(run.clone());
@@ -261,7 +261,7 @@ async fn an_import_that_died_before_its_checkpoint_can_be_repeated() {
     let error = import_into(&run, &exported, &other).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "another run's spec: {error}");
     import_into(&run, &exported, &spec).await.unwrap();
-    assert_eq!(run.checkpoints().await.unwrap().len(), 1);
+    assert_eq!(run.run_log().await.unwrap().all_checkpoints().len(), 1);
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
     assert!(
         matches!(error, ImportError::Create(_)),

@@ -159,7 +159,7 @@ async fn a_run_is_created_once_and_one_that_is_not_there_is_named() {
     let again = scene.run().create("other", Mode::Service).await.unwrap_err();
     assert!(matches!(&again, CreateError::Exists { run } if run == "test://store/r"), "{again}");
     let run_log = scene.run().run_log().await.unwrap();
-    assert_eq!((run_log.spec(), run_log.submitter()), ("[run]\nname = \"r\"\n", Mode::Embedded));
+    assert_eq!((run_log.spec(), run_log.hosted_by()), ("[run]\nname = \"r\"\n", Mode::Embedded));
 
     let store = Faulty::over(scene.folder()).store();
     std::fs::create_dir(scene.folder().join("not-a-run")).unwrap();

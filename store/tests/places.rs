@@ -123,23 +123,17 @@ async fn output_comes_back_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let run = Faulty::over(folder.path()).store().run(&"r".parse().unwrap());
     let mut puts = JoinSet::new();
-    for (worker, sequence) in [("w10", 0), ("w2", 1), ("w2", 0), ("w2", 10)] {
+    for (epoch, sequence) in [(10, 0), (2, 1), (2, 0), (2, 10)] {
         let run = run.clone();
-        let text = format!("{worker} says {sequence}\n");
-        puts.spawn(async move { run.put_output(worker, sequence, text.into()).await });
+        let text = format!("term {epoch} says {sequence}\n");
+        puts.spawn(async move { run.put_output(epoch, sequence, text.into()).await });
     }
     for put in puts.join_all().await {
         put.unwrap();
     }
-    run.put_output("w2", 1, "w2 says 1, again\n".into()).await.unwrap();
-    assert_eq!(run.output_workers().await.unwrap(), ["w2", "w10"]);
-    let text = |chunks: Vec<whimbrel_store::OutputChunk>| -> String {
-        chunks.iter().map(|chunk| str::from_utf8(&chunk.text).unwrap()).collect()
-    };
-    assert_eq!(
-        text(run.output(None).await.unwrap()),
-        "w2 says 0\nw2 says 1, again\nw2 says 10\nw10 says 0\n"
-    );
-    assert_eq!(text(run.output(Some("w10")).await.unwrap()), "w10 says 0\n");
-    assert_eq!(run.output(Some("w3")).await.unwrap(), []);
+    run.put_output(2, 1, "term 2 says 1, again\n".into()).await.unwrap();
+    fs::write(folder.path().join("r/output/epoch-2/notes.txt"), "not a chunk").unwrap();
+    let chunks = run.output().await.unwrap();
+    let text: String = chunks.iter().map(|chunk| str::from_utf8(chunk).unwrap()).collect();
+    assert_eq!(text, "term 2 says 0\nterm 2 says 1, again\nterm 2 says 10\nterm 10 says 0\n");
 }

@@ -37,10 +37,8 @@ async fn a_whole_life_of_spawnable_futures() {
     spawnable(verify(&run, &manifest, &SMALL_PACKS, |_| {})).await.unwrap();
     spawnable(collect(&mut term, &Retention::default())).await.unwrap();
     spawnable(quarantine(&mut term, &committed.manifest, "a test", &[])).await.unwrap();
-    spawnable(run.put_output("w1", 0, "text".into())).await.unwrap();
-    spawnable(run.output(None)).await.unwrap();
-    spawnable(run.output_workers()).await.unwrap();
-    spawnable(run.checkpoints()).await.unwrap();
+    spawnable(run.put_output(1, 0, "text".into())).await.unwrap();
+    spawnable(run.output()).await.unwrap();
     spawnable(term.check()).await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use whimbrel_state::Hash;
 
-use crate::object::folder::StoreError;
+use crate::object::StoreError;
 
 /// A pack that is missing or damaged in a store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

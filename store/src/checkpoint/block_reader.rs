@@ -23,9 +23,9 @@ use crate::{
         pack::pack_name,
     },
     object::{
+        Folder, StoreError,
         buffers::Buffer,
-        folder::{Folder, StoreError},
-        pace::{Permit, Way},
+        flow_control::{Direction, Permit},
         retry::Failure,
         task,
     },
@@ -135,11 +135,11 @@ impl BlockReader {
     async fn receive(&mut self) -> Result<Option<Block>, ReadPackError> {
         let mut retry = self.folder.retry("read", &self.name);
         loop {
-            let began = self.folder.pace().begin();
+            let started = self.folder.flow_control().start();
             let error = match self.attempt().await {
                 Ok((buffer, found)) => {
                     let (index, length) = (self.wanted.blocks.start, buffer.as_ref().len() as u64);
-                    self.folder.pace().succeeded(Way::Down, began, length);
+                    self.folder.flow_control().succeeded(Direction::Download, started, length);
                     self.wanted.blocks.start += 1;
                     if self.wanted.blocks.is_empty() {
                         self.body = None;
@@ -155,7 +155,7 @@ impl BlockReader {
             match error {
                 AttemptError::Failed(failure) => {
                     if failure.is_push_back() {
-                        self.folder.pace().pushed_back(Way::Down, began);
+                        self.folder.flow_control().pushed_back(Direction::Download, started);
                     }
                     retry.after(failure).await?;
                 }
@@ -177,8 +177,8 @@ impl BlockReader {
             None => self.open().await?,
         };
         let retry_policy = self.folder.retry_policy();
-        let deadline =
-            retry_policy.answer + self.folder.pace().allowance(Way::Down, length, retry_policy.slowest);
+        let deadline = retry_policy.answer
+            + self.folder.flow_control().transfer_time(Direction::Download, length, retry_policy.slowest);
         // Allocated only now that the object is known to have the right length.
         let buffer = self.folder.buffers().take(length as usize);
         // A pack without block hashes is one block, hashed on its own.
@@ -199,7 +199,7 @@ impl BlockReader {
 
     /// Makes one request for all blocks that have not arrived.
     async fn open(&mut self) -> Result<Body, AttemptError> {
-        let permit = self.folder.pace().enter(Way::Down, self.max_transfers).await;
+        let permit = self.folder.flow_control().acquire(Direction::Download, self.max_transfers).await;
         let Extent { pack, blocks } = &self.wanted;
         let (hash, expected) = (pack.hash, pack.length);
         let last = blocks.end.saturating_sub(1);
@@ -301,7 +301,7 @@ async fn read_blocks<T: Send + 'static>(
 ) -> Result<Vec<T>, ReadPackError> {
     // No limit on transfers: the caller limits how many packs it reads at a time.
     let mut reader = BlockReader::new(folder, Extent::whole(Arc::new(pack.clone())), usize::MAX);
-    let reading = task::begin(async move {
+    let reading = task::spawn(async move {
         let mut kept = Vec::new();
         while let Some(block) = reader.next().await? {
             kept.push(keep(block));

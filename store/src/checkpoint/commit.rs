@@ -9,12 +9,8 @@ use whimbrel_state::{Hash, Manifest, Pack};
 
 use crate::{
     checkpoint::{manifest::manifest_name, put_pack::stored_length},
-    log::{
-        entry::{Origin, Record},
-        run_dir::RunDir,
-        term::{AppendError, Term},
-    },
-    object::folder::{Folder, StoreError},
+    log::{AppendError, Origin, Record, RunDir, Term},
+    object::{Folder, StoreError},
 };
 
 /// Packs looked up at a time before a commit.

@@ -6,9 +6,12 @@ use futures::{StreamExt, stream};
 use object_store::PutMode;
 use whimbrel_state::{Hash, Pack};
 
-use crate::checkpoint::{
-    bad_pack::BadPack, block_reader::read_pack, limits::Limits, pack::pack_name, source_reader::SourceFaults,
-    sources::Sources,
+use crate::{
+    checkpoint::{
+        bad_pack::BadPack, block_reader::read_pack, pack::pack_name, source_reader::SourceFaults,
+        sources::Sources,
+    },
+    object::Limits,
 };
 
 /// Packs put back at a time. Each is in memory whole.

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use whimbrel_state::{Hash, Manifest, ManifestError, manifest::FORMAT};
 
 use crate::{
-    log::run_dir::RunDir,
-    object::folder::{Created, StoreError},
+    log::RunDir,
+    object::{Created, StoreError},
 };
 
 /// The longest manifest that is read, in bytes. The manifest of a state of tens of terabytes is shorter.

@@ -22,7 +22,6 @@ mod block_reader;
 mod commit;
 mod extent;
 mod heal;
-mod limits;
 mod manifest;
 mod pack;
 mod put_pack;
@@ -39,7 +38,6 @@ mod verify;
 
 pub use bad_pack::BadPack;
 pub use commit::{CommitError, Committed, commit};
-pub use limits::Limits;
 pub use manifest::ReadManifestError;
 pub use quarantine::{QuarantineError, quarantine};
 pub use restore::{RestoreError, RestoreReport, restore, restore_some};

@@ -4,8 +4,8 @@ use object_store::{PutMode, PutPayload};
 use whimbrel_state::Pack;
 
 use crate::{
-    checkpoint::{limits::Limits, pack::pack_name},
-    object::folder::{Created, Folder, StoreError},
+    checkpoint::pack::pack_name,
+    object::{Created, Folder, Limits, StoreError},
 };
 
 /// The length in bytes of the object under a pack's name; `None` if there is no such object.

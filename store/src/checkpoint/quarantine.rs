@@ -10,11 +10,8 @@ use crate::{
         block_reader::check_pack,
         pack::pack_name,
     },
-    log::{
-        entry::Record,
-        term::{AppendError, Term},
-    },
-    object::folder::StoreError,
+    log::{AppendError, Record, Term},
+    object::StoreError,
 };
 
 /// Why a quarantine was not carried out, or not to its end.

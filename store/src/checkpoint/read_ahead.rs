@@ -15,11 +15,10 @@ use crate::{
     checkpoint::{
         bad_pack::ReadPackError,
         extent::{Extent, all_blocks, blocks_holding},
-        limits::Limits,
         source_reader::{SourceFaults, SourceReader},
         sources::Sources,
     },
-    object::{folder::StoreError, task},
+    object::{Limits, StoreError, task},
 };
 
 /// Blocks of a pack that are read in one request.
@@ -200,7 +199,7 @@ impl ReadAhead {
         let Some(read) = self.planned.pop_front() else { return false };
         let concurrency = self.limits.concurrency;
         let reader = SourceReader::new(&self.sources, &self.faults, read.extent.clone(), concurrency);
-        let task = task::begin(read.clone().run(reader));
+        let task = task::spawn(read.clone().run(reader));
         self.in_flight.push_back(InFlight { read, memory, task });
         true
     }

@@ -17,11 +17,10 @@ use crate::{
         bad_pack::{BadPack, ReadPackError},
         block_reader::Block,
         extent::{Extent, blocks_holding},
-        limits::Limits,
         source_reader::{SourceFaults, SourceReader},
         sources::Sources,
     },
-    object::folder::StoreError,
+    object::{Limits, StoreError},
 };
 
 /// What a restore read.

@@ -10,12 +10,11 @@ use whimbrel_state::{Layout, Pack};
 
 use crate::{
     checkpoint::{
-        limits::Limits,
         pack,
         put_pack::{put_pack, stored_length},
     },
-    log::run_dir::RunDir,
-    object::folder::{Folder, StoreError},
+    log::RunDir,
+    object::{Folder, Limits, StoreError},
 };
 
 /// Why a slice was not saved. Packs that were put stay in the store, and the next save skips them.
@@ -71,7 +70,7 @@ async fn save_pack(
     staged: Bytes,
     limits: Limits,
 ) -> Result<Pack, StoreError> {
-    let turn = folder.pace().hashing().await;
+    let turn = folder.flow_control().hashing_permit().await;
     let encode = move || pack::encode(&layout, range, &staged);
     let cut_off = |source| StoreError::CutOff { object: folder.uri_of("packs"), source };
     let encoded = tokio::task::spawn_blocking(encode).await.map_err(cut_off)?;

@@ -18,8 +18,8 @@ use crate::{
         extent::Extent,
         sources::Sources,
     },
-    log::run_dir::RunDir,
-    object::folder::StoreError,
+    log::RunDir,
+    object::StoreError,
 };
 
 /// What the readers of one restore, or of another read, find out about its sources. They share it.

@@ -6,7 +6,7 @@
 
 use whimbrel_state::Manifest;
 
-use crate::{checkpoint::manifest::ReadManifestError, log::run_dir::RunDir};
+use crate::{checkpoint::manifest::ReadManifestError, log::RunDir};
 
 /// A run's directory, called the primary, and its replicas, in the order in which they are read. Cheap to clone.
 #[derive(Clone, Debug)]

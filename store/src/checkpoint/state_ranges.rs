@@ -6,7 +6,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use whimbrel_state::Manifest;
 
-use crate::checkpoint::{limits::Limits, restore::RestoreError, sources::Sources, state_reader::StateReader};
+use crate::{
+    checkpoint::{restore::RestoreError, sources::Sources, state_reader::StateReader},
+    object::Limits,
+};
 
 /// Two ranges with at most this many bytes between them are read as one: that costs less than another request.
 const MAX_GAP: usize = 8 << 20;

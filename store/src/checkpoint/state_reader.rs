@@ -9,11 +9,13 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use whimbrel_state::Manifest;
 
-use crate::checkpoint::{
-    limits::Limits,
-    read_ahead::{Completed, ReadAhead},
-    restore::{RestoreError, RestoreReport},
-    sources::Sources,
+use crate::{
+    checkpoint::{
+        read_ahead::{Completed, ReadAhead},
+        restore::{RestoreError, RestoreReport},
+        sources::Sources,
+    },
+    object::Limits,
 };
 
 /// Verified bytes of a checkpoint's state, in order, read ahead of the caller.

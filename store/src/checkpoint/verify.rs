@@ -6,13 +6,12 @@ use whimbrel_state::{Hash, Manifest, ManifestError};
 use crate::{
     checkpoint::{
         bad_pack::{BadPack, ReadPackError},
-        limits::Limits,
         read_ahead::{Completed, ReadAhead},
         sources::Sources,
         state_digest::digest_received,
     },
-    log::run_dir::RunDir,
-    object::folder::StoreError,
+    log::RunDir,
+    object::{Limits, StoreError},
 };
 
 /// A checkpoint of which every byte is good.

@@ -2,7 +2,7 @@
 
 use crate::{
     copy::run_outcome,
-    log::run_log::{CheckpointInfo, RunLog},
+    log::{CheckpointInfo, RunLog},
 };
 
 /// Whether [`recover_from`](crate::recover_from) has something to recover from a directory with the log `copy` to one

@@ -4,8 +4,8 @@ use whimbrel_plan::RunId;
 
 use crate::{
     checkpoint::{CommitError, ReadManifestError},
-    log::{lineage::ReplicaLogError, run_log::LogError, term::AppendError},
-    object::folder::StoreError,
+    log::{AppendError, LogError, ReplicaLogError},
+    object::StoreError,
 };
 
 /// Why a copy was not made, or not to its end. Made again, it goes on where it was.

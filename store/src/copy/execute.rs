@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use whimbrel_state::Pack;
 
 use crate::{
-    checkpoint::{BadPack, CommitError, Limits, append_checkpoint},
+    checkpoint::{BadPack, CommitError, append_checkpoint},
     copy::{
         ahead::newer,
         error::CopyError,
@@ -17,8 +17,8 @@ use crate::{
         run_outcome,
         transfer::{Route, TransferOutcome},
     },
-    log::{output, run_dir::RunDir, term::Term},
-    object::folder::StoreError,
+    log::{RunDir, Term, output},
+    object::{Limits, StoreError},
 };
 
 /// How often packs that are missing at a commit are moved and the commit is tried again.

@@ -11,12 +11,7 @@ use crate::{
         error::CopyError,
         report::{Amount, SkipReason, SkippedCheckpoint},
     },
-    log::{
-        entry::Origin,
-        lineage::{ReplicaLogError, refusal},
-        run_dir::RunDir,
-        run_log::{CheckpointInfo, LogError, RunLog},
-    },
+    log::{CheckpointInfo, LogError, Origin, ReplicaLogError, RunDir, RunLog, lineage::refusal},
 };
 
 /// Which checkpoints of a run to copy.

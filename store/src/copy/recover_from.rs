@@ -12,18 +12,14 @@
 //! their numbers do not fence it: stop it before its run is taken over.
 
 use crate::{
-    checkpoint::Limits,
     copy::{
         ahead::newer,
         error::CopyError,
         plan::{check_names, plan_checkpoints},
         report::{Copied, CopyProgress, SkipReason, SkippedCheckpoint},
     },
-    log::{
-        lineage::{Relation, refusal, relation},
-        run_dir::RunDir,
-        term::Term,
-    },
+    log::{Relation, RunDir, Term, lineage::refusal, relation},
+    object::Limits,
 };
 
 /// Copies the newest checkpoint of `copy` to the directory of `term` if it is newer than the newest there, and the run

@@ -7,23 +7,14 @@
 use std::{collections::BTreeSet, fmt, mem::take};
 
 use crate::{
-    checkpoint::Limits,
     copy::{
         error::CopyError,
         plan::{CopyPlan, UsableCheckpoints, check_names, plan_to_replica},
         report::{Amount, CopyProgress, SkippedCheckpoint},
     },
-    gc::{
-        collect::{CollectError, collect},
-        retention::Retention,
-    },
-    log::{
-        entry::{Outcome, Record},
-        lineage::{ReplicaLogError, refusal},
-        run_dir::RunDir,
-        run_log::RunLog,
-        term::{AppendError, Term},
-    },
+    gc::{CollectError, Collector, Retention},
+    log::{AppendError, Outcome, Record, ReplicaLogError, RunDir, RunLog, Term, lineage::refusal},
+    object::Limits,
 };
 
 /// Copies a run to one replica. It belongs to the coordinator that leads the run.
@@ -35,6 +26,7 @@ pub struct Replicator {
     retention: Retention,
     limits: Limits,
     term: Option<Term>,
+    collector: Collector,
     /// Found when the replica's term was taken, and not reported yet.
     unreplicated: Vec<Unreplicated>,
 }
@@ -132,6 +124,7 @@ impl Replicator {
             retention: Retention { in_flight: Vec::new(), ..retention },
             limits,
             term: None,
+            collector: Collector::default(),
             unreplicated: Vec::new(),
         }
     }
@@ -159,7 +152,7 @@ impl Replicator {
     }
 
     async fn copy(
-        &self,
+        &mut self,
         term: &mut Term,
         run_log: &RunLog,
         progress: &mut (impl FnMut(CopyProgress) + Send),
@@ -172,7 +165,7 @@ impl Replicator {
         // The packs of a skipped checkpoint stay in the replica until the checkpoint is healed.
         let retention = Retention { in_flight: copied.packs_of_skipped, ..self.retention.clone() };
         let failed = |source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source };
-        collect(term, &retention).await.map_err(failed)?;
+        self.collector.collect(term, &retention).await.map_err(failed)?;
         let newest = term.run_log().checkpoints().last().map(|checkpoint| checkpoint.step);
         let (missing, skipped) = (copied.bad, copied.skipped);
         Ok(Lag { newest, newest_of_run, missing, skipped, unreplicated: Vec::new() })

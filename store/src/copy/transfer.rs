@@ -6,9 +6,9 @@ use futures::{Stream, StreamExt, stream};
 use whimbrel_state::Pack;
 
 use crate::{
-    checkpoint::{BadPack, Limits, ReadPackError, put_pack, read_pack, stored_length},
+    checkpoint::{BadPack, ReadPackError, put_pack, read_pack, stored_length},
     copy::memory_budget::MemoryBudget,
-    object::folder::{Folder, StoreError},
+    object::{Folder, Limits, StoreError},
 };
 
 /// The way from one store to another.

@@ -6,13 +6,13 @@ use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest, TensorSpec};
 
 use crate::{
-    checkpoint::{Limits, RestoreError, Sources, join_ranges, read_ranges},
+    checkpoint::{RestoreError, Sources, join_ranges, read_ranges},
     diff::{
         compare::{StateFeed, compare},
         unequal_parts::{UnequalPart, unequal_parts},
         values::ValueDifference,
     },
-    object::folder::StoreError,
+    object::{Limits, StoreError},
 };
 
 /// How two checkpoints, *a* and *b*, differ.

@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest};
 
 use crate::{
-    checkpoint::{Limits, RestoreError, Sources, StatePart, join_ranges, read_ranges},
+    checkpoint::{RestoreError, Sources, StatePart, join_ranges, read_ranges},
     interop::{
         file_layout::FileLayout,
         names::{INDEX, SINGLE, SPEC},
     },
-    object::folder::StoreError,
+    object::{Limits, StoreError},
 };
 
 /// Parts of the state that wait to be written to the disk.

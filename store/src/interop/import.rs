@@ -8,17 +8,10 @@ use tokio::sync::mpsc;
 use whimbrel_state::{Hash, Manifest, Pack, manifest};
 
 use crate::{
-    checkpoint::{
-        CommitError, Committed, DigestInput, Limits, SaveError, commit, cut, digest_received, save_slice,
-    },
+    checkpoint::{CommitError, Committed, DigestInput, SaveError, commit, cut, digest_received, save_slice},
     interop::model::{Model, ModelError},
-    log::{
-        entry::{Mode, Record, Stopped},
-        run_dir::RunDir,
-        run_log::LogError,
-        term::{AppendError, CreateError, TermError},
-    },
-    object::folder::StoreError,
+    log::{AppendError, CreateError, LogError, Mode, Record, RunDir, Stopped, TermError},
+    object::{Limits, StoreError},
 };
 
 /// What an import records, and what it may do to an existing run.

@@ -173,7 +173,7 @@ async fn a_store_where_nobody_answers_is_unreachable() {
         ("gs://b/runs", "GOOGLE_BASE_URL"),
     ] {
         let refusal = refused(uri, keys(endpoint)).await;
-        assert_lacks(&refusal, (Need::Create, Refusal::Unreachable), "nobody answers there");
+        assert_lacks(&refusal, (Need::Create, Refusal::Unreachable), "there is no answer");
     }
 }
 

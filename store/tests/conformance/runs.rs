@@ -31,8 +31,8 @@ pub(crate) async fn suite(store: &Store) {
     assert_ne!(some, state);
     let verified = verify(&run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
     assert_eq!(verified.state, state.digest(10));
-    run.put_output("w1", 0, "hello\n".into()).await.unwrap();
-    assert_eq!(run.output(None).await.unwrap().len(), 1);
+    run.put_output(1, 0, "hello\n".into()).await.unwrap();
+    assert_eq!(run.output().await.unwrap().len(), 1);
 
     // Another coordinator takes over; the first finds itself fenced and deletes nothing.
     let mut second = run.start_term("second").await.unwrap();
