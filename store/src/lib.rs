@@ -31,8 +31,8 @@
 //! | [`interop`] | checkpoints as folders of safetensors files, import and export | |
 //! | [`mod@diff`] | how two checkpoints differ | |
 
-pub mod checkpoint;
-pub mod copy;
+mod checkpoint;
+mod copy;
 pub mod diff;
 mod gc;
 pub mod interop;
@@ -43,19 +43,14 @@ pub mod shell;
 pub mod uri;
 
 pub use checkpoint::{
-    commit::{CommitError, Committed, ReadManifestError, commit},
-    fetch::BadPack,
-    quarantine::{QuarantineError, quarantine},
-    read_state::{StateReader, read_state},
-    restore::{RestoreError, RestoreReport, restore, restore_some},
-    save::{SaveError, save_slice},
-    sources::Sources,
-    verify::{Verified, VerifyError, verify},
+    BadPack, CommitError, Committed, QuarantineError, ReadManifestError, RestoreError, RestoreReport,
+    SaveError, Sources, StateReader, Verified, VerifyError, commit, quarantine, read_state, restore,
+    restore_some, save_slice, verify,
 };
-pub use copy::replicate::{Lag, ReplicateError, Replicator, Unreplicated};
 pub use copy::{
-    Amount, Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, Which, is_ahead, newer,
-    plan_copy, recover_from,
+    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, Lag, PlannedCheckpoint,
+    ReplicateError, Replicator, SkipReason, SkippedCheckpoint, Unreplicated, is_ahead, newer, plan_copy,
+    recover_from,
 };
 pub use gc::{
     CollectError, Collected, Collector, KeepEvery, Retention, UnreadableManifest, collect, collectable,

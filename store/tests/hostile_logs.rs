@@ -122,8 +122,8 @@ async fn ask(objects: &Arc<InMemory>) {
         retention.kept(&run_log);
     }
     let empty = run_over(&Arc::new(InMemory::new()));
-    if let Ok(plan) = plan_copy(&run, &empty, whimbrel_store::Which::All).await {
-        let _ = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await;
+    if let Ok(plan) = plan_copy(&run, &empty, whimbrel_store::CheckpointSelection::All).await {
+        let _ = plan.execute("a copy", &SMALL_PACKS, &mut |_| {}).await;
     }
     if let Ok(mut term) = run.start_term("c").await {
         let _ = collect(&mut term, &Retention::default()).await;

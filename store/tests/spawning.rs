@@ -6,8 +6,8 @@ mod support;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    Mode, Replicator, Retention, Which, collect, collectable, commit, plan_copy, quarantine, read_state,
-    restore, restore_some, save_slice, verify,
+    CheckpointSelection, Mode, Replicator, Retention, collect, collectable, commit, plan_copy, quarantine,
+    read_state, restore, restore_some, save_slice, verify,
 };
 
 /// Awaits a future that a multi-threaded runtime accepts.
@@ -50,11 +50,10 @@ async fn copies_are_spawnable_too() {
     let manifest = save(&run, &State::small(1), 5, 1).await.unwrap();
     commit(&mut term, &manifest, None).await.unwrap();
     let copy = there.run();
-    let plan = spawnable(plan_copy(&run, &copy, Which::All)).await.unwrap();
-    let copied = Box::pin(spawnable(plan.carry_out("c", &SMALL_PACKS, &mut |_| {}))).await.unwrap();
+    let plan = spawnable(plan_copy(&run, &copy, CheckpointSelection::All)).await.unwrap();
+    let copied = Box::pin(spawnable(plan.execute("c", &SMALL_PACKS, &mut |_| {}))).await.unwrap();
     assert_eq!(copied.committed, [5]);
     let mut replicator = Replicator::new(&run, &replica.run(), "c", Retention::default(), SMALL_PACKS);
-    spawnable(replicator.lag(term.run_log())).await.unwrap();
     Box::pin(spawnable(replicator.replicate(term.run_log(), &mut |_| {}))).await.unwrap();
     spawnable(collectable(&run, term.run_log(), &Retention::default())).await.unwrap();
     spawnable(copy.become_replica_of(&run, term.run_log(), "c")).await.unwrap();

@@ -33,7 +33,7 @@ use super::{
     retention::Retention,
 };
 use crate::{
-    checkpoint::pack,
+    checkpoint::pack_name,
     log::{AppendError, Record, RunDir, RunLog, Term},
     object::{StoreError, temp_files},
 };
@@ -120,7 +120,7 @@ impl Collector {
             );
         }
         // Manifests first: as long as a manifest exists, so do its packs.
-        let packs = deletions.packs.iter().map(|(hash, _)| pack::name(hash));
+        let packs = deletions.packs.iter().map(|(hash, _)| pack_name(hash));
         let names: Vec<String> = deletions.manifests.iter().cloned().chain(packs).collect();
         for batch in names.chunks(BATCH) {
             term.check().await?;

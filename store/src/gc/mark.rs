@@ -7,7 +7,7 @@ use whimbrel_state::Hash;
 
 use super::{age::Ages, retention::Retention};
 use crate::{
-    checkpoint::{commit::ReadManifestError, pack},
+    checkpoint::{ReadManifestError, pack_hash, pack_name},
     log::{CheckpointInfo, Record, RunDir, RunLog},
     object::{Listed, StoreError},
 };
@@ -67,7 +67,7 @@ pub(super) async fn decide(
     let run = Logged { dir, run_log };
     let listing = run.dir.folder().list("packs").await?;
     let packs: Listing =
-        listing.into_iter().filter_map(|object| Some((pack::hash(&object.name)?, object.meta))).collect();
+        listing.into_iter().filter_map(|object| Some((pack_hash(&object.name)?, object.meta))).collect();
     let mut kept = keep(run, retention, &packs, cache).await?;
     kept.packs.extend(&retention.in_flight);
 
@@ -199,7 +199,7 @@ async fn check(
     for pack in &manifest.packs {
         let length = match listed.get(&pack.hash) {
             Some(meta) => Some(meta.size),
-            None => run.dir.folder().head(&pack::name(&pack.hash)).await?.map(|meta| meta.size),
+            None => run.dir.folder().head(&pack_name(&pack.hash)).await?.map(|meta| meta.size),
         };
         if length != Some(pack.length) {
             tracing::warn!(step = manifest.step, pack = %pack.hash, "a checkpoint lacks a pack and does not count among those kept");

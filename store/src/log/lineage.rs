@@ -40,8 +40,6 @@ use super::{
     term::Term,
 };
 
-pub(crate) use super::entry::identity;
-
 /// The relation of a run's directory to another one, the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {

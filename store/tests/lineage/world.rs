@@ -11,9 +11,9 @@ use std::{
 use object_store::{ObjectStore, PutMode, PutPayload, memory::InMemory, path::Path};
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CopyError, KeepEvery, Limits, Mode, Record, ReplicaLogError,
-    ReplicateError, Replicator, Retention, Stopped, Term, Which, collect, commit, plan_copy, recover_from,
-    save_slice,
+    AppendError, CheckpointSelection, CollectError, CommitError, CopyError, KeepEvery, Limits, Mode, Record,
+    ReplicaLogError, ReplicateError, Replicator, Retention, Stopped, Term, collect, commit, plan_copy,
+    recover_from, save_slice,
 };
 
 use crate::{
@@ -224,7 +224,7 @@ impl World {
             let copy = self.store(from, &coordinator.name).run();
             match recover_from(&mut coordinator.term, &copy, &LIMITS, &mut |_| {}).await {
                 Ok(brought) => {
-                    assert!(brought.left_out.is_empty(), "{:?}", brought.left_out);
+                    assert!(brought.skipped.is_empty(), "{:?}", brought.skipped);
                     if !brought.committed.is_empty() {
                         self.saw("recovered");
                     }
@@ -327,11 +327,11 @@ impl World {
         let run_log = coordinator.term.run_log();
         match replicator.replicate(run_log, &mut |_| {}).await {
             Ok(lag) => {
-                assert!(lag.left_out.is_empty(), "{:?}", lag.left_out);
+                assert!(lag.skipped.is_empty(), "{:?}", lag.skipped);
                 self.saw("replicated");
                 true
             }
-            Err(ReplicateError::Relieved { .. }) => {
+            Err(ReplicateError::Superseded { .. }) => {
                 self.saw("replicate: superseded");
                 true
             }
@@ -364,17 +364,17 @@ impl World {
     async fn copy(&self, number: u64) {
         let name = self.name("copy");
         let (from, to) = (number as usize % STORES, number as usize / STORES % STORES);
-        let which = *pick(number / 9, &[Which::All, Which::Newest]).unwrap();
+        let which = *pick(number / 9, &[CheckpointSelection::All, CheckpointSelection::Newest]).unwrap();
         self.trace(|| format!("{name} from {from} to {to}: {which:?}"));
         let (source, destination) = (self.store(from, &name).run(), self.store(to, &name).run());
         let copied = async {
             let plan = plan_copy(&source, &destination, which).await?;
-            plan.carry_out(&name, &LIMITS, &mut |_| {}).await
+            plan.execute(&name, &LIMITS, &mut |_| {}).await
         };
         match copied.await {
             Ok(copied) => {
                 // The source may have deleted what was being copied, but never damages it.
-                assert!(copied.left_out.is_empty(), "{:?}", copied.left_out);
+                assert!(copied.skipped.is_empty(), "{:?}", copied.skipped);
                 self.saw("copied");
             }
             Err(CopyError::Replica(ReplicaLogError::WentOn { .. })) => self.saw("copy: the run went on"),
@@ -422,7 +422,7 @@ impl World {
         let mut replicator =
             Replicator::new(coordinator.term.run(), &fresh.run(), "the last", retention(), LIMITS);
         let lag = replicator.replicate(coordinator.term.run_log(), &mut |_| {}).await.unwrap();
-        assert_eq!((lag.steps(), lag.missing.packs), (0, 0));
+        assert_eq!((lag.newest, lag.missing.packs), (lag.newest_of_run, 0));
     }
 }
 
