@@ -1,5 +1,5 @@
-//! Logs and manifests that are almost right: whole, with good hashes, and with bytes in them that nobody of ours wrote.
-//! What comes of them is an error or a history, never a panic.
+//! Logs and manifests that are almost right: complete, with valid hashes, and with content that Whimbrel never wrote.
+//! Reading them gives an error or a log, never a panic.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -35,7 +35,7 @@ fn content(entry: &Entry) -> Vec<u8> {
     whole[b"{\"entry\":".len()..whole.len() - frame].to_vec()
 }
 
-/// A log that says all there is to say.
+/// A log with every kind of record.
 fn log() -> Vec<Entry> {
     let time = "2026-01-02T03:04:05.678Z".parse().unwrap();
     let replica = |term: &str| ReplicaOf {
@@ -86,7 +86,7 @@ fn log() -> Vec<Entry> {
     records.into_iter().enumerate().map(entry).collect()
 }
 
-/// Changes bytes of a text; numbers often become other numbers.
+/// Changes bytes of a text; digits become other digits.
 fn changed(mut text: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     for &(at, byte) in changes {
         let at = at % text.len();
@@ -107,7 +107,7 @@ async fn with_entries(entries: impl IntoIterator<Item = Vec<u8>>) -> Arc<InMemor
     objects
 }
 
-/// Asks everything of a log that can be asked.
+/// Calls every function that reads a log.
 async fn ask(objects: &Arc<InMemory>) {
     let run = run_over(objects);
     let Ok(run_log) = run.run_log().await else { return };
@@ -178,11 +178,11 @@ proptest! {
 }
 
 #[tokio::test]
-async fn what_is_too_long_to_be_what_it_should_is_not_read() {
+async fn an_object_that_is_too_long_is_not_read() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
-    // Files with a hole in them: as long as they say, and nothing on the disk.
+    // Sparse files: long, without using disk space.
     let stretch = |name: &str, length| {
         let file = fs::File::options().write(true).open(scene.folder().join("r").join(name)).unwrap();
         file.set_len(length).unwrap();

@@ -1,4 +1,4 @@
-//! Every operation can be spawned: its future goes from thread to thread.
+//! Every operation can be spawned: its future is `Send`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,13 +10,13 @@ use whimbrel_store::{
     read_state, restore, restore_some, save_slice, verify,
 };
 
-/// Takes any future that a multi-threaded runtime takes, and awaits it.
+/// Awaits a future that a multi-threaded runtime accepts.
 async fn spawnable<T>(work: impl Future<Output = T> + Send) -> T {
     work.await
 }
 
 #[tokio::test]
-async fn a_whole_life_of_spawnable_futures() {
+async fn the_futures_of_a_whole_run_are_spawnable() {
     let scene = Scene::new().await;
     let run = scene.run();
     let state = State::small(1);

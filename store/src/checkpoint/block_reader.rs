@@ -22,13 +22,7 @@ use crate::{
         extent::Extent,
         pack::pack_name,
     },
-    object::{
-        Folder, StoreError,
-        buffers::Buffer,
-        flow_control::{Direction, Permit},
-        retry::Failure,
-        task,
-    },
+    object::{Buffer, Direction, Failure, Folder, Permit, StoreError, task},
 };
 
 /// Bytes hashed at a time as they arrive: few enough to be in the cache, enough for all SIMD lanes of a processor.

@@ -11,7 +11,7 @@ use crate::{
         error::CopyError,
         report::{Amount, SkipReason, SkippedCheckpoint},
     },
-    log::{CheckpointInfo, LogError, Origin, ReplicaLogError, RunDir, RunLog, lineage::refusal},
+    log::{CheckpointInfo, LogError, Origin, ReplicaLogError, RunDir, RunLog, refusal},
 };
 
 /// Which checkpoints of a run to copy.

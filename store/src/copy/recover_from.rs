@@ -18,7 +18,7 @@ use crate::{
         plan::{check_names, plan_checkpoints},
         report::{Copied, CopyProgress, SkipReason, SkippedCheckpoint},
     },
-    log::{Relation, RunDir, Term, lineage::refusal, relation},
+    log::{Relation, RunDir, Term, refusal, relation},
     object::Limits,
 };
 

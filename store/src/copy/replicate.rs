@@ -13,7 +13,7 @@ use crate::{
         report::{Amount, CopyProgress, SkippedCheckpoint},
     },
     gc::{CollectError, Collector, Retention},
-    log::{AppendError, Outcome, Record, ReplicaLogError, RunDir, RunLog, Term, lineage::refusal},
+    log::{AppendError, Outcome, Record, ReplicaLogError, RunDir, RunLog, Term, refusal},
     object::Limits,
 };
 

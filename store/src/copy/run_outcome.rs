@@ -1,6 +1,6 @@
 //! Whether a run was stopped, was resumed or has ended, as a copy records it.
 
-use crate::log::{Ended, Entry, Outcome, Record, RunLog, entry::identity};
+use crate::log::{Ended, Entry, Outcome, Record, RunLog, identity};
 
 /// The record that brings the run outcome in `copy` up to that in `source`; `None` if the copy has the same outcome or a
 /// newer one.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use object_store::ObjectMeta;
 
 use crate::{
-    log::{RunDir, RunLog, entry},
+    log::{RunDir, RunLog, entry_name},
     object::StoreError,
 };
 
@@ -23,7 +23,7 @@ impl Ages {
     /// Ages at the time of the log's last entry. That time is past, so ages are too low at most, which keeps more.
     pub(crate) async fn of(run: &RunDir, run_log: &RunLog, grace: Duration) -> Result<Self, StoreError> {
         let last = run_log.next_number().saturating_sub(1);
-        Ok(Self { now: run.folder().head(&entry::name(last)).await?, grace })
+        Ok(Self { now: run.folder().head(&entry_name(last)).await?, grace })
     }
 
     /// Whether an object is older than the grace period.

@@ -75,7 +75,7 @@ impl Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::entry::{Entry, Mode, Origin, Record};
+    use crate::log::{Entry, Mode, Origin, Record};
 
     fn entry(number: u64, time: i64, record: Record) -> Entry {
         let time = Timestamp::from_second(time).unwrap();

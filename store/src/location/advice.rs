@@ -1,6 +1,6 @@
 //! What to do about a refused request, in the terms of each provider: credentials, permissions, regions.
 
-use super::{credentials::CredentialSource, location::Location, need::Need, refusal::Refusal};
+use super::{credentials::CredentialSource, need::Need, providers::Location, refusal::Refusal};
 
 /// What to do about a refusal, in the terms of the store's provider.
 pub(super) fn advice(

@@ -12,12 +12,12 @@
 //! A URI holds no secret. Credentials come from the [`Environment`] and from where each cloud's own tools keep them.
 //!
 //! Start with [`Store`]. A new provider is a file like `gcs.rs` (its URI and its client), a variant of
-//! [`Location`](location::Location), and its words in `advice.rs`.
+//! [`Location`](providers::Location), and its words in `advice.rs`.
 //!
 //! | file | is |
 //! | --- | --- |
 //! | `store` | an opened store |
-//! | `location` | which provider a URI belongs to |
+//! | `providers` | which provider a URI belongs to |
 //! | `s3/`, `azure`, `gcs`, `folder` | one provider each: its URI and its client |
 //! | `uri_parts` | parsing that the providers share |
 //! | `connection`, `credentials`, `environment` | client settings that the providers share |
@@ -34,10 +34,9 @@ mod environment;
 mod error;
 mod folder;
 mod gcs;
-#[expect(clippy::module_inception, reason = "the type of the folder's name")]
-mod location;
 mod need;
 mod probe;
+mod providers;
 mod refusal;
 mod s3;
 mod store;
@@ -46,9 +45,9 @@ mod uri_parts;
 pub use egress::{Price, PriceError, Prices, egress_price};
 pub use environment::Environment;
 pub use error::OpenError;
-pub(crate) use location::Location;
 pub use need::Need;
 pub use probe::ProbeError;
+pub(crate) use providers::Location;
 pub use refusal::Refusal;
 pub(crate) use store::IfMissing;
 pub use store::Store;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::{ObjectStore, path::Path, prefix::PrefixStore};
 
 use super::{
-    credentials::CredentialSource, environment::Environment, error::OpenError, folder, location::Location,
+    credentials::CredentialSource, environment::Environment, error::OpenError, folder, providers::Location,
 };
 use crate::object::{Folder, RetryPolicy};
 

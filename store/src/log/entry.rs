@@ -16,7 +16,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// One entry of a run log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The version of the format: [`FORMAT`] when it was written.
+    /// The version of the format that it is written in.
     pub format: u32,
     /// Its position in the log, from 0; also its object's name.
     pub number: u64,

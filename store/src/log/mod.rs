@@ -14,15 +14,18 @@
 //! | `output` | the workers' printed lines |
 
 mod create_entry;
-pub(crate) mod entry;
-pub(crate) mod lineage;
+mod entry;
+mod lineage;
 pub(crate) mod output;
-pub(crate) mod run_dir;
-pub(crate) mod run_log;
-pub(crate) mod term;
+mod run_dir;
+mod run_log;
+mod term;
 
 pub use entry::{Ended, Entry, EntryError, Mode, Origin, Outcome, Record, ReplicaOf, Stopped};
 pub use lineage::{Relation, ReplicaLogError, relation};
 pub use run_dir::{RunDir, open_run, open_run_in};
 pub use run_log::{CheckpointInfo, LogError, RunLog};
 pub use term::{AppendError, CreateError, Term, TermError};
+
+pub(crate) use entry::{identity, name as entry_name};
+pub(crate) use lineage::refusal;

@@ -13,9 +13,9 @@ use object_store::{
 };
 use tokio::time::timeout;
 
-pub(crate) use super::error::StoreError;
 use super::{
     buffers::Buffers,
+    error::StoreError,
     flow_control::{Direction, FlowControl},
     limits::Limits,
     retry::{Failure, Retry, RetryPolicy},

@@ -16,20 +16,24 @@
 //! | `task` | tasks that end with their owner |
 //! | `temp_files` | unfinished files that a killed program left in a local folder |
 
-pub(crate) mod buffers;
+mod buffers;
 mod concurrency_limit;
 mod error;
-pub(crate) mod flow_control;
-pub(crate) mod folder;
+mod flow_control;
+mod folder;
 mod limits;
-pub(crate) mod retry;
+mod retry;
 mod slow_down;
 pub(crate) mod task;
 pub(crate) mod temp_files;
 
 pub use error::StoreError;
-pub(crate) use folder::{Created, Folder, Listed, random_name};
 pub use limits::Limits;
 pub use retry::RetryPolicy;
 pub use slow_down::SlowDown;
+
+pub(crate) use buffers::Buffer;
+pub(crate) use flow_control::{Direction, Permit};
+pub(crate) use folder::{Created, Folder, Listed, random_name};
+pub(crate) use retry::Failure;
 pub(crate) use slow_down::SlowDownConnector;
