@@ -66,8 +66,8 @@ async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     assert_eq!(there.files(""), files);
 }
 
-/// Packs are in the destination when the copy is planned, and gone when their checkpoint is to be committed, while packs of
-/// another checkpoint are in flight. They move then, without a deadlock.
+/// Packs are in the destination when the copy is planned, and gone when their checkpoint is to be committed, while
+/// packs of another checkpoint are in flight. They move then, without a deadlock.
 #[tokio::test]
 async fn packs_that_vanish_after_the_plan_are_moved_at_the_commit() {
     let scene = Scene::new().await;
@@ -122,8 +122,8 @@ async fn nothing_is_copied_over_a_copy_that_was_resumed() {
     copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert_eq!(steps(&there.run()).await, [10, 20]);
 
-    // The copy is resumed. The source's coordinator can no longer copy to it. Once the run is copied back, it can no longer
-    // append here.
+    // The copy is resumed. The source's coordinator can no longer copy to it. Once the run is copied back, it can no
+    // longer append here.
     let mut resumed = there.run().start_term("elsewhere").await.unwrap();
     assert_eq!((resumed.epoch(), resumed.run_log().replica_of()), (2, None));
     checkpoint(&mut resumed, &State::small(25), 25).await;

@@ -1,5 +1,5 @@
-//! A diff finds every differing element of two checkpoints, however they are packed, and does not read what hashes prove
-//! equal.
+//! A diff finds every differing element of two checkpoints, however they are packed, and does not read what hashes
+//! prove equal.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;

@@ -1,5 +1,5 @@
-//! Hostile safetensors files: a malformed file is refused with the reason, and a file that is accepted is accepted by the
-//! safetensors crate too.
+//! Hostile safetensors files: a malformed file is refused with the reason, and a file that is accepted is accepted by
+//! the safetensors crate too.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::Path};

@@ -61,7 +61,8 @@ pub enum CommitError {
 ///
 /// Every pack is looked up before the entry is appended. A save may have skipped a pack because the store had it, and a
 /// collection may have deleted that pack since. Commit and collection both hold `&mut Term`, so one coordinator cannot
-/// collect between look-up and entry. If the log has grown in between, by whatever entry, the packs are looked up again.
+/// collect between look-up and entry. If the log has grown in between, by whatever entry, the packs are looked up
+/// again.
 pub async fn commit(
     term: &mut Term,
     manifest: &Manifest,

@@ -18,8 +18,8 @@ use crate::{
 const MAX_CONCURRENCY: usize = 4;
 
 impl Sources {
-    /// Puts packs back into the primary that the read found missing or damaged there. Returns those that are whole again.
-    /// A failure is logged and does not fail the read.
+    /// Puts packs back into the primary that the read found missing or damaged there. Returns those that are whole
+    /// again. A failure is logged and does not fail the read.
     pub(super) async fn heal(&self, faults: &SourceFaults, limits: &Limits) -> Vec<Hash> {
         let healing = faults.take_bad().into_iter().map(|(pack, bad)| async move {
             let hash = pack.hash;

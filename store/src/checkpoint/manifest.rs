@@ -1,7 +1,7 @@
 //! A manifest as an object in the run's directory: its name, reading it, writing it.
 //!
-//! A manifest is named by its step and its hash. Damage to it is always noticed, and writing it twice is harmless. It is
-//! a checkpoint's manifest once an entry of the run log names it: see [`commit`](crate::commit).
+//! A manifest is named by its step and its hash. Damage to it is always noticed, and writing it twice is harmless. It
+//! is a checkpoint's manifest once an entry of the run log names it: see [`commit`](crate::commit).
 
 use bytes::Bytes;
 use serde::Deserialize;

@@ -2,13 +2,13 @@
 //!
 //! [`save_slice`](crate::save_slice) cuts a slice of the state into packs here and encodes each.
 //!
-//! Cuts are at multiples of the pack size, counted from the start of the *state*, not of the slice: two memberships that
-//! slice one state differently still share most packs. The content of a pack depends on the tensors alone. It holds no
-//! run, step or time, so equal content is stored once.
+//! Cuts are at multiples of the pack size, counted from the start of the *state*, not of the slice: two memberships
+//! that slice one state differently still share most packs. The content of a pack depends on the tensors alone. It
+//! holds no run, step or time, so equal content is stored once.
 //!
 //! Inside a pack, tensors are ordered by element size, largest first, as safetensors writers do: each tensor is aligned
-//! to its elements. A tensor that is whole in one pack keeps its name and shape. A part of a tensor is flat and is named
-//! `<tensor>[<start>..<end>]`, counted in elements.
+//! to its elements. A tensor that is whole in one pack keeps its name and shape. A part of a tensor is flat and is
+//! named `<tensor>[<start>..<end>]`, counted in elements.
 
 use std::{cmp::Reverse, collections::HashSet, ops::Range};
 
@@ -119,8 +119,8 @@ pub(crate) fn encode(layout: &Layout, range: Range<usize>, bytes: &Bytes) -> Enc
     Encoded { pack, body: body.into_iter().collect() }
 }
 
-/// Adds a tensor, or a part of one, to a safetensors header. `piece` is in bytes of the tensor, `offsets` in bytes of the
-/// pack's data.
+/// Adds a tensor, or a part of one, to a safetensors header. `piece` is in bytes of the tensor, `offsets` in bytes of
+/// the pack's data.
 fn describe(
     header: &mut String,
     names: &mut HashSet<String>,
@@ -138,7 +138,8 @@ fn describe(
         let (start, end) = (piece.start / size, piece.end / size);
         (format!("{}[{start}..{end}]", tensor.name), vec![end - start])
     };
-    // A tensor may have the name of a part of another tensor, or of the reserved key: a suffix keeps the names distinct.
+    // A tensor may have the name of a part of another tensor, or of the reserved key: a suffix keeps the names
+    // distinct.
     while !names.insert(name.clone()) {
         name.push('\'');
     }

@@ -25,8 +25,8 @@ pub enum QuarantineError {
     Store(#[from] StoreError),
 }
 
-/// Deletes those of the packs `suspects` that are damaged, and records that the checkpoint is not to be used. Returns the
-/// packs deleted.
+/// Deletes those of the packs `suspects` that are damaged, and records that the checkpoint is not to be used. Returns
+/// the packs deleted.
 ///
 /// Damaged packs are deleted because a save skips packs that the store has: a good copy of a frozen layer would never
 /// be put, and every later checkpoint would be as bad as this one. They are deleted before the entry is appended: a

@@ -1,8 +1,8 @@
 //! Reading ahead: blocks of many packs are read in parallel and returned in the state's order.
 //!
-//! Packs are cut into *planned reads* of a few consecutive blocks. Each is read by a task of its own, which finishes and
-//! releases its transfer slot even if the caller takes the bytes slowly. A memory budget, counted in blocks, bounds what
-//! has been read and not yet taken.
+//! Packs are cut into *planned reads* of a few consecutive blocks. Each is read by a task of its own, which finishes
+//! and releases its transfer slot even if the caller takes the bytes slowly. A memory budget, counted in blocks, bounds
+//! what has been read and not yet taken.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! Reading a checkpoint back into memory: all of it, or some of its tensors.
 //!
-//! A worker calls [`restore`] when it resumes a run, and [`restore_some`] when a program wants only some tensors. Blocks
-//! arrive in any order and are copied to their place in the state as they arrive.
+//! A worker calls [`restore`] when it resumes a run, and [`restore_some`] when a program wants only some tensors.
+//! Blocks arrive in any order and are copied to their place in the state as they arrive.
 
 use std::{
     collections::VecDeque,

@@ -47,8 +47,8 @@ impl Sources {
         std::iter::once(&self.primary).chain(&self.replicas)
     }
 
-    /// Reads a manifest by its name from the first source that has it undamaged. If the primary's is missing or damaged,
-    /// it is put back.
+    /// Reads a manifest by its name from the first source that has it undamaged. If the primary's is missing or
+    /// damaged, it is put back.
     ///
     /// If no source has it, the error is the first of a replica that could not answer (it may have the manifest), else
     /// the primary's.

@@ -27,8 +27,8 @@ const COMMIT_RETRIES: u32 = 2;
 impl CopyPlan {
     /// Executes the plan under a new term of the destination. `who` names the copying program for people.
     ///
-    /// Up to [`Limits::concurrency`] packs are read while as many are put. At most half a GiB of packs, or one larger pack,
-    /// is in memory. If there is nothing to do, nothing is written.
+    /// Up to [`Limits::concurrency`] packs are read while as many are put. At most half a GiB of packs, or one larger
+    /// pack, is in memory. If there is nothing to do, nothing is written.
     pub async fn execute(
         mut self,
         who: &str,
@@ -106,8 +106,8 @@ impl CopyPlan {
 
         let mut copied = commits.copied;
         copied.output = output::copy(&self.source, &self.destination).await?;
-        // A run that was stopped or has ended since the plan was made has a last checkpoint that this copy lacks. The next
-        // copy brings both.
+        // A run that was stopped or has ended since the plan was made has a last checkpoint that this copy lacks. The
+        // next copy brings both.
         if !self.source_went_on
             && let Some(record) = run_outcome::missing(&self.source_log, term.run_log())
         {
@@ -205,8 +205,8 @@ impl Commits {
         self.copied.skipped.push(SkippedCheckpoint { step, manifest, why: SkipReason::Pack(bad) });
     }
 
-    /// Commits a checkpoint. Its packs were listed in the destination or were put. Some may be missing all the same, since
-    /// listings lag and a collection may have deleted listed packs. Those move now.
+    /// Commits a checkpoint. Its packs were listed in the destination or were put. Some may be missing all the same,
+    /// since listings lag and a collection may have deleted listed packs. Those move now.
     async fn commit(
         &mut self,
         term: &mut Term,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use whimbrel_state::blocks::BLOCK;
 
-/// Bytes of packs in memory at a time, on their way from one store to the other: eight packs of 64 MiB. On fast links that
-/// is enough to keep the processors busy, and slow links are full with fewer.
+/// Bytes of packs in memory at a time, on their way from one store to the other: eight packs of 64 MiB. On fast links
+/// that is enough to keep the processors busy, and slow links are full with fewer.
 const BYTES: u64 = 512 << 20;
 
-/// The unit in which bytes are counted. Packs are held in blocks, and the last block takes as much memory as the others.
+/// The unit in which bytes are counted. Packs are held in blocks, and the last block takes as much memory as the
+/// others.
 const UNIT: u64 = BLOCK;
 
 /// A budget of memory for packs in flight. Clones share it.
@@ -29,8 +30,8 @@ impl MemoryBudget {
         Self { free: Arc::new(Semaphore::new(units as usize)), units }
     }
 
-    /// Waits until so many bytes are free, in the order of the calls. They are taken until the permit is dropped. A pack
-    /// that is larger than the budget takes all of it.
+    /// Waits until so many bytes are free, in the order of the calls. They are taken until the permit is dropped. A
+    /// pack that is larger than the budget takes all of it.
     pub(super) async fn reserve(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
         // The semaphore is never closed. If it were, the copy would go on and take more memory.

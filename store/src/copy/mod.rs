@@ -13,8 +13,8 @@
 //!    a directory that is not a copy of the source.
 //! 2. Packs move, those of the newest checkpoint first. Each is compared with its hash before it is put. `transfer`
 //!    moves a pack; `memory_budget` bounds the bytes in memory.
-//! 3. When all packs of a checkpoint are there, its manifest is put and the log names it. Commits may come in any order:
-//!    each entry says where the checkpoint was made ([`Origin`](crate::Origin)).
+//! 3. When all packs of a checkpoint are there, its manifest is put and the log names it. Commits may come in any
+//!    order: each entry says where the checkpoint was made ([`Origin`](crate::Origin)).
 //! 4. The workers' output is copied.
 //! 5. The log is told whether the run was stopped or has ended: `run_outcome`.
 //!

@@ -140,7 +140,8 @@ pub(super) fn check_names(source: &RunDir, destination: &RunDir) -> Result<(), C
     Ok(())
 }
 
-/// Plans the copy of the checkpoints `wanted`, newest last, to a destination that is, or will be, a replica of the source.
+/// Plans the copy of the checkpoints `wanted`, newest last, to a destination that is, or will be, a replica of the
+/// source.
 pub(super) async fn plan_to_replica(
     source: &RunDir,
     source_log: RunLog,
@@ -199,7 +200,8 @@ pub(super) async fn plan_checkpoints(
             if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
         }
         let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
-        // A checkpoint whose manifest was lost is committed again. Listings lag: a manifest that is not listed is looked up.
+        // A checkpoint whose manifest was lost is committed again. Listings lag: a manifest that is not listed is
+        // looked up.
         let committed = usable.has(&checkpoint)
             && (manifests.contains(&checkpoint.manifest)
                 || destination.folder().head(&checkpoint.manifest).await?.is_some());

@@ -1,15 +1,17 @@
-//! Recovering what a run's directory lost from a copy of it. A coordinator calls [`recover_from`] when it takes a run over.
+//! Recovering what a run's directory lost from a copy of it. A coordinator calls [`recover_from`] when it takes a run
+//! over.
 //!
-//! A copy is ahead of its source only if the source lost something: its log was restored from a backup, or its store fell
-//! back to an earlier state. A directory that was resumed as a copy may also be behind the directory that it followed
-//! before. In both cases the newest checkpoint is elsewhere, and the run goes on from there.
+//! A copy is ahead of its source only if the source lost something: its log was restored from a backup, or its store
+//! fell back to an earlier state. A directory that was resumed as a copy may also be behind the directory that it
+//! followed before. In both cases the newest checkpoint is elsewhere, and the run goes on from there.
 //!
-//! By then the caller holds the term here, and the other log's term precedes it: only the one decider writes. A recovered
-//! checkpoint keeps its [`Origin`](crate::Origin), so it is older than whatever this term commits. The other directory is
-//! [`Behind`](crate::Relation::Behind) after that, as every copy is after a new term, and the next replication updates it.
+//! By then the caller holds the term here, and the other log's term precedes it: only the one decider writes. A
+//! recovered checkpoint keeps its [`Origin`](crate::Origin), so it is older than whatever this term commits. The other
+//! directory is [`Behind`](crate::Relation::Behind) after that, as every copy is after a new term, and the next
+//! replication updates it.
 //!
-//! A coordinator whose store falls back while it leads the run knows entries that are no longer there. Entries that reuse
-//! their numbers do not fence it: stop it before its run is taken over.
+//! A coordinator whose store falls back while it leads the run knows entries that are no longer there. Entries that
+//! reuse their numbers do not fence it: stop it before its run is taken over.
 
 use crate::{
     copy::{
@@ -25,8 +27,8 @@ use crate::{
 /// Copies the newest checkpoint of `copy` to the directory of `term` if it is newer than the newest there, and the run
 /// outcome if the log there lacks it. `copy` must be under this term or one before it.
 ///
-/// If the checkpoint is damaged in the copy, the one before it is copied. If it is of a later Whimbrel, nothing is copied:
-/// that is an error.
+/// If the checkpoint is damaged in the copy, the one before it is copied. If it is of a later Whimbrel, nothing is
+/// copied: that is an error.
 pub async fn recover_from(
     term: &mut Term,
     copy: &RunDir,

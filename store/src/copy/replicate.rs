@@ -1,8 +1,8 @@
 //! Keeping a replica of a run up to date.
 //!
 //! The coordinator has a [`Replicator`] for each replica of a run that it leads, and calls it after each commit. The
-//! replicator copies the kept checkpoints that the replica lacks, the newest first, and collects in the replica by the same
-//! retention. It never blocks the run: a replica that cannot be reached lags, and the next call makes up for it.
+//! replicator copies the kept checkpoints that the replica lacks, the newest first, and collects in the replica by the
+//! same retention. It never blocks the run: a replica that cannot be reached lags, and the next call makes up for it.
 
 use std::{collections::BTreeSet, fmt, mem::take};
 
@@ -49,8 +49,8 @@ pub struct Lag {
 /// Something that a replica knew of the run when it was first reached, and that the run's own log does not contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreplicated {
-    /// The furthest such checkpoint, if it is further than the one from which the run went on under its present term. It
-    /// may be gone by now: it is older than all that was committed since, and is collected as such.
+    /// The furthest such checkpoint, if it is further than the one from which the run went on under its present term.
+    /// It may be gone by now: it is older than all that was committed since, and is collected as such.
     Checkpoint {
         /// Its step.
         step: u64,
@@ -171,8 +171,8 @@ impl Replicator {
         Ok(Lag { newest, newest_of_run, missing, skipped, unreplicated: Vec::new() })
     }
 
-    /// Plans the copy of the kept checkpoints to the replica, whose log is `replica_log`. Returns the run's newest step,
-    /// too.
+    /// Plans the copy of the kept checkpoints to the replica, whose log is `replica_log`. Returns the run's newest
+    /// step, too.
     ///
     /// There may be hundreds of kept checkpoints. Those that are older than the newest few and committed in the replica
     /// are taken to be whole there.
@@ -218,7 +218,8 @@ impl Replicator {
         }
     }
 
-    /// The error after another program took the term over the replica: it copies the same run, or the run goes on there.
+    /// The error after another program took the term over the replica: it copies the same run, or the run goes on
+    /// there.
     async fn fenced_by(&self, run_log: &RunLog) -> ReplicateError {
         let other = match self.replica.run_log().await {
             Ok(other) => other,

@@ -2,8 +2,8 @@
 
 use crate::log::{Ended, Entry, Outcome, Record, RunLog, identity};
 
-/// The record that brings the run outcome in `copy` up to that in `source`; `None` if the copy has the same outcome or a
-/// newer one.
+/// The record that brings the run outcome in `copy` up to that in `source`; `None` if the copy has the same outcome or
+/// a newer one.
 ///
 /// The copy may have been made from another directory of the same run, and have an outcome that this source lacks. The
 /// outcome recorded under the later term counts. Under one term a run is resumed first, and stopped or ended last.

@@ -50,7 +50,8 @@ impl Route {
         Box::pin(stream::iter(moves).buffer_unordered(at_a_time))
     }
 
-    /// Moves a pack unless the destination has it. It is compared with its hash before it is put: damage does not spread.
+    /// Moves a pack unless the destination has it. It is compared with its hash before it is put: damage does not
+    /// spread.
     async fn transfer(&self, pack: &Pack) -> Result<TransferOutcome, StoreError> {
         let stored = stored_length(&self.destination, pack).await?;
         if stored == Some(pack.length) {

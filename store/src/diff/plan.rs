@@ -93,7 +93,8 @@ impl DiffPlan {
         self.difference.compared
     }
 
-    /// Reads both checkpoints and compares them. `progress` is called with the number of bytes of each part read of *a*.
+    /// Reads both checkpoints and compares them. `progress` is called with the number of bytes of each part read of
+    /// *a*.
     pub async fn execute(
         self,
         a: (&Sources, &Manifest),

@@ -13,8 +13,8 @@ pub(super) struct UnequalPart {
     pub(super) b: Range<usize>,
 }
 
-/// The parts of the tensors `shared` that no hash proves equal, in the order of *a*. A shared tensor is given by its index in
-/// both layouts.
+/// The parts of the tensors `shared` that no hash proves equal, in the order of *a*. A shared tensor is given by its
+/// index in both layouts.
 pub(super) fn unequal_parts(a: &Manifest, b: &Manifest, shared: &[(usize, usize)]) -> Vec<UnequalPart> {
     let (packs_of_a, packs_of_b) = (PackedState::new(a), PackedState::new(b));
     let mut parts: Vec<UnequalPart> = Vec::new();

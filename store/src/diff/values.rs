@@ -68,8 +68,8 @@ impl ValueDifference {
     }
 }
 
-/// The value of an 8-bit float of 4 exponent and 3 mantissa bits and bias 7. It has no infinity; the two patterns with all
-/// exponent and mantissa bits set are NaN.
+/// The value of an 8-bit float of 4 exponent and 3 mantissa bits and bias 7. It has no infinity; the two patterns with
+/// all exponent and mantissa bits set are NaN.
 fn e4m3(bits: u8) -> f64 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f64::from(bits & 7));
     let magnitude = match (exponent, bits & 7) {

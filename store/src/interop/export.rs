@@ -1,7 +1,7 @@
 //! Writing a checkpoint as a model's folder.
 //!
-//! The files are built in a temporary folder and renamed when they are complete: a failed export leaves the folder as it
-//! was.
+//! The files are built in a temporary folder and renamed when they are complete: a failed export leaves the folder as
+//! it was.
 
 use std::{
     fs::{self, File, Permissions},
@@ -203,8 +203,8 @@ impl Destination {
     }
 }
 
-/// Whether a file is one of the several files of a model, as `model-00001-of-00002.safetensors` is. Files with a name that a
-/// user chose are not.
+/// Whether a file is one of the several files of a model, as `model-00001-of-00002.safetensors` is. Files with a name
+/// that a user chose are not.
 fn is_numbered(name: &str) -> bool {
     let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());

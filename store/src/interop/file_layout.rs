@@ -14,7 +14,8 @@ use crate::interop::{
 #[derive(Debug)]
 pub struct FileLayout {
     pub(super) files: Vec<ModelFile>,
-    /// For each tensor of the state, its file and the byte of the file at which its data starts; `None` if it is not chosen.
+    /// For each tensor of the state, its file and the byte of the file at which its data starts; `None` if it is not
+    /// chosen.
     pub(super) offsets: Vec<Option<(usize, u64)>>,
     /// The index; `None` if there is one file.
     pub(super) index: Option<Vec<u8>>,
@@ -50,8 +51,8 @@ pub enum FileLayoutError {
 }
 
 impl FileLayout {
-    /// Fills files with up to `file_bytes` of tensors each, in the order of the state. A tensor larger than that has a file
-    /// to itself. `metadata` goes into each file, together with the `format` key that loaders ask for.
+    /// Fills files with up to `file_bytes` of tensors each, in the order of the state. A tensor larger than that has a
+    /// file to itself. `metadata` goes into each file, together with the `format` key that loaders ask for.
     pub fn new(
         layout: &Layout,
         selection: &Selection,

@@ -158,8 +158,8 @@ impl Header {
     }
 }
 
-/// Lays out a file to be written. Returns its length field and header, and for each tensor, in the file's order, its index
-/// in `specs` and where its data goes, in bytes of the file.
+/// Lays out a file to be written. Returns its length field and header, and for each tensor, in the file's order, its
+/// index in `specs` and where its data goes, in bytes of the file.
 ///
 /// Tensors are ordered by element size, largest first, so that each is aligned; those of equal size keep the order of
 /// `specs`. The names must be distinct and none may be [`METADATA`].

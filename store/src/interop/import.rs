@@ -38,7 +38,8 @@ pub struct Imported {
     pub state: Hash,
 }
 
-/// Why a model was not imported. Packs that were put stay until the run's next collection, and another import skips them.
+/// Why a model was not imported. Packs that were put stay until the run's next collection, and another import skips
+/// them.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The model cannot be read.
@@ -85,11 +86,12 @@ pub enum ImportError {
 }
 
 /// Saves a model's tensors as a checkpoint of `run`. Creates the run if [`ImportOptions::spec`] is there. `progress` is
-/// called with the number of bytes of each slice saved. Memory holds up to [`Limits::concurrency`] packs and a few more.
+/// called with the number of bytes of each slice saved. Memory holds up to [`Limits::concurrency`] packs and a few
+/// more.
 ///
 /// The log is written last: an import that dies before leaves packs that nothing refers to, and no run. One that dies
-/// between the run's first entry and its checkpoint leaves a run without a checkpoint. Another import with the same spec
-/// goes on with that run, if no term was started over it or [`ImportOptions::start_term`] is set.
+/// between the run's first entry and its checkpoint leaves a run without a checkpoint. Another import with the same
+/// spec goes on with that run, if no term was started over it or [`ImportOptions::start_term`] is set.
 pub async fn import(
     run: &RunDir,
     model: Arc<Model>,

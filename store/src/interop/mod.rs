@@ -1,9 +1,9 @@
-//! Checkpoints as model folders that other programs read and write: one or several safetensors files, with the index that
-//! Hugging Face's libraries use.
+//! Checkpoints as model folders that other programs read and write: one or several safetensors files, with the index
+//! that Hugging Face's libraries use.
 //!
 //! ```text
-//!  packs ──▶ verified bytes ──▶ export ──▶ model.safetensors, or several files and model.safetensors.index.json; run.toml
-//!  packs ◀── save ◀── slices ◀── import ◀── the same, written by any program
+//! packs ──▶ verified bytes ──▶ export ──▶ model.safetensors, or several files and model.safetensors.index.json;
+//! run.toml packs ◀── save ◀── slices ◀── import ◀── the same, written by any program
 //! ```
 //!
 //! Both directions stream: memory is bounded by the packs in flight, not by the model.

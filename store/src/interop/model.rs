@@ -123,8 +123,8 @@ struct Index {
 }
 
 impl Model {
-    /// Opens a file, or a folder: the files that its `model.safetensors.index.json` names, else its `model.safetensors`,
-    /// else its only safetensors file. Headers are read and checked, tensors are not read.
+    /// Opens a file, or a folder: the files that its `model.safetensors.index.json` names, else its
+    /// `model.safetensors`, else its only safetensors file. Headers are read and checked, tensors are not read.
     pub fn open(path: &Path, selection: &Selection) -> Result<Self, ModelError> {
         let read = |path: &Path| {
             let path = path.to_owned();

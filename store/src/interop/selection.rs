@@ -21,8 +21,8 @@ pub struct SelectionError {
 }
 
 impl Selection {
-    /// Chooses the tensors that match one of the patterns `only` (all if `only` is empty) and none of the patterns `without`.
-    /// In a pattern, `*` stands for any characters, `?` for one character, `[ab]` for one of these.
+    /// Chooses the tensors that match one of the patterns `only` (all if `only` is empty) and none of the patterns
+    /// `without`. In a pattern, `*` stands for any characters, `?` for one character, `[ab]` for one of these.
     ///
     /// `rename` holds pairs of prefixes: a name that starts with the first then starts with the second. The first pair
     /// that fits counts.
