@@ -2,8 +2,8 @@
 //! that Hugging Face's libraries use.
 //!
 //! ```text
-//! packs ──▶ verified bytes ──▶ export ──▶ model.safetensors, or several files and model.safetensors.index.json;
-//! run.toml packs ◀── save ◀── slices ◀── import ◀── the same, written by any program
+//!  packs ──▶ verified bytes ──▶ export ──▶ model.safetensors, or several files and the index; run.toml
+//!  packs ◀── save ◀── slices ◀── import ◀── the same, written by any program
 //! ```
 //!
 //! Both directions stream: memory is bounded by the packs in flight, not by the model.
