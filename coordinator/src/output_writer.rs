@@ -99,12 +99,11 @@ impl OutputWriter {
 }
 
 async fn write_out(dir: RunDir, epoch: u64, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let name = format!("epoch-{epoch}");
     let mut sequence = 0;
     while let Some(order) = orders.recv().await {
         match order {
             Order::Write(text) => {
-                if let Err(error) = dir.put_output(&name, sequence, text.into()).await {
+                if let Err(error) = dir.put_output(epoch, sequence, text.into()).await {
                     tracing::error!(run = %dir.id(), %error, "what the workers printed could not be kept");
                 }
                 sequence += 1;
@@ -125,10 +124,10 @@ pub(crate) async fn read_back(
     if timeout(SETTLE, settled).await.is_err() {
         tracing::warn!(run = %dir.id(), "the newest lines have not reached the store yet");
     }
-    let chunks = dir.output(None).await?;
+    let chunks = dir.output().await?;
     let kept = chunks
         .iter()
-        .flat_map(|chunk| String::from_utf8_lossy(&chunk.text).lines().filter_map(line).collect::<Vec<_>>());
+        .flat_map(|chunk| String::from_utf8_lossy(chunk).lines().filter_map(line).collect::<Vec<_>>());
     let kept = stream::iter(kept.map(Ok).collect::<Vec<_>>());
     let following = if follow { Some(following) } else { None };
     let live = stream::unfold(following, |following| async move {

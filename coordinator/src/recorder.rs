@@ -20,8 +20,8 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
 use whimbrel_state::{Hash, Manifest, Pack};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, Ended, QuarantineError, Record, Retention, Sources, Stopped,
-    Store, Term, collect, commit, quarantine, shell,
+    AppendError, CollectError, Collector, CommitError, Ended, QuarantineError, Record, Retention, Sources,
+    Stopped, Store, Term, commit, quarantine, shell,
 };
 
 use crate::{
@@ -75,6 +75,7 @@ pub(crate) async fn record(
         sources,
         unopened,
         retention,
+        collector: Collector::default(),
         replication,
         inputs,
         parted: false,
@@ -106,6 +107,7 @@ struct Recorder {
     /// Stores of copies that could not be opened.
     unopened: Vec<String>,
     retention: Retention,
+    collector: Collector,
     replication: Replication,
     inputs: Inputs,
     /// The replicas have been waited for.
@@ -298,7 +300,7 @@ impl Recorder {
 
     /// Deletes checkpoints that need not be kept. A failure is no reason to stop training: the next time tries again.
     async fn tidy(&mut self) -> Result<(), TermLost> {
-        match collect(&mut self.term, &self.retention).await {
+        match self.collector.collect(&mut self.term, &self.retention).await {
             Ok(collected) => tracing::debug!(run = %self.run, ?collected, "old checkpoints collected"),
             Err(CollectError::Append(error @ AppendError::Fenced { .. })) => {
                 return Err(TermLost(error.to_string()));

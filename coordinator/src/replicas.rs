@@ -15,8 +15,8 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
-    AppendError, CheckpointInfo, CopyError, CopyProgress, LeftOut, Limits, LogError, OpenError, ProbeError,
-    Relation, RunDir, RunLog, Store, Term, is_ahead, newer, recover_from, relation, shell,
+    AppendError, CheckpointInfo, CopyError, CopyProgress, Limits, LogError, OpenError, ProbeError, Relation,
+    RunDir, RunLog, SkippedCheckpoint, Store, Term, is_ahead, newer, recover_from, relation, shell,
 };
 
 /// A replica that has not shown its log within this time is gone on without.
@@ -259,7 +259,7 @@ impl Compared {
                     continue;
                 }
             };
-            for LeftOut { step, why, .. } in &copied.left_out {
+            for SkippedCheckpoint { step, why, .. } in &copied.skipped {
                 let why = with_causes(why);
                 self.said
                     .push(format!("{from} has a newer checkpoint, of step {step}, that is damaged: {why}"));

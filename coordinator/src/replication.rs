@@ -280,7 +280,7 @@ impl Keeper {
 
     /// A round came to its end.
     fn came(&mut self, lag: Lag, entries: u64, bytes: u64, time: Duration) {
-        let trouble = lag.left_out.first().map(|left_out| {
+        let trouble = lag.skipped.first().map(|left_out| {
             let what = if left_out.why.is_damage() { "is damaged and" } else { "is" };
             format!(
                 "the checkpoint of step {} {what} left out: {}",

@@ -19,7 +19,8 @@ use whimbrel_proto::v1::{
 };
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    Ended, Limits, Mode, Outcome, Record, Relation, Store, Which, commit, plan_copy, relation, save_slice,
+    CheckpointSelection, Ended, Limits, Mode, Outcome, Record, Relation, Store, commit, plan_copy, relation,
+    save_slice,
 };
 
 /// A coordinator over the folder `name`, and a client of it.
@@ -300,8 +301,8 @@ async fn a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(
     let manifest =
         Manifest { format: FORMAT, run: name.clone(), step: 2, generation: 1, samples: 8, layout, packs };
     commit(&mut term, &manifest, None).await.unwrap();
-    let plan = plan_copy(&here, &west, Which::All).await.unwrap();
-    plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
+    let plan = plan_copy(&here, &west, CheckpointSelection::All).await.unwrap();
+    plan.execute("a test", &Limits::default(), &mut |_| {}).await.unwrap();
     drop(term);
     let lost = folder.join("runs/t-1");
     let mut log: Vec<_> =

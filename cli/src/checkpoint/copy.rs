@@ -10,8 +10,8 @@ use indicatif::{HumanBytes, MultiProgress};
 use serde::Serialize;
 use whimbrel_plan::RunId;
 use whimbrel_store::{
-    Amount, Copied, CopyPlan, CopyProgress, Limits, LogError, Price, Prices, RunDir, Store, Which,
-    egress_price, open_run, plan_copy, shell, uri::parent,
+    Amount, CheckpointSelection, Copied, CopyPlan, CopyProgress, Limits, LogError, Price, Prices, RunDir,
+    Store, egress_price, open_run, plan_copy, shell, uri::parent,
 };
 
 use super::{
@@ -83,9 +83,9 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         .map_err(|error| Failure::bad_input(error).hint("it stands under [egress] in the settings file"))?;
     let (source, step) = locate(&args.source, &args.options, &config.client)?;
     let which = match (step, args.newest) {
-        (None, false) => Which::All,
-        (None, true) => Which::Newest,
-        (Some(step), false) => Which::Step(step),
+        (None, false) => CheckpointSelection::All,
+        (None, true) => CheckpointSelection::Newest,
+        (Some(step), false) => CheckpointSelection::Step(step),
         (Some(_), true) => return Err(Failure::bad_input(CopyInputError::Both { uri: args.source })),
     };
     let (store, destination) = destination(&args.destination, source.id()).await?;
@@ -115,7 +115,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     let started = Instant::now();
     let was_there = plan.checkpoints.iter().any(|planned| planned.committed);
     let who = format!("whimbrel checkpoint copy, process {}", std::process::id());
-    let work = Box::pin(plan.carry_out(&who, &limits, &mut progress));
+    let work = Box::pin(plan.execute(&who, &limits, &mut progress));
     let left = "what has arrived stays, and the same command goes on from there";
     let copied = unless_interrupted(work, left).await;
     meter.finish();
@@ -127,7 +127,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         resumable: destination.run_log().await.map_or(true, |run_log| run_log.ended().is_none()),
     };
     report(&destination, &copied, next, time, args.options.json);
-    Ok(incomplete(copied.left_out.iter().map(|left_out| left_out.why.is_damage())))
+    Ok(incomplete(copied.skipped.iter().map(|left_out| left_out.why.is_damage())))
 }
 
 fn limits(args: &CopyArgs) -> Limits {
@@ -196,7 +196,7 @@ fn say(plan: &CopyPlan, price: &Price, json: bool) {
         out.line(format!("  there        {}", amount(plan.there)));
     }
     out.line(format!("  price        {price}"));
-    for out_of in &plan.left_out {
+    for out_of in &plan.skipped {
         out.line(format!("  left out     step {}: {}", out_of.step, out_of.why));
     }
 }
@@ -215,28 +215,29 @@ fn report(destination: &RunDir, copied: &Copied, next: Next, time: Duration, jso
     let uri = destination.uri();
     let mut out = Printer::stdout();
     if json {
-        let left_out = |out: &whimbrel_store::LeftOut| LeftOut { step: out.step, why: out.why.to_string() };
+        let left_out =
+            |out: &whimbrel_store::SkippedCheckpoint| LeftOut { step: out.step, why: out.why.to_string() };
         out.json(&Event::Copied {
             destination: uri,
             checkpoints: &copied.committed,
             packs: copied.moved.packs,
             bytes: copied.moved.bytes,
             seconds: time.as_secs_f64(),
-            left_out: copied.left_out.iter().map(left_out).collect(),
+            left_out: copied.skipped.iter().map(left_out).collect(),
             source_went_on: copied.source_went_on,
         });
         return;
     }
     let rate = copied.moved.bytes as f64 / time.as_secs_f64().max(1e-3);
     match copied.committed.as_slice() {
-        [] if copied.moved.packs == 0 && !copied.left_out.is_empty() => out.line("nothing was copied"),
+        [] if copied.moved.packs == 0 && !copied.skipped.is_empty() => out.line("nothing was copied"),
         [] if copied.moved.packs == 0 => out.line("nothing to copy: it is all there"),
         steps => {
             let (moved, time) = (amount(copied.moved), words::time(time));
             out.line(format!("copied {}: {moved} in {time}, {}/s", listed(steps), HumanBytes(rate as u64)));
         }
     }
-    for left_out in &copied.left_out {
+    for left_out in &copied.skipped {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
     }
     if copied.source_went_on {

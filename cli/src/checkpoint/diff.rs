@@ -5,7 +5,7 @@ use serde::Serialize;
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
     Limits, Sources,
-    diff::{Apart, DiffPlan, Difference},
+    diff::{DiffPlan, Difference, ValueDifference},
 };
 
 use super::{
@@ -66,7 +66,7 @@ pub(super) async fn diff(
     let (from_a, from_b) = ((&in_a, &a.manifest), (&in_b, &b.manifest));
     let mut progress = |bytes| meter.advance(bytes);
     let limits = Limits::default();
-    let work = plan.carry_out(from_a, from_b, &limits, &mut progress);
+    let work = plan.execute(from_a, from_b, &limits, &mut progress);
     let found = unless_interrupted(work, "nothing was found yet").await;
     meter.finish();
     let found = found?;
@@ -86,7 +86,8 @@ pub(super) async fn diff(
 }
 
 fn told(a: String, b: String, found: &Difference) -> Told<'_> {
-    let changed = |(tensor, apart): &'_ (TensorSpec, Apart)| (tensor.checked_elements().unwrap_or(0), *apart);
+    let changed =
+        |(tensor, apart): &'_ (TensorSpec, ValueDifference)| (tensor.checked_elements().unwrap_or(0), *apart);
     Told {
         a,
         b,
@@ -99,12 +100,12 @@ fn told(a: String, b: String, found: &Difference) -> Told<'_> {
             .changed
             .iter()
             .map(|pair| {
-                let (of, Apart { elements, largest, not_finite }) = changed(pair);
+                let (of, ValueDifference { elements, largest, not_finite }) = changed(pair);
                 Changed { tensor: &pair.0, elements, of, largest, not_finite }
             })
             .collect(),
         compared: found.compared,
-        vouched: found.vouched,
+        vouched: found.equal_by_hash,
     }
 }
 
@@ -137,7 +138,7 @@ fn rows(found: &Difference) -> Vec<[String; 2]> {
 
 fn summary(found: &Difference) -> String {
     let unequal = found.only_in_a.len() + found.only_in_b.len() + found.reshaped.len() + found.changed.len();
-    let hashes = match found.vouched {
+    let hashes = match found.equal_by_hash {
         0 => String::new(),
         vouched => format!(", {} the same by their hashes alone", HumanBytes(vouched)),
     };

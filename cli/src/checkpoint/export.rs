@@ -7,7 +7,7 @@ use serde::Serialize;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{
     Limits, Sources,
-    interop::{self, Selection, SelectionError, Shards, key},
+    interop::{self, FileLayout, Selection, SelectionError, key},
 };
 
 use super::{
@@ -54,7 +54,8 @@ pub(super) async fn export(
         metadata.push((key::SEED, spec.train.seed.to_string()));
     }
     let metadata = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let shards = Shards::new(layout, &selection, args.shard_size.0, metadata).map_err(Failure::bad_input)?;
+    let shards =
+        FileLayout::new(layout, &selection, args.shard_size.0, metadata).map_err(Failure::bad_input)?;
 
     let mut meter = Meter::new("exporting", shards.bytes(), Audience::of(args.options.json), bars);
     let sources = Sources::new(found.run.clone());

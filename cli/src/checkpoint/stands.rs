@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 use serde::Serialize;
-use whimbrel_store::{Relation, RunDir, RunLog, Which, plan_copy, relation};
+use whimbrel_store::{CheckpointSelection, Relation, RunDir, RunLog, plan_copy, relation};
 
 use super::locate::history_of;
 use crate::exit::Failure;
@@ -69,7 +69,7 @@ impl Stands {
         // What cannot be copied here lacks nothing that this could be told of.
         let is_source = relation == Relation::Same && run_log.replica_of().is_none();
         if matches!(relation, Relation::Behind | Relation::Same) && !is_source {
-            let plan = plan_copy(other, run, Which::All).await?;
+            let plan = plan_copy(other, run, CheckpointSelection::All).await?;
             let newest = |run_log: &RunLog| run_log.checkpoints().last().map_or(0, |newest| newest.step);
             stands.steps = Some(newest(&theirs).saturating_sub(newest(run_log)));
             stands.checkpoints = Some(plan.checkpoints.iter().filter(|planned| !planned.committed).count());
@@ -77,7 +77,7 @@ impl Stands {
             stands.bytes = Some(plan.to_move.bytes);
             let here = run_log.checkpoints();
             let is_here = |manifest: &str| here.iter().any(|checkpoint| checkpoint.manifest == manifest);
-            stands.left_out = Some(plan.left_out.iter().filter(|out| !is_here(&out.manifest)).count());
+            stands.left_out = Some(plan.skipped.iter().filter(|out| !is_here(&out.manifest)).count());
         }
         Ok(stands)
     }

@@ -203,7 +203,7 @@ async fn unfinished(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished>, St
 /// What a run's log makes of it; `None` if there is nothing to take up.
 fn judge(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Unfinished> {
     let stopped = run_log.stopped().is_some();
-    if run_log.ended().is_some() || (run_log.submitter() == Mode::Service && !stopped) {
+    if run_log.ended().is_some() || (run_log.hosted_by() == Mode::Service && !stopped) {
         return None;
     }
     let stored = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok()?;

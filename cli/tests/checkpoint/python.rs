@@ -97,7 +97,7 @@ fn what_python_wrote_is_imported_with_the_same_bits() {
 
     let run = stage.run("runs", "r-new");
     let (manifest, read) = block_on(async {
-        let newest = run.checkpoints().await.unwrap().pop().unwrap();
+        let newest = run.run_log().await.unwrap().all_checkpoints().pop().unwrap();
         let manifest = run.manifest(&newest.manifest).await.unwrap();
         let end = manifest.layout.bytes() as u64;
         let mut reader = StateReader::new(&Sources::new(run), &manifest, 0..end, &Limits::default()).unwrap();

@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use whimbrel_state::{Layout, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Limits, Mode, RunDir, Store, Which, plan_copy, save_slice};
+use whimbrel_store::{CheckpointSelection, Limits, Mode, RunDir, Store, plan_copy, save_slice};
 
 use super::*;
 use crate::replication::Keeping;
@@ -86,8 +86,8 @@ async fn only_what_no_store_has_whole_is_put_aside_for_good() {
     let (older, older_pack) = checkpoint(&mut term, folder.path(), 10).await;
     let (newer, newer_pack) = checkpoint(&mut term, folder.path(), 20).await;
     let west = run(folder.path(), "west");
-    let plan = plan_copy(&here, &west, Which::All).await.unwrap();
-    plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
+    let plan = plan_copy(&here, &west, CheckpointSelection::All).await.unwrap();
+    plan.execute("a test", &Limits::default(), &mut |_| {}).await.unwrap();
     let mut scene = Scene::new(term, folder.path());
 
     // What the replica has whole is put back and used again, though not for ever.

@@ -1,10 +1,10 @@
-//! What it costs to copy bytes out of a store.
+//! Egress prices: what it costs to copy bytes out of a store.
 //!
-//! Providers charge for what leaves them, by the gigabyte, and nothing for what comes. How much depends on where it goes
-//! and on how much went before it this month, which no URI tells. So the table has one price for each: that of the first
-//! paid gigabytes to the internet, which is what a provider lists for an account without a contract. Free allowances and
-//! discounts for volume are left out, and a gigabyte is 10⁹ bytes, where some bills count 2³⁰: the estimate is high
-//! rather than low. Who knows better says so ([`Prices::new`]).
+//! Providers charge by the gigabyte for bytes that leave them, and nothing for bytes that arrive. The price depends on the
+//! destination and on the volume of the month, which a URI does not tell. So the table has one price for each provider:
+//! the list price of the first paid gigabytes to the internet. Free allowances and volume discounts are left out, and a
+//! gigabyte is 10⁹ bytes where some bills count 2³⁰, so the estimate is rather too high than too low. The user can set
+//! other prices ([`Prices::new`]).
 
 use std::{collections::BTreeMap, env, fmt};
 
@@ -20,18 +20,18 @@ const LISTED: [(&str, f64); 5] = [
     ("gcp", 0.12),
     // developers.cloudflare.com/r2/pricing: egress is free.
     ("r2", 0.0),
-    // A folder, or a server on this machine: whose network it is, the user knows.
+    // A folder, or a server on this machine: the user knows what its network costs.
     ("local", 0.0),
 ];
 
-/// Prices per gigabyte: those listed by the providers, and the user's own.
+/// Prices per gigabyte: the providers' list prices and the user's own.
 #[derive(Clone, Debug, Default)]
 pub struct Prices {
     own: BTreeMap<String, f64>,
     endpoint: Option<String>,
 }
 
-/// Prices that cannot be meant.
+/// A price that is invalid.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PriceError {
     /// The key is neither a provider nor a bucket.
@@ -42,7 +42,7 @@ pub enum PriceError {
         /// The key.
         key: String,
     },
-    /// No price is like that.
+    /// The price is negative or not a number.
     #[error("{usd} is no price for {key:?}: it is in USD per gigabyte, 0 or more")]
     Usd {
         /// The key.
@@ -53,8 +53,8 @@ pub enum PriceError {
 }
 
 impl Prices {
-    /// The user's own prices in USD per gigabyte, by provider (`aws`) or by bucket (`s3://lab`, without a prefix); the
-    /// listed prices hold for the rest.
+    /// The user's own prices in USD per gigabyte, by provider (`aws`) or by bucket (`s3://lab`, without a prefix). List
+    /// prices apply to the rest.
     pub fn new(own: BTreeMap<String, f64>) -> Result<Self, PriceError> {
         for (key, &usd) in &own {
             let is_provider = LISTED.iter().any(|(provider, _)| provider == key);
@@ -65,7 +65,7 @@ impl Prices {
                 return Err(PriceError::Usd { key: key.clone(), usd });
             }
         }
-        // Where the S3 client goes if the URI does not say.
+        // The S3 client's endpoint if the URI names none.
         let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
         let endpoint = endpoint.iter().find_map(|variable| env::var(variable).ok());
         Ok(Self { own, endpoint })
@@ -81,32 +81,32 @@ impl Prices {
     }
 }
 
-/// What a copy costs.
+/// The price of a copy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Price {
-    /// Nothing is charged for what leaves the source.
+    /// The source's provider charges no egress.
     Free,
-    /// This much.
+    /// This price.
     Usd {
         /// USD for all of it.
         total: f64,
         /// USD per gigabyte.
         per_gb: f64,
     },
-    /// Source and destination are of one provider: nothing if they are in one region, and at most this much, which is
-    /// the price to the internet, otherwise.
+    /// Source and destination are with one provider: free within a region, otherwise at most this, the price to the
+    /// internet.
     AtMost {
         /// USD for all of it.
         total: f64,
         /// USD per gigabyte.
         per_gb: f64,
     },
-    /// Nobody we know has a price for it.
+    /// The provider, and so the price, is not known.
     Unknown,
 }
 
 impl Price {
-    /// USD at most, as far as is known.
+    /// The price in USD at most; 0 if it is not known.
     pub fn usd(&self) -> f64 {
         match *self {
             Self::Usd { total, .. } | Self::AtMost { total, .. } => total,
@@ -129,7 +129,7 @@ impl fmt::Display for Price {
     }
 }
 
-/// What it costs to copy so many bytes from one store, or run, to another, by their URIs.
+/// The price of copying so many bytes from one store, or run, to another, by their URIs.
 pub fn egress_price(source_uri: &str, destination_uri: &str, bytes: u64, prices: &Prices) -> Price {
     let Some(per_gb) = prices.of(source_uri) else { return Price::Unknown };
     if per_gb == 0.0 || bytes == 0 {
@@ -144,7 +144,7 @@ pub fn egress_price(source_uri: &str, destination_uri: &str, bytes: u64, prices:
     }
 }
 
-/// `s3://lab` of `s3://lab/runs/r`; `az://lab` of all the ways to name an Azure container.
+/// The bucket of a URI: `s3://lab` for `s3://lab/runs/r`, `az://lab` for every form of an Azure container's URI.
 fn bucket(uri: &str) -> Option<String> {
     let (scheme, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?']).next().filter(|authority| !authority.is_empty())?;
@@ -163,7 +163,7 @@ fn is_azure(host: &str) -> bool {
     [".blob.core.windows.net", ".dfs.core.windows.net"].iter().any(|domain| host.ends_with(domain))
 }
 
-/// Who is paid for what leaves the store; `None` if that is not known.
+/// The provider of a store; `None` if it is not known.
 fn provider(uri: &str, default_endpoint: Option<&str>) -> Option<&'static str> {
     let Some((scheme, rest)) = uri.split_once("://") else { return Some("local") };
     match scheme {
@@ -172,10 +172,10 @@ fn provider(uri: &str, default_endpoint: Option<&str>) -> Option<&'static str> {
         "az" | "abfs" | "abfss" => Some("azure"),
         "https" if is_azure(rest.split('/').next()?) => Some("azure"),
         "s3" => {
-            let said = Url::parse(uri).ok().and_then(|url| {
+            let given = Url::parse(uri).ok().and_then(|url| {
                 url.query_pairs().find(|(key, _)| key == "endpoint").map(|(_, value)| value.into_owned())
             });
-            match said.as_deref().or(default_endpoint) {
+            match given.as_deref().or(default_endpoint) {
                 None => Some("aws"),
                 Some(endpoint) => provider_at(endpoint),
             }
@@ -184,7 +184,7 @@ fn provider(uri: &str, default_endpoint: Option<&str>) -> Option<&'static str> {
     }
 }
 
-/// Who runs an S3 endpoint.
+/// The provider of an S3 endpoint.
 fn provider_at(endpoint: &str) -> Option<&'static str> {
     let with_scheme =
         if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") };
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_paid_depends_on_the_source() {
+    fn the_price_is_that_of_the_source() {
         let price = |from, to| egress_price(from, to, 100 * GB, &listed());
         assert_eq!(price("s3://lab/runs/r", "az://lab/runs"), Price::Usd { total: 9.0, per_gb: 0.09 });
         assert_eq!(price("az://lab/runs/r", "s3://lab/runs"), Price::Usd { total: 8.7, per_gb: 0.087 });
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_knows_better() {
+    fn the_users_prices_take_precedence() {
         let to = "gs://lab";
         let prices = own("s3://lab", 0.01).unwrap();
         assert_eq!(egress_price("s3://lab/runs/r", to, GB, &prices).usd(), 0.01);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn prices_that_cannot_be_meant_are_refused() {
+    fn invalid_prices_are_refused() {
         for key in ["amazon", "s3://", "s3://lab/runs", "http://lab", ""] {
             assert_eq!(own(key, 1.0).unwrap_err(), PriceError::Key { key: key.into() });
         }

@@ -1,4 +1,4 @@
-//! Chance, as a function of the seed and of what is decided: the same whatever order requests come in.
+//! Random decisions, as a function of the seed and of the question: independent of the order of requests.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

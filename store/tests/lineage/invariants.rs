@@ -1,4 +1,4 @@
-//! What must hold whatever was done.
+//! The invariants, and the observations that they are checked against.
 
 use std::collections::HashMap;
 
@@ -7,42 +7,42 @@ use whimbrel_store::{Entry, Limits, LogError, Origin, Record, Relation, RunLog, 
 
 use crate::world::World;
 
-/// What was seen until now.
+/// What was observed until now.
 #[derive(Default)]
-pub(crate) struct Watch {
-    /// Entries that a store acknowledged to a coordinator: place, number, name.
+pub(crate) struct Observations {
+    /// Entries that a store acknowledged to a coordinator: store, number, name.
     acknowledged: Vec<(usize, u64, String)>,
-    /// Who wrote each entry of each log, by place and name.
+    /// Who wrote each entry of each log, by store and name.
     writers: HashMap<(usize, String), String>,
-    /// The newest checkpoint of each place.
+    /// The newest checkpoint of each store.
     newest: HashMap<usize, Origin>,
-    /// Each term ever taken by a coordinator, and the one that its place was under before.
+    /// Each term that a coordinator started, and the term before it in its store.
     tree: HashMap<String, Option<String>>,
 }
 
-impl Watch {
-    pub(crate) fn acknowledged(&mut self, place: usize, number: u64, coordinator: &str) {
-        self.acknowledged.push((place, number, coordinator.to_owned()));
+impl Observations {
+    pub(crate) fn acknowledged(&mut self, store: usize, number: u64, coordinator: &str) {
+        self.acknowledged.push((store, number, coordinator.to_owned()));
     }
 
-    pub(crate) fn written(&mut self, place: usize, at: &Path, actor: &str) {
-        self.writers.insert((place, at.to_string()), actor.to_owned());
+    pub(crate) fn written(&mut self, store: usize, at: &Path, actor: &str) {
+        self.writers.insert((store, at.to_string()), actor.to_owned());
     }
 
-    /// Whoever wrote the last term entry wrote all that follows.
-    fn assert_one_writer(&self, place: usize, run_log: &RunLog) {
+    /// The writer of a term entry wrote all entries up to the next one.
+    fn assert_one_writer(&self, store: usize, run_log: &RunLog) {
         let mut holder = None;
         for entry in run_log.entries() {
-            let writer = self.writers.get(&(place, format!("r/log/{:020}.json", entry.number)));
+            let writer = self.writers.get(&(store, format!("r/log/{:020}.json", entry.number)));
             match entry.record {
                 Record::Term { .. } => holder = writer,
                 Record::Submitted { .. } => {}
-                _ => assert_eq!(writer, holder, "entry {} of place {place}", entry.number),
+                _ => assert_eq!(writer, holder, "entry {} of store {store}", entry.number),
             }
         }
     }
 
-    /// Whether `term` is `ancestor`, or was taken over what `ancestor` left.
+    /// Whether `term` is `ancestor`, or was started after it in its lineage.
     fn descends(&self, term: &str, ancestor: &str) -> bool {
         let mut at = Some(term.to_owned());
         while let Some(term) = at {
@@ -78,7 +78,7 @@ impl Watch {
     }
 }
 
-/// The term that an entry takes or replicas.
+/// The identity of the term that an entry starts.
 fn identity(entry: &Entry) -> Option<String> {
     match &entry.record {
         Record::Term { replica_of: Some(replica), .. } => Some(replica.term.clone()),
@@ -91,49 +91,49 @@ fn last(run_log: &RunLog) -> Option<String> {
     run_log.entries().iter().rev().find_map(identity)
 }
 
-pub(crate) async fn everything(world: &World) {
+pub(crate) async fn check_all(world: &World) {
     let mut run_logs = Vec::new();
-    for place in world.all_watched() {
-        let run = place.run();
+    for store in world.all_stores() {
+        let run = store.run();
         let run_log = match run.run_log().await {
             Ok(run_log) => run_log,
             Err(LogError::NoRun { .. }) => continue,
-            Err(error) => panic!("{place}: {error}"),
+            Err(error) => panic!("{store}: {error}"),
         };
         let checkpoints = run_log.checkpoints();
         for checkpoint in &checkpoints {
-            let told = format!("{place}, step {}", checkpoint.step);
+            let context = format!("{store}, step {}", checkpoint.step);
             let manifest = run.manifest(&checkpoint.manifest).await;
-            let manifest = manifest.unwrap_or_else(|error| panic!("{told}: {error}"));
+            let manifest = manifest.unwrap_or_else(|error| panic!("{context}: {error}"));
             let verified = verify(&run, &manifest, &Limits::default(), |_| {}).await;
-            let verified = verified.unwrap_or_else(|error| panic!("{told}: {error}"));
-            assert_eq!(Some(verified.state), checkpoint.state, "{told}");
+            let verified = verified.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(Some(verified.state), checkpoint.state, "{context}");
         }
-        world.watch(|watch| {
+        world.observe(|seen| {
             let newest = checkpoints.last().map(|checkpoint| checkpoint.origin);
-            let before = watch.newest.get(&place.number).copied();
-            assert!(newest >= before, "{place}: the newest checkpoint was {before:?} and is {newest:?}");
+            let before = seen.newest.get(&store.number).copied();
+            assert!(newest >= before, "{store}: the newest checkpoint was {before:?} and is {newest:?}");
             if let Some(newest) = newest {
-                watch.newest.insert(place.number, newest);
+                seen.newest.insert(store.number, newest);
             }
-            watch.learn(&run_log);
-            watch.assert_one_writer(place.number, &run_log);
+            seen.learn(&run_log);
+            seen.assert_one_writer(store.number, &run_log);
         });
-        run_logs.push((place.number, run_log));
+        run_logs.push((store.number, run_log));
     }
-    world.watch(|watch| {
-        for (place, number, coordinator) in &watch.acknowledged {
-            let (_, run_log) = run_logs.iter().find(|(number, _)| number == place).unwrap();
+    world.observe(|seen| {
+        for (store, number, coordinator) in &seen.acknowledged {
+            let (_, run_log) = run_logs.iter().find(|(number, _)| number == store).unwrap();
             let before = &run_log.entries()[..=*number as usize];
             let holder = before.iter().rev().find_map(|entry| match &entry.record {
                 Record::Term { coordinator, .. } => Some(coordinator),
                 _ => None,
             });
-            assert_eq!(holder, Some(coordinator), "entry {number} of place {place}");
+            assert_eq!(holder, Some(coordinator), "entry {number} of store {store}");
         }
         for (a, source) in &run_logs {
             for (b, other) in &run_logs {
-                assert_eq!(relation(source, other), watch.expected(source, other), "{b} to {a}");
+                assert_eq!(relation(source, other), seen.expected(source, other), "{b} to {a}");
             }
         }
     });

@@ -1,4 +1,4 @@
-//! A store in memory, at each request to which something else may happen first.
+//! A store in memory. Before each request the world may let other actions happen.
 
 use std::{
     fmt,
@@ -16,18 +16,18 @@ use whimbrel_store::{RetryPolicy, RunDir, Store};
 
 use crate::world::World;
 
-/// A store as one actor sees it.
+/// A store as one actor uses it.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct FakeStore {
     pub(crate) objects: Arc<InMemory>,
     pub(crate) number: usize,
-    /// Who asks, and the world that may interrupt; nobody, for one who only watches.
+    /// The actor, and the world that may interrupt it; `None` for an observer, which is not interrupted.
     pub(crate) actor: Option<(String, Weak<World>)>,
 }
 
-impl Place {
+impl FakeStore {
     pub(crate) fn run(&self) -> RunDir {
-        // What fails is not tried again: the deed fails, and its actor goes on with another.
+        // No retries: a request that fails fails the action, and the actor goes on with another.
         let retry_policy = RetryPolicy { attempts: 1, first_wait: Duration::ZERO, ..RetryPolicy::default() };
         let store = Store::with_backend(&format!("test://{}", self.number), Arc::new(self.clone()));
         store.with_retry_policy(retry_policy).run(&"r".parse().unwrap())
@@ -41,7 +41,7 @@ impl Place {
         }
     }
 
-    /// Whether a write is lost on its way, to land later.
+    /// Whether a write is lost in transit, to land later.
     fn loses(&self, at: &Path, body: &PutPayload, mode: &PutMode) -> bool {
         let world = self.actor.as_ref().and_then(|(actor, world)| Some((actor, world.upgrade()?)));
         let is_entry = *mode == PutMode::Create && at.as_ref().contains("/log/");
@@ -49,20 +49,20 @@ impl Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for FakeStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for FakeStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "place {}", self.number)
+        write!(f, "store {}", self.number)
     }
 }
 
 #[async_trait]
-impl ObjectStore for Place {
+impl ObjectStore for FakeStore {
     async fn put_opts(&self, at: &Path, body: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.before("put", at).await;
         if self.loses(at, &body, &options.mode) {
@@ -72,7 +72,7 @@ impl ObjectStore for Place {
         if let Some((actor, world)) = &self.actor
             && let Some(world) = world.upgrade()
         {
-            world.watch(|watch| watch.written(self.number, at, actor));
+            world.observe(|seen| seen.written(self.number, at, actor));
         }
         Ok(put)
     }
@@ -86,10 +86,10 @@ impl ObjectStore for Place {
         self.objects.get_opts(at, options).await
     }
 
-    /// Not interrupted: between the last look at the log and the deletion it allows there must be nothing, which no
-    /// store can promise; `collect` says what comes of it.
-    fn delete_stream(&self, places: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.objects.delete_stream(places)
+    /// Not interrupted: nothing may happen between the last look at the log and the deletion that it allows. No real store
+    /// guarantees that; the head of `collect` says what follows.
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(paths)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

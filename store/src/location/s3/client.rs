@@ -1,4 +1,4 @@
-//! The client for S3 and what speaks it.
+//! The client for S3: which credentials, region and endpoint it gets.
 
 use std::sync::Arc;
 
@@ -8,111 +8,69 @@ use object_store::{
 };
 
 use super::{
-    Environment, Location, OpenError, S3Location,
-    connection::{self, Channel},
+    super::{
+        connection::{self, Channel},
+        credentials::CredentialSource,
+        environment::Environment,
+        error::OpenError,
+    },
+    S3Location,
     profile::{Profile, Wanted},
 };
-use crate::object::slow_down;
+use crate::object::SlowDownConnector;
 
-/// Where it may find credentials.
+/// Where the client may find credentials.
 const LOOKED_IN: &str = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, ~/.aws/credentials, a web identity, the container or the machine";
 
-/// Where a client gets its credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CredentialSource {
-    /// From these variables.
-    Environment(&'static str),
-    /// From a profile of AWS's shared files.
-    Profile(String),
-    /// From the metadata service of the machine, since nothing else was found.
-    Machine,
-    /// It needs none, or it is not known.
-    Unknown,
-}
-
 /// Builds the client; see [`builder`] for its settings.
-pub(super) fn client(
-    place: &S3Location,
+pub(in crate::location) fn client(
+    location: &S3Location,
     environment: &Environment,
 ) -> Result<(Arc<dyn ObjectStore>, CredentialSource), OpenError> {
-    let (builder, source) = builder(place, environment)?;
+    let (builder, source) = builder(location, environment)?;
     let client = builder.build().map_err(|error| OpenError::Client {
-        uri: Location::S3(place.clone()).to_string(),
+        uri: location.to_string(),
         looked_in: LOOKED_IN,
         source: error,
     })?;
     Ok((Arc::new(client), source))
 }
 
-/// Credentials are those of the URI's profile if it names one; else of the environment; else of the profile that
-/// `AWS_PROFILE` names, or `default`; else of the container or the machine. Region and endpoint are those of the URI; else
-/// of its profile; else of the environment; else of the profile.
+/// The settings of the client.
+///
+/// | setting | first found of |
+/// | --- | --- |
+/// | credentials | the URI's profile; the environment; the profile that `AWS_PROFILE` names, or `default`; the container or the machine |
+/// | region, endpoint | the URI; the URI's profile; the environment; the profile |
 fn builder(
-    place: &S3Location,
+    location: &S3Location,
     environment: &Environment,
 ) -> Result<(AmazonS3Builder, CredentialSource), OpenError> {
-    let whole = Location::S3(place.clone());
-    let no_credentials = |why| OpenError::Credentials { uri: whole.to_string(), why };
-    let has_own = environment.first(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]).is_some();
-    let (profile, source) = match (&place.profile, environment.get("AWS_PROFILE")) {
-        (Some(name), _) => {
-            let profile = Profile::read(name, Wanted::Named, environment).map_err(no_credentials)?;
-            (profile, CredentialSource::Profile(name.clone()))
-        }
-        _ if has_own => {
-            // Its region and endpoint count all the same; that it cannot give keys does not.
-            let name = environment.get("AWS_PROFILE").unwrap_or("default");
-            let profile = Profile::read(name, Wanted::ByDefault, environment).unwrap_or_default();
-            (Profile { keys: None, ..profile }, CredentialSource::Environment("AWS_ACCESS_KEY_ID"))
-        }
-        _ if environment.get("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() => {
-            (Profile::default(), CredentialSource::Environment("AWS_WEB_IDENTITY_TOKEN_FILE"))
-        }
-        (None, Some(name)) => {
-            let profile = Profile::read(name, Wanted::Named, environment).map_err(no_credentials)?;
-            (profile, CredentialSource::Profile(name.to_owned()))
-        }
-        (None, None) => {
-            let profile = Profile::read("default", Wanted::ByDefault, environment).map_err(no_credentials)?;
-            let container = environment
-                .first(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]);
-            let source = match (&profile.keys, container) {
-                (Some(_), _) => CredentialSource::Profile("default".to_owned()),
-                (None, Some(_)) => CredentialSource::Environment("AWS_CONTAINER_CREDENTIALS_…_URI"),
-                (None, None) if environment.says("AWS_SKIP_SIGNATURE") => CredentialSource::Unknown,
-                (None, None) => CredentialSource::Machine,
-            };
-            (profile, source)
-        }
+    let (profile, source) = profile_and_source(location, environment)
+        .map_err(|why| OpenError::Credentials { uri: location.to_string(), why })?;
+    let first_of = |given: Option<String>, in_profile: &Option<String>, variables: &[&str]| {
+        given
+            .or_else(|| in_profile.clone().filter(|_| location.profile.is_some()))
+            .or_else(|| environment.first(variables).map(str::to_owned))
+            .or_else(|| in_profile.clone())
     };
+    let endpoint = location.endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
+    let variables = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
+    let endpoint = first_of(endpoint, &profile.endpoint, &variables);
+    let region = first_of(location.region.clone(), &profile.region, &["AWS_REGION", "AWS_DEFAULT_REGION"]);
 
-    let in_profile = |value: &Option<String>| value.clone().filter(|_| place.profile.is_some());
-    let endpoint = place.endpoint.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
-    let endpoint = endpoint
-        .or_else(|| in_profile(&profile.endpoint))
-        .or_else(|| {
-            environment.first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]).map(str::to_owned)
-        })
-        .or_else(|| profile.endpoint.clone());
-    let region = place.region.clone();
-    let region = region
-        .or_else(|| in_profile(&profile.region))
-        .or_else(|| environment.first(&["AWS_REGION", "AWS_DEFAULT_REGION"]).map(str::to_owned))
-        .or_else(|| profile.region.clone());
-
-    let channel = connection::channel(&whole, endpoint.as_deref(), environment, "AWS_ALLOW_HTTP")?;
+    let channel = connection::channel(location, endpoint.as_deref(), environment, "AWS_ALLOW_HTTP")?;
     let mut builder = AmazonS3Builder::new()
         .with_client_options(connection::options(channel))
-        .with_http_connector(slow_down::Listening::default())
+        .with_http_connector(SlowDownConnector::default())
         .with_retry(connection::retries())
-        // A signature over the body costs a SHA-256 of every pack: as long as the put itself on a fast link. TLS
-        // protects the body on its way, and what is read back is compared with its BLAKE3. Without TLS nothing else
-        // protects it, so there it is signed.
+        // A signature over the body costs a SHA-256 of every pack, which takes as long as the put itself on a fast link.
+        // TLS protects the body in transit, and each read is compared with a BLAKE3 hash. Without TLS the body is signed.
         .with_unsigned_payload(channel != Channel::ClearText);
     for (name, value) in environment.options("AWS_") {
         let Ok(key) = name.parse::<Key>() else { continue };
         let is_credential = matches!(key, Key::AccessKeyId | Key::SecretAccessKey | Key::Token);
-        if !(is_credential && place.profile.is_some()) {
+        if !(is_credential && location.profile.is_some()) {
             builder = builder.with_config(key, value);
         }
     }
@@ -123,25 +81,65 @@ fn builder(
         }
     }
     if let Some(endpoint) = endpoint {
-        // This key beats the others that may be in the environment.
+        // This key takes precedence over the other endpoint settings in the environment.
         builder = builder.with_config(Key::S3Endpoint, endpoint);
     }
     if let Some(region) = region {
         builder = builder.with_region(region);
     }
-    Ok((builder.with_bucket_name(&place.bucket), source))
+    Ok((builder.with_bucket_name(&location.bucket), source))
+}
+
+/// The profile that counts, and where the credentials come from. The error says what is missing, and what to do.
+fn profile_and_source(
+    location: &S3Location,
+    environment: &Environment,
+) -> Result<(Profile, CredentialSource), String> {
+    let has_keys = environment.first(&["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]).is_some();
+    match (&location.profile, environment.get("AWS_PROFILE")) {
+        (Some(name), _) => {
+            Ok((Profile::read(name, Wanted::Named, environment)?, CredentialSource::Profile(name.clone())))
+        }
+        _ if has_keys => {
+            // The profile's region and endpoint count even so. That the profile has no keys is no error here.
+            let name = environment.get("AWS_PROFILE").unwrap_or("default");
+            let profile = Profile::read(name, Wanted::ByDefault, environment).unwrap_or_default();
+            let source = CredentialSource::Environment("AWS_ACCESS_KEY_ID");
+            Ok((Profile { keys: None, ..profile }, source))
+        }
+        _ if environment.get("AWS_WEB_IDENTITY_TOKEN_FILE").is_some() => {
+            Ok((Profile::default(), CredentialSource::Environment("AWS_WEB_IDENTITY_TOKEN_FILE")))
+        }
+        (None, Some(name)) => {
+            let profile = Profile::read(name, Wanted::Named, environment)?;
+            Ok((profile, CredentialSource::Profile(name.to_owned())))
+        }
+        (None, None) => {
+            let profile = Profile::read("default", Wanted::ByDefault, environment)?;
+            let container = environment
+                .first(&["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]);
+            let source = match (&profile.keys, container) {
+                (Some(_), _) => CredentialSource::Profile("default".to_owned()),
+                (None, Some(_)) => CredentialSource::Environment("AWS_CONTAINER_CREDENTIALS_…_URI"),
+                (None, None) if environment.says("AWS_SKIP_SIGNATURE") => CredentialSource::Unknown,
+                (None, None) => CredentialSource::Machine,
+            };
+            Ok((profile, source))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::location::Location;
 
     fn built(
         uri: &str,
         variables: &[(&str, &str)],
     ) -> Result<(AmazonS3Builder, CredentialSource), OpenError> {
-        let Location::S3(place) = Location::parse(uri)? else { panic!("{uri} is no place in S3") };
-        builder(&place, &variables.iter().copied().collect())
+        let Location::S3(location) = Location::parse(uri)? else { panic!("{uri} is not in S3") };
+        builder(&location, &variables.iter().copied().collect())
     }
 
     fn settings(uri: &str, variables: &[(&str, &str)]) -> [Option<String>; 4] {
@@ -154,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uri_beats_the_environment_and_that_the_profile() {
+    fn the_uri_takes_precedence_over_the_environment_and_that_over_the_profile() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("credentials");
         let text = "[default]\naws_access_key_id=D\naws_secret_access_key=s\nregion=default-1\n[r2]\naws_access_key_id=R\naws_secret_access_key=s\nregion=auto\nendpoint_url=https://r2.example\n";
@@ -192,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_text_is_for_this_machine_and_what_goes_so_over_a_network_is_signed() {
+    fn clear_text_over_a_network_must_be_allowed_and_is_signed() {
         let unsigned = |uri: &str, variables: &[(&str, &str)]| {
             built(uri, variables).map(|(builder, _)| builder.get_config_value(&Key::UnsignedPayload))
         };

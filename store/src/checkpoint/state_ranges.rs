@@ -1,4 +1,4 @@
-//! Parts of a state that are read one after another, in as few goes as there can be.
+//! Reading several ranges of a state, one after another, in few requests. Exports and diffs read this way.
 
 use std::ops::Range;
 
@@ -6,33 +6,38 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use whimbrel_state::Manifest;
 
-use crate::checkpoint::{read_state::StateReader, restore::RestoreError, save::Limits, sources::Sources};
+use crate::{
+    checkpoint::{restore::RestoreError, sources::Sources, state_reader::StateReader},
+    object::Limits,
+};
 
-/// What lies between two parts is read with them if it is no longer than this: less than what asking anew would cost.
-const GAP: usize = 8 << 20;
+/// Two ranges with at most this many bytes between them are read as one: that costs less than another request.
+const MAX_GAP: usize = 8 << 20;
 
 /// Bytes of a state, and the byte of it at which they start.
-pub(crate) type Part = (usize, Bytes);
+pub(crate) type StatePart = (usize, Bytes);
 
-/// Joins ranges, given in order, that overlap, touch, or have little between them.
-pub(crate) fn join(ranges: impl IntoIterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+/// Joins ranges that overlap, touch, or have little between them. They must be in the order of their starts.
+pub(crate) fn join_ranges(ranges: impl IntoIterator<Item = Range<usize>>) -> Vec<Range<usize>> {
     let mut joined: Vec<Range<usize>> = Vec::new();
     for range in ranges.into_iter().filter(|range| !range.is_empty()) {
         match joined.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(GAP) => last.end = last.end.max(range.end),
+            Some(last) if range.start <= last.end.saturating_add(MAX_GAP) => {
+                last.end = last.end.max(range.end)
+            }
             _ => joined.push(range),
         }
     }
     joined
 }
 
-/// Reads ranges of a checkpoint's state, each verified before it is passed on, until all are read or nobody takes them.
-/// `progress` is told the bytes passed on.
-pub(crate) async fn read(
+/// Reads ranges of a checkpoint's state and sends them to `parts`, each part verified first. Ends early if the receiver
+/// is gone. `progress` is called with the number of bytes of each part sent.
+pub(crate) async fn read_ranges(
     (sources, manifest): (&Sources, &Manifest),
     ranges: Vec<Range<usize>>,
     limits: &Limits,
-    parts: mpsc::Sender<Part>,
+    parts: mpsc::Sender<StatePart>,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), RestoreError> {
     for range in ranges {
@@ -55,9 +60,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_close_is_read_in_one_go() {
-        let far = GAP + 100;
+    fn ranges_with_little_between_them_are_joined() {
+        let far = MAX_GAP + 100;
         let ranges = [0..5, 5..9, 7..8, 20..20, 30..40, far + 40..far + 50, far + 51..far + 52];
-        assert_eq!(join(ranges), [0..40, far + 40..far + 52]);
+        assert_eq!(join_ranges(ranges), [0..40, far + 40..far + 52]);
     }
 }

@@ -5,9 +5,9 @@ use std::{fs, io, path::PathBuf};
 
 use configparser::ini::Ini;
 
-use super::Environment;
+use super::super::environment::Environment;
 
-/// What a profile says.
+/// The settings of a profile.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Profile {
     pub(crate) keys: Option<Keys>,
@@ -26,13 +26,13 @@ pub(crate) struct Keys {
 /// Whether a profile has to be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// Somebody named it.
+    /// The user named it.
     Named,
-    /// It is the one that is looked at when nobody says anything.
+    /// It is the default profile: it may be absent.
     ByDefault,
 }
 
-/// What in a profile gets keys in a way that this program does not know.
+/// Settings by which a profile gets its keys in a way that this program does not support.
 const OTHER_WAYS: [&str; 6] = [
     "role_arn",
     "sso_session",
@@ -77,7 +77,7 @@ impl Profile {
         if keys.is_none() {
             if let Some(way) = OTHER_WAYS.into_iter().find(|&way| get(way).is_some()) {
                 return Err(format!(
-                    "the profile {name:?} gets its keys by {way}, which Whimbrel does not know; put them into the environment: eval \"$(aws configure export-credentials --profile {name} --format env)\""
+                    "the profile {name:?} gets its keys by {way}, which Whimbrel does not support; put them into the environment: eval \"$(aws configure export-credentials --profile {name} --format env)\""
                 ));
             }
             if wanted == Wanted::Named {
@@ -91,22 +91,22 @@ impl Profile {
     }
 }
 
-/// The sections of a file; nothing if there is none.
+/// The sections of a file; `None` if the file does not exist.
 fn load(path: &PathBuf) -> Result<Option<Ini>, String> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     };
-    // Names of profiles are told apart by case; a `#` within a value is part of it, and settings of settings, which
-    // stand indented below theirs, are of no interest here and must not pass for the profile's own.
+    // Profile names are case-sensitive, and a `#` within a value is part of it. Indented lines are nested settings: they
+    // are dropped, since they must not be taken for the profile's own.
     let mut ini = Ini::new_cs();
     ini.set_comment_symbols(&['#', ';']);
     ini.set_inline_comment_symbols(Some(&[]));
     let own: Vec<&str> = text.lines().filter(|line| !line.starts_with([' ', '\t'])).collect();
-    // What is wrong with it is not repeated: it may be next to a secret.
+    // The parser's message is not shown: it may quote a secret.
     ini.read(own.join("\n"))
-        .map_err(|_| format!("{} is not such a file as AWS's tools write", path.display()))?;
+        .map_err(|_| format!("{} is not in the format of AWS's shared files", path.display()))?;
     Ok(Some(ini))
 }
 
@@ -127,7 +127,7 @@ mod tests {
     const CONFIG: &str = "[default]\nregion = eu-west-1\ns3 =\n    endpoint_url = http://not-this-one\n\n[profile Lab]\nregion=auto\nendpoint_url = https://account.r2.cloudflarestorage.com\n\n[profile sso]\nsso_session = corp\nregion = us-west-2\n";
 
     #[test]
-    fn a_profile_is_both_files_together() {
+    fn a_profile_combines_both_files() {
         let (_home, environment) = environment(CREDENTIALS, CONFIG);
         let default = Profile::read("default", Wanted::ByDefault, &environment).unwrap();
         let keys = default.keys.unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn the_error_names_what_is_missing() {
         let (_home, environment) = environment(CREDENTIALS, CONFIG);
         let error = |name| Profile::read(name, Wanted::Named, &environment).err().unwrap();
         assert!(error("lab").contains("there is no profile \"lab\" in /"), "{}", error("lab"));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn files_may_be_elsewhere() {
+    fn the_files_may_be_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys");
         fs::write(&path, "[p]\naws_access_key_id=I\naws_secret_access_key=S\n").unwrap();

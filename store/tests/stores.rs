@@ -9,9 +9,9 @@ use support::Faulty;
 use tokio::task::JoinSet;
 use whimbrel_store::{Environment, Mode, Need, OpenError, ProbeError, Store, open_run, open_run_in};
 
-fn told(error: &dyn Error) -> String {
+fn with_causes(error: &dyn Error) -> String {
     match error.source() {
-        Some(source) => format!("{error}: {}", told(source)),
+        Some(source) => format!("{error}: {}", with_causes(source)),
         None => error.to_string(),
     }
 }
@@ -42,7 +42,7 @@ async fn a_folder_is_the_same_store_by_path_and_by_uri() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_uri_is_said() {
+async fn the_error_says_what_is_wrong_with_a_uri() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
@@ -60,7 +60,7 @@ async fn what_is_wrong_with_a_uri_is_said() {
     ];
     for (uri, expected) in cases {
         let error = Store::open(&uri).unwrap_err();
-        assert!(told(&error).contains(expected), "{uri}: {}", told(&error));
+        assert!(with_causes(&error).contains(expected), "{uri}: {}", with_causes(&error));
     }
     let missing = folder.path().join("missing");
     let error = open_run(missing.join("r").to_str().unwrap()).unwrap_err();
@@ -104,7 +104,7 @@ fn buckets_have_canonical_uris() {
 }
 
 #[tokio::test]
-async fn a_store_that_overwrites_will_not_do() {
+async fn a_store_that_overwrites_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let error = Faulty::over(folder.path()).overwriting().store().probe().await.unwrap_err();
     assert!(matches!(error, ProbeError::Overwrites { .. }), "{error}");
@@ -115,31 +115,25 @@ async fn a_store_that_overwrites_will_not_do() {
     fs::write(folder.path(), "in the way").unwrap();
     let error = store.probe().await.unwrap_err();
     assert!(matches!(&error, ProbeError::Lacks { need: Need::Create, .. }), "{error}");
-    assert!(told(&error).contains("test://store/whimbrel-probe-"), "{}", told(&error));
+    assert!(with_causes(&error).contains("test://store/whimbrel-probe-"), "{}", with_causes(&error));
 }
 
 #[tokio::test]
-async fn output_comes_back_in_order() {
+async fn output_is_read_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let run = Faulty::over(folder.path()).store().run(&"r".parse().unwrap());
     let mut puts = JoinSet::new();
-    for (worker, sequence) in [("w10", 0), ("w2", 1), ("w2", 0), ("w2", 10)] {
+    for (epoch, sequence) in [(10, 0), (2, 1), (2, 0), (2, 10)] {
         let run = run.clone();
-        let text = format!("{worker} says {sequence}\n");
-        puts.spawn(async move { run.put_output(worker, sequence, text.into()).await });
+        let text = format!("term {epoch} says {sequence}\n");
+        puts.spawn(async move { run.put_output(epoch, sequence, text.into()).await });
     }
     for put in puts.join_all().await {
         put.unwrap();
     }
-    run.put_output("w2", 1, "w2 says 1, again\n".into()).await.unwrap();
-    assert_eq!(run.output_workers().await.unwrap(), ["w2", "w10"]);
-    let text = |chunks: Vec<whimbrel_store::OutputChunk>| -> String {
-        chunks.iter().map(|chunk| str::from_utf8(&chunk.text).unwrap()).collect()
-    };
-    assert_eq!(
-        text(run.output(None).await.unwrap()),
-        "w2 says 0\nw2 says 1, again\nw2 says 10\nw10 says 0\n"
-    );
-    assert_eq!(text(run.output(Some("w10")).await.unwrap()), "w10 says 0\n");
-    assert_eq!(run.output(Some("w3")).await.unwrap(), []);
+    run.put_output(2, 1, "term 2 says 1, again\n".into()).await.unwrap();
+    fs::write(folder.path().join("r/output/epoch-2/notes.txt"), "not a chunk").unwrap();
+    let chunks = run.output().await.unwrap();
+    let text: String = chunks.iter().map(|chunk| str::from_utf8(chunk).unwrap()).collect();
+    assert_eq!(text, "term 2 says 0\nterm 2 says 1, again\nterm 2 says 10\nterm 10 says 0\n");
 }

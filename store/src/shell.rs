@@ -1,9 +1,9 @@
-//! Words for a shell: what is printed so that it can be pasted.
+//! Quoting for a POSIX shell: for commands that are printed to be pasted.
 
 use std::borrow::Cow;
 
-/// `text` as one word of a POSIX shell: as it is if it may stand so, otherwise quoted. The options of a store's URI,
-/// `?endpoint=…&region=…`, would be a pattern and a command in the background.
+/// `text` as one word of a POSIX shell: unchanged if possible, otherwise quoted. Without quotes a shell would read the
+/// options of a store's URI, `?endpoint=…&region=…`, as a pattern and a background command.
 ///
 /// ```
 /// # use whimbrel_store::shell;
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 /// assert_eq!(shell::word("s3://lab/r-1?region=a&profile=b"), "'s3://lab/r-1?region=a&profile=b'");
 /// ```
 pub fn word(text: &str) -> Cow<'_, str> {
-    // Only a null character cannot be quoted, and no argument of a program has one.
+    // Only a null character cannot be quoted, and no program argument contains one.
     shlex::try_quote(text).unwrap_or(Cow::Borrowed(text))
 }
 

@@ -1,29 +1,32 @@
-//! The URIs of stores and of what is in them: the options of a cloud's URI, `?endpoint=…`, stay behind its path.
+//! The URIs of stores, runs and checkpoints as text: joining and splitting them. Nothing is looked up.
+//!
+//! The options of an `s3://` URI, `?endpoint=…`, stay at the end: the run `r-1` in `s3://lab?region=a` is
+//! `s3://lab/r-1?region=a`.
 
 use std::path::Path;
 
 use url::Url;
 
-/// The URI of what the place at `uri` has inside it under `name`.
+/// The URI of `name` inside the store or folder at `uri`.
 pub fn inside(uri: &str, name: &str) -> String {
-    let (place, options) = apart(uri);
-    let trimmed = place.trim_end_matches('/');
-    // The root folder is all slashes behind its scheme, of which two belong to that.
-    let root = if place.contains("://") && trimmed.ends_with(':') { "//" } else { "" };
+    let (path, options) = split_options(uri);
+    let trimmed = path.trim_end_matches('/');
+    // Trimming the root folder, file:///, removes the two slashes of the scheme too.
+    let root = if path.contains("://") && trimmed.ends_with(':') { "//" } else { "" };
     format!("{trimmed}{root}/{name}{options}")
 }
 
-/// The place that a URI or path is inside, and the name that it has there; `None` if it has no last segment.
+/// The URI or path of the parent, and the last segment; `None` if there is no last segment.
 pub fn parent(uri: &str) -> Option<(String, &str)> {
-    let (place, options) = apart(uri);
-    let place = place.trim_end_matches('/');
-    let (parent, name) = place.rsplit_once('/').unwrap_or((".", place));
-    // What is left of "/run" and of "file:///run" is the root folder.
+    let (path, options) = split_options(uri);
+    let path = path.trim_end_matches('/');
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    // The parent of "/run" and of "file:///run" is the root folder.
     let slash = if parent.is_empty() || parent.ends_with('/') { "/" } else { "" };
     (!name.is_empty()).then(|| (format!("{parent}{slash}{options}"), name))
 }
 
-/// The URI of the folder at an absolute path, with a slash at its end if it is the root; `None` if the path is relative.
+/// The URI of the folder at an absolute path, with a slash at its end for the root; `None` if the path is relative.
 pub(crate) fn of_folder(path: &Path) -> Option<String> {
     let url = Url::from_directory_path(path).ok()?;
     let trimmed = url.as_str().trim_end_matches('/');
@@ -32,13 +35,13 @@ pub(crate) fn of_folder(path: &Path) -> Option<String> {
 
 /// The URI of the checkpoint after `step` of the run at `uri`.
 pub fn at_step(uri: &str, step: u64) -> String {
-    let (place, options) = apart(uri);
-    format!("{place}@{step}{options}")
+    let (path, options) = split_options(uri);
+    format!("{path}@{step}{options}")
 }
 
-/// What stands before a URI's options, and those with their question mark. The path of a folder has none: there a
-/// question mark is part of a name.
-fn apart(uri: &str) -> (&str, &str) {
+/// Splits a URI before its options, which keep their question mark. The path of a local folder has no options: a question
+/// mark in it is part of a name.
+fn split_options(uri: &str) -> (&str, &str) {
     let is_in_cloud = uri.contains("://") && !uri.starts_with("file:");
     match uri.find('?') {
         Some(at) if is_in_cloud => uri.split_at(at),
@@ -51,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_stay_behind_what_is_added_to_a_uri_and_taken_from_it() {
+    fn options_stay_at_the_end_of_joined_and_split_uris() {
         let store = "s3://lab/runs?endpoint=http://a";
         let run = inside(store, "r-1");
         assert_eq!(run, "s3://lab/runs/r-1?endpoint=http://a");
