@@ -22,26 +22,14 @@
 //! - `wire` says to watchers what the core has to say;
 //! - [`Token`] is what callers from beyond loopback must show.
 
-mod adoption;
-mod attendance;
 mod driver;
-mod examination;
-mod facts;
-mod hosted_run;
-mod input;
-mod opening;
-mod output_writer;
-mod recorder;
-mod replicas;
-mod replication;
-mod server;
-mod services;
-mod standing;
-mod token;
-mod wire;
+mod events;
+mod open;
+mod record;
+mod serve;
 
-pub use opening::{SubmitError, new_run_id};
-pub use replicas::{NotFetched, ReplicaError, WentOn, submitted as settle_stores};
-pub use server::{Coordinator, ServeError, Settings, StartError};
-pub use token::{Token, TokenError};
+pub use open::take_over::{SubmitError, new_run_id};
+pub use open::replicas::{NotFetched, ReplicaError, WentOn, submitted as settle_stores};
+pub use serve::server::{Coordinator, ServeError, Settings, StartError};
+pub use serve::token::{Token, TokenError};
 pub use whimbrel_core::Timing;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use crate::input::{Input, Inputs};
+use crate::driver::input::{Input, Inputs};
 
 /// How many messages may wait for a slow receiver before it counts as lost.
 pub(crate) const BACKLOG: usize = 4096;

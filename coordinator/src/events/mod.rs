@@ -6,7 +6,7 @@ use whimbrel_core::{Bound, End, Interval, Notice, Outcome, Phase, RunView};
 use whimbrel_plan::{NodeId, Origin};
 use whimbrel_proto::v1::{self, run_event::Event};
 
-use crate::hosted_run::HostedRun;
+use crate::driver::hosted_run::HostedRun;
 
 /// What a run does whose end is written.
 pub(crate) const PARTING: &str = "its replicas get what they lack of it";

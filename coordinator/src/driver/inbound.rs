@@ -6,10 +6,7 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::{border, v1};
 
 use super::{Driver, Node};
-use crate::{
-    input::{NodeLink, Reply, WorkerLink},
-    wire,
-};
+use crate::{driver::input::{NodeLink, Reply, WorkerLink}, events};
 
 impl Driver {
     pub(super) fn node_joined(&mut self, join: v1::Join, link: NodeLink, reply: Reply<NodeId>) {
@@ -122,7 +119,7 @@ impl Driver {
                     let text = format!(
                         "step {step}: tensor {tensor} of the gradient is not finite; no update was made"
                     );
-                    hosted.tell(wire::warning(text));
+                    hosted.tell(events::warning(text));
                 }
                 hosted.step = Some(applied);
                 RunEvent::StepApplied { worker, generation, step, loss }
@@ -163,7 +160,7 @@ impl Driver {
                      {worker} read them from a replica and put them back"
                 );
                 tracing::warn!(%run, "{text}");
-                hosted.tell(wire::warning(text));
+                hosted.tell(events::warning(text));
                 return Ok(None);
             }
             Message::TrainerFailed(v1::TrainerFailed { reason }) => {

@@ -9,15 +9,7 @@ use whimbrel_proto::{border, v1, v1::submit_request::What};
 use whimbrel_store::{Mode, Sources};
 
 use super::{Driver, has_ended};
-use crate::{
-    facts,
-    hosted_run::HostedRun,
-    input::{Input, Reply},
-    opening::{self, Opened, SubmitError},
-    output_writer::OutputWriter,
-    recorder,
-    replication::{Keeping, Replication},
-};
+use crate::{driver::{hosted_run::HostedRun, input::{Input, Reply}}, open::{facts, take_over::{self, Opened, SubmitError}}, record::{output_writer::OutputWriter, recorder, replication::{Keeping, Replication}}};
 
 /// What is known of the runs in the store, as long as not all is.
 #[derive(Debug)]
@@ -132,10 +124,10 @@ impl Driver {
         self.tasks.spawn(async move {
             let opened = match what {
                 // A run that is made is begun, or it would be there and nobody told of it.
-                What::Spec(text) => opening::submit(&store, &text, submitter, &name).await,
+                What::Spec(text) => take_over::submit(&store, &text, submitter, &name).await,
                 What::Resume(run) => {
                     let resumed =
-                        shutting_down.run_until_cancelled(opening::resume(&store, &run, &name)).await;
+                        shutting_down.run_until_cancelled(take_over::resume(&store, &run, &name)).await;
                     resumed.unwrap_or(Err(SubmitError::ShuttingDown))
                 }
             };

@@ -6,10 +6,7 @@ use whimbrel_core::RunEvent;
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::v1;
 
-use crate::{
-    opening::{Opened, SubmitError},
-    output_writer::Printed,
-};
+use crate::{open::take_over::{Opened, SubmitError}, record::output_writer::Printed};
 
 /// The way to the driver.
 #[derive(Clone, Debug)]

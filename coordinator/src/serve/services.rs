@@ -12,11 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use whimbrel_plan::WorkerId;
 use whimbrel_proto::{border::run_id, v1};
 
-use crate::{
-    attendance::{Attendance, BACKLOG},
-    input::{Input, Inputs},
-    output_writer,
-};
+use crate::{driver::input::{Input, Inputs}, record::output_writer, serve::stream::{Attendance, BACKLOG}};
 
 /// The first message of an attendance must come within this time.
 const GREETING: Duration = Duration::from_secs(10);

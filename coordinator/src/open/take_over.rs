@@ -12,10 +12,7 @@ use whimbrel_store::{
     StoreError, Term, TermError,
 };
 
-use crate::{
-    facts,
-    replicas::{self, FetchError, NotFetched, Replica, ReplicaError, WentOn},
-};
+use crate::open::{facts, replicas::{self, FetchError, NotFetched, Replica, ReplicaError, WentOn}};
 
 /// A run whose term this coordinator holds.
 #[derive(Debug)]

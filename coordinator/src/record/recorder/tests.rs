@@ -11,7 +11,7 @@ use whimbrel_state::{Layout, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{Limits, Mode, RunDir, Store, Which, plan_copy, save_slice};
 
 use super::*;
-use crate::replication::Keeping;
+use crate::record::replication::Keeping;
 
 fn run(folder: &Path, store: &str) -> RunDir {
     Store::open(folder.join(store).to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap())

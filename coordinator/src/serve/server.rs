@@ -12,13 +12,7 @@ use whimbrel_core::Timing;
 use whimbrel_proto::{DESCRIPTORS, MAX_MESSAGE, v1};
 use whimbrel_store::{Mode, Store};
 
-use crate::{
-    driver::Driver,
-    input::{Input, Inputs},
-    opening::random_word,
-    services::Services,
-    token::{Token, TokenInterceptor},
-};
+use crate::{driver::{input::{Input, Inputs}, Driver}, open::take_over::random_word, serve::{services::Services, token::{Token, TokenInterceptor}}};
 
 /// Connections that are silent on the level of HTTP/2 are probed this often, and dropped when they do not answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);

@@ -3,9 +3,11 @@
 //! `coming` is about runs that are opened and taken up; `hearing` makes events of what agents and workers say;
 //! `executing` does what the core commands; what clients ask, and the loop itself, is here.
 
-mod coming;
-mod executing;
-mod hearing;
+pub(crate) mod hosted_run;
+mod inbound;
+pub(crate) mod input;
+mod opening;
+mod outbound;
 
 use std::{
     collections::BTreeMap,
@@ -25,14 +27,9 @@ use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::v1;
 use whimbrel_store::{Mode, Store};
 
-use self::coming::Coming;
+use self::opening::Coming;
 
-use crate::{
-    adoption,
-    hosted_run::{HostedRun, seconds},
-    input::{Input, Inputs, NodeLink, Reply},
-    output_writer, wire,
-};
+use crate::{driver::{hosted_run::{seconds, HostedRun}, input::{Input, Inputs, NodeLink, Reply}}, events, open::adopt, record::output_writer};
 
 /// How often the core is told that time has passed.
 const TICK: Duration = Duration::from_millis(100);
@@ -101,7 +98,7 @@ impl Driver {
     pub(crate) async fn drive(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         if self.submitter == Mode::Service {
             let (store, name, inputs) = (self.store.clone(), self.name.clone(), self.inputs.clone());
-            self.tasks.spawn(adoption::adopt(store, name, inputs, self.shutting_down.clone()));
+            self.tasks.spawn(adopt::adopt(store, name, inputs, self.shutting_down.clone()));
         }
         let mut tick = interval(TICK);
         let mut heartbeat = interval(HEARTBEAT);
@@ -227,7 +224,7 @@ impl Driver {
             }
             Input::Tell(run, epoch, event) => {
                 if let Some(hosted) = self.hosted.get_mut(&run).filter(|hosted| hosted.epoch == epoch) {
-                    executing::say(&run, &event);
+                    outbound::say(&run, &event);
                     hosted.tell(event);
                 }
             }
@@ -236,7 +233,7 @@ impl Driver {
                     && !hosted.replicas().is_empty()
                 {
                     hosted.parting = true;
-                    let (phase, detail) = (v1::Phase::Stopping.into(), wire::PARTING.to_owned());
+                    let (phase, detail) = (v1::Phase::Stopping.into(), events::PARTING.to_owned());
                     hosted.tell(v1::run_event::Event::Phase(v1::PhaseEvent { phase, detail }));
                 }
             }
@@ -303,7 +300,7 @@ impl Driver {
     fn status(&self, run: &RunId) -> Option<v1::RunStatus> {
         match (self.hosted.get(run), self.core.view(run)) {
             (Some(hosted), Some(view)) => {
-                Some(wire::status(hosted, view, |node| node_name(&self.nodes, node)))
+                Some(events::status(hosted, view, |node| node_name(&self.nodes, node)))
             }
             _ => self.archive.get(run).cloned(),
         }

@@ -5,7 +5,7 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::v1;
 
 use super::{Driver, node_name};
-use crate::{input::Input, recorder::Task, wire};
+use crate::{driver::input::Input, events, record::recorder::Task};
 
 impl Driver {
     pub(super) fn execute(&mut self, command: Command) {
@@ -86,7 +86,7 @@ impl Driver {
                     // Its process may live on where its node was lost by silence: it is not listened to any more.
                     hosted.links.remove(worker);
                 }
-                let event = wire::event(hosted, notice, |node| node_name(&self.nodes, node));
+                let event = events::event(hosted, notice, |node| node_name(&self.nodes, node));
                 let is_last = matches!(event, v1::run_event::Event::Ended(_));
                 say(&run, &event);
                 hosted.tell(event);

@@ -20,7 +20,7 @@ use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite, RunSpec};
 use whimbrel_state::{Layout, LayoutError, Manifest, Pack, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{RunDir, Sources};
 
-use crate::{input::WorkerLink, output_writer::OutputWriter, recorder::Task, standing::Standing, wire};
+use crate::{driver::input::WorkerLink, events, record::{output_writer::OutputWriter, recorder::Task, replica_status::Standing}};
 
 /// Events that may wait for a watcher that reads slowly.
 const WATCH_BACKLOG: usize = 16_384;
@@ -125,7 +125,7 @@ impl HostedRun {
 
     /// Takes note of the replicas, and of what the opening of the run found that is to be said aloud.
     pub(crate) fn with_replicas(self, standings: Vec<watch::Receiver<Standing>>, found: Vec<String>) -> Self {
-        let warning = |text| v1::RunEvent { event: Some(wire::warning(text)) };
+        let warning = |text| v1::RunEvent { event: Some(events::warning(text)) };
         Self { standings, untold: Some(found.into_iter().map(warning).collect()), ..self }
     }
 
@@ -237,7 +237,7 @@ impl HostedRun {
                 ready.numerics
             );
             tracing::warn!(run = %self.dir.id(), "{text}");
-            self.tell(wire::warning(text));
+            self.tell(events::warning(text));
         }
         Ok(())
     }
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn of_what_nobody_watched_the_newest_is_kept_and_warnings_before_exits() {
-        let warning = |number: usize| v1::RunEvent { event: Some(wire::warning(number.to_string())) };
+        let warning = |number: usize| v1::RunEvent { event: Some(events::warning(number.to_string())) };
         let exit = |pid: u32| v1::RunEvent {
             event: Some(Exit(v1::WorkerExitedEvent { pid, ..v1::WorkerExitedEvent::default() })),
         };

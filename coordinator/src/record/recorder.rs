@@ -24,14 +24,7 @@ use whimbrel_store::{
     Store, Term, collect, commit, quarantine, shell,
 };
 
-use crate::{
-    examination::{Verdict, examine},
-    input::{Input, Inputs},
-    opening::newest_but,
-    replication::Replication,
-    standing::Standing,
-    wire,
-};
+use crate::{driver::input::{Input, Inputs}, events, open::take_over::newest_but, record::{damage_check::{examine, Verdict}, replica_status::Standing, replication::Replication}};
 
 /// How often a recorder that has nothing to write looks whether it is still leading the run.
 const LOOK: Duration = Duration::from_secs(30);
@@ -266,7 +259,7 @@ impl Recorder {
 
     /// Tells watchers.
     fn warn(&self, text: String) {
-        let warning = wire::warning(text);
+        let warning = events::warning(text);
         self.inputs.send(Input::Tell(self.run.clone(), self.term.epoch(), warning));
     }
 

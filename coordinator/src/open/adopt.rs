@@ -16,11 +16,7 @@ use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
 use whimbrel_store::{LogError, Mode, Outcome, RunDir, RunLog, Store};
 
-use crate::{
-    facts,
-    input::{Input, Inputs},
-    opening::{SubmitError, Wish, stored_spec, take_over},
-};
+use crate::{driver::input::{Input, Inputs}, open::{facts, take_over::{stored_spec, take_over, SubmitError, Wish}}};
 
 /// Runs that a store did not answer for are tried again after this long, and after twice as long each time.
 const AGAIN: Duration = Duration::from_secs(5);

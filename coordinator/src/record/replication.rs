@@ -28,12 +28,7 @@ use whimbrel_store::{
     CopyProgress, Lag, Limits, OpenError, ReplicateError, Replicator, Retention, RunDir, RunLog, Store,
 };
 
-use crate::{
-    input::{Input, Inputs},
-    replicas::Replica,
-    standing::{Standing, patience, until_in_step},
-    wire,
-};
+use crate::{driver::input::{Input, Inputs}, events, open::replicas::Replica, record::replica_status::{patience, until_in_step, Standing}};
 
 /// The wait after a first failure; each further one is twice as long, up to [`LONGEST`].
 const FIRST_WAIT: Duration = Duration::from_secs(2);
@@ -291,7 +286,7 @@ impl Keeper {
         for unreplicated in &lag.unreplicated {
             let uri = self.standing.borrow().uri.clone();
             let text = format!("the replica {uri} {unreplicated}; the run went on without it");
-            self.tell(wire::warning(text));
+            self.tell(events::warning(text));
         }
         let before = self.standing.borrow().newest;
         self.standing.send_modify(|standing| {
@@ -319,7 +314,7 @@ impl Keeper {
         if self.told.as_ref() != Some(&trouble) {
             let text =
                 format!("the replica {} does not come into step: {trouble}", self.standing.borrow().uri);
-            self.tell(wire::warning(text));
+            self.tell(events::warning(text));
         }
         Some(trouble)
     }

@@ -1,0 +1,4 @@
+pub(crate) mod adopt;
+pub(crate) mod facts;
+pub(crate) mod replicas;
+pub(crate) mod take_over;
