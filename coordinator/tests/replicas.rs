@@ -226,7 +226,7 @@ async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
 
     let again = out_of_reach(folder.path(), "west");
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
-    until(&mut runs, &run, |replicas| replicas.iter().any(|replica| !replica.trouble.is_empty())).await;
+    until(&mut runs, &run, |replicas| replicas.iter().any(|replica| !replica.problem.is_empty())).await;
     let mut events = watch(&mut runs, &run).await;
     let warning = loop {
         if let Some(Event::Warning(warning)) = events.message().await.unwrap().unwrap().event {

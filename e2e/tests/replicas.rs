@@ -121,7 +121,7 @@ fn what_is_damaged_in_the_store_is_read_from_the_replica_and_put_back() {
     assert_eq!(resumed.state(), oracle(STEPS));
     assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was given up: {:?}", resumed.steps());
     assert!(warned(&resumed, "are whole there again"), "nothing was said of it: {:#?}", resumed.events);
-    assert!(!warned(&resumed, "put aside"), "a checkpoint that a replica has is not damaged");
+    assert!(!warned(&resumed, "quarantined"), "a checkpoint that a replica has is not damaged");
 }
 
 #[test]
@@ -329,7 +329,7 @@ async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
     for run in &held_up {
         let status = cluster.status(run);
         let detail = status["detail"].as_str().unwrap();
-        assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
+        assert!(status["phase"] == "waiting" && detail.contains("is being adopted"), "{status:#}");
     }
     // What is wanted of one waits until it is here, and is done then.
     let stopped = cluster.call(&["stop", &held_up[0]]);

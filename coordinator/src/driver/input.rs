@@ -1,107 +1,95 @@
-//! Everything that reaches the driver.
+//! Everything that reaches the driver from outside, and the handle that sends it.
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tonic::Status;
-use whimbrel_core::RunEvent;
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::v1;
 
-use crate::{open::take_over::{Opened, SubmitError}, record::output_writer::Printed};
+use crate::{
+    open::{OpenedRun, adopt::Discovery, submit_error::SubmitError},
+    record::output_writer::OutputReader,
+};
 
-/// The way to the driver.
+/// Sends inputs to the driver. The gRPC services and their streams hold it.
 #[derive(Clone, Debug)]
 pub(crate) struct Inputs(pub(crate) mpsc::UnboundedSender<Input>);
 
 impl Inputs {
-    /// Hands something to the driver. Once it has ended there is nobody to tell, and nothing to do about it.
+    /// Sends an input. Without effect once the driver has ended.
     pub(crate) fn send(&self, input: Input) {
         if self.0.send(input).is_err() {
-            tracing::debug!("the driver has ended; input dropped");
+            tracing::debug!("the driver has ended; an input is dropped");
         }
     }
 
-    /// Asks the driver, and waits for its answer.
-    pub(crate) async fn ask<A>(
-        &self,
-        question: impl FnOnce(oneshot::Sender<A>) -> Input,
-    ) -> Result<A, Status> {
+    /// Sends a question and waits for the answer. UNAVAILABLE if the driver has ended. No deadline of its own: the caller's
+    /// call has one.
+    pub(crate) async fn ask<A>(&self, question: impl FnOnce(Reply<A>) -> Input) -> Result<A, Status> {
         let (reply, answer) = oneshot::channel();
         self.send(question(reply));
         answer.await.map_err(|_| Status::unavailable("the coordinator is shutting down"))
     }
 }
 
-/// What to do with an answer.
+/// Where the driver sends an answer.
 pub(crate) type Reply<A> = oneshot::Sender<A>;
 
-/// The driver's half of an agent's attendance.
-pub(crate) type NodeLink = mpsc::Sender<v1::AgentCommand>;
+/// The answer to a `Submit` call.
+pub(crate) type Submitted = Result<v1::SubmitResponse, SubmitError>;
 
-/// The driver's half of a worker's attendance.
-pub(crate) type WorkerLink = mpsc::Sender<v1::WorkerCommand>;
+/// The answer to a `Watch` call: the first events, and a receiver of those that follow.
+pub(crate) type Watched = (Vec<v1::RunEvent>, broadcast::Receiver<v1::RunEvent>);
 
-/// Everything that reaches the driver.
+/// Sends commands to an agent.
+pub(crate) type AgentSender = mpsc::Sender<v1::AgentCommand>;
+
+/// Sends commands to a worker.
+pub(crate) type WorkerSender = mpsc::Sender<v1::WorkerCommand>;
+
+/// Something that reaches the driver.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A client submits or resumes a run.
-    Submit(v1::submit_request::What, Reply<Result<v1::SubmitResponse, SubmitError>>),
-    /// A run's term is taken, or could not be; answered to the client, if one asked. The run is named if it was in the
-    /// store before.
-    Opened(
-        Option<RunId>,
-        Box<Result<Opened, SubmitError>>,
-        Option<Reply<Result<v1::SubmitResponse, SubmitError>>>,
-    ),
-    /// The log of every run in the store has been read, as far as the store answered.
-    LookedThrough,
-    /// A run that goes on was found in the store, and stands like this until it is taken up. Is it to be?
-    TakingUp(Box<v1::RunStatus>, Reply<bool>),
-    /// A run was found in the store that needs no coordinator any more, or has another.
-    Found(Box<v1::RunStatus>),
-    /// A run that was to be taken up could not be.
-    NotTakenUp(Box<v1::RunStatus>),
-    /// A client wants to know how all runs stand.
+    Submit(v1::submit_request::What, Reply<Submitted>),
+    /// A run that a client submitted or resumed is opened, or could not be. The run is named if it is resumed.
+    Opened(Option<RunId>, Box<Result<OpenedRun, SubmitError>>, Reply<Submitted>),
+    /// Adoption found a run in the store, or adopted one.
+    Discovered(Discovery),
+    /// A client asks for the status of every run.
     List(Reply<Vec<v1::RunStatus>>),
-    /// A client wants to know how a run stands.
+    /// A client asks for the status of a run.
     Get(RunId, Reply<Option<v1::RunStatus>>),
-    /// A client ends a run.
+    /// A client ends a run for good.
     Cancel(RunId, Reply<Result<(), Status>>),
     /// A client stops a run.
     Stop(RunId, Reply<Result<(), Status>>),
-    /// A client watches a run: how it stands, and what comes.
-    Watch(RunId, Reply<Option<(Vec<v1::RunEvent>, broadcast::Receiver<v1::RunEvent>)>>),
-    /// A client reads what a run's workers print.
-    Logs(RunId, Reply<Option<Printed>>),
-    /// An agent joins its node.
-    NodeJoined(v1::Join, NodeLink, Reply<NodeId>),
-    /// An agent says something.
+    /// A client watches a run.
+    Watch(RunId, Reply<Option<Watched>>),
+    /// A client reads the output of a run's workers.
+    Logs(RunId, Reply<Option<OutputReader>>),
+    /// An agent connects and describes its node.
+    NodeJoined(v1::Join, AgentSender, Reply<NodeId>),
+    /// An agent sends a message.
     FromNode(NodeId, v1::agent_message::Message),
-    /// An agent's attendance has ended.
-    NodeGone(NodeId, String),
-    /// A worker calls in.
-    WorkerCalled(RunId, WorkerId, WorkerLink, Reply<Result<v1::Welcome, Status>>),
-    /// A worker says something.
+    /// An agent's stream has ended; why.
+    NodeDisconnected(NodeId, String),
+    /// A worker connects.
+    WorkerConnected(RunId, WorkerId, WorkerSender, Reply<Result<v1::Welcome, Status>>),
+    /// A worker sends a message.
     FromWorker(RunId, WorkerId, v1::worker_message::Message),
-    /// A worker's attendance has ended.
-    WorkerGone(RunId, WorkerId, String),
-    /// What one of a run's tasks did, failed to do, or found out under that epoch; of no meaning under a later one.
-    OfTerm(RunId, u64, RunEvent),
-    /// Watchers of a run are to be told of this, if it is still held under that epoch.
-    Tell(RunId, u64, v1::run_event::Event),
-    /// The run's end is written, and its replicas are waited for.
-    Parting(RunId, u64),
-    /// A run's recorder has committed a checkpoint under that epoch.
-    Committed(RunId, u64, v1::CheckpointEvent),
-    /// Stop all runs where they can be taken up again, then answer and end.
+    /// A worker's stream has ended; why.
+    WorkerDisconnected(RunId, WorkerId, String),
+    /// Stop every run so that another coordinator can adopt it, then answer and end.
     Shutdown(Reply<()>),
 }
 
 impl Input {
-    /// Whether it is a client's question, and the client has gone: then nothing is to come of it.
-    pub(crate) fn is_forsaken(&self) -> bool {
+    /// Whether this is a question, and the caller has gone. It is dropped then: a run is not submitted for a client that does
+    /// not learn its id.
+    pub(crate) fn is_abandoned(&self) -> bool {
         match self {
             Self::Submit(_, reply) => reply.is_closed(),
-            Self::TakingUp(_, reply) => reply.is_closed(),
+            Self::Discovered(Discovery::Adoptable(_, reply)) => reply.is_closed(),
             Self::List(reply) => reply.is_closed(),
             Self::Get(_, reply) => reply.is_closed(),
             Self::Cancel(_, reply) | Self::Stop(_, reply) => reply.is_closed(),

@@ -1,61 +1,47 @@
-//! What the core has to say, as watchers and clients hear it.
+//! What clients are told: plain facts in, messages of the protocol out.
+//!
+//! The driver computes the facts first; the functions here only map them, and never touch the driver's state.
 
-use std::time::Duration;
+mod interval;
+mod log;
+mod status;
 
-use whimbrel_core::{Bound, End, Interval, Notice, Outcome, Phase, RunView};
+use whimbrel_core::{End, Notice, Outcome, Phase};
 use whimbrel_plan::{NodeId, Origin};
 use whimbrel_proto::v1::{self, run_event::Event};
 
-use crate::driver::hosted_run::HostedRun;
+use self::interval::explain;
+pub(crate) use self::{
+    log::log_event,
+    status::{HostedFacts, archived_status, replica_status, run_status},
+};
+use crate::record::report::{CommittedCheckpoint, Replicated};
 
-/// What a run does whose end is written.
-pub(crate) const PARTING: &str = "its replicas get what they lack of it";
+/// The status detail of a run whose end is recorded and whose replicas are not yet in step.
+const FINISHING_REPLICAS: &str = "its replicas receive the end of the run";
 
-/// How a run stands.
-pub(crate) fn status(
-    hosted: &HostedRun,
-    view: RunView,
-    node_name: impl Fn(NodeId) -> String,
-) -> v1::RunStatus {
-    let workers = view.workers.into_iter().map(|worker| v1::WorkerStatus {
-        worker: worker.worker.0,
-        rank: worker.rank,
-        pid: worker.pid.unwrap_or(0),
-        node: node_name(worker.node),
-        state: worker.state.to_owned(),
-        share: worker.share,
-    });
-    v1::RunStatus {
-        run: hosted.id().to_string(),
-        name: hosted.spec.name.clone(),
-        uri: hosted.dir.uri().to_owned(),
-        phase: phase(view.phase).into(),
-        detail: if hosted.parting && view.phase == Phase::Stopping {
-            PARTING.to_owned()
-        } else {
-            view.detail
-        },
-        step: view.step,
-        steps: hosted.spec.train.steps,
-        generation: view.generation,
-        epoch: view.epoch,
-        workers: workers.collect(),
-        loss: view.loss,
-        val_loss: view.val_loss,
-        checkpoint: view.checkpoint,
-        workers_min: hosted.spec.workers.min,
-        workers_max: hosted.spec.workers.max,
-        interval: view.interval.map_or_else(|| hosted.spec.checkpoint.every.to_string(), interval),
-        replicas: hosted.replicas(),
-        save_failure: view
-            .save_failure
-            .map(|failure| format!("step {}: {}", failure.step, failure.reason))
-            .unwrap_or_default(),
-    }
+/// What the driver measured of a step that the core announces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StepTiming {
+    /// Since the step before; for the first step of a generation, the time that rank 0 took for it.
+    pub(crate) seconds: f64,
+    /// On rank 0.
+    pub(crate) compute_seconds: f64,
+    /// On rank 0; includes waiting for other workers.
+    pub(crate) reduce_seconds: f64,
+    /// Samples in the step.
+    pub(crate) samples: u64,
+    /// Tokens in the step, if the trainer counts in tokens.
+    pub(crate) tokens: Option<u64>,
 }
 
-/// A notice as an event.
-pub(crate) fn event(hosted: &mut HostedRun, notice: Notice, node_name: impl Fn(NodeId) -> String) -> Event {
+/// The event for a notice of the core. `timing` is that of the step, if the notice is about a step.
+pub(crate) fn event(
+    notice: Notice,
+    hosted: &HostedFacts<'_>,
+    timing: StepTiming,
+    node_name: impl Fn(NodeId) -> String,
+) -> Event {
     match notice {
         Notice::WorkerStarted { rank, worker, pid, node } => {
             Event::Worker(v1::WorkerStartedEvent { rank, pid, worker: worker.0, node: node_name(node) })
@@ -83,21 +69,59 @@ pub(crate) fn event(hosted: &mut HostedRun, notice: Notice, node_name: impl Fn(N
             seconds: gap.as_secs_f64(),
         }),
         Notice::Step { step, generation, workers, loss } => {
-            Event::Step(hosted.step_event(step, generation, workers, loss))
+            let StepTiming { seconds, compute_seconds, reduce_seconds, samples, tokens } = timing;
+            Event::Step(v1::StepEvent {
+                step,
+                loss,
+                generation,
+                workers,
+                seconds,
+                compute_seconds,
+                reduce_seconds,
+                samples,
+                tokens,
+            })
         }
         Notice::Evaluated { step, val_loss } => Event::Evaluation(v1::EvaluationEvent { step, val_loss }),
-        Notice::Interval(now) => {
-            Event::Interval(v1::IntervalEvent { seconds: now.every.as_secs_f64(), words: interval(now) })
-        }
+        Notice::Interval(interval) => Event::Interval(v1::IntervalEvent {
+            seconds: interval.every.as_secs_f64(),
+            explanation: explain(interval),
+        }),
         Notice::Warning { text, tail } => Event::Warning(v1::WarningEvent { text, tail }),
         Notice::Phase { phase: now, detail } => {
             Event::Phase(v1::PhaseEvent { phase: phase(now).into(), detail })
         }
-        Notice::Ended(end) => Event::Ended(ended(hosted, end)),
+        Notice::Ended(end) => Event::Ended(ended(end, hosted)),
     }
 }
 
-fn ended(hosted: &HostedRun, end: End) -> v1::EndedEvent {
+/// The event that the recorder committed a checkpoint.
+pub(crate) fn committed(committed: CommittedCheckpoint) -> Event {
+    let CommittedCheckpoint { step, manifest, bytes, duration, stall } = committed;
+    let (seconds, blocked_seconds) = (duration.as_secs_f64(), stall.as_secs_f64());
+    Event::Checkpoint(v1::CheckpointEvent { step, manifest, bytes, seconds, blocked_seconds })
+}
+
+/// The event that checkpoints arrived in a replica.
+pub(crate) fn replicated(replicated: &Replicated) -> Event {
+    Event::Replicated(v1::ReplicatedEvent {
+        replica: Some(replica_status(&replicated.replica, replicated.newest_of_run)),
+        bytes: replicated.bytes,
+        seconds: replicated.duration.as_secs_f64(),
+    })
+}
+
+/// The event that the run's end is recorded and its replicas are not yet in step.
+pub(crate) fn finishing_replicas() -> Event {
+    Event::Phase(v1::PhaseEvent { phase: v1::Phase::Stopping.into(), detail: FINISHING_REPLICAS.into() })
+}
+
+/// A warning without lines of a worker's output.
+pub(crate) fn warning(text: String) -> Event {
+    Event::Warning(v1::WarningEvent { text, tail: Vec::new() })
+}
+
+fn ended(end: End, hosted: &HostedFacts<'_>) -> v1::EndedEvent {
     let phase = match end.outcome {
         Outcome::Finished => v1::Phase::Finished,
         Outcome::Failed => v1::Phase::Failed,
@@ -115,37 +139,9 @@ fn ended(hosted: &HostedRun, end: End) -> v1::EndedEvent {
             .unwrap_or_default(),
         reason: end.reason,
         tail: end.tail,
-        checkpoint: hosted.checkpoint_uri(),
-        seconds: hosted.opened.elapsed().as_secs_f64(),
-        replicas: hosted.replicas(),
-    }
-}
-
-/// An interval that the core chose, and what it comes from: `auto: every 4m 10s = √(2 × 0.8 s × 10.9 h)`.
-fn interval(interval: Interval) -> String {
-    let whole = Duration::from_secs(interval.every.as_secs_f64().round() as u64);
-    let every = humantime::format_duration(whole);
-    let Some(cost) = interval.cost else {
-        return format!("auto: the first after {every}, to see what one costs");
-    };
-    let root = format!("√(2 × {} × {})", figure(cost), figure(interval.between_failures));
-    match interval.bound {
-        None => format!("auto: every {every} = {root}"),
-        Some(Bound::SaveTakes) => {
-            format!("auto: every {every}, as long as a save takes, which is more than {root}")
-        }
-        Some(Bound::Limit) => format!("auto: every {every}, the nearest allowed to {root}"),
-    }
-}
-
-/// A time with two or three digits and one unit.
-fn figure(time: Duration) -> String {
-    const UNITS: [(f64, &str); 4] = [(86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s")];
-    let seconds = time.as_secs_f64();
-    match UNITS.iter().find(|(unit, _)| seconds >= 2.0 * unit) {
-        Some((unit, name)) => format!("{:.1} {name}", seconds / unit),
-        None if seconds >= 0.1 => format!("{seconds:.1} s"),
-        None => format!("{:.1} ms", seconds * 1e3),
+        checkpoint: hosted.checkpoint.map(|step| hosted.dir.checkpoint_uri(step)).unwrap_or_default(),
+        seconds: hosted.age.as_secs_f64(),
+        replicas: hosted.replica_statuses(),
     }
 }
 
@@ -160,42 +156,5 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Finished => v1::Phase::Finished,
         Phase::Failed => v1::Phase::Failed,
         Phase::Cancelled => v1::Phase::Cancelled,
-    }
-}
-
-/// A warning that quotes nobody's output.
-pub(crate) fn warning(text: String) -> Event {
-    Event::Warning(v1::WarningEvent { text, tail: Vec::new() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_interval_explains_itself() {
-        let chosen = |bound, seconds, cost| {
-            let (every, cost) = (Duration::from_secs_f64(seconds), Some(Duration::from_secs_f64(cost)));
-            interval(Interval { every, cost, between_failures: Duration::from_secs(39_240), bound })
-        };
-        assert_eq!(chosen(None, 250.57, 0.8), "auto: every 4m 11s = √(2 × 0.8 s × 10.9 h)");
-        assert_eq!(
-            chosen(Some(Bound::SaveTakes), 900.0, 0.012),
-            "auto: every 15m, as long as a save takes, which is more than √(2 × 12.0 ms × 10.9 h)"
-        );
-        assert_eq!(
-            chosen(Some(Bound::Limit), 10.0, 0.0),
-            "auto: every 10s, the nearest allowed to √(2 × 0.0 ms × 10.9 h)"
-        );
-        let every = Duration::from_secs(60);
-        let first = Interval { every, cost: None, between_failures: every, bound: None };
-        assert_eq!(interval(first), "auto: the first after 1m, to see what one costs");
-    }
-
-    #[test]
-    fn figures_have_one_unit() {
-        let figures = [0.0004, 0.25, 1.5, 100.0, 250.0, 7200.0, 1e6]
-            .map(|seconds| figure(Duration::from_secs_f64(seconds)));
-        assert_eq!(figures, ["0.4 ms", "0.2 s", "1.5 s", "100.0 s", "4.2 min", "2.0 h", "11.6 d"]);
     }
 }

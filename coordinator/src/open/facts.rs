@@ -1,13 +1,13 @@
-//! What a run's spec and log say, in the words of the core and the store.
+//! Turns a run's spec and log into what the core and the store need. Called when a run is opened.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use whimbrel_core::{CheckpointEvery, Past, RunFacts};
+use whimbrel_core::{CheckpointEvery, Past, RunFacts, Start};
 use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, RunSpec};
 use whimbrel_store::{Entry, KeepEvery, Limits, Record, Retention, RunLog};
 
-/// The part of a spec that the core decides by.
-pub(crate) fn run(spec: &RunSpec) -> RunFacts {
+/// The part of a spec that the core needs.
+pub(crate) fn run_facts(spec: &RunSpec) -> RunFacts {
     RunFacts {
         steps: spec.train.steps,
         shards: spec.train.shards,
@@ -24,7 +24,7 @@ pub(crate) fn run(spec: &RunSpec) -> RunFacts {
     }
 }
 
-/// What a spec says of the checkpoints to keep.
+/// Which checkpoints the spec keeps.
 pub(crate) fn retention(spec: &RunSpec) -> Retention {
     let Keep { last, every } = spec.checkpoint.keep;
     let every = every.map(|every| match every {
@@ -34,15 +34,22 @@ pub(crate) fn retention(spec: &RunSpec) -> Retention {
     Retention { last, every, ..Retention::default() }
 }
 
-/// What a spec says of how fast bytes are sent.
+/// How fast the spec lets bytes be sent.
 pub(crate) fn limits(spec: &RunSpec) -> Limits {
     let bandwidth = spec.checkpoint.bandwidth.map(Bandwidth::bytes_per_second);
     Limits { bandwidth, ..Limits::default() }
 }
 
-/// What a run has been through, by its log: how long coordinators held it, each from starting a term to its last word, and
-/// how many of them went without saying that the run had stopped or ended, its workers with them. One that never came so far
-/// as to have the run go on had none.
+/// Where a run goes on from: its newest good checkpoint whose manifest is not in `without`, or its beginning.
+pub(crate) fn start_without(run_log: &RunLog, without: &BTreeSet<String>) -> Start {
+    let newest = run_log.checkpoints().into_iter().rfind(|found| !without.contains(&found.manifest));
+    newest.map_or(Start::Initial, |found| Start::Checkpoint { step: found.step, manifest: found.manifest })
+}
+
+/// How long the run has been led, and how often its workers were lost, by its log. For the automatic checkpoint interval.
+///
+/// A term counts from its first to its last entry. It counts as a failure if it had the run go on and then ended without an
+/// entry that the run stopped or ended: its workers went with it.
 pub(crate) fn past(run_log: &RunLog) -> Past {
     let mut past = Past::default();
     let mut terms = terms(run_log);
@@ -51,27 +58,27 @@ pub(crate) fn past(run_log: &RunLog) -> Past {
     for (index, term) in terms.into_iter().enumerate() {
         let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
         past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
-        let parted = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
-        past.failures += u32::from(has_gone_on(index, term) && !term.iter().any(parted));
+        let is_end = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
+        past.failures += u32::from(term_has_gone_on(index, term) && !term.iter().any(is_end));
     }
     past
 }
 
-/// Whether whoever started a term last came so far as to have the run go on.
-pub(crate) fn goes_on(run_log: &RunLog) -> bool {
+/// Whether the coordinator of the last term has had the run go on.
+pub(crate) fn has_gone_on(run_log: &RunLog) -> bool {
     let terms = terms(run_log);
-    terms.last().is_some_and(|last| has_gone_on(terms.len() - 1, last))
+    terms.last().is_some_and(|last| term_has_gone_on(terms.len() - 1, last))
 }
 
-/// The entries of a log by the epochs in which they were written; replicas write in the epoch of whom they replica.
+/// The entries of a log by term. Replication entries have the epoch of the term that they copy.
 fn terms(run_log: &RunLog) -> Vec<&[Entry]> {
     let terms = run_log.entries().chunk_by(|entry, next| entry.epoch == next.epoch);
-    // Before the first term there is none.
+    // Entries before the first term have epoch 0.
     terms.filter(|term| term.first().is_some_and(|first| first.epoch > 0)).collect()
 }
 
-/// Whether a term came so far as to have the run go on, which the first does with its term.
-fn has_gone_on(index: usize, term: &[Entry]) -> bool {
+/// Whether a term had the run go on. The first term does so by starting.
+fn term_has_gone_on(index: usize, term: &[Entry]) -> bool {
     index == 0 || term.iter().any(|entry| matches!(entry.record, Record::Resumed { .. }))
 }
 
@@ -82,39 +89,39 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_run_has_been_through_is_read_from_its_log() {
+    async fn terms_without_an_end_count_as_failures() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let (here, copy) = (store.run(&"r-1".parse().unwrap()), folder.path().join("copy"));
         here.create("a spec", Mode::Service).await.unwrap();
         let first = here.start_term("the first").await.unwrap();
         assert_eq!(past(first.run_log()), Past::default(), "it has only just begun");
-        // The first went without a word, the second stopped the run, and the third has just taken it up.
+        // The first term has no end, the second stopped the run, and the third has just begun.
         let mut second = here.start_term("the second").await.unwrap();
         assert_eq!(past(second.run_log()).failures, 1);
         let stopped = Stopped { step: 0, reason: "stopped".into() };
         second.append(Record::Stopped(stopped)).await.unwrap();
         let mut third = here.start_term("the third").await.unwrap();
-        let been = past(third.run_log());
-        assert_eq!(been.failures, 1);
+        let before = past(third.run_log());
+        assert_eq!(before.failures, 1);
         let entries = third.run_log().entries();
         let trained = entries[3].time.duration_since(entries[2].time);
         assert_eq!(
-            been.trained,
+            before.trained,
             Duration::try_from(trained).unwrap(),
-            "the first wrote nothing but that it was there"
+            "the first term has one entry, and so no duration"
         );
 
-        // Replicas, however many, are no terms of their own: whoever takes up the copy knows of one that went.
+        // Replication entries are not terms: a coordinator that takes the copy over counts one failure.
         let copy = Store::open(copy.to_str().unwrap()).unwrap().run(here.id());
         for _ in 0..3 {
             copy.become_replica_of(&here, third.run_log(), "a test").await.unwrap();
         }
-        let taken_up = copy.start_term("the fourth").await.unwrap();
-        assert_eq!(past(taken_up.run_log()).failures, 1);
+        let taken_over = copy.start_term("the fourth").await.unwrap();
+        assert_eq!(past(taken_over.run_log()).failures, 1);
 
-        // The third has the run go on, and goes without a word. One that cannot take it up yet has no workers to lose, however
-        // often it tries.
+        // The third term has the run go on, and has no end. The terms after it do not have the run go on: they had no workers
+        // to lose.
         third.append(Record::Resumed { step: 0 }).await.unwrap();
         for _ in 0..5 {
             here.start_term("the fourth").await.unwrap();
@@ -123,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spec_says_what_is_kept_and_how_fast_it_is_sent() {
+    fn retention_and_limits_come_from_the_spec() {
         let text = "name = \"t\"\ncommand = [\"true\"]\n[train]\nsteps = 4\nglobal_batch = 4\nshards = 2\n";
         let read =
             |more: &str| RunSpec::parse("run.toml", &format!("{text}[checkpoint]\n{more}"), &[]).unwrap();
@@ -136,7 +143,7 @@ mod tests {
             read("every = \"auto\"\nkeep = { last = 2, every = \"100 steps\" }\nbandwidth = \"8 Mbit/s\"");
         assert_eq!((retention(&steps).last, retention(&steps).every), (2, Some(KeepEvery::Steps(100))));
         assert_eq!(limits(&steps).bandwidth.unwrap().get(), 1_000_000);
-        assert_eq!(run(&steps).checkpoint, CheckpointEvery::Auto);
+        assert_eq!(run_facts(&steps).checkpoint, CheckpointEvery::Auto);
         let time = read("keep = { every = \"6h\" }");
         assert_eq!(retention(&time).every, Some(KeepEvery::Time(Duration::from_secs(6 * 3600))));
     }

@@ -1,4 +1,6 @@
-//! Whether a checkpoint that a worker could not read is damaged.
+//! Reads a checkpoint that a worker reports as damaged, and says whether it is.
+//!
+//! The recorder calls it before it quarantines a checkpoint, since a quarantine is for good.
 
 use std::time::Duration;
 
@@ -7,51 +9,56 @@ use whimbrel_proto::with_causes;
 use whimbrel_state::Pack;
 use whimbrel_store::{Limits, RestoreError, RunLog, Sources, read_state};
 
-/// A checkpoint that a store does not give is read again so many times, so long after each failure, on top of the store's
-/// own patience.
+/// How often a checkpoint is read while a store does not answer. Each attempt has the store's own retries.
 const ATTEMPTS: u32 = 3;
-const AGAIN: Duration = Duration::from_secs(3);
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(3);
 
-/// What was found.
+/// The result of a damage check.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    /// Every byte is there, in one store or another; what the run's directory lacked was put back.
+pub(crate) enum DamageCheck {
+    /// The run's stores together have every byte. What the run's directory lacked is there again.
     Whole,
-    /// No store has it whole, and these packs may be bad.
+    /// No store has every byte. These packs may be damaged; empty if the manifest itself is.
     Damaged(Vec<Pack>),
-    /// A store that may have it whole does not answer, and why.
+    /// A store that may have every byte does not answer; the text says why.
     Unknown(String),
 }
 
-/// Reads a checkpoint, whose manifest is `name`, from all of the run's stores. Which of its packs is bad is found out so:
-/// the worker that noticed names one at most.
-pub(crate) async fn examine(sources: &Sources, run_log: &RunLog, name: &str) -> Verdict {
+/// Reads the checkpoint of the manifest `name` from all of the run's stores. Reads every pack: the worker that reported the
+/// damage names one pack at most.
+pub(crate) async fn check_for_damage(sources: &Sources, run_log: &RunLog, name: &str) -> DamageCheck {
     let mut attempts = 0;
     loop {
-        let verdict = read(sources, run_log, name).await;
+        let result = read(sources, run_log, name).await;
         attempts += 1;
-        match &verdict {
-            Verdict::Unknown(error) if attempts < ATTEMPTS => {
+        match &result {
+            DamageCheck::Unknown(error) if attempts < ATTEMPTS => {
                 let run = sources.primary().uri();
-                tracing::warn!(run, manifest = name, error, "a checkpoint cannot be examined; trying again");
+                tracing::warn!(
+                    run,
+                    manifest = name,
+                    error,
+                    "cannot check a checkpoint for damage; trying again"
+                );
             }
-            _ => return verdict,
+            _ => return result,
         }
-        sleep(AGAIN).await;
+        sleep(PAUSE).await;
     }
 }
 
-async fn read(sources: &Sources, run_log: &RunLog, name: &str) -> Verdict {
+async fn read(sources: &Sources, run_log: &RunLog, name: &str) -> DamageCheck {
     let manifest = match sources.manifest(name).await {
         Ok(manifest) => manifest,
-        Err(error) if error.is_damage() => return Verdict::Damaged(Vec::new()),
-        Err(error) => return Verdict::Unknown(with_causes(&error)),
+        Err(error) if error.is_damage() => return DamageCheck::Damaged(Vec::new()),
+        Err(error) => return DamageCheck::Unknown(with_causes(&error)),
     };
-    let is_what_the_log_says =
+    let is_in_log =
         run_log.all_checkpoints().iter().any(|known| known.manifest == name && known.step == manifest.step);
     match read_state(sources, &manifest, 0..u64::MAX, &Limits::default(), |_| {}).await {
-        Ok(_) if is_what_the_log_says => Verdict::Whole,
-        Err(RestoreError::Store(error)) => Verdict::Unknown(with_causes(&error)),
-        Ok(_) | Err(_) => Verdict::Damaged(manifest.packs),
+        Ok(_) if is_in_log => DamageCheck::Whole,
+        Err(RestoreError::Store(error)) => DamageCheck::Unknown(with_causes(&error)),
+        Ok(_) | Err(_) => DamageCheck::Damaged(manifest.packs),
     }
 }

@@ -1,15 +1,15 @@
-//! Replicas kept in step behind a run.
+//! Keeps the replicas of a run in step with it.
 //!
 //! ```text
-//!  recorder ── the log as it is now ──► keeper (one a replica) ── packs, manifests, log ──► replica
-//!     ▲                                    │
-//!     └── at the run's end: all there? ◄───┴── how it stands ──► hosted: `status`
+//!  recorder ── the log after each commit ──► replica task (one a replica) ── packs, manifests, log ──► replica
+//!     ▲                                         │
+//!     └── at the run's end: all in step? ◄──────┴── replica status ──► driver: `status`
 //! ```
 //!
-//! A keeper is told of the run's log after each commit, brings its replica into step with it, and says how that went. It
-//! holds up nobody: what comes meanwhile waits for the next round, and after a failure it tries again, at longer and
-//! longer intervals. Only at the run's end the recorder waits for its keepers, so that a run that is said to have ended
-//! is in its replicas too, or is said not to be.
+//! After each commit the recorder publishes the run's log. Each replica task copies what its replica lacks and updates the
+//! replica status. It delays nothing: a commit during a round is copied in the next round, and after a failure the task tries
+//! again, at growing intervals. Only at the run's end does the recorder wait for the tasks, so that a run that is reported as
+//! ended is in its replicas too, or is reported as missing there.
 
 use std::{
     sync::Arc,
@@ -20,144 +20,147 @@ use futures::future::join_all;
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use whimbrel_core::RunEvent;
-use whimbrel_proto::{
-    v1::{self, run_event::Event},
-    with_causes,
-};
+use whimbrel_proto::with_causes;
 use whimbrel_store::{
     CopyProgress, Lag, Limits, OpenError, ReplicateError, Replicator, Retention, RunDir, RunLog, Store,
 };
 
-use crate::{driver::input::{Input, Inputs}, events, open::replicas::Replica, record::replica_status::{patience, until_in_step, Standing}};
+use crate::{
+    open::replicas::Replica,
+    record::{
+        replica_status::{ReplicaStatus, pack_timeout, wait_until_in_step},
+        report::{Replicated, Report, Reporter},
+    },
+};
 
-/// The wait after a first failure; each further one is twice as long, up to [`LONGEST`].
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(120);
-/// When the coordinator shuts down, replicas have this long to come into step: less than the shutdown itself takes.
-const LAST_CALL: Duration = Duration::from_secs(45);
+/// The pause after a first failure; each further one is twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// When the coordinator shuts down, replicas have this long to come into step: less than the shutdown itself may take.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A run's keepers, as its recorder has them.
+/// The recorder's handle on the replica tasks of a run.
 #[derive(Debug)]
 pub(crate) struct Replication {
-    wanted: watch::Sender<Wanted>,
-    standings: Vec<watch::Receiver<Standing>>,
-    /// The coordinator shuts down.
+    target: watch::Sender<Target>,
+    statuses: Vec<watch::Receiver<ReplicaStatus>>,
+    /// Cancelled when the coordinator shuts down.
     shutdown: CancellationToken,
 }
 
-/// What a replica is to be brought into step with.
+/// What the replica tasks work towards.
 #[derive(Clone, Debug)]
-struct Wanted {
+struct Target {
     run_log: Arc<RunLog>,
-    then: Then,
+    stage: Stage,
 }
 
-/// What comes after that.
+/// How urgent that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    /// The run goes on.
-    GoOn,
-    /// It has ended: there is no later time to make up for a failure.
-    End,
-    /// Nobody waits any more.
-    Leave,
+enum Stage {
+    /// The run goes on: a failed round is repeated after a growing pause.
+    Following,
+    /// The run has ended and the recorder waits: pauses are short, and a task ends once its replica is in step.
+    Finishing,
+    /// Every task ends at once.
+    Cancelled,
 }
 
-/// What all keepers of a run need.
+/// What the replica tasks of a run have in common.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeping {
+pub(crate) struct ReplicaConfig {
     /// The run's directory.
     pub(crate) run: RunDir,
-    /// The epoch in which the run is held here.
-    pub(crate) epoch: u64,
-    /// What this coordinator calls itself.
-    pub(crate) who: String,
+    /// This coordinator's name, for the replica's log.
+    pub(crate) coordinator: String,
+    /// Which checkpoints a replica keeps.
     pub(crate) retention: Retention,
+    /// How fast packs are sent.
     pub(crate) limits: Limits,
-    pub(crate) inputs: Inputs,
-    /// The coordinator shuts down.
+    pub(crate) reporter: Reporter,
+    /// Cancelled when the coordinator shuts down.
     pub(crate) shutdown: CancellationToken,
 }
 
 impl Replication {
-    /// Starts a keeper for each replica, as one of `tasks`. They end with the run, or when this is dropped.
+    /// Starts a replica task for each replica in `tasks`. The tasks end with the run, or when the handle is dropped.
     pub(crate) fn start(
-        keeping: &Keeping,
+        config: &ReplicaConfig,
         run_log: &RunLog,
         replicas: Vec<Replica>,
         tasks: &mut JoinSet<()>,
     ) -> Self {
-        let wanted = Wanted { run_log: Arc::new(run_log.clone()), then: Then::GoOn };
-        let (wanted, to_keepers) = watch::channel(wanted);
-        let mut standings = Vec::new();
+        let target = Target { run_log: Arc::new(run_log.clone()), stage: Stage::Following };
+        let (sender, target) = watch::channel(target);
+        let mut statuses = Vec::new();
         for Replica { store, dir } in replicas {
             let uri = dir.as_ref().map_or(store.as_str(), RunDir::uri).to_owned();
-            let of = run_log.next_number();
-            let (standing, from_keeper) = watch::channel(Standing::new(uri, of));
-            let keeper = Keeper {
-                keeping: keeping.clone(),
+            let (status, receiver) = watch::channel(ReplicaStatus::unknown(uri, run_log.next_number()));
+            let task = ReplicaTask {
+                config: config.clone(),
                 store,
                 dir,
                 replicator: None,
-                wanted: to_keepers.clone(),
-                standing,
-                told: None,
+                target: target.clone(),
+                status,
+                reported: None,
             };
-            tasks.spawn(keeper.keep());
-            standings.push(from_keeper);
+            tasks.spawn(task.run());
+            statuses.push(receiver);
         }
-        Self { wanted, standings, shutdown: keeping.shutdown.clone() }
+        Self { target: sender, statuses, shutdown: config.shutdown.clone() }
     }
 
-    /// How the replicas stand, now and later.
-    pub(crate) fn standings(&self) -> Vec<watch::Receiver<Standing>> {
-        self.standings.clone()
+    /// The statuses of the replicas, now and later, for the driver.
+    pub(crate) fn statuses(&self) -> Vec<watch::Receiver<ReplicaStatus>> {
+        self.statuses.clone()
     }
 
-    /// Tells the keepers of the log as it is now.
+    /// Gives the replica tasks the log after a commit.
     pub(crate) fn publish(&self, run_log: &RunLog) {
-        self.say(run_log, Then::GoOn);
+        self.set_target(run_log, Stage::Following);
     }
 
-    fn say(&self, run_log: &RunLog, then: Then) {
-        if !self.standings.is_empty() {
-            self.wanted.send_replace(Wanted { run_log: Arc::new(run_log.clone()), then });
+    fn set_target(&self, run_log: &RunLog, stage: Stage) {
+        if !self.statuses.is_empty() {
+            self.target.send_replace(Target { run_log: Arc::new(run_log.clone()), stage });
         }
     }
 
-    /// Has the keepers bring their replicas into step with a log that has come to its end, and waits as long as they get
-    /// on with it, if the coordinator doesn't shut down. Returns how those stand that did not come into step.
-    pub(crate) async fn finish(&self, run_log: &RunLog) -> Vec<Standing> {
-        self.say(run_log, Then::End);
+    /// Has the replica tasks copy the final log, waits as long as they make progress (on shutdown, at most
+    /// [`SHUTDOWN_TIMEOUT`]), and ends them. Returns the statuses of the replicas that are not in step.
+    pub(crate) async fn finish(&self, run_log: &RunLog) -> Vec<ReplicaStatus> {
+        self.set_target(run_log, Stage::Finishing);
         let entries = run_log.next_number();
-        let waits = self.standings.iter().map(|standing| {
-            let last_call = async { (self.shutdown.cancelled().await, sleep(LAST_CALL).await) };
-            until_in_step(standing, entries, last_call)
+        let waits = self.statuses.iter().map(|status| {
+            let deadline = async { (self.shutdown.cancelled().await, sleep(SHUTDOWN_TIMEOUT).await) };
+            wait_until_in_step(status, entries, deadline)
         });
         let left = join_all(waits).await.into_iter().flatten().collect();
-        self.leave();
+        self.cancel();
         left
     }
 
-    /// Has the keepers end at once.
-    pub(crate) fn leave(&self) {
-        self.wanted.send_modify(|wanted| wanted.then = Then::Leave);
+    /// Ends the replica tasks at once.
+    pub(crate) fn cancel(&self) {
+        self.target.send_modify(|target| target.stage = Stage::Cancelled);
     }
 }
 
 /// Keeps one replica in step.
-struct Keeper {
-    keeping: Keeping,
+struct ReplicaTask {
+    config: ReplicaConfig,
     store: String,
+    /// `None` until the store can be opened.
     dir: Option<RunDir>,
     replicator: Option<Replicator>,
-    wanted: watch::Receiver<Wanted>,
-    standing: watch::Sender<Standing>,
-    /// The trouble that watchers were told of.
-    told: Option<String>,
+    target: watch::Receiver<Target>,
+    status: watch::Sender<ReplicaStatus>,
+    /// The problem that was last reported to watchers.
+    reported: Option<String>,
 }
 
-/// A round that did not bring the replica into step.
+/// Why a round did not bring the replica into step.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error("the store {uri} cannot be opened")]
@@ -166,40 +169,39 @@ enum RoundError {
     Replicate(#[from] ReplicateError),
 }
 
-impl Keeper {
-    async fn keep(mut self) {
+impl ReplicaTask {
+    async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
-            let wanted = self.wanted.borrow_and_update().clone();
-            let entries = wanted.run_log.next_number();
-            if wanted.then == Then::Leave {
+            let target = self.target.borrow_and_update().clone();
+            let entries = target.run_log.next_number();
+            if target.stage == Stage::Cancelled {
                 return;
             }
-            if self.standing.borrow().entries >= entries {
-                if wanted.then == Then::End || self.wanted.changed().await.is_err() {
+            if self.status.borrow().entries >= entries {
+                if target.stage == Stage::Finishing || self.target.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
-            let mut to_leave = self.wanted.clone();
+            let mut cancelled = self.target.clone();
             let round = tokio::select! {
-                round = self.round(&wanted.run_log) => round,
-                // Also when the recorder is gone, and the wish with it.
-                _ = to_leave.wait_for(|wanted| wanted.then == Then::Leave) => return,
+                round = self.round(&target.run_log) => round,
+                // Also when the recorder has ended and dropped its handle.
+                _ = cancelled.wait_for(|target| target.stage == Stage::Cancelled) => return,
             };
             match round {
                 Ok(()) => failures = 0,
                 Err(RoundError::Replicate(ReplicateError::WentOn { at, epoch, coordinator })) => {
                     let reason = format!("fenced: the run went on at {at} ({coordinator}, epoch {epoch})");
-                    self.fail(reason.clone());
-                    let (run, event) = (self.keeping.run.id().clone(), RunEvent::TermLost { reason });
-                    self.keeping.inputs.send(Input::OfTerm(run, self.keeping.epoch, event));
+                    self.round_failed(reason.clone());
+                    self.config.reporter.event(RunEvent::TermLost { reason });
                     return;
                 }
                 Err(error) => {
-                    self.fail(with_causes(&error));
+                    self.round_failed(with_causes(&error));
                     failures += 1;
-                    if !self.rest(failures, wanted.then).await {
+                    if !self.pause(failures, target.stage).await {
                         return;
                     }
                 }
@@ -207,52 +209,53 @@ impl Keeper {
         }
     }
 
-    /// Waits after so many failures in a row, at a run's end not for long. Says whether there is anything left to do.
-    async fn rest(&self, failures: u32, then: Then) -> bool {
-        let wait = match then {
-            Then::GoOn => FIRST_WAIT.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST),
-            Then::End | Then::Leave => FIRST_WAIT,
+    /// Pauses after `failures` failures in a row; a change of stage ends the pause. Returns whether the recorder still holds
+    /// its handle.
+    async fn pause(&self, failures: u32, stage: Stage) -> bool {
+        let pause = match stage {
+            Stage::Following => FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE),
+            Stage::Finishing | Stage::Cancelled => FIRST_PAUSE,
         };
-        let mut wanted = self.wanted.clone();
+        let mut target = self.target.clone();
         tokio::select! {
-            () = sleep(wait) => true,
-            other = wanted.wait_for(|wanted| wanted.then != then) => other.is_ok(),
+            () = sleep(pause) => true,
+            other = target.wait_for(|target| target.stage != stage) => other.is_ok(),
         }
     }
 
-    /// Brings the replica into step with this log.
+    /// Copies what the replica lacks of the run at this log.
     async fn round(&mut self, run_log: &RunLog) -> Result<(), RoundError> {
-        let of = run_log.next_number();
-        let kept = self.keeping.retention.kept(run_log);
-        self.standing.send_modify(|standing| {
-            standing.of = of;
-            let newer = kept.iter().filter(|checkpoint| Some(checkpoint.step) > standing.newest);
-            standing.lacks = newer.map(|checkpoint| checkpoint.bytes).sum();
+        let entries = run_log.next_number();
+        let kept = self.config.retention.kept(run_log);
+        self.status.send_modify(|status| {
+            status.wanted_entries = entries;
+            let newer = kept.iter().filter(|checkpoint| Some(checkpoint.step) > status.newest);
+            status.missing_bytes = newer.map(|checkpoint| checkpoint.bytes).sum();
         });
         let began = Instant::now();
-        let mut arrived = 0;
+        let mut sent = 0;
         let lag = {
-            let (replicator, standing) = self.open()?;
+            let (replicator, status) = self.open()?;
             let mut progress = |progress| {
                 if let CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } = progress {
-                    standing.send_modify(|standing| {
-                        standing.lacks = standing.lacks.saturating_sub(bytes);
-                        standing.moved += bytes;
+                    status.send_modify(|status| {
+                        status.missing_bytes = status.missing_bytes.saturating_sub(bytes);
+                        status.arrived_bytes += bytes;
                     });
                 }
                 if let CopyProgress::Moved { bytes } = progress {
-                    arrived += bytes;
+                    sent += bytes;
                 }
             };
             replicator.replicate(run_log, &mut progress).await?
         };
-        self.came(lag, of, arrived, began.elapsed());
+        self.round_succeeded(lag, entries, sent, began.elapsed());
         Ok(())
     }
 
-    /// The replicator, and where it says how it gets on.
-    fn open(&mut self) -> Result<(&mut Replicator, &watch::Sender<Standing>), RoundError> {
-        let Keeping { run, who, retention, limits, .. } = &self.keeping;
+    /// Opens the replica if that has not succeeded yet; returns its replicator, and the status for it to update.
+    fn open(&mut self) -> Result<(&mut Replicator, &watch::Sender<ReplicaStatus>), RoundError> {
+        let ReplicaConfig { run, coordinator, retention, limits, .. } = &self.config;
         let dir = match self.dir.take() {
             Some(dir) => dir,
             None => {
@@ -260,22 +263,22 @@ impl Keeper {
                 Store::open(&self.store).map_err(failed)?.run(run.id())
             }
         };
-        let (uri, patience) = (dir.uri().to_owned(), patience(&dir, limits));
-        self.standing.send_if_modified(|standing| {
-            let news = (&standing.uri, standing.patience) != (&uri, patience);
-            (standing.uri, standing.patience) = (uri, patience);
-            news
+        let (uri, timeout) = (dir.uri().to_owned(), pack_timeout(&dir, limits));
+        self.status.send_if_modified(|status| {
+            let is_new = (&status.uri, status.timeout) != (&uri, timeout);
+            (status.uri, status.timeout) = (uri, timeout);
+            is_new
         });
         self.dir = Some(dir.clone());
         let replicator = self
             .replicator
-            .get_or_insert_with(|| Replicator::new(run, &dir, who, retention.clone(), *limits));
-        Ok((replicator, &self.standing))
+            .get_or_insert_with(|| Replicator::new(run, &dir, coordinator, retention.clone(), *limits));
+        Ok((replicator, &self.status))
     }
 
-    /// A round came to its end.
-    fn came(&mut self, lag: Lag, entries: u64, bytes: u64, time: Duration) {
-        let trouble = lag.left_out.first().map(|left_out| {
+    /// Updates the status after a round and reports what changed.
+    fn round_succeeded(&mut self, lag: Lag, entries: u64, bytes: u64, duration: Duration) {
+        let problem = lag.left_out.first().map(|left_out| {
             let what = if left_out.why.is_damage() { "is damaged and" } else { "is" };
             format!(
                 "the checkpoint of step {} {what} left out: {}",
@@ -284,43 +287,40 @@ impl Keeper {
             )
         });
         for unreplicated in &lag.unreplicated {
-            let uri = self.standing.borrow().uri.clone();
+            let uri = self.status.borrow().uri.clone();
             let text = format!("the replica {uri} {unreplicated}; the run went on without it");
-            self.tell(events::warning(text));
+            self.config.reporter.warning(text);
         }
-        let before = self.standing.borrow().newest;
-        self.standing.send_modify(|standing| {
-            (standing.newest, standing.lacks, standing.entries) = (lag.newest, lag.missing.bytes, entries);
-            standing.trouble.clone_from(&trouble);
+        let before = self.status.borrow().newest;
+        self.status.send_modify(|status| {
+            (status.newest, status.missing_bytes, status.entries) = (lag.newest, lag.missing.bytes, entries);
+            status.problem.clone_from(&problem);
         });
-        if lag.newest != before || self.told.is_some() && trouble.is_none() {
-            let replica = Some(self.standing.borrow().status(lag.newest_of_run));
-            let seconds = time.as_secs_f64();
-            self.tell(Event::Replicated(v1::ReplicatedEvent { replica, bytes, seconds }));
+        if lag.newest != before || self.reported.is_some() && problem.is_none() {
+            let replica = self.status.borrow().clone();
+            let replicated = Replicated { replica, newest_of_run: lag.newest_of_run, bytes, duration };
+            self.config.reporter.send(Report::Replicated(replicated));
         }
-        self.told = trouble.and_then(|trouble| self.warn(trouble));
+        self.report_problem(problem);
     }
 
-    fn fail(&mut self, trouble: String) {
-        self.standing.send_modify(|standing| {
-            standing.trouble = Some(trouble.clone());
-            standing.failures += 1;
+    fn round_failed(&mut self, problem: String) {
+        self.status.send_modify(|status| {
+            status.problem = Some(problem.clone());
+            status.failures += 1;
         });
-        self.told = self.warn(trouble);
+        self.report_problem(Some(problem));
     }
 
-    /// Warns of a trouble, unless it is the one warned of last; returns it.
-    fn warn(&self, trouble: String) -> Option<String> {
-        if self.told.as_ref() != Some(&trouble) {
-            let text =
-                format!("the replica {} does not come into step: {trouble}", self.standing.borrow().uri);
-            self.tell(events::warning(text));
+    /// Warns watchers of a problem, unless it is the one that they were last warned of.
+    fn report_problem(&mut self, problem: Option<String>) {
+        if let Some(problem) = &problem
+            && self.reported.as_ref() != Some(problem)
+        {
+            let uri = self.status.borrow().uri.clone();
+            let text = format!("the replica {uri} does not come into step: {problem}");
+            self.config.reporter.warning(text);
         }
-        Some(trouble)
-    }
-
-    fn tell(&self, event: Event) {
-        let Keeping { run, epoch, inputs, .. } = &self.keeping;
-        inputs.send(Input::Tell(run.id().clone(), *epoch, event));
+        self.reported = problem;
     }
 }

@@ -1,4 +1,4 @@
-//! Binding, serving and stopping.
+//! Binds, serves and stops a coordinator.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -12,33 +12,43 @@ use whimbrel_core::Timing;
 use whimbrel_proto::{DESCRIPTORS, MAX_MESSAGE, v1};
 use whimbrel_store::{Mode, Store};
 
-use crate::{driver::{input::{Input, Inputs}, Driver}, open::take_over::random_word, serve::{services::Services, token::{Token, TokenInterceptor}}};
+use crate::{
+    driver::{
+        Driver,
+        input::{Input, Inputs},
+    },
+    open::submit::random_characters,
+    serve::{
+        services::Services,
+        token::{Token, TokenInterceptor},
+    },
+};
 
-/// Connections that are silent on the level of HTTP/2 are probed this often, and dropped when they do not answer.
+/// How often a silent HTTP/2 connection is pinged, and how long an answer may take before the connection is dropped.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-/// Once all runs are let go of, open connections have this long to end.
-const LINGER: Duration = Duration::from_secs(2);
+/// Once the driver has ended, open connections have this long to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a coordinator is told.
+/// The settings of a coordinator.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where its runs are.
+    /// The store of its runs.
     pub store: Store,
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free port.
     pub listen: SocketAddr,
-    /// What callers must show, if anything.
+    /// The token that callers must send; `None` lets every caller in.
     pub token: Option<Token>,
-    /// Whether it takes up the runs that were submitted to a coordinator over this store and have not ended. One
-    /// embedded in `whimbrel run` does not, and marks its own run so that no other does either.
+    /// Whether to adopt the runs in the store that were submitted to a coordinator and go on. `whimbrel coordinator` does; the
+    /// coordinator within `whimbrel run` does not, and marks its own run so that no other adopts it.
     pub adopt: bool,
-    /// How long it waits for what.
+    /// The timeouts by which nodes and workers count as lost.
     pub timing: Timing,
 }
 
 /// A coordinator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be listened on.
+    /// It cannot listen on the address.
     #[error("cannot listen on {address}: {source}; choose another with --listen")]
     Listen {
         /// The address.
@@ -46,29 +56,29 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
-    /// The reflection service does not accept the protocol's description.
-    #[error("the protocol's description is damaged: {0}")]
+    /// The reflection service refuses the compiled `.proto` files.
+    #[error("the compiled .proto files cannot be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A name cannot be made.
+    /// No random characters for the coordinator's name.
     #[error("the operating system gives no random numbers: {0}")]
     Random(#[from] getrandom::Error),
 }
 
-/// A coordinator that started has come to grief.
+/// A running coordinator failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The gRPC server ended.
     #[error("the gRPC server ended: {0}")]
     Server(#[from] tonic::transport::Error),
-    /// One of the two tasks panicked.
-    #[error("a task of the coordinator came to grief: {0}")]
+    /// The driver or the server panicked.
+    #[error("a task of the coordinator failed: {0}")]
     Task(#[from] tokio::task::JoinError),
-    /// A task ended that should not have.
-    #[error("the coordinator ended by itself")]
+    /// The driver or the server ended although no one stopped it.
+    #[error("the coordinator ended without being stopped")]
     Ended,
 }
 
-/// A coordinator at work.
+/// A running coordinator. Dropping it aborts its tasks; [`stop`](Self::stop) ends it in order.
 #[derive(Debug)]
 pub struct Coordinator {
     address: SocketAddr,
@@ -78,7 +88,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Binds and begins to serve.
+    /// Binds and begins to serve. Called once by `whimbrel coordinator` and by `whimbrel run`.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let Settings { store, listen, token, adopt, timing } = settings;
         let failed = |source| StartError::Listen { address: listen, source };
@@ -96,8 +106,8 @@ impl Coordinator {
         let (sender, receiver) = mpsc::unbounded_channel();
         let inputs = Inputs(sender);
         let submitter = if adopt { Mode::Service } else { Mode::Embedded };
-        // It tells coordinators apart, even those of hosts with one name that listen alike.
-        let (host, process, random) = (rustix::system::uname(), std::process::id(), random_word()?);
+        // Unique even among hosts with the same name and address.
+        let (host, process, random) = (rustix::system::uname(), std::process::id(), random_characters()?);
         let host = host.nodename().to_string_lossy();
         let name = format!("{host} at {address} (process {process}, {random})");
         let driver = Driver::new(store, submitter, name, inputs.clone(), timing);
@@ -109,8 +119,8 @@ impl Coordinator {
         });
 
         let services = Services { inputs: inputs.clone() };
-        let door = TokenInterceptor(token);
-        // TLS, when it comes, has its one place here: wrap the incoming streams.
+        let interceptor = TokenInterceptor(token);
+        // The place for TLS: wrap the incoming streams.
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let runs = v1::runs_server::RunsServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE);
         let agents =
@@ -121,21 +131,21 @@ impl Coordinator {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .add_service(health_service)
             .add_service(reflection)
-            .add_service(InterceptedService::new(runs, door.clone()))
-            .add_service(InterceptedService::new(agents, door.clone()))
-            .add_service(InterceptedService::new(workers, door))
+            .add_service(InterceptedService::new(runs, interceptor.clone()))
+            .add_service(InterceptedService::new(agents, interceptor.clone()))
+            .add_service(InterceptedService::new(workers, interceptor))
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         tasks.spawn(async move { Ok(server.await?) });
         tracing::info!(%address, "coordinator listens");
         Ok(Self { address, inputs, stop, tasks })
     }
 
-    /// Where it listens.
+    /// The address that it listens on, with the port that it got.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits until it comes to grief.
+    /// Waits until the coordinator fails. Does not return otherwise.
     pub async fn failed(&mut self) -> ServeError {
         match self.tasks.join_next().await {
             Some(Ok(Err(error))) => error,
@@ -144,14 +154,14 @@ impl Coordinator {
         }
     }
 
-    /// Has every run save a checkpoint and stop where another coordinator can take it up, then ends.
+    /// Has every run save a checkpoint and stop so that another coordinator can adopt it, then ends. Takes up to four minutes.
     pub async fn stop(mut self) {
         if self.inputs.ask(Input::Shutdown).await.is_err() {
-            tracing::error!("the coordinator had ended already");
+            tracing::error!("the driver had ended already; its runs may not have stopped in order");
         }
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(LINGER, all).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIMEOUT, all).await.is_err() {
             tracing::debug!("connections were still open at the end");
         }
     }

@@ -1,4 +1,4 @@
-//! The gRPC services: thin, each call one question to the driver.
+//! The gRPC services. Each call is one question to the driver; the `.proto` files say who calls what, and when.
 
 use std::{pin::Pin, time::Duration};
 
@@ -12,14 +12,17 @@ use tonic::{Request, Response, Status, Streaming};
 use whimbrel_plan::WorkerId;
 use whimbrel_proto::{border::run_id, v1};
 
-use crate::{driver::input::{Input, Inputs}, record::output_writer, serve::stream::{Attendance, BACKLOG}};
+use crate::{
+    driver::input::{Input, Inputs},
+    serve::stream::{COMMAND_BACKLOG, ConnectStream},
+};
 
-/// The first message of an attendance must come within this time.
-const GREETING: Duration = Duration::from_secs(10);
+/// The first message of a `Connect` call must arrive within this time.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Answer<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// All three services, over one driver.
+/// The three services over one driver.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) inputs: Inputs,
@@ -33,11 +36,15 @@ fn unknown(run: &str) -> Status {
     Status::not_found(format!("there is no run {run:?} here; `whimbrel runs` lists those there are"))
 }
 
-async fn greeting<M>(inbound: &mut Streaming<M>) -> Result<M, Status> {
-    timeout(GREETING, inbound.message())
+async fn first_message<M>(messages: &mut Streaming<M>) -> Result<M, Status> {
+    let late = |_| {
+        let seconds = FIRST_MESSAGE_TIMEOUT.as_secs();
+        Status::deadline_exceeded(format!("no first message within {seconds} s"))
+    };
+    timeout(FIRST_MESSAGE_TIMEOUT, messages.message())
         .await
-        .map_err(|_| Status::deadline_exceeded(format!("no greeting within {} s", GREETING.as_secs())))??
-        .ok_or_else(|| Status::invalid_argument("the stream ended before a greeting"))
+        .map_err(late)??
+        .ok_or_else(|| Status::invalid_argument("the stream ended before its first message"))
 }
 
 #[tonic::async_trait]
@@ -78,7 +85,7 @@ impl v1::runs_server::Runs for Services {
         Ok(Response::new(v1::StopResponse {}))
     }
 
-    type WatchStream = Answer<v1::RunEvent>;
+    type WatchStream = ResponseStream<v1::RunEvent>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let run = request.into_inner().run;
@@ -95,15 +102,13 @@ impl v1::runs_server::Runs for Services {
         Ok(Response::new(stream::iter(first.into_iter().map(Ok)).chain(events).boxed()))
     }
 
-    type LogsStream = Answer<v1::LogLine>;
+    type LogsStream = ResponseStream<v1::LogLine>;
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let v1::LogsRequest { run, worker, follow } = request.into_inner();
         let id = run_id(&run)?;
-        let printed = self.inputs.ask(|reply| Input::Logs(id, reply)).await?.ok_or_else(|| unknown(&run))?;
-        let lines = output_writer::read_back(printed, follow)
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let reader = self.inputs.ask(|reply| Input::Logs(id, reply)).await?.ok_or_else(|| unknown(&run))?;
+        let lines = reader.lines(follow).await.map_err(|error| Status::unavailable(error.to_string()))?;
         let wanted = move |line: &Result<v1::LogLine, Status>| {
             let keep = line.as_ref().is_ok_and(|line| worker.is_none_or(|worker| worker == line.worker))
                 || line.is_err();
@@ -115,53 +120,55 @@ impl v1::runs_server::Runs for Services {
 
 #[tonic::async_trait]
 impl v1::agents_server::Agents for Services {
-    type ConnectStream = Answer<v1::AgentCommand>;
+    type ConnectStream = ResponseStream<v1::AgentCommand>;
 
     async fn connect(
         &self,
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let mut inbound = request.into_inner();
-        let Some(v1::agent_message::Message::Join(join)) = greeting(&mut inbound).await?.message else {
-            return Err(Status::invalid_argument("an agent says `join` first"));
+        let mut messages = request.into_inner();
+        let Some(v1::agent_message::Message::Join(join)) = first_message(&mut messages).await?.message else {
+            return Err(Status::invalid_argument("an agent must send `join` first"));
         };
         if join.slots == 0 {
             return Err(Status::invalid_argument("field slots is 0: a node must offer at least one"));
         }
-        let (link, outbound) = mpsc::channel(BACKLOG);
-        let node = self.inputs.ask(|reply| Input::NodeJoined(join, link, reply)).await?;
-        let read = move |message: v1::AgentMessage| {
+        let (agent, commands) = mpsc::channel(COMMAND_BACKLOG);
+        let node = self.inputs.ask(|reply| Input::NodeJoined(join, agent, reply)).await?;
+        let to_input = move |message: v1::AgentMessage| {
             Ok(Input::FromNode(node, message.message.ok_or_else(|| missing("message"))?))
         };
-        let goodbye = move |why| Input::NodeGone(node, why);
-        Ok(Response::new(Attendance::new(inbound, outbound, self.inputs.clone(), read, goodbye).boxed()))
+        let to_disconnected = move |reason| Input::NodeDisconnected(node, reason);
+        let stream = ConnectStream::new(messages, commands, self.inputs.clone(), to_input, to_disconnected);
+        Ok(Response::new(stream.boxed()))
     }
 }
 
 #[tonic::async_trait]
 impl v1::workers_server::Workers for Services {
-    type ConnectStream = Answer<v1::WorkerCommand>;
+    type ConnectStream = ResponseStream<v1::WorkerCommand>;
 
     async fn connect(
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
-        let mut inbound = request.into_inner();
-        let Some(v1::worker_message::Message::Hello(hello)) = greeting(&mut inbound).await?.message else {
-            return Err(Status::invalid_argument("a worker says `hello` first"));
+        let mut messages = request.into_inner();
+        let Some(v1::worker_message::Message::Hello(hello)) = first_message(&mut messages).await?.message
+        else {
+            return Err(Status::invalid_argument("a worker must send `hello` first"));
         };
         let (run, worker) = (run_id(&hello.run)?, WorkerId(hello.worker));
-        let (link, outbound) = mpsc::channel(BACKLOG);
-        let question = |reply| Input::WorkerCalled(run.clone(), worker, link.clone(), reply);
+        let (sender, commands) = mpsc::channel(COMMAND_BACKLOG);
+        let question = |reply| Input::WorkerConnected(run.clone(), worker, sender, reply);
         let welcome = self.inputs.ask(question).await??;
-        let command = v1::WorkerCommand { command: Some(v1::worker_command::Command::Welcome(welcome)) };
+        let welcome = v1::WorkerCommand { command: Some(v1::worker_command::Command::Welcome(welcome)) };
         let id = run.clone();
-        let read = move |message: v1::WorkerMessage| {
+        let to_input = move |message: v1::WorkerMessage| {
             let message = message.message.ok_or_else(|| missing("message"))?;
             Ok(Input::FromWorker(id.clone(), worker, message))
         };
-        let goodbye = move |why| Input::WorkerGone(run.clone(), worker, why);
-        let attendance = Attendance::new(inbound, outbound, self.inputs.clone(), read, goodbye);
-        Ok(Response::new(stream::iter([Ok(command)]).chain(attendance).boxed()))
+        let to_disconnected = move |reason| Input::WorkerDisconnected(run.clone(), worker, reason);
+        let stream = ConnectStream::new(messages, commands, self.inputs.clone(), to_input, to_disconnected);
+        Ok(Response::new(stream::iter([Ok(welcome)]).chain(stream).boxed()))
     }
 }

@@ -1,4 +1,4 @@
-//! A long stream between the coordinator and an agent or a worker.
+//! The stream of one agent or worker: its messages go to the driver, the driver's commands go to it.
 
 use std::{
     pin::Pin,
@@ -11,63 +11,69 @@ use tonic::{Status, Streaming};
 
 use crate::driver::input::{Input, Inputs};
 
-/// How many messages may wait for a slow receiver before it counts as lost.
-pub(crate) const BACKLOG: usize = 4096;
+/// Commands that may wait for an agent or worker that reads slowly. The driver drops a connection whose buffer is full.
+pub(crate) const COMMAND_BACKLOG: usize = 4096;
 
-/// The coordinator's half of an attendance: yields what is sent to the peer, and on the way hands what the peer says to
-/// the driver. Whoever polls the one drives the other, so that no task of its own is needed, and when the connection
-/// ends, in whatever way, dropping it tells the driver.
-pub(crate) struct Attendance<M, C> {
-    inbound: Streaming<M>,
-    outbound: mpsc::Receiver<C>,
+/// The response stream of a `Connect` call. It yields the commands for the peer; while it is polled for them, it also reads the
+/// peer's messages and sends them to the driver, so that no task of its own is needed. When the connection ends, however that
+/// happens, tonic drops the stream, and the drop tells the driver.
+pub(crate) struct ConnectStream<M, C> {
+    messages: Streaming<M>,
+    commands: mpsc::Receiver<C>,
     /// Makes an input of a message.
-    read: Box<dyn Fn(M) -> Result<Input, Status> + Send>,
+    to_input: Box<dyn Fn(M) -> Result<Input, Status> + Send>,
     inputs: Inputs,
-    /// What to tell the driver at the end.
-    goodbye: Box<dyn Fn(String) -> Input + Send>,
-    why: String,
+    /// Makes the input for the end of the stream, from the reason.
+    to_disconnected: Box<dyn Fn(String) -> Input + Send>,
+    reason: String,
 }
 
-impl<M, C> Attendance<M, C> {
+impl<M, C> ConnectStream<M, C> {
     pub(crate) fn new(
-        inbound: Streaming<M>,
-        outbound: mpsc::Receiver<C>,
+        messages: Streaming<M>,
+        commands: mpsc::Receiver<C>,
         inputs: Inputs,
-        read: impl Fn(M) -> Result<Input, Status> + Send + 'static,
-        goodbye: impl Fn(String) -> Input + Send + 'static,
+        to_input: impl Fn(M) -> Result<Input, Status> + Send + 'static,
+        to_disconnected: impl Fn(String) -> Input + Send + 'static,
     ) -> Self {
-        let why = "the connection was closed".into();
-        Self { inbound, outbound, read: Box::new(read), inputs, goodbye: Box::new(goodbye), why }
+        Self {
+            messages,
+            commands,
+            to_input: Box::new(to_input),
+            inputs,
+            to_disconnected: Box::new(to_disconnected),
+            reason: "the connection was closed".into(),
+        }
     }
 }
 
-impl<M, C> Stream for Attendance<M, C> {
+impl<M, C> Stream for ConnectStream<M, C> {
     type Item = Result<C, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match Pin::new(&mut self.inbound).poll_next(context) {
-                Poll::Ready(Some(Ok(message))) => match (self.read)(message) {
+            match Pin::new(&mut self.messages).poll_next(context) {
+                Poll::Ready(Some(Ok(message))) => match (self.to_input)(message) {
                     Ok(input) => self.inputs.send(input),
                     Err(status) => {
-                        self.why = status.message().to_owned();
+                        self.reason = status.message().to_owned();
                         return Poll::Ready(Some(Err(status)));
                     }
                 },
                 Poll::Ready(Some(Err(status))) => {
-                    self.why = format!("the connection broke: {}", status.message());
+                    self.reason = format!("the connection broke: {}", status.message());
                     return Poll::Ready(None);
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Pending => break,
             }
         }
-        self.outbound.poll_recv(context).map(|command| command.map(Ok))
+        self.commands.poll_recv(context).map(|command| command.map(Ok))
     }
 }
 
-impl<M, C> Drop for Attendance<M, C> {
+impl<M, C> Drop for ConnectStream<M, C> {
     fn drop(&mut self) {
-        self.inputs.send((self.goodbye)(std::mem::take(&mut self.why)));
+        self.inputs.send((self.to_disconnected)(std::mem::take(&mut self.reason)));
     }
 }

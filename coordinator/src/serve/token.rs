@@ -1,4 +1,4 @@
-//! The token that callers from beyond loopback must show.
+//! The token that callers from beyond loopback must send, and the check of it.
 
 use std::{
     fmt,
@@ -11,14 +11,14 @@ use std::{
 
 use tonic::{Request, Status, service::Interceptor};
 
-/// A shared secret: whoever shows it may do everything. Sent as `authorization: Bearer <token>`.
+/// A shared secret that gives a caller every right. Sent as `authorization: Bearer <token>`.
 #[derive(Clone)]
 pub struct Token(String);
 
-/// A token could not be had.
+/// A token cannot be read or made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The file could not be read or made.
+    /// The file cannot be read or created.
     #[error("token file {path}: {source}")]
     File {
         /// The file.
@@ -29,27 +29,28 @@ pub enum TokenError {
     /// The operating system gave no random bytes.
     #[error("no random bytes for a new token: {0}")]
     Random(getrandom::Error),
-    /// What is in the file, or was given, is no token.
+    /// The text in the file, or given, is not a token.
     #[error("a token is one line of 16 to 256 visible ASCII characters, and {0} is not")]
     Malformed(String),
 }
 
 impl Token {
-    /// A new one, of 32 random bytes.
+    /// A new token of 32 random bytes, in hexadecimal.
     pub fn random() -> Result<Self, TokenError> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(TokenError::Random)?;
         Ok(Self(blake3::Hash::from_bytes(bytes).to_hex().to_string()))
     }
 
-    /// The one in a file.
+    /// Reads the token in a file. Agents, clients and coordinators call it for `--token-file`.
     pub fn load(path: &Path) -> Result<Self, TokenError> {
         let text =
             fs::read_to_string(path).map_err(|source| TokenError::File { path: path.to_owned(), source })?;
         text.trim().parse().map_err(|_| TokenError::Malformed(format!("what {} holds", path.display())))
     }
 
-    /// The one in a file, made at the first call; says whether it was. The file is for its owner's eyes only.
+    /// Reads the token in a file; creates the file, readable for its owner only, if there is none. Returns the token and
+    /// whether it is new. A coordinator calls it at its start.
     pub fn load_or_create(path: &Path) -> Result<(Self, bool), TokenError> {
         let failed = |source| TokenError::File { path: path.to_owned(), source };
         if let Some(folder) = path.parent() {
@@ -66,7 +67,7 @@ impl Token {
         }
     }
 
-    /// The secret itself.
+    /// The secret as text, to send or to print once.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -90,19 +91,19 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Turns away calls without the token, if there is one.
+/// Refuses calls without the token with UNAUTHENTICATED. Lets every call in if there is no token.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenInterceptor(pub(crate) Option<Token>);
 
 impl Interceptor for TokenInterceptor {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         let Some(Token(expected)) = &self.0 else { return Ok(request) };
-        let shown = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let Some(shown) = shown.and_then(|value| value.strip_prefix("Bearer ")) else {
+        let sent = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let Some(sent) = sent.and_then(|value| value.strip_prefix("Bearer ")) else {
             return Err(Status::unauthenticated("this coordinator asks for a token: give --token-file"));
         };
-        // Hashes are compared in constant time, so that the time taken tells nothing of the token.
-        if blake3::hash(shown.as_bytes()) == blake3::hash(expected.as_bytes()) {
+        // BLAKE3 hashes are compared in constant time, so the time taken reveals nothing about the token.
+        if blake3::hash(sent.as_bytes()) == blake3::hash(expected.as_bytes()) {
             Ok(request)
         } else {
             Err(Status::unauthenticated("the token is not this coordinator's: look at --token-file"))
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_made_once_for_its_owner_only() {
+    fn a_token_file_is_created_once_and_readable_by_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = std::env::temp_dir().join(format!("whimbrel-token-{}", std::process::id()));
         let path = folder.join("deep/token");
@@ -129,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn the_door_opens_to_the_token_alone() {
-        let mut door = TokenInterceptor(Some("0123456789abcdef".parse().unwrap()));
+    fn only_calls_with_the_token_are_let_in() {
+        let mut interceptor = TokenInterceptor(Some("0123456789abcdef".parse().unwrap()));
         let mut call = |header: Option<&str>| {
             let mut request = Request::new(());
             if let Some(header) = header {
                 request.metadata_mut().insert("authorization", header.parse().unwrap());
             }
-            door.call(request).map(|_| ()).map_err(|status| status.code())
+            interceptor.call(request).map(|_| ()).map_err(|status| status.code())
         };
         assert_eq!(call(Some("Bearer 0123456789abcdef")), Ok(()));
         for wrong in [None, Some("Bearer 0123456789abcdeF"), Some("0123456789abcdef"), Some("Bearer ")] {

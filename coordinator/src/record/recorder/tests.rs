@@ -1,4 +1,4 @@
-//! What becomes of checkpoints that a worker takes for damaged.
+//! Tests of what the recorder does about checkpoints that a worker reports as damaged.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use whimbrel_state::{Layout, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{Limits, Mode, RunDir, Store, Which, plan_copy, save_slice};
 
 use super::*;
-use crate::record::replication::Keeping;
+use crate::record::{replication::ReplicaConfig, report::TermReport};
 
 fn run(folder: &Path, store: &str) -> RunDir {
     Store::open(folder.join(store).to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap())
@@ -32,41 +32,41 @@ async fn checkpoint(term: &mut Term, folder: &Path, step: u64) -> (String, PathB
 
 /// A recorder at work, as the driver sees it.
 struct Scene {
-    orders: mpsc::UnboundedSender<Task>,
-    said: mpsc::UnboundedReceiver<Input>,
+    requests: mpsc::UnboundedSender<Request>,
+    reports: mpsc::UnboundedReceiver<TermReport>,
     _tasks: JoinSet<()>,
 }
 
 impl Scene {
     fn new(term: Term, folder: &Path) -> Self {
-        let (sender, said) = mpsc::unbounded_channel();
-        let (orders, tasks) = mpsc::unbounded_channel();
-        let inputs = Inputs(sender);
-        let keeping = Keeping {
+        let (driver, reports) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
+        let reporter = Reporter { run: term.run().id().clone(), epoch: term.epoch(), driver };
+        let config = ReplicaConfig {
             run: term.run().clone(),
-            epoch: term.epoch(),
-            who: "a test".into(),
+            coordinator: "a test".into(),
             retention: Retention::default(),
             limits: Limits::default(),
-            inputs: inputs.clone(),
+            reporter: reporter.clone(),
             shutdown: CancellationToken::new(),
         };
-        let mut set = JoinSet::new();
-        let replication = Replication::start(&keeping, term.run_log(), Vec::new(), &mut set);
+        let mut tasks = JoinSet::new();
+        let replication = Replication::start(&config, term.run_log(), Vec::new(), &mut tasks);
         let sources = Sources::new(term.run().clone()).with_replica(run(folder, "west"));
-        set.spawn(record(term, sources, Vec::new(), keeping.retention, replication, inputs, tasks));
-        Self { orders, said, _tasks: set }
+        let recorder = Recorder::new(term, sources, Vec::new(), config.retention, replication, reporter);
+        tasks.spawn(recorder.run(requests));
+        Self { requests: sender, reports, _tasks: tasks }
     }
 
-    /// A worker says that a checkpoint is damaged: what watchers hear of it, and what the core.
-    async fn is_said_to_be_damaged(&mut self, manifest: &str) -> (String, RunEvent) {
+    /// Reports a checkpoint as damaged; returns the warning for watchers and the event for the core.
+    async fn report_damage(&mut self, manifest: &str) -> (String, RunEvent) {
         let (manifest, reason) = (manifest.to_owned(), "pack 1 has another hash".to_owned());
-        self.orders.send(Task::Quarantine { manifest, reason }).unwrap();
-        let mut heard = String::new();
+        self.requests.send(Request::Quarantine { manifest, reason }).unwrap();
+        let mut warning = String::new();
         loop {
-            match self.said.recv().await.unwrap() {
-                Input::Tell(_, _, v1::run_event::Event::Warning(warning)) => heard = warning.text,
-                Input::OfTerm(_, _, event) => return (heard, event),
+            match self.reports.recv().await.unwrap().report {
+                Report::Warning(text) => warning = text,
+                Report::Event(event) => return (warning, event),
                 other => panic!("{other:?}"),
             }
         }
@@ -78,7 +78,7 @@ fn at(step: u64, manifest: &str) -> RunEvent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_no_store_has_whole_is_put_aside_for_good() {
+async fn only_a_checkpoint_that_is_damaged_in_every_store_is_quarantined() {
     let folder = tempfile::tempdir().unwrap();
     let here = run(folder.path(), "runs");
     here.create("a spec", Mode::Service).await.unwrap();
@@ -90,18 +90,18 @@ async fn only_what_no_store_has_whole_is_put_aside_for_good() {
     plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
     let mut scene = Scene::new(term, folder.path());
 
-    // What the replica has whole is put back and used again, though not for ever.
-    for _ in 0..ACQUITTALS {
+    // The replica has it whole: its packs are put back and it is used again, but not for ever.
+    for _ in 0..FALSE_REPORTS {
         fs::write(&newer_pack, "damaged").unwrap();
-        let (heard, event) = scene.is_said_to_be_damaged(&newer).await;
-        assert!(heard.contains("is whole by now") && event == at(20, &newer), "{heard}: {event:?}");
+        let (warning, event) = scene.report_damage(&newer).await;
+        assert!(warning.contains("is whole by now") && event == at(20, &newer), "{warning}: {event:?}");
         assert_ne!(fs::read(&newer_pack).unwrap(), b"damaged");
     }
-    let (heard, event) = scene.is_said_to_be_damaged(&newer).await;
-    assert!(heard.contains("no worker can read it") && event == at(10, &older), "{heard}: {event:?}");
-    assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 2, "nothing is recorded of it");
+    let (warning, event) = scene.report_damage(&newer).await;
+    assert!(warning.contains("no worker can read it") && event == at(10, &older), "{warning}: {event:?}");
+    assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 2, "no quarantine is recorded");
 
-    // What no store has whole is put aside.
+    // No store has it whole: it is quarantined.
     let term = here.start_term("another").await.unwrap();
     let mut scene = Scene::new(term, folder.path());
     fs::write(&newer_pack, "damaged").unwrap();
@@ -110,15 +110,15 @@ async fn only_what_no_store_has_whole_is_put_aside_for_good() {
         "x",
     )
     .unwrap();
-    let (heard, event) = scene.is_said_to_be_damaged(&newer).await;
-    assert!(heard.contains("damaged in every store") && event == at(10, &older), "{heard}: {event:?}");
+    let (warning, event) = scene.report_damage(&newer).await;
+    assert!(warning.contains("damaged in every store") && event == at(10, &older), "{warning}: {event:?}");
     assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 1);
 
-    // A store that does not answer may have it: nothing is recorded, and the run does not begin anew.
+    // A store that does not answer may have it: nothing is recorded, and the run does not start from its beginning.
     fs::write(&older_pack, "damaged").unwrap();
     fs::remove_dir_all(folder.path().join("west")).unwrap();
     fs::write(folder.path().join("west"), "no folder").unwrap();
-    let (_, event) = scene.is_said_to_be_damaged(&older).await;
+    let (_, event) = scene.report_damage(&older).await;
     let RunEvent::TermLost { reason } = event else { panic!("{event:?}") };
     assert!(reason.contains("there is none before it"), "{reason}");
     assert_eq!(here.run_log().await.unwrap().checkpoints().len(), 1);
