@@ -26,7 +26,7 @@ impl Driver {
         self.decide(Event::NodeJoined { node, slots: join.slots });
     }
 
-    pub(super) fn from_node(&mut self, node: NodeId, message: v1::agent_message::Message) {
+    pub(super) fn node_message(&mut self, node: NodeId, message: v1::agent_message::Message) {
         if !self.core.has_node(node) {
             // The core gave the node up for its silence. Its stream ends with this; the agent ends its workers and joins anew.
             self.nodes.remove(&node);
@@ -108,7 +108,12 @@ impl Driver {
         self.run_event(run, RunEvent::WorkerDisconnected { worker });
     }
 
-    pub(super) fn from_worker(&mut self, run: RunId, worker: WorkerId, message: v1::worker_message::Message) {
+    pub(super) fn worker_message(
+        &mut self,
+        run: RunId,
+        worker: WorkerId,
+        message: v1::worker_message::Message,
+    ) {
         let Some(hosted) = self.hosted.get_mut(&run) else { return };
         match worker_event(hosted, worker, message) {
             Ok(Some(event)) => self.run_event(run, event),

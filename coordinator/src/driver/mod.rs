@@ -200,12 +200,12 @@ impl Driver {
             Input::Watch(run, reply) => drop(reply.send(self.watch(&run))),
             Input::Logs(run, reply) => drop(reply.send(self.logs(&run))),
             Input::NodeJoined(join, agent, reply) => self.node_joined(join, agent, reply),
-            Input::FromNode(node, message) => self.from_node(node, message),
+            Input::FromNode(node, message) => self.node_message(node, message),
             Input::NodeDisconnected(node, reason) => self.node_disconnected(node, reason),
             Input::WorkerConnected(run, worker, sender, reply) => {
                 reply.send(self.worker_connected(&run, worker, sender)).ok();
             }
-            Input::FromWorker(run, worker, message) => self.from_worker(run, worker, message),
+            Input::FromWorker(run, worker, message) => self.worker_message(run, worker, message),
             Input::WorkerDisconnected(run, worker, reason) => self.worker_disconnected(run, worker, &reason),
             Input::Shutdown(reply) => {
                 self.shutdown = Some((reply, Instant::now()));

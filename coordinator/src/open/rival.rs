@@ -14,7 +14,7 @@ pub(crate) struct Rival {
     epoch: Option<u64>,
     /// Since when others have started terms without one of them having the run go on.
     since: Option<Instant>,
-    /// The log has been told of the rival.
+    /// A warning about the rival has been logged.
     pub(crate) is_logged: bool,
 }
 

@@ -89,7 +89,7 @@ impl HostedRun {
         self.sources.primary()
     }
 
-    /// What clients are told of the run beside the core's view.
+    /// What a status or event needs to know of the run beside the core's view.
     pub(crate) fn facts(&self) -> HostedFacts<'_> {
         HostedFacts {
             spec: &self.spec,
@@ -131,7 +131,7 @@ impl HostedRun {
         }
     }
 
-    /// Takes what a worker that is ready says of its data set, state and device. Refuses a worker that trains something else
+    /// Takes a worker's description of its data set, state and device. Refuses a worker that trains something else
     /// than the others; warns watchers of one on another kind of device.
     pub(crate) fn describe(&mut self, worker: WorkerId, ready: &v1::Ready) -> Result<(), DescribeError> {
         let described = Trained::try_from(ready)?;

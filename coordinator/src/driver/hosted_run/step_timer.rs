@@ -7,7 +7,7 @@ use whimbrel_proto::v1;
 /// The times of a run's steps.
 #[derive(Debug, Default)]
 pub(crate) struct StepTimer {
-    /// What rank 0 reported of the step that the core has just been told of.
+    /// Rank 0's report of the step whose event the core takes now.
     reported: Option<v1::StepApplied>,
     /// When the last step of this generation was announced.
     last: Option<Instant>,

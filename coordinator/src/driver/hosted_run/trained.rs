@@ -4,7 +4,7 @@ use whimbrel_plan::WorkerId;
 use whimbrel_proto::{border::WireError, v1};
 use whimbrel_state::{Layout, LayoutError, TensorSpec};
 
-/// What a worker says of its data set, state and device. The first worker's description holds for the run.
+/// A worker's description of its data set, state and device. That of the first worker holds for the run.
 #[derive(Debug)]
 pub(crate) struct Trained {
     /// Samples in the data set.
