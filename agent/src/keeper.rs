@@ -85,7 +85,7 @@ impl Keeper {
     ) {
         let v1::StartWorker { run, worker, command: argv, environment: of_run } = start;
         let Some((program, arguments)) = argv.split_first() else {
-            let how = Some(v1::worker_exited::How::Unstarted("the run's command is empty".into()));
+            let how = Some(v1::worker_exited::How::StartError("the run's command is empty".into()));
             let exited = v1::WorkerExited { run, worker, how, tail: Vec::new() };
             // The session that reads this outlives the keeper.
             self.messages.send(Message::WorkerExited(exited)).ok();
@@ -102,9 +102,9 @@ impl Keeper {
                 Ok(status) => match (status.code(), status.signal()) {
                     (Some(code), _) => How::Code(code),
                     (None, Some(signal)) => How::Signal(signal),
-                    (None, None) => How::Unstarted(format!("it ended in an unknown way: {status}")),
+                    (None, None) => How::StartError(format!("it ended in an unknown way: {status}")),
                 },
-                Err(error) => How::Unstarted(format!("{program:?}: {error}")),
+                Err(error) => How::StartError(format!("{program:?}: {error}")),
             };
             Message::WorkerExited(v1::WorkerExited { run: id, worker, how: Some(how), tail })
         });

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{HumanBytes, MultiProgress};
 use serde::Serialize;
-use whimbrel_coordinator::{new_run_id, settle_stores};
+use whimbrel_coordinator::{new_run_id, open_replicas};
 use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
 use whimbrel_state::{Hash, Layout, LayoutError};
@@ -197,7 +197,7 @@ async fn target(
     // The spec was written for another store: this one may be where that run was copied to.
     let is_here = |uri: &str| Store::open(uri).is_ok_and(|replica| replica.uri() == store.uri());
     spec.checkpoint.replicas.retain(|uri| !is_here(uri));
-    settle_stores(&store, &mut spec).await.map_err(|error| {
+    open_replicas(&store, &mut spec).await.map_err(|error| {
         Failure::from(error).hint(format!(
             "the replicas are those of {}; to import without any, add --set 'checkpoint.replicas=[]'",
             path.display()

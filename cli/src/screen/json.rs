@@ -100,14 +100,14 @@ pub(crate) struct Replica<'a> {
 
 impl<'a> From<&'a v1::ReplicaStatus> for Replica<'a> {
     fn from(replica: &'a v1::ReplicaStatus) -> Self {
-        let v1::ReplicaStatus { uri, in_step, checkpoint, steps_behind, bytes_behind, trouble } = replica;
+        let v1::ReplicaStatus { uri, in_step, checkpoint, steps_behind, bytes_behind, problem } = replica;
         Self {
             replica: uri,
             in_step: *in_step,
             checkpoint: *checkpoint,
             steps_behind: *steps_behind,
             bytes_behind: *bytes_behind,
-            trouble: known(trouble),
+            trouble: known(problem),
         }
     }
 }
@@ -162,7 +162,7 @@ impl<W: Write + Send> Screen for Json<W> {
                 seconds: event.seconds,
                 blocked_seconds: event.blocked_seconds,
             },
-            Event::Interval(event) => Line::Interval { seconds: event.seconds, words: &event.words },
+            Event::Interval(event) => Line::Interval { seconds: event.seconds, words: &event.explanation },
             Event::Replicated(event) => {
                 let Some(replica) = &event.replica else { return };
                 let (bytes, seconds) = (event.bytes, event.seconds);
@@ -342,14 +342,14 @@ mod tests {
             checkpoint: Some(10),
             steps_behind: 5,
             bytes_behind: 7,
-            trouble: String::new(),
+            problem: String::new(),
             in_step: false,
         };
         let replicated = v1::ReplicatedEvent { replica: Some(replica.clone()), bytes: 9, seconds: 0.5 };
         screen.event(&Event::Replicated(replicated));
         screen.event(&Event::Interval(v1::IntervalEvent {
             seconds: 250.5,
-            words: "auto: every 4m 11s".into(),
+            explanation: "auto: every 4m 11s".into(),
         }));
         screen.end(&EndedEvent { replicas: vec![replica], ..recorded::stopped() }, &[]);
         drop(screen);

@@ -48,7 +48,7 @@ pub(crate) fn event<'a>(event: &'a Event, progress: &Progress) -> Option<(String
             checkpoint.seconds,
             checkpoint.blocked_seconds,
         ),
-        Event::Interval(interval) => format!("checkpoints from now on: {}", interval.words),
+        Event::Interval(interval) => format!("checkpoints from now on: {}", interval.explanation),
         Event::Replicated(replicated) => {
             let replica = replicated.replica.as_ref()?;
             let moved = match replicated.bytes {
@@ -89,7 +89,7 @@ pub(crate) fn standing(replica: &ReplicaStatus) -> String {
         0 => String::new(),
         bytes => format!(", lacks {}", HumanBytes(bytes)),
     };
-    let trouble = if replica.trouble.is_empty() { String::new() } else { format!(": {}", replica.trouble) };
+    let trouble = if replica.problem.is_empty() { String::new() } else { format!(": {}", replica.problem) };
     format!("{checkpoint}{steps}{bytes}{trouble}")
 }
 
@@ -188,12 +188,12 @@ mod tests {
             checkpoint: Some(800),
             steps_behind: 200,
             bytes_behind: 3 << 20,
-            trouble: "no answer".into(),
+            problem: "no answer".into(),
             in_step: false,
         };
         assert_eq!(standing(&behind), "checkpoint 800, 200 steps behind, lacks 3.00 MiB: no answer");
         let nearly =
-            ReplicaStatus { steps_behind: 1, bytes_behind: 0, trouble: String::new(), ..behind.clone() };
+            ReplicaStatus { steps_behind: 1, bytes_behind: 0, problem: String::new(), ..behind.clone() };
         assert_eq!(standing(&nearly), "checkpoint 800, 1 step behind");
         let new = ReplicaStatus { uri: "az://west/runs/r".into(), ..ReplicaStatus::default() };
         assert_eq!(standing(&new), "no checkpoint yet");
