@@ -24,36 +24,30 @@
 //! - `link.rs` and `orders.rs`: the coordinator's side of it; `saver.rs`: checkpoints behind the steps;
 //! - `checkpoint.rs`: reading one.
 
-mod boundary;
 mod checkpoint;
-mod connect;
-mod entering;
+mod control;
 mod environment;
 mod gradients;
-mod leaving;
-mod link;
 mod logging;
 mod member;
 mod note;
 mod numerics;
-mod orders;
 mod saver;
 mod session;
-mod steps;
-mod terms;
 mod train;
 mod trainer;
-mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use connect::{ConnectError, Newcomer, Program, ReadyError};
+pub use control::stream::LinkError;
 pub use environment::{ADVERTISE, COORDINATOR, Environment, EnvironmentError, RUN, TOKEN, WORKER};
 pub use gradients::GradientsError;
-pub use link::LinkError;
 pub use logging::LOG;
-pub use session::{Session, SessionError, State};
+pub use session::{
+    Session, SessionError, State,
+    join::{ConnectError, Newcomer, Program, ReadyError},
+    work::{Evaluation, Part, Step, Update, Work},
+};
 pub use train::train;
 pub use trainer::{Context, Shard, Trainer, TrainerError};
 pub use whimbrel_plan::{RunId, WorkerId};
 pub use whimbrel_state::{Dtype, TensorMut, TensorSpec};
-pub use work::{Evaluation, Part, Step, Update, Work};

@@ -26,7 +26,7 @@ use whimbrel_proto::{
 use whimbrel_state::{Layout, StateBytes};
 use whimbrel_store::{Limits, RunDir, save_slice};
 
-use crate::link::{FAREWELL, Link, Outbox};
+use crate::control::stream::{FAREWELL, Link, Outbox};
 
 /// Saves slices of checkpoints, one at a time.
 #[derive(Debug)]

@@ -9,12 +9,14 @@ use std::{
 };
 
 use crate::{
-    connect::{ConnectError, Program, ReadyError},
     environment::{Environment, EnvironmentError},
     logging,
-    session::{Session, SessionError},
+    session::{
+        Session, SessionError,
+        join::{ConnectError, Program, ReadyError},
+        work::Work,
+    },
     trainer::{Context, Trainer, TrainerError},
-    work::Work,
 };
 use whimbrel_proto::with_causes;
 

@@ -14,12 +14,11 @@ use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
 use whimbrel_store::{OpenError, Sources, open_run};
 
 use crate::{
+    control::{settings::Terms, stream::Link},
     environment::Environment,
     gradients::{Gradients, GradientsError},
-    link::Link,
     numerics,
     session::{Session, State},
-    terms::Terms,
     trainer::Context,
 };
 

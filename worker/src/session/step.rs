@@ -5,12 +5,14 @@ use std::time::Instant;
 use whimbrel_proto::v1::{self, worker_message::Message};
 
 use crate::{
+    control::settings::OnNonfinite,
     member::{Member, Phase, Summed, Todo},
     note::{self, BadNote, StepNote},
-    session::{Session, SessionError},
-    terms::OnNonfinite,
+    session::{
+        Session, SessionError,
+        work::{Part, Update},
+    },
     trainer::Shard,
-    work::{Part, Update},
 };
 
 impl Session {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use whimbrel_plan::{Generation, RunId, WorkerId};
 use whimbrel_proto::{border::WireError, v1};
 
-use crate::link::LinkError;
+use crate::control::stream::LinkError;
 
 /// What the coordinator wants of this worker now.
 #[derive(Clone, Debug, Default)]

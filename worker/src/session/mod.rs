@@ -1,5 +1,12 @@
 //! The session: what a program's main thread and its run have to do with each other, step by step.
 
+pub(crate) mod boundary;
+pub(crate) mod enter;
+pub(crate) mod join;
+pub(crate) mod leave;
+pub(crate) mod step;
+pub(crate) mod work;
+
 use std::{error::Error, sync::Arc};
 
 use whimbrel_collective::{Accumulator, Endpoint};
@@ -12,16 +19,20 @@ use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::{Limits, Sources};
 
 use crate::{
-    connect::{ConnectError, Newcomer},
+    control::{
+        requests::End,
+        settings::Terms,
+        stream::{Link, LinkError},
+    },
     environment::Environment,
     gradients::Gradients,
-    link::{Link, LinkError},
     member::{Computing, Evaluating, Member, Phase},
-    orders::End,
     saver::Saver,
-    terms::Terms,
+    session::{
+        join::{ConnectError, Newcomer},
+        work::{Evaluation, Step, Work},
+    },
     trainer::{Context, Trainer},
-    work::{Evaluation, Step, Work},
 };
 
 /// A program's state, whenever the session has to read it or fill it.

@@ -33,10 +33,12 @@ use whimbrel_proto::{
 };
 
 use crate::{
-    connect::ConnectError,
+    control::{
+        requests::{Asked, End, Expected, Orders},
+        settings::Terms,
+    },
     environment::Environment,
-    orders::{Asked, End, Expected, Orders},
-    terms::Terms,
+    session::join::ConnectError,
 };
 
 /// For the coordinator to be reached and to answer with its welcome.
