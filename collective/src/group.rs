@@ -6,11 +6,13 @@ use whimbrel_plan::Generation;
 
 use crate::{
     accumulator::Accumulator,
-    all_reduce::AllReduce,
     error::Error,
-    exchange::Exchange,
-    mesh::{Mesh, Traffic},
-    transfer::{MAX_PARTS, ReceiveState, SendState},
+    operations::{
+        all_reduce::AllReduce,
+        exchange::Exchange,
+        transfer::{MAX_PARTS, ReceiveState, SendState},
+    },
+    tcp::mesh::{Mesh, Traffic},
 };
 
 /// Bytes of the longest note.

@@ -29,26 +29,18 @@
 compile_error!("tensors travel as they lie in memory, which must be little-endian");
 
 mod accumulator;
-mod all_reduce;
 mod combine;
-mod endpoint;
 mod error;
-mod exchange;
-mod frame;
 mod group;
-mod handshake;
-mod interrupt;
-mod join;
-mod link;
-mod mesh;
-mod operation;
+mod operations;
 mod slices;
-mod transfer;
-mod wait;
+mod tcp;
 
 pub use accumulator::{Accumulator, Reduction};
-pub use endpoint::{BindError, Endpoint, Limits};
 pub use error::{During, Error, Peer};
 pub use group::{Group, MAX_NOTE};
-pub use interrupt::Interrupter;
-pub use mesh::Traffic;
+pub use tcp::{
+    endpoint::{BindError, Endpoint, Limits},
+    interrupt::Interrupter,
+    mesh::Traffic,
+};

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set itself up has failed")]
 
-mod party;
+mod group;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use party::{LIMITS, compute, generation, party, together};
+use group::{LIMITS, compute, generation, members, together};
 use whimbrel_collective::{Accumulator, Endpoint, Error, Group, Limits, Reduction};
 use whimbrel_plan::{Generation, WorkerId};
 
@@ -27,7 +27,7 @@ fn all_reduce(group: &mut Group, generation: &Generation, step: u64) -> Result<V
 
 #[test]
 fn a_hung_worker_times_out_by_name() {
-    let (mut endpoints, generation) = party(&[2, 2, 2]);
+    let (mut endpoints, generation) = members(&[2, 2, 2]);
     let limits = Limits { step: Duration::from_millis(300), ..LIMITS };
     let others_are_done = Barrier::new(3);
     let errors = together(&mut endpoints, &generation, limits, |mut group| {
@@ -51,7 +51,7 @@ fn a_hung_worker_times_out_by_name() {
 
 #[test]
 fn who_leaves_is_not_suspected_and_whom_it_blames_is() {
-    let (mut endpoints, generation) = party(&[1, 1]);
+    let (mut endpoints, generation) = members(&[1, 1]);
     let errors = together(&mut endpoints, &generation, LIMITS, |mut group| {
         (group.rank() == 0).then(|| all_reduce(&mut group, &generation, 0).unwrap_err())
     });
@@ -63,7 +63,7 @@ fn who_leaves_is_not_suspected_and_whom_it_blames_is() {
 #[test]
 fn blame_is_handed_on_to_who_cannot_see_for_itself() {
     // Rank 1 hears from rank 0 alone, which gives up because of rank 2.
-    let (mut endpoints, generation) = party(&[1, 1, 1]);
+    let (mut endpoints, generation) = members(&[1, 1, 1]);
     let done = Barrier::new(3);
     let errors = thread::scope(|scope| {
         let (generation, done) = (&generation, &done);
@@ -92,7 +92,7 @@ fn blame_is_handed_on_to_who_cannot_see_for_itself() {
 #[test]
 fn ranks_that_differ_in_step_or_size_find_out() {
     for (step, elements) in [(4, 100), (3, 101)] {
-        let (mut endpoints, generation) = party(&[1, 1]);
+        let (mut endpoints, generation) = members(&[1, 1]);
         let errors = together(&mut endpoints, &generation, LIMITS, |mut group| {
             let (step, elements) = if group.rank() == 0 { (3, 100) } else { (step, elements) };
             let mut accumulator = Accumulator::new(Reduction::Exact, elements, 2);
@@ -106,7 +106,7 @@ fn ranks_that_differ_in_step_or_size_find_out() {
 
 #[test]
 fn an_interrupt_ends_what_is_under_way_and_what_comes_later() {
-    let (mut endpoints, mut generation) = party(&[1, 1]);
+    let (mut endpoints, mut generation) = members(&[1, 1]);
     let interrupter = endpoints[0].interrupter();
     let (starting, started) = mpsc::channel();
     let interrupted = Barrier::new(2);
@@ -138,7 +138,7 @@ fn an_interrupt_ends_what_is_under_way_and_what_comes_later() {
 
 #[test]
 fn an_interrupt_ends_a_join() {
-    let (mut endpoints, generation) = party(&[1, 1]);
+    let (mut endpoints, generation) = members(&[1, 1]);
     let interrupter = endpoints[0].interrupter();
     thread::scope(|scope| {
         scope.spawn(|| interrupter.interrupt(5));
@@ -149,7 +149,7 @@ fn an_interrupt_ends_a_join() {
 
 #[test]
 fn misuse_is_told_before_anything_is_sent() {
-    let (mut endpoints, generation) = party(&[2, 1]);
+    let (mut endpoints, generation) = members(&[2, 1]);
     together(&mut endpoints, &generation, LIMITS, |mut group| {
         let rank = group.rank();
         let mut accumulator = Accumulator::new(Reduction::Exact, 10, 3);
@@ -240,7 +240,7 @@ fn the_victim() {
 fn kill_the_victim(manner: &str) -> Vec<(Error, Duration)> {
     let mut victim = Victim::start();
     let address = victim.hear().parse().unwrap();
-    let (mut endpoints, own) = party(&[1, 1]);
+    let (mut endpoints, own) = members(&[1, 1]);
     let addresses = [own.members[0].address, own.members[1].address, address];
     let generation = generation(&[1, 1, 1], &addresses);
     victim.tell(&addresses.map(|address| address.to_string()).join(" "));

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-mod party;
+mod group;
 
 use std::{
     io::{Read, Write},
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use party::{LIMITS, party, together};
+use group::{LIMITS, members, together};
 use whimbrel_collective::{Endpoint, Error, Limits};
 use whimbrel_plan::{Generation, WorkerId};
 
@@ -23,7 +23,7 @@ fn loopback() -> Endpoint {
 
 /// Joins as rank 0, while `stranger` does its worst and then the true rank 1 joins, too. Returns rank 0's endpoint.
 fn join_in_spite_of(stranger: impl FnOnce(&Generation) + Send) -> Endpoint {
-    let (mut endpoints, generation) = party(&[1, 1]);
+    let (mut endpoints, generation) = members(&[1, 1]);
     let (first, second) = endpoints.split_at_mut(1);
     let (first, second) = (&mut first[0], &mut second[0]);
     thread::scope(|scope| {
@@ -82,7 +82,7 @@ fn strangers_silent_or_loud_delay_nobody() {
 
 #[test]
 fn who_never_comes_is_named() {
-    let (mut endpoints, mut generation) = party(&[1, 1, 1]);
+    let (mut endpoints, mut generation) = members(&[1, 1, 1]);
     // Rank 1 would dial rank 0, whose port is closed now, and be dialled by rank 2.
     drop(endpoints.remove(0));
     let error = endpoints[0].join(&generation, 1, BRIEF).unwrap_err();
@@ -97,7 +97,7 @@ fn who_never_comes_is_named() {
 
 #[test]
 fn an_endpoint_goes_from_generation_to_generation() {
-    let (mut endpoints, mut generation) = party(&[2, 2, 2]);
+    let (mut endpoints, mut generation) = members(&[2, 2, 2]);
     for number in 5..25 {
         generation.number = number;
         generation.key = [number as u8; 32];
@@ -110,7 +110,7 @@ fn an_endpoint_goes_from_generation_to_generation() {
 
 #[test]
 fn a_rank_that_is_not_there_is_misuse() {
-    let (mut endpoints, mut generation) = party(&[1, 1]);
+    let (mut endpoints, mut generation) = members(&[1, 1]);
     assert!(matches!(endpoints[0].join(&generation, 2, LIMITS), Err(Error::Misuse(_))));
     generation.shards = 7;
     assert!(matches!(endpoints[0].join(&generation, 0, LIMITS), Err(Error::Misuse(_))));

@@ -7,10 +7,12 @@ use whimbrel_plan::Generation;
 
 use crate::{
     error::{During, Error, Peer},
-    frame::{Stamp, Unexpected},
-    link::{Broken, Link},
-    operation::{Operation, Owed},
-    wait::Wait,
+    tcp::{
+        connection::{Broken, Link},
+        frame::{Stamp, Unexpected},
+        operation::{Operation, Owed},
+        wait::Wait,
+    },
 };
 
 /// What an operation moved, and what it took.

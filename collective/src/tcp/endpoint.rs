@@ -8,10 +8,12 @@ use whimbrel_plan::Generation;
 use crate::{
     error::Error,
     group::Group,
-    interrupt::{Interrupter, Interrupts},
-    join::join,
-    mesh::Mesh,
-    wait::Wait,
+    tcp::{
+        interrupt::{Interrupter, Interrupts},
+        join::join,
+        mesh::Mesh,
+        wait::Wait,
+    },
 };
 
 /// How long to wait for others.

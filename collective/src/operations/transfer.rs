@@ -7,8 +7,10 @@ use std::ops::Range;
 
 use crate::{
     error::During,
-    frame::{Frame, Kind, Unexpected},
-    operation::{Operation, Owed},
+    tcp::{
+        frame::{Frame, Kind, Unexpected},
+        operation::{Operation, Owed},
+    },
 };
 
 /// The most parts a state may come in.

@@ -14,10 +14,12 @@ use whimbrel_plan::Generation;
 
 use crate::{
     error::{Error, Peer},
-    frame::Stamp,
-    handshake::{Handshake, Membership, Refusal},
-    link::Link,
-    wait::Wait,
+    tcp::{
+        connection::Link,
+        frame::Stamp,
+        handshake::{Handshake, Membership, Refusal},
+        wait::Wait,
+    },
 };
 
 /// How long an incoming connection may take to prove itself.

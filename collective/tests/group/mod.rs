@@ -12,7 +12,7 @@ use whimbrel_plan::{Generation, Member, Origin, WorkerId};
 pub(crate) const LIMITS: Limits = Limits { connect: Duration::from_secs(20), step: Duration::from_secs(20) };
 
 /// Endpoints on free ports, as many as there are shares, and the generation they form.
-pub(crate) fn party(shares: &[u32]) -> (Vec<Endpoint>, Generation) {
+pub(crate) fn members(shares: &[u32]) -> (Vec<Endpoint>, Generation) {
     let bind = |_| Endpoint::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let endpoints: Vec<Endpoint> = shares.iter().map(bind).collect();
     let addresses: Vec<SocketAddr> = endpoints.iter().map(Endpoint::local_address).collect();
@@ -29,7 +29,7 @@ pub(crate) fn generation(shares: &[u32], addresses: &[SocketAddr]) -> Generation
         holds: None,
     };
     Generation {
-        run: "party".parse().unwrap(),
+        run: "group".parse().unwrap(),
         epoch: 2,
         number: 5,
         shards: shares.iter().sum(),
@@ -79,7 +79,7 @@ pub(crate) fn compute(accumulator: &mut Accumulator, generation: &Generation, ra
 
 /// The bits of the sums of `steps` steps among workers of these shares, which all agree on.
 pub(crate) fn bits(reduction: Reduction, shares: &[u32], elements: usize, steps: u64) -> Vec<u32> {
-    let (mut endpoints, generation) = party(shares);
+    let (mut endpoints, generation) = members(shares);
     let mut sums = together(&mut endpoints, &generation, LIMITS, |mut group| {
         let mut accumulator = Accumulator::new(reduction, elements, generation.shards);
         let mut bits = Vec::new();

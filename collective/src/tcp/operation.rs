@@ -2,7 +2,7 @@
 
 use crate::{
     error::During,
-    frame::{Frame, Unexpected},
+    tcp::frame::{Frame, Unexpected},
 };
 
 /// What a peer still has to send before the operation is done.

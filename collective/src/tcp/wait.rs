@@ -4,7 +4,7 @@ use std::{io, sync::Arc, time::Instant};
 
 use mio::{Events, Poll, Registry, Token, Waker};
 
-use crate::{error::Error, interrupt::Interrupts};
+use crate::{error::Error, tcp::interrupt::Interrupts};
 
 /// Wakes the group from another thread.
 const WAKER: Token = Token(usize::MAX);

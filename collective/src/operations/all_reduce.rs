@@ -16,10 +16,12 @@ use crate::{
     accumulator::{Accumulator, Reduction},
     combine::Program,
     error::During,
-    exchange::Notes,
-    frame::{Frame, Kind, Unexpected},
-    operation::{Operation, Owed},
+    operations::exchange::Notes,
     slices::Slices,
+    tcp::{
+        frame::{Frame, Kind, Unexpected},
+        operation::{Operation, Owed},
+    },
 };
 
 /// An all-reduce under way.

@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use mio::net::TcpStream;
 use whimbrel_plan::Generation;
 
-use crate::frame::run_hash;
+use crate::tcp::frame::run_hash;
 
 /// Grows with every change of the handshake or of frames.
 const VERSION: u64 = 1;

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Read, Write};
 
 use mio::{event::Event, net::TcpStream};
 
-use crate::{
+use crate::tcp::{
     frame::{Frame, HEADER, Kind, Stamp, Unexpected},
     operation::{Operation, Owed},
 };

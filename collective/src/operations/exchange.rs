@@ -2,9 +2,11 @@
 
 use crate::{
     error::During,
-    frame::{Frame, Kind, Unexpected},
     group::MAX_NOTE,
-    operation::{Operation, Owed},
+    tcp::{
+        frame::{Frame, Kind, Unexpected},
+        operation::{Operation, Owed},
+    },
 };
 
 /// The notes of an operation, by rank: given out once to each peer, and taken once from each.
