@@ -1,40 +1,33 @@
-//! All-reduce: a direct reduce-scatter and a direct all-gather, in one.
+//! The all-reduce of a step: a direct reduce-scatter and a direct all-gather, in one.
 //!
-//! Rank j finishes slice j of the gradient. Everyone sends it, chunk by chunk, that slice of each of its partial sums;
-//! when a chunk of every rank's partial sums is there, rank j combines them in the fixed order and sends the result to
-//! everyone, while later chunks are still on their way. Between two peers, frames of one kind come in order of their
-//! chunks, and how the kinds mix does not matter.
+//! Rank j finishes slice j of the gradient. Every rank sends it, chunk by chunk, that slice of each of its partial sums.
+//! When a chunk of every rank's partial sums is there, rank j adds them in the fixed order
+//! ([`AllReduce::sum_next_chunk`]) and sends the result to every rank, while later chunks are still travelling. Between
+//! two peers, frames of one kind come in the order of their chunks; the order between kinds does not matter.
 //!
 //! With W workers and one partial sum each, a worker sends and receives 2(W−1)/W of the gradient's bytes, as with a ring,
 //! but over two hops instead of 2(W−1).
 
 use std::ops::Range;
 
-use whimbrel_plan::{Generation, Node, tree::cover};
-
 use crate::{
     accumulator::{Accumulator, Reduction},
-    combine::Program,
     error::During,
-    operations::exchange::Notes,
-    slices::Slices,
+    operations::notes::Notes,
+    schedule::Schedule,
     tcp::{
         frame::{Frame, Kind, Unexpected},
         operation::{Operation, Owed},
     },
 };
 
-/// An all-reduce under way.
+/// An all-reduce in progress.
 pub(crate) struct AllReduce<'a> {
     step: u64,
-    me: usize,
-    reduction: Reduction,
-    slices: Slices,
-    /// By rank, how many partial sums it has.
-    parts: Vec<usize>,
+    schedule: &'a Schedule,
     partials: Vec<&'a [f32]>,
-    program: Program,
     notes: Notes<'a>,
+    /// By rank.
     progress: Vec<Progress>,
     /// By rank, its partial sums of this rank's slice: for one chunk after another, each sum's part of it.
     inbox: &'a mut [Vec<f32>],
@@ -43,54 +36,31 @@ pub(crate) struct AllReduce<'a> {
     finished: usize,
 }
 
-/// How many chunks were given out to a peer, and how many have come from it.
+/// How many chunks were handed to the connection to a peer, and how many were received from it.
 #[derive(Clone, Copy, Default)]
 struct Progress {
-    partials_given: usize,
-    sums_given: usize,
-    partials_taken: usize,
-    sums_taken: usize,
+    partials_sent: usize,
+    sums_sent: usize,
+    partials_received: usize,
+    sums_received: usize,
 }
 
 impl<'a> AllReduce<'a> {
-    /// The all-reduce of step `step` as rank `me` of `generation` takes part in it. `inbox` has an entry per rank.
+    /// The all-reduce of step `step`. `inbox` has an entry per rank, as long as [`Schedule::inbox_of`] says.
     pub(crate) fn new(
-        generation: &Generation,
-        me: usize,
+        schedule: &'a Schedule,
         step: u64,
         partials: &'a Accumulator,
         note: &'a [u8],
         inbox: &'a mut [Vec<f32>],
         sum: &'a mut [f32],
     ) -> Self {
-        let ranks = generation.members.len();
-        let slices = Slices { elements: sum.len(), ranks };
-        let covers: Vec<Vec<Node>> =
-            (0..ranks).map(|rank| cover(generation.assignment(rank, step), generation.shards)).collect();
-        let (parts, program): (Vec<usize>, Program) = match partials.reduction() {
-            Reduction::Exact => {
-                (covers.iter().map(Vec::len).collect(), Program::tree(generation.shards, &covers.concat()))
-            }
-            // One sum of each rank that computes any shard.
-            Reduction::F32 => {
-                let parts: Vec<usize> = covers.iter().map(|nodes| nodes.len().min(1)).collect();
-                let program = Program::line(parts.iter().sum());
-                (parts, program)
-            }
-        };
-        for (rank, inbox) in inbox.iter_mut().enumerate() {
-            let sums = if rank == me { 0 } else { parts[rank] };
-            inbox.resize(sums * slices.slice(me).len(), 0.0);
-        }
+        let ranks = schedule.slices.ranks;
         Self {
             step,
-            me,
-            reduction: partials.reduction(),
-            slices,
-            parts,
+            schedule,
             partials: partials.partials().map(|(_, sum)| sum).collect(),
-            program,
-            notes: Notes::new(me, ranks, note),
+            notes: Notes::new(schedule.me, ranks, note),
             progress: vec![Progress::default(); ranks],
             inbox,
             sum,
@@ -105,35 +75,61 @@ impl<'a> AllReduce<'a> {
 
     /// How many chunks of partial sums `from` sends to `to`.
     fn partials_due(&self, from: usize, to: usize) -> usize {
-        if self.parts[from] == 0 { 0 } else { self.slices.chunks(to) }
+        if self.schedule.parts[from] == 0 { 0 } else { self.schedule.slices.chunks(to) }
     }
 
     fn note_frame(&self, length: usize) -> Frame {
-        // Ranks that sum differently, or other gradients, find out before they send any.
-        let index = match self.reduction {
+        // Ranks that sum in another way, or sum other gradients, find out before they send any.
+        let index = match self.schedule.reduction {
             Reduction::Exact => 1,
             Reduction::F32 => 2,
         };
-        let start = self.slices.elements as u64;
+        let start = self.schedule.slices.elements as u64;
         Frame { kind: Kind::Note, step: self.step, index, start, length: length as u64 }
     }
 
     fn partial_frame(&self, from: usize, to: usize, chunk: usize) -> Frame {
-        let (parts, chunk) = (self.parts[from], self.slices.chunk(to, chunk));
+        let (parts, chunk) = (self.schedule.parts[from], self.schedule.slices.chunk(to, chunk));
         let length = (parts * chunk.len() * size_of::<f32>()) as u64;
         Frame { kind: Kind::Partial, step: self.step, index: parts as u32, start: chunk.start as u64, length }
     }
 
     fn sum_frame(&self, from: usize, chunk: usize) -> Frame {
-        let chunk = self.slices.chunk(from, chunk);
+        let chunk = self.schedule.slices.chunk(from, chunk);
         let length = (chunk.len() * size_of::<f32>()) as u64;
         Frame { kind: Kind::Sum, step: self.step, index: 0, start: chunk.start as u64, length }
     }
 
-    /// Where a chunk of this rank's slice lies in the inbox of `rank`: all its sums' parts of it, one after another.
-    fn place(&self, rank: usize, chunk: &Range<usize>) -> Range<usize> {
-        let start = self.parts[rank] * (chunk.start - self.slices.slice(self.me).start);
-        start..start + self.parts[rank] * chunk.len()
+    /// Where a chunk of this rank's slice is in the inbox of `rank`: the chunk of each of its sums, one after another.
+    fn inbox_range(&self, rank: usize, chunk: &Range<usize>) -> Range<usize> {
+        let start =
+            self.schedule.parts[rank] * (chunk.start - self.schedule.slices.slice(self.schedule.me).start);
+        start..start + self.schedule.parts[rank] * chunk.len()
+    }
+
+    /// Adds up the next chunk of this rank's slice over all ranks, if every rank's partial sums of it are there. This is
+    /// where a step's gradient is summed across workers.
+    fn sum_next_chunk(&mut self) -> bool {
+        let Schedule { me, slices, parts, order, .. } = self.schedule;
+        let all_there = (0..slices.ranks)
+            .filter(|rank| rank != me)
+            .all(|rank| parts[rank] == 0 || self.progress[rank].partials_received > self.finished);
+        if self.finished == slices.chunks(*me) || !all_there {
+            return false;
+        }
+        let chunk = slices.chunk(*me, self.finished);
+        let mut sums: Vec<&[f32]> = Vec::with_capacity(parts.iter().sum());
+        for rank in 0..slices.ranks {
+            if rank == *me {
+                sums.extend(self.partials.iter().map(|sum| &sum[chunk.clone()]));
+            } else {
+                let range = self.inbox_range(rank, &chunk);
+                sums.extend(self.inbox[rank][range].chunks_exact(chunk.len()));
+            }
+        }
+        order.run(&sums, &mut self.sum[chunk]);
+        self.finished += 1;
+        true
     }
 }
 
@@ -142,52 +138,33 @@ impl Operation for AllReduce<'_> {
         During::AllReduce { step: self.step }
     }
 
-    /// Combines the next chunk of this rank's slice, if everyone's partial sums of it are there.
-    fn work(&mut self) -> bool {
-        let all_there = (0..self.slices.ranks)
-            .filter(|&rank| rank != self.me)
-            .all(|rank| self.parts[rank] == 0 || self.progress[rank].partials_taken > self.finished);
-        if self.finished == self.slices.chunks(self.me) || !all_there {
-            return false;
-        }
-        let chunk = self.slices.chunk(self.me, self.finished);
-        let mut sums: Vec<&[f32]> = Vec::with_capacity(self.parts.iter().sum());
-        for rank in 0..self.slices.ranks {
-            if rank == self.me {
-                sums.extend(self.partials.iter().map(|sum| &sum[chunk.clone()]));
-            } else {
-                let place = self.place(rank, &chunk);
-                sums.extend(self.inbox[rank][place].chunks_exact(chunk.len()));
-            }
-        }
-        self.program.run(&sums, &mut self.sum[chunk]);
-        self.finished += 1;
-        true
+    fn compute(&mut self) -> bool {
+        self.sum_next_chunk()
     }
 
     fn next_frame(&mut self, peer: usize) -> Option<Frame> {
-        if !self.notes.is_given(peer) {
-            self.notes.give(peer);
+        if !self.notes.is_sent(peer) {
+            self.notes.set_sent(peer);
             return Some(self.note_frame(self.notes.own().len()));
         }
-        let Progress { partials_given, sums_given, .. } = self.progress[peer];
-        if sums_given < self.finished {
-            // Finished sums first: they are in the cache still, and the peer's memory is where they end.
-            self.progress[peer].sums_given += 1;
-            return Some(self.sum_frame(self.me, sums_given));
+        let Progress { partials_sent, sums_sent, .. } = self.progress[peer];
+        if sums_sent < self.finished {
+            // Finished sums first: they are still in the cache, and the peer has nothing to compute with them.
+            self.progress[peer].sums_sent += 1;
+            return Some(self.sum_frame(self.schedule.me, sums_sent));
         }
-        if partials_given < self.partials_due(self.me, peer) {
-            self.progress[peer].partials_given += 1;
-            return Some(self.partial_frame(self.me, peer, partials_given));
+        if partials_sent < self.partials_due(self.schedule.me, peer) {
+            self.progress[peer].partials_sent += 1;
+            return Some(self.partial_frame(self.schedule.me, peer, partials_sent));
         }
         None
     }
 
     fn has_more_for(&self, peer: usize) -> bool {
-        let Progress { partials_given, sums_given, .. } = self.progress[peer];
-        !self.notes.is_given(peer)
-            || sums_given < self.slices.chunks(self.me)
-            || partials_given < self.partials_due(self.me, peer)
+        let Progress { partials_sent, sums_sent, .. } = self.progress[peer];
+        !self.notes.is_sent(peer)
+            || sums_sent < self.schedule.slices.chunks(self.schedule.me)
+            || partials_sent < self.partials_due(self.schedule.me, peer)
     }
 
     fn payload<'a>(&'a self, _peer: usize, frame: &Frame) -> Vec<&'a [u8]> {
@@ -204,10 +181,10 @@ impl Operation for AllReduce<'_> {
     }
 
     fn owed_by(&self, peer: usize) -> Owed {
-        let Progress { partials_taken, sums_taken, .. } = self.progress[peer];
-        if !self.notes.is_taken(peer) || partials_taken < self.partials_due(peer, self.me) {
+        let Progress { partials_received, sums_received, .. } = self.progress[peer];
+        if !self.notes.is_received(peer) || partials_received < self.partials_due(peer, self.schedule.me) {
             Owed::Contribution
-        } else if sums_taken < self.slices.chunks(peer) {
+        } else if sums_received < self.schedule.slices.chunks(peer) {
             Owed::Result
         } else {
             Owed::Nothing
@@ -215,41 +192,44 @@ impl Operation for AllReduce<'_> {
     }
 
     fn expect(&mut self, peer: usize, frame: &Frame) -> Result<(), Unexpected> {
-        if !self.notes.is_taken(peer) {
-            let length = self.notes.make_room(peer, frame);
+        if !self.notes.is_received(peer) {
+            let length = self.notes.allocate(peer, frame);
             return frame.must_be(&[self.note_frame(length)]);
         }
-        let Progress { partials_taken, sums_taken, .. } = self.progress[peer];
+        let Progress { partials_received, sums_received, .. } = self.progress[peer];
         let mut expected = Vec::with_capacity(2);
-        if partials_taken < self.partials_due(peer, self.me) {
-            expected.push(self.partial_frame(peer, self.me, partials_taken));
+        if partials_received < self.partials_due(peer, self.schedule.me) {
+            expected.push(self.partial_frame(peer, self.schedule.me, partials_received));
         }
-        if sums_taken < self.slices.chunks(peer) {
-            expected.push(self.sum_frame(peer, sums_taken));
+        if sums_received < self.schedule.slices.chunks(peer) {
+            expected.push(self.sum_frame(peer, sums_received));
         }
         frame.must_be(&expected)
     }
 
-    fn room(&mut self, peer: usize, frame: &Frame) -> &mut [u8] {
+    fn buffer(&mut self, peer: usize, frame: &Frame) -> &mut [u8] {
         let start = frame.start as usize;
         match frame.kind {
             Kind::Partial => {
-                let place = self.place(peer, &self.slices.chunk(self.me, self.progress[peer].partials_taken));
-                bytemuck::cast_slice_mut(&mut self.inbox[peer][place])
+                let range = self.inbox_range(
+                    peer,
+                    &self.schedule.slices.chunk(self.schedule.me, self.progress[peer].partials_received),
+                );
+                bytemuck::cast_slice_mut(&mut self.inbox[peer][range])
             }
             Kind::Sum => {
                 let elements = frame.length as usize / size_of::<f32>();
                 bytemuck::cast_slice_mut(&mut self.sum[start..start + elements])
             }
-            _ => self.notes.room(peer),
+            _ => self.notes.buffer(peer),
         }
     }
 
-    fn arrived(&mut self, peer: usize, frame: &Frame) -> Result<(), Unexpected> {
+    fn received(&mut self, peer: usize, frame: &Frame) -> Result<(), Unexpected> {
         match frame.kind {
-            Kind::Partial => self.progress[peer].partials_taken += 1,
-            Kind::Sum => self.progress[peer].sums_taken += 1,
-            _ => self.notes.take(peer),
+            Kind::Partial => self.progress[peer].partials_received += 1,
+            Kind::Sum => self.progress[peer].sums_received += 1,
+            _ => self.notes.set_received(peer),
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The state, from a member that holds it to members that lack it.
+//! The state transfer: from a member that holds the state to members that lack it.
 //!
 //! An offer comes first, the lengths of all parts, so that a state that does not fit is refused before any of it is
-//! written. Then the parts, in frames that never cross from one part into the next.
+//! written. Then come the parts, in frames that never cross from one part into the next.
 
 use std::ops::Range;
 
@@ -19,16 +19,16 @@ pub(crate) const MAX_PARTS: usize = 1 << 20;
 /// Bytes of a frame.
 const CHUNK: usize = 1 << 20;
 
-/// The state on its way out.
+/// A state being sent.
 pub(crate) struct SendState<'a> {
     step: u64,
     parts: &'a [&'a [u8]],
     lengths: Lengths,
-    /// By rank, what comes next for it; `None` for ranks that get nothing.
+    /// By rank, what is sent to it next; `None` for ranks that get nothing.
     cursors: Vec<Option<Cursor>>,
 }
 
-/// The state on its way in.
+/// A state being received.
 pub(crate) struct ReceiveState<'a, 'b> {
     step: u64,
     from: usize,
@@ -41,11 +41,11 @@ pub(crate) struct ReceiveState<'a, 'b> {
 /// The lengths of the parts in bytes.
 struct Lengths(Vec<u64>);
 
-/// What comes next.
+/// The frame that comes next.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Cursor {
     Offer,
-    /// The first byte of a part that is yet to come; past the last part, nothing is.
+    /// The frame that starts with this byte of this part. Past the last part there is none.
     At {
         part: usize,
         byte: usize,
@@ -60,7 +60,7 @@ impl Lengths {
     }
 
     /// The cursor, moved on over parts without bytes.
-    fn settle(&self, mut part: usize, mut byte: usize) -> Cursor {
+    fn skip_empty(&self, mut part: usize, mut byte: usize) -> Cursor {
         while self.0.get(part).is_some_and(|&length| byte as u64 >= length) {
             (part, byte) = (part + 1, 0);
         }
@@ -77,8 +77,8 @@ impl Lengths {
     /// The cursor after the frame at it.
     fn after(&self, frame: &Frame) -> Cursor {
         match frame.kind {
-            Kind::Offer => self.settle(0, 0),
-            _ => self.settle(frame.index as usize, (frame.start + frame.length) as usize),
+            Kind::Offer => self.skip_empty(0, 0),
+            _ => self.skip_empty(frame.index as usize, (frame.start + frame.length) as usize),
         }
     }
 }
@@ -126,11 +126,11 @@ impl Operation for SendState<'_> {
         frame.must_be(&[])
     }
 
-    fn room(&mut self, _peer: usize, _frame: &Frame) -> &mut [u8] {
+    fn buffer(&mut self, _peer: usize, _frame: &Frame) -> &mut [u8] {
         &mut []
     }
 
-    fn arrived(&mut self, _peer: usize, _frame: &Frame) -> Result<(), Unexpected> {
+    fn received(&mut self, _peer: usize, _frame: &Frame) -> Result<(), Unexpected> {
         Ok(())
     }
 }
@@ -166,7 +166,7 @@ impl Operation for ReceiveState<'_, '_> {
     }
 
     fn expect(&mut self, _peer: usize, frame: &Frame) -> Result<(), Unexpected> {
-        // An offer of another total is let in where it is as long, to say which part differs.
+        // An offer of as many parts but another total is read, so that the error can name the part that differs.
         let mut expected = self.lengths.frame(self.step, self.cursor);
         if let Some(expected) = expected.as_mut().filter(|expected| expected.kind == Kind::Offer) {
             if frame.kind == Kind::Offer && frame.index != expected.index {
@@ -180,14 +180,14 @@ impl Operation for ReceiveState<'_, '_> {
         frame.must_be(expected.as_slice())
     }
 
-    fn room(&mut self, _peer: usize, frame: &Frame) -> &mut [u8] {
+    fn buffer(&mut self, _peer: usize, frame: &Frame) -> &mut [u8] {
         match frame.kind {
             Kind::Offer => bytemuck::cast_slice_mut(&mut self.offer),
             _ => &mut self.into[frame.index as usize][bytes_of(frame)],
         }
     }
 
-    fn arrived(&mut self, _peer: usize, frame: &Frame) -> Result<(), Unexpected> {
+    fn received(&mut self, _peer: usize, frame: &Frame) -> Result<(), Unexpected> {
         if frame.kind == Kind::Offer {
             let mut parts = self.lengths.0.iter().zip(&self.offer).enumerate();
             if let Some((part, (here, there))) = parts.find(|(_, (here, there))| here != there) {

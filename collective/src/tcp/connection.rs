@@ -1,4 +1,4 @@
-//! One connection to a peer: what is ready, and the frame under way in each direction.
+//! One connection to a peer: whether its socket is ready, and the frame in progress in each direction.
 
 use std::io::{self, IoSlice, Read, Write};
 
@@ -9,20 +9,20 @@ use crate::tcp::{
     operation::{Operation, Owed},
 };
 
-/// A connection to a peer, in the middle of a frame or between two.
+/// A connection to a peer.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     stream: TcpStream,
     peer: usize,
     /// The stamps of what this side sends and of what the peer sends.
     own: Stamp,
     theirs: Stamp,
-    /// Events come only on changes, so what is ready is remembered until the socket says that it would block.
+    /// The poll reports changes only, so readiness is kept until the socket says that it would block.
     readable: bool,
     writable: bool,
     outgoing: Option<Outgoing>,
     incoming: Incoming,
-    /// Why nothing can be sent any more.
+    /// Why sending failed. Nothing more is sent.
     broken: Option<io::Error>,
 }
 
@@ -43,13 +43,13 @@ struct Incoming {
     read: usize,
 }
 
-/// Why a link is of no use any more.
+/// Why a connection cannot be used any more.
 #[derive(Debug)]
 pub(crate) enum Broken {
     Io(io::Error),
     Unexpected(Unexpected),
-    /// The peer left, and blames this rank.
-    Farewell(Option<usize>),
+    /// The peer left the group, and blames this rank.
+    Left(Option<usize>),
 }
 
 impl From<Unexpected> for Broken {
@@ -58,7 +58,7 @@ impl From<Unexpected> for Broken {
     }
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn new(stream: TcpStream, peer: usize, own: Stamp) -> Self {
         Self {
             stream,
@@ -73,7 +73,7 @@ impl Link {
         }
     }
 
-    pub(crate) fn notice(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
     }
@@ -83,7 +83,7 @@ impl Link {
         self.peer
     }
 
-    /// Whether a frame is on its way out.
+    /// Whether a frame is partly sent.
     pub(crate) fn is_sending(&self) -> bool {
         self.outgoing.is_some()
     }
@@ -118,7 +118,7 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // What the peer said before it went may still be there to read, and is the better news.
+                    // What the peer sent before it closed may still be readable, and says more than this error.
                     self.broken = Some(error);
                     self.readable = true;
                 }
@@ -127,7 +127,7 @@ impl Link {
         total
     }
 
-    /// Reads up to one frame, as far as it has come, while the peer owes something. Returns the bytes read.
+    /// Reads up to one frame, as far as it is there, while the peer owes something. Returns the bytes read.
     pub(crate) fn receive(&mut self, operation: &mut impl Operation) -> Result<usize, Broken> {
         let mut total = 0;
         while self.readable {
@@ -138,8 +138,8 @@ impl Link {
             let read = match &self.incoming.frame {
                 None => self.read_header(),
                 Some(frame) => {
-                    let room = &mut operation.room(self.peer, frame)[self.incoming.read..];
-                    read(&mut self.stream, room)
+                    let buffer = &mut operation.buffer(self.peer, frame)[self.incoming.read..];
+                    read(&mut self.stream, buffer)
                 }
             };
             let read = match read {
@@ -154,8 +154,8 @@ impl Link {
             self.incoming.read += read;
             if self.incoming.frame.is_none() && self.incoming.read == HEADER {
                 let frame = self.theirs.decode(self.incoming.header)?;
-                if frame.kind == Kind::Farewell {
-                    return Err(Broken::Farewell(frame.index.checked_sub(1).map(|rank| rank as usize)));
+                if frame.kind == Kind::Leave {
+                    return Err(Broken::Left(frame.index.checked_sub(1).map(|rank| rank as usize)));
                 }
                 if !owes {
                     break;
@@ -168,12 +168,12 @@ impl Link {
                 self.incoming.frame.take_if(|frame| frame.length == self.incoming.read as u64)
             {
                 self.incoming.read = 0;
-                operation.arrived(self.peer, &frame)?;
+                operation.received(self.peer, &frame)?;
                 break;
             }
         }
         match self.broken.take() {
-            // It owes nothing and left no word, but cannot be sent what it is owed.
+            // The peer owes nothing and sent no reason, but its own frames cannot be sent.
             Some(error) if operation.owed_by(self.peer) == Owed::Nothing => Err(Broken::Io(error)),
             broken => {
                 self.broken = broken;
@@ -186,24 +186,24 @@ impl Link {
         read(&mut self.stream, &mut self.incoming.header[self.incoming.read..])
     }
 
-    /// Tells the peer that this side leaves, and whom it blames, if that can be said at once: between two frames, and
-    /// where the socket has room. The connection closes either way.
+    /// Tells the peer that this side leaves, and which rank it blames. That works only between two frames and where the
+    /// socket takes the bytes at once; the connection closes either way.
     pub(crate) fn close(mut self, blamed: Option<usize>) {
         if self.outgoing.is_some_and(|outgoing| outgoing.sent > 0) || self.broken.is_some() {
             return;
         }
         let index = blamed.map_or(0, |rank| rank as u32 + 1);
-        let farewell = Frame { kind: Kind::Farewell, step: 0, index, start: 0, length: 0 };
-        if let Err(error) = self.stream.write(&self.own.encode(&farewell)) {
-            tracing::debug!(peer = self.peer, %error, "could not say farewell");
+        let leave = Frame { kind: Kind::Leave, step: 0, index, start: 0, length: 0 };
+        if let Err(error) = self.stream.write(&self.own.encode(&leave)) {
+            tracing::debug!(peer = self.peer, %error, "could not tell a peer that this worker leaves");
         }
     }
 }
 
-/// Reads at least a byte; the end of the stream is an error.
-fn read(stream: &mut TcpStream, room: &mut [u8]) -> io::Result<usize> {
+/// Reads at least a byte. The end of the stream is an error.
+fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
-        match stream.read(room) {
+        match stream.read(buffer) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection")),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,

@@ -1,4 +1,4 @@
-//! A worker's place in the data plane.
+//! A worker's listening socket in the data plane, and the limits of its waits.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,7 +7,6 @@ use whimbrel_plan::Generation;
 
 use crate::{
     error::Error,
-    group::Group,
     tcp::{
         interrupt::{Interrupter, Interrupts},
         join::join,
@@ -16,17 +15,17 @@ use crate::{
     },
 };
 
-/// How long to wait for others.
+/// How long to wait for peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For every member of a generation to come into the group.
+    /// For all members of a generation to connect.
     pub connect: Duration,
-    /// For a byte to move in an operation. Members start an operation when they are ready: this must be longer than
-    /// the slowest takes to compute its shards.
+    /// For a byte to move in an operation. Members start an operation when they are ready, so this must be longer than
+    /// the slowest member takes to compute its shards.
     pub step: Duration,
 }
 
-/// A worker's place in the data plane: bound once, it lives through generations.
+/// A worker's socket in the data plane. It is bound once and used for one generation after another.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -52,7 +51,6 @@ pub struct Endpoint {
     listener: TcpListener,
     address: SocketAddr,
     interrupts: Arc<Interrupts>,
-    refused: u64,
 }
 
 /// The address cannot be listened on.
@@ -63,53 +61,40 @@ pub struct Endpoint {
 pub struct BindError {
     /// The address asked for.
     pub address: SocketAddr,
-    /// What the operating system said.
+    /// The error of the operating system.
     #[source]
     pub source: io::Error,
 }
 
 impl Endpoint {
-    /// Listens on `address`; port 0 takes a free one.
+    /// Listens on `address`. Port 0 means any free port.
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let failed = |source| BindError { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, interrupts: Arc::default(), refused: 0 })
+        Ok(Self { listener, address, interrupts: Arc::default() })
     }
 
-    /// The address listened on, with the port that was taken.
+    /// The address that it listens on, with the actual port.
     pub fn local_address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends the operations of this endpoint and of its groups from other threads.
+    /// A handle with which other threads end the operations of this endpoint and of its groups.
     pub fn interrupter(&self) -> Interrupter {
         Interrupter(Arc::clone(&self.interrupts))
     }
 
-    /// How many incoming connections were dropped because they could not prove that they belong to the generation
-    /// being joined. Each is logged as a warning with its address and the reason.
-    pub fn refused(&self) -> u64 {
-        self.refused
-    }
-
     /// Connects with every other member of `generation`, as its member of rank `rank`.
-    ///
-    /// Members may call this at different times; those that are early wait. Connections that do not belong to the
-    /// generation are dropped and disturb nobody. Fails with [`Error::Unreachable`] where a member does not come within
-    /// [`Limits::connect`], with [`Error::Interrupted`] or with [`Error::Misuse`].
-    pub fn join(&mut self, generation: &Generation, rank: usize, limits: Limits) -> Result<Group, Error> {
-        generation.check().map_err(|invalid| Error::Misuse(invalid.to_string()))?;
-        if rank >= generation.members.len() {
-            let (number, size) = (generation.number, generation.members.len());
-            return Err(Error::Misuse(format!(
-                "rank {rank} of generation {number}, which has {size} members"
-            )));
-        }
+    pub(crate) fn connect(
+        &mut self,
+        generation: &Generation,
+        rank: usize,
+        limits: Limits,
+    ) -> Result<Mesh, Error> {
         let mut wait = Wait::new(&self.interrupts, generation.number)?;
         wait.check()?;
-        let streams =
-            join(&mut self.listener, &mut self.refused, generation, rank, limits.connect, &mut wait)?;
-        Ok(Group::new(generation.clone(), Mesh::new(generation, rank, streams, wait, limits.step)))
+        let streams = join(&mut self.listener, generation, rank, limits.connect, &mut wait)?;
+        Ok(Mesh::new(generation, rank, streams, wait, limits.step))
     }
 }

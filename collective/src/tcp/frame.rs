@@ -1,4 +1,4 @@
-//! Frames: every run of bytes between two peers is preceded by a header that says what it is.
+//! Frames: every payload between two peers is preceded by a header that says what it is.
 //!
 //! A header is eight little-endian words of 64 bits: mark and kind, run, epoch, generation, step, source and index,
 //! start, length.
@@ -10,7 +10,7 @@ use whimbrel_plan::{Generation, RunId};
 /// Bytes of a header.
 pub(crate) const HEADER: usize = 64;
 
-/// The first half of the first word: whatever does not start with it is no frame.
+/// The first half of the first word of every frame.
 const MARK: u64 = u32::from_le_bytes(*b"WHI1") as u64;
 
 /// What a frame carries, and what its index, start and length mean.
@@ -30,10 +30,10 @@ pub(crate) enum Kind {
     /// Bytes of a part. Index: the part. Start: the first byte.
     State = 6,
     /// The source leaves the group. Index: one more than the rank it blames, or 0.
-    Farewell = 7,
+    Leave = 7,
 }
 
-/// What a frame is, apart from where it belongs.
+/// The content of a header, without the [`Stamp`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: Kind,
@@ -44,7 +44,7 @@ pub(crate) struct Frame {
     pub(crate) length: u64,
 }
 
-/// Where a frame belongs and who sent it.
+/// The run, epoch and generation of a frame, and the rank that sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) run: u64,
@@ -53,14 +53,14 @@ pub(crate) struct Stamp {
     pub(crate) source: u32,
 }
 
-/// Bytes that are not what was to come.
+/// Bytes that were not expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unexpected {
     pub(crate) expected: String,
     pub(crate) found: String,
 }
 
-/// The run's name as it stands in headers.
+/// The run's name, as headers hold it.
 pub(crate) fn run_hash(run: &RunId) -> u64 {
     let words: [u64; 4] = bytemuck::cast(*blake3::hash(run.as_str().as_bytes()).as_bytes());
     u64::from_le(words[0])
@@ -91,7 +91,7 @@ impl Stamp {
         bytemuck::cast(words.map(u64::to_le))
     }
 
-    /// Reads a header that is to bear this stamp.
+    /// Reads a header that must bear this stamp.
     pub(crate) fn decode(self, header: [u8; HEADER]) -> Result<Frame, Unexpected> {
         let words: [u64; 8] = bytemuck::cast(header);
         let [mark_and_kind, run, epoch, generation, step, source_and_index, start, length] =
@@ -116,13 +116,13 @@ impl Stamp {
 impl Kind {
     fn from_code(code: u64) -> Option<Self> {
         let all =
-            [Self::Note, Self::Exchange, Self::Partial, Self::Sum, Self::Offer, Self::State, Self::Farewell];
+            [Self::Note, Self::Exchange, Self::Partial, Self::Sum, Self::Offer, Self::State, Self::Leave];
         all.into_iter().find(|&kind| kind as u64 == code)
     }
 }
 
 impl Frame {
-    /// Fails unless this is one of the frames that may come now.
+    /// Fails unless this is one of the expected frames.
     pub(crate) fn must_be(&self, expected: &[Self]) -> Result<(), Unexpected> {
         if expected.contains(self) {
             return Ok(());

@@ -6,8 +6,8 @@
 //!   dialler ── proof over the hello and both nonces ───────────────────────────► listener
 //! ```
 //!
-//! A proof is keyed BLAKE3; the two sides' proofs differ in their first words, so neither can be played back. The
-//! dialler speaks first, so a listener that is busy elsewhere costs it nothing but time.
+//! A proof is keyed BLAKE3. The two sides' proofs differ in their first words, so neither can be replayed to the other
+//! side. The dialler sends first: while the listener is busy, the dialler's call waits in the listener's queue.
 
 use std::io::{self, Read, Write};
 
@@ -16,7 +16,7 @@ use whimbrel_plan::Generation;
 
 use crate::tcp::frame::run_hash;
 
-/// Grows with every change of the handshake or of frames.
+/// Raised with every change of the handshake or of frames.
 const VERSION: u64 = 1;
 
 const MARK: u64 = u64::from_le_bytes(*b"whimbrel");
@@ -62,16 +62,16 @@ impl Membership {
 const DIALLER: &[u8] = b"whimbrel data plane, dialler\n";
 const LISTENER: &[u8] = b"whimbrel data plane, listener\n";
 
-/// Why a connection was not let in.
+/// Why a connection was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("the connection failed")]
     Io(#[source] io::Error),
     #[error("it closed the connection in the handshake: it is not in this generation, or not yet")]
     Closed,
-    #[error("it said nothing for too long")]
+    #[error("it sent no handshake in time")]
     Silent,
-    #[error("too many others were waiting to be let in")]
+    #[error("too many other connections were in their handshake")]
     Crowded,
     #[error("it does not speak whimbrel's protocol")]
     Foreign,
@@ -87,19 +87,19 @@ pub(crate) enum Refusal {
     WrongKey,
 }
 
-/// One side of a handshake under way on a nonblocking connection.
+/// One side of a handshake in progress on a nonblocking connection.
 pub(crate) struct Handshake {
     membership: Membership,
     me: usize,
     turn: Turn,
-    /// What was said so far that proofs are over: the hello, and what the listener drew.
+    /// What the proofs cover: the dialler's hello, and the listener's nonce.
     hello: Vec<u8>,
     answer: Vec<u8>,
     outgoing: Vec<u8>,
     sent: usize,
     incoming: Vec<u8>,
-    /// Bytes of the message that comes next.
-    due: usize,
+    /// Length of the message that is read next.
+    expected: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -110,7 +110,7 @@ enum Turn {
     Reply { to: usize },
     /// The listener waits for the proof of this rank.
     Proof { from: usize },
-    /// All is said once it is sent.
+    /// The handshake is complete once the last message is sent.
     Last { peer: usize },
 }
 
@@ -128,18 +128,18 @@ impl Handshake {
         Self::start(membership, me, Turn::Hello, HELLO)
     }
 
-    fn start(membership: Membership, me: usize, turn: Turn, due: usize) -> Self {
+    fn start(membership: Membership, me: usize, turn: Turn, expected: usize) -> Self {
         let empty = Vec::new;
         let (hello, answer, outgoing, incoming) = (empty(), empty(), empty(), empty());
-        Self { membership, me, turn, hello, answer, outgoing, sent: 0, incoming, due }
+        Self { membership, me, turn, hello, answer, outgoing, sent: 0, incoming, expected }
     }
 
-    /// Whether the peer has said anything to the point yet.
-    pub(crate) fn has_heard(&self) -> bool {
+    /// Whether the peer has sent a valid message.
+    pub(crate) fn has_received(&self) -> bool {
         !matches!(self.turn, Turn::Hello)
     }
 
-    /// Goes on as far as the connection allows. Returns the peer's rank once both sides have proved themselves.
+    /// Continues as far as the socket allows. Returns the peer's rank once both sides have proved that they know the key.
     pub(crate) fn advance(&mut self, stream: &mut TcpStream) -> Result<Option<usize>, Refusal> {
         loop {
             while self.sent < self.outgoing.len() {
@@ -153,9 +153,9 @@ impl Handshake {
             if let Turn::Last { peer } = self.turn {
                 return Ok(Some(peer));
             }
-            while self.incoming.len() < self.due {
+            while self.incoming.len() < self.expected {
                 let mut bytes = [0; HELLO];
-                match stream.read(&mut bytes[..self.due - self.incoming.len()]) {
+                match stream.read(&mut bytes[..self.expected - self.incoming.len()]) {
                     Ok(0) => return Err(Refusal::Closed),
                     Ok(read) => self.incoming.extend(&bytes[..read]),
                     Err(error) if not_yet(&error) => return Ok(None),
@@ -167,7 +167,7 @@ impl Handshake {
         }
     }
 
-    /// Takes the message that has come whole.
+    /// Handles a complete message.
     fn answer(&mut self) -> Result<(), Refusal> {
         let message = std::mem::take(&mut self.incoming);
         self.sent = 0;
@@ -178,7 +178,7 @@ impl Handshake {
                 self.answer = nonce()?.to_vec();
                 let proof = self.membership.proof(LISTENER, &self.hello, &self.answer);
                 self.outgoing = [self.answer.as_slice(), proof.as_bytes()].concat();
-                (self.turn, self.due) = (Turn::Proof { from }, PROOF);
+                (self.turn, self.expected) = (Turn::Proof { from }, PROOF);
             }
             Turn::Reply { to } => {
                 let (answer, proof) = message.split_at(NONCE);
@@ -198,7 +198,7 @@ impl Handshake {
         Ok(())
     }
 
-    /// The rank that says hello, if it is one that dials this one in this generation.
+    /// The rank that sent the hello, if that rank dials this one in this generation.
     fn accept(&self, hello: &[u8]) -> Result<usize, Refusal> {
         let words: [u64; 8] = bytemuck::pod_read_unaligned(&hello[..64]);
         let [mark, version, run, epoch, generation, size, from, to] = words.map(u64::from_le);
@@ -236,7 +236,7 @@ fn nonce() -> Result<[u8; NONCE], Refusal> {
     Ok(nonce)
 }
 
-/// Whether the connection is still being made, or has no room or no bytes now.
+/// Whether the socket is still connecting, or cannot take or give bytes now.
 fn not_yet(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }

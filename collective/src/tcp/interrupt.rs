@@ -12,7 +12,7 @@ use mio::Waker;
 pub struct Interrupter(pub(crate) Arc<Interrupts>);
 
 impl Interrupter {
-    /// Makes every operation of generation `generation` and lower end at once with
+    /// Ends every operation of generation `generation` and lower at once with
     /// [`Error::Interrupted`](crate::Error::Interrupted), also those begun later. Higher generations go on.
     pub fn interrupt(&self, generation: u64) {
         self.0.through.fetch_max(generation, Ordering::SeqCst);
@@ -24,7 +24,7 @@ impl Interrupter {
     }
 }
 
-/// What was interrupted, and who is to be woken.
+/// The generations that were interrupted, and the waits to wake.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupts {
     /// The highest generation interrupted; generations count from 1.
@@ -34,19 +34,19 @@ pub(crate) struct Interrupts {
 
 impl Interrupts {
     /// Whether `generation` was interrupted.
-    pub(crate) fn reach(&self, generation: u64) -> bool {
+    pub(crate) fn includes(&self, generation: u64) -> bool {
         self.through.load(Ordering::SeqCst) >= generation
     }
 
-    /// Wakes this one, too, from now on.
-    pub(crate) fn enlist(&self, waker: &Arc<Waker>) {
+    /// Wakes this waker, too, from now on.
+    pub(crate) fn register(&self, waker: &Arc<Waker>) {
         let mut wakers = self.lock();
         wakers.retain(|waker| waker.strong_count() > 0);
         wakers.push(Arc::downgrade(waker));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Waker>>> {
-        // A list of wakers is whole whatever its holder was doing when it panicked.
+        // The list is valid even if a holder of the lock panicked.
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Making the full mesh of a generation: higher ranks dial lower ones.
+//! Connecting the members of a generation in a full mesh: higher ranks dial lower ones.
 
 use std::{
     io,
@@ -15,19 +15,19 @@ use whimbrel_plan::Generation;
 use crate::{
     error::{Error, Peer},
     tcp::{
-        connection::Link,
+        connection::Connection,
         frame::Stamp,
         handshake::{Handshake, Membership, Refusal},
         wait::Wait,
     },
 };
 
-/// How long an incoming connection may take to prove itself.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// Incoming connections that may be proving themselves at a time, over the number of members. Those that have said
-/// nothing go first, the oldest of them before others.
-const CROWD: usize = 64;
-/// Between attempts to dial a member: from, doubling, to.
+/// For an incoming connection to complete its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// Incoming connections that may be in their handshake at a time, above the number of members. Of more, those that have
+/// sent nothing are dropped first, the oldest before the others.
+const MAX_ARRIVALS: usize = 64;
+/// The pause between attempts to dial a member: the first, doubled up to the last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -35,11 +35,10 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const ARRIVALS: usize = 1 << 32;
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// Connects rank `me` with every other member. The streams are by rank, registered for both directions under the rank
-/// as token; `None` at `me`.
+/// Connects rank `me` with every other member. Returns the streams by rank, `None` at `me`; they are registered for both
+/// directions, with the rank as token.
 pub(crate) fn join(
     listener: &mut TcpListener,
-    refused: &mut u64,
     generation: &Generation,
     me: usize,
     limit: Duration,
@@ -53,7 +52,6 @@ pub(crate) fn join(
         slots: (0..generation.members.len()).map(|rank| Slot::new(generation, me, rank)).collect(),
         arrivals: Vec::new(),
         arrived: 0,
-        refused,
     };
     let joined = joining.run(listener, limit, wait);
     let deregistered = wait.registry().deregister(listener).map_err(listen);
@@ -67,37 +65,28 @@ pub(crate) fn join(
         },
         Err(error) => error,
     };
-    // Members that think themselves connected learn why they are not.
+    // Members that are connected already learn that the group does not come about, and why.
     let own = Stamp::new(generation, me);
     for (rank, slot) in joining.slots.into_iter().enumerate() {
         if let Some(stream) = slot.into_stream() {
-            Link::new(stream, rank, own).close(failed.suspected().map(|peer| peer.rank));
+            Connection::new(stream, rank, own).close(failed.suspected().map(|peer| peer.rank));
         }
     }
     Err(failed)
 }
 
-impl Peer {
-    /// The member of rank `rank`, which the generation has.
-    pub(crate) fn of(generation: &Generation, rank: usize) -> Self {
-        let member = &generation.members[rank];
-        Self { rank, worker: member.worker, address: member.address }
-    }
-}
-
-struct Joining<'a> {
+struct Joining {
     membership: Membership,
     me: usize,
     slots: Vec<Slot>,
     arrivals: Vec<Arrival>,
     arrived: usize,
-    refused: &'a mut u64,
 }
 
-/// Where the connection to a member stands.
+/// The state of the connection to a member.
 enum Slot {
     Own,
-    /// It dials; this side waits.
+    /// The member dials, and this side waits.
     Awaited,
     Dialling(Box<Dialling>),
     Joined(TcpStream),
@@ -112,7 +101,7 @@ struct Dialling {
     last: Option<io::Error>,
 }
 
-/// An incoming connection that has not proved itself yet.
+/// An incoming connection whose handshake is not complete.
 struct Arrival {
     stream: TcpStream,
     address: SocketAddr,
@@ -120,8 +109,8 @@ struct Arrival {
     until: Instant,
 }
 
-impl Joining<'_> {
-    /// Runs until everyone is connected, or until the limit, and then returns a rank that is missing.
+impl Joining {
+    /// Runs until all members are connected, or until the limit. Then it returns a rank that is missing.
     fn run(
         &mut self,
         listener: &TcpListener,
@@ -132,7 +121,7 @@ impl Joining<'_> {
         loop {
             let now = Instant::now();
             self.accept(listener, now, wait)?;
-            self.hear_arrivals(now, wait)?;
+            self.advance_arrivals(now, wait)?;
             let mut next = deadline;
             for slot in &mut self.slots {
                 let Slot::Dialling(dialling) = slot else { continue };
@@ -156,7 +145,7 @@ impl Joining<'_> {
             let (mut stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // It was gone before it was let in, or a signal came.
+                // The connection was closed before it was accepted, or a signal came.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -174,14 +163,14 @@ impl Joining<'_> {
             match ready {
                 Ok(()) => {
                     let handshake = Handshake::listen(self.membership, self.me);
-                    self.arrivals.push(Arrival { stream, address, handshake, until: now + PATIENCE });
+                    self.arrivals.push(Arrival { stream, address, handshake, until: now + HANDSHAKE });
                 }
-                Err(error) => self.refuse(address, &Refusal::Io(error)),
+                Err(error) => Self::refuse(address, &Refusal::Io(error)),
             }
         }
     }
 
-    fn hear_arrivals(&mut self, now: Instant, wait: &Wait) -> Result<(), Error> {
+    fn advance_arrivals(&mut self, now: Instant, wait: &Wait) -> Result<(), Error> {
         for mut arrival in std::mem::take(&mut self.arrivals) {
             match arrival.handshake.advance(&mut arrival.stream) {
                 Ok(Some(rank)) => {
@@ -192,20 +181,19 @@ impl Joining<'_> {
                     self.slots[rank] = Slot::Joined(stream);
                 }
                 Ok(None) if now < arrival.until => self.arrivals.push(arrival),
-                Ok(None) => self.refuse(arrival.address, &Refusal::Silent),
-                Err(refusal) => self.refuse(arrival.address, &refusal),
+                Ok(None) => Self::refuse(arrival.address, &Refusal::Silent),
+                Err(refusal) => Self::refuse(arrival.address, &refusal),
             }
         }
-        while self.arrivals.len() > CROWD + self.slots.len() {
-            let silent = self.arrivals.iter().position(|arrival| !arrival.handshake.has_heard());
+        while self.arrivals.len() > MAX_ARRIVALS + self.slots.len() {
+            let silent = self.arrivals.iter().position(|arrival| !arrival.handshake.has_received());
             let arrival = self.arrivals.remove(silent.unwrap_or(0));
-            self.refuse(arrival.address, &Refusal::Crowded);
+            Self::refuse(arrival.address, &Refusal::Crowded);
         }
         Ok(())
     }
 
-    fn refuse(&mut self, address: SocketAddr, why: &Refusal) {
-        *self.refused += 1;
+    fn refuse(address: SocketAddr, why: &Refusal) {
         tracing::warn!(%address, why = %Chain(why), "dropped a connection to the data plane");
     }
 }
@@ -230,14 +218,14 @@ impl Slot {
         matches!(self, Self::Awaited | Self::Dialling(_))
     }
 
-    /// Why it is missing.
+    /// Why the connection is missing.
     fn reason(&mut self) -> io::Error {
-        let said = match self {
+        let last = match self {
             Self::Dialling(dialling) => dialling.last.take(),
             Self::Own | Self::Awaited | Self::Joined(_) => None,
         };
-        said.unwrap_or_else(|| {
-            let why = if matches!(self, Self::Awaited) { "it never called" } else { "it never answered" };
+        last.unwrap_or_else(|| {
+            let why = if matches!(self, Self::Awaited) { "it never connected" } else { "it never answered" };
             io::Error::new(io::ErrorKind::TimedOut, why)
         })
     }
@@ -251,7 +239,7 @@ impl Slot {
 }
 
 impl Dialling {
-    /// Goes on dialling; returns the connection once it is made and both sides have proved themselves.
+    /// Continues to dial. Returns the connection once the handshake is complete.
     fn advance(&mut self, membership: Membership, me: usize, now: Instant, wait: &Wait) -> Option<TcpStream> {
         if self.attempt.is_none() && now >= self.retry_at {
             match self.dial(membership, me, wait) {
@@ -262,7 +250,7 @@ impl Dialling {
         let (mut stream, mut handshake) = self.attempt.take()?;
         match handshake.advance(&mut stream) {
             Ok(Some(_)) => return Some(stream),
-            // However long: the member may be computing still, and the call waits in its listener's queue.
+            // There is no deadline but the join's: while the member computes, the call waits in its listener's queue.
             Ok(None) => self.attempt = Some((stream, handshake)),
             Err(Refusal::Io(error)) => self.failed(error, now),
             Err(refusal) => self.failed(io::Error::other(refusal), now),

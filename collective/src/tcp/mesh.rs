@@ -8,14 +8,14 @@ use whimbrel_plan::Generation;
 use crate::{
     error::{During, Error, Peer},
     tcp::{
-        connection::{Broken, Link},
+        connection::{Broken, Connection},
         frame::{Stamp, Unexpected},
         operation::{Operation, Owed},
         wait::Wait,
     },
 };
 
-/// What an operation moved, and what it took.
+/// The bytes that an operation moved, and the time that it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Bytes sent to all peers, headers included.
@@ -24,7 +24,7 @@ pub struct Traffic {
     pub received: u64,
     /// The time of the whole operation.
     pub took: Duration,
-    /// The part of it in which there was nothing to do but wait for peers.
+    /// The part of it in which this worker only waited for peers.
     pub waited: Duration,
 }
 
@@ -34,10 +34,10 @@ pub(crate) struct Mesh {
     me: usize,
     peers: Vec<Peer>,
     /// By rank, which is also the token; `None` at this worker's own. Empty once the mesh is closed.
-    links: Vec<Option<Link>>,
+    connections: Vec<Option<Connection>>,
     wait: Wait,
     /// How long an operation may go without a byte moving.
-    silence: Duration,
+    idle_timeout: Duration,
     closed: bool,
     traffic: Traffic,
 }
@@ -48,16 +48,17 @@ impl Mesh {
         me: usize,
         streams: Vec<Option<TcpStream>>,
         wait: Wait,
-        silence: Duration,
+        idle_timeout: Duration,
     ) -> Self {
         let own = Stamp::new(generation, me);
-        let link = |(rank, stream): (usize, Option<TcpStream>)| Some(Link::new(stream?, rank, own));
+        let connection =
+            |(rank, stream): (usize, Option<TcpStream>)| Some(Connection::new(stream?, rank, own));
         Self {
             me,
             peers: (0..generation.members.len()).map(|rank| Peer::of(generation, rank)).collect(),
-            links: streams.into_iter().enumerate().map(link).collect(),
+            connections: streams.into_iter().enumerate().map(connection).collect(),
             wait,
-            silence,
+            idle_timeout,
             closed: false,
             traffic: Traffic::default(),
         }
@@ -87,9 +88,10 @@ impl Mesh {
         let done = self.run(operation);
         self.traffic.took = began.elapsed();
         if let Err(error) = &done {
-            // A farewell can only be said between frames.
-            for link in self.links.iter_mut().flatten().filter(|link| link.is_sending()) {
-                link.send(operation);
+            // The frame that tells the peers must not be in the middle of another one.
+            let connections = self.connections.iter_mut().flatten();
+            for connection in connections.filter(|connection| connection.is_sending()) {
+                connection.send(operation);
             }
             self.close(error.suspected().map(|peer| peer.rank));
         }
@@ -100,35 +102,34 @@ impl Mesh {
         self.wait.check()?;
         let mut moved_at = Instant::now();
         loop {
-            let moved = operation.work() | self.advance(operation)?;
+            let moved = operation.compute() | self.advance(operation)?;
             let now = Instant::now();
             if moved {
                 moved_at = now;
-                let events = self.wait.look()?;
-                notice(&mut self.links, events);
+                let events = self.wait.poll_now()?;
+                dispatch(&mut self.connections, events);
                 continue;
             }
             let unfinished = self.unfinished(operation);
             if unfinished.is_empty() {
                 return Ok(());
             }
-            if now >= moved_at + self.silence {
+            if now >= moved_at + self.idle_timeout {
                 return Err(timed_out(operation, &unfinished, now - moved_at));
             }
-            let events = self.wait.until(moved_at + self.silence)?;
-            notice(&mut self.links, events);
+            let events = self.wait.until(moved_at + self.idle_timeout)?;
+            dispatch(&mut self.connections, events);
             self.traffic.waited += now.elapsed();
         }
     }
 
-    /// Moves what can be moved, up to a frame with each peer in each direction, so that none has to wait long for
-    /// another. Says whether anything moved.
+    /// Sends and receives up to a frame with each peer, so that none waits long for another. Returns whether a byte moved.
     fn advance(&mut self, operation: &mut impl Operation) -> Result<bool, Error> {
         let (mut sent, mut received) = (0, 0);
-        for (link, peer) in self.links.iter_mut().zip(&self.peers) {
-            let Some(link) = link else { continue };
-            sent += link.send(operation);
-            received += link
+        for (connection, peer) in self.connections.iter_mut().zip(&self.peers) {
+            let Some(connection) = connection else { continue };
+            sent += connection.send(operation);
+            received += connection
                 .receive(operation)
                 .map_err(|broken| failure(broken, *peer, &self.peers, operation.during()))?;
         }
@@ -137,20 +138,23 @@ impl Mesh {
         Ok(sent + received > 0)
     }
 
-    /// The peers with which something is left to exchange.
+    /// The peers with which frames are still to be exchanged.
     fn unfinished(&self, operation: &impl Operation) -> Vec<Peer> {
-        let unfinished = |link: &&Link| {
-            let rank = link.peer();
-            link.is_sending() || operation.has_more_for(rank) || operation.owed_by(rank) != Owed::Nothing
+        let unfinished = |connection: &&Connection| {
+            let rank = connection.peer();
+            connection.is_sending()
+                || operation.has_more_for(rank)
+                || operation.owed_by(rank) != Owed::Nothing
         };
-        self.links.iter().flatten().filter(unfinished).map(|link| self.peers[link.peer()]).collect()
+        let connections = self.connections.iter().flatten().filter(unfinished);
+        connections.map(|connection| self.peers[connection.peer()]).collect()
     }
 
-    /// Closes every connection, telling the peers whom this worker blames.
+    /// Closes every connection, and tells the peers which rank this worker blames.
     pub(crate) fn close(&mut self, blamed: Option<usize>) {
         self.closed = true;
-        for link in self.links.drain(..).flatten() {
-            link.close(blamed);
+        for connection in self.connections.drain(..).flatten() {
+            connection.close(blamed);
         }
     }
 }
@@ -161,10 +165,10 @@ impl Drop for Mesh {
     }
 }
 
-fn notice(links: &mut [Option<Link>], events: &Events) {
+fn dispatch(connections: &mut [Option<Connection>], events: &Events) {
     for event in events {
-        if let Some(Some(link)) = links.get_mut(event.token().0) {
-            link.notice(event);
+        if let Some(Some(connection)) = connections.get_mut(event.token().0) {
+            connection.on_event(event);
         }
     }
 }
@@ -173,15 +177,15 @@ fn failure(broken: Broken, peer: Peer, peers: &[Peer], during: During) -> Error 
     match broken {
         Broken::Io(source) => Error::Lost { peer, during, source },
         Broken::Unexpected(Unexpected { expected, found }) => Error::Frame { peer, during, expected, found },
-        Broken::Farewell(blamed) => {
+        Broken::Left(blamed) => {
             let blamed = blamed.and_then(|rank| peers.get(rank)).copied();
             Error::Abandoned { peer, during, blamed }
         }
     }
 }
 
-/// Who is to blame for silence: those who owe what they have by themselves; if there are none, those who do not take
-/// what they are sent or owe what they make of it.
+/// The error for a group in which no byte moves. It names the peers that owe a contribution of their own; if there are
+/// none, those that do not read what they are sent, or owe a result.
 fn timed_out(operation: &impl Operation, unfinished: &[Peer], waited: Duration) -> Error {
     let contributes = |peer: &&Peer| operation.owed_by(peer.rank) == Owed::Contribution;
     let mut missing: Vec<Peer> = unfinished.iter().filter(contributes).copied().collect();

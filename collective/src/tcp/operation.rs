@@ -1,4 +1,4 @@
-//! What the poll loop asks of an operation.
+//! What the poll loop asks of an operation. [`Mesh::drive`](super::mesh::Mesh::drive) runs one to its end.
 
 use crate::{
     error::During,
@@ -8,32 +8,32 @@ use crate::{
 /// What a peer still has to send before the operation is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owed {
-    /// Nothing: it is not read from any more, since what comes belongs to the next operation.
+    /// Nothing. The peer is not read from any more: what it sends next belongs to the next operation.
     Nothing,
-    /// What it can only send when others have sent theirs.
+    /// Data that the peer can only send after others have sent theirs.
     Result,
-    /// What it has by itself.
+    /// Data that the peer has by itself.
     Contribution,
 }
 
-/// An operation of a group: which frames go to whom and where those that come belong. The frames to and from one peer
-/// have an order; what the order is between peers does not matter.
+/// An operation of a group: which frames go to which peer, and where received frames belong. The frames to and from one
+/// peer are ordered; frames of different peers are not.
 pub(crate) trait Operation {
     /// Its name in errors.
     fn during(&self) -> During;
 
-    /// Does one piece of computing, if there is one to do.
-    fn work(&mut self) -> bool {
+    /// Does one piece of computing, if one is due. Returns whether it did.
+    fn compute(&mut self) -> bool {
         false
     }
 
-    /// The next frame for `peer`, if it can be sent now; the caller sends it whole before it asks again.
+    /// The next frame for `peer`, if it can be sent now. The caller sends it whole before it asks again.
     fn next_frame(&mut self, peer: usize) -> Option<Frame>;
 
-    /// Whether there are frames for `peer` that [`next_frame`](Self::next_frame) has not given out, now or later.
+    /// Whether there are frames for `peer` that [`next_frame`](Self::next_frame) has not returned, now or later.
     fn has_more_for(&self, peer: usize) -> bool;
 
-    /// The payload of a frame that was given out, in as many slices as it lies in.
+    /// The payload of a frame that [`next_frame`](Self::next_frame) returned, in as many slices as it consists of.
     fn payload<'a>(&'a self, peer: usize, frame: &Frame) -> Vec<&'a [u8]>;
 
     /// What `peer` still has to send.
@@ -42,9 +42,9 @@ pub(crate) trait Operation {
     /// Checks the header of a frame from `peer`.
     fn expect(&mut self, peer: usize, frame: &Frame) -> Result<(), Unexpected>;
 
-    /// Where the payload of a frame from `peer` belongs, exactly as long as the payload.
-    fn room(&mut self, peer: usize, frame: &Frame) -> &mut [u8];
+    /// The memory that the payload of a frame from `peer` is read into, exactly as long as the payload.
+    fn buffer(&mut self, peer: usize, frame: &Frame) -> &mut [u8];
 
-    /// Takes note that a frame from `peer` is complete.
-    fn arrived(&mut self, peer: usize, frame: &Frame) -> Result<(), Unexpected>;
+    /// Records that a frame from `peer` is complete.
+    fn received(&mut self, peer: usize, frame: &Frame) -> Result<(), Unexpected>;
 }

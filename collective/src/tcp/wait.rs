@@ -1,4 +1,4 @@
-//! The one place that waits.
+//! Waiting for sockets, a deadline or an interrupt: the only place in this crate that blocks.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -6,7 +6,7 @@ use mio::{Events, Poll, Registry, Token, Waker};
 
 use crate::{error::Error, tcp::interrupt::Interrupts};
 
-/// Wakes the group from another thread.
+/// The token of the waker, which other threads use.
 const WAKER: Token = Token(usize::MAX);
 
 /// Waits for sockets, a deadline or an interrupt, whichever comes first.
@@ -16,7 +16,7 @@ pub(crate) struct Wait {
     events: Events,
     interrupts: Arc<Interrupts>,
     generation: u64,
-    /// Kept so that the interrupter can reach it.
+    /// Keeps the waker alive: the interrupter holds a weak reference.
     _waker: Arc<Waker>,
 }
 
@@ -25,7 +25,7 @@ impl Wait {
         let system = |source| Error::System { doing: "open a poll over sockets", source };
         let poll = Poll::new().map_err(system)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
-        interrupts.enlist(&waker);
+        interrupts.register(&waker);
         let interrupts = Arc::clone(interrupts);
         Ok(Self { poll, events: Events::with_capacity(256), interrupts, generation, _waker: waker })
     }
@@ -34,13 +34,13 @@ impl Wait {
         self.poll.registry()
     }
 
-    /// Waits until a socket is ready or until `until`, which may be past to look without waiting. Returns the events.
+    /// Waits until a socket is ready or until `until`. Returns the events.
     pub(crate) fn until(&mut self, until: Instant) -> Result<&Events, Error> {
         self.check()?;
         let timeout = until.saturating_duration_since(Instant::now());
         match self.poll.poll(&mut self.events, Some(timeout)) {
             Ok(()) => {}
-            // A signal: what was to be waited for is looked at again.
+            // A signal. The caller looks at its sockets and waits again.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(source) => return Err(Error::System { doing: "wait for sockets", source }),
         }
@@ -48,14 +48,14 @@ impl Wait {
         Ok(&self.events)
     }
 
-    /// Looks for events without waiting.
-    pub(crate) fn look(&mut self) -> Result<&Events, Error> {
+    /// Returns the events that are there, without waiting.
+    pub(crate) fn poll_now(&mut self) -> Result<&Events, Error> {
         self.until(Instant::now())
     }
 
     /// Fails if the generation was interrupted.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.interrupts.reach(self.generation) {
+        if self.interrupts.includes(self.generation) {
             return Err(Error::Interrupted { generation: self.generation });
         }
         Ok(())
