@@ -293,7 +293,7 @@ fn a_generation_that_starts_at_the_end_completes_at_once() {
         assert_eq!(halted.step, Some(STEPS));
         assert!(broken(halted.cause).contains("interrupted"));
     }
-    let newcomer = hire(stage.environment(3), quiet());
+    let joiner = hire(stage.environment(3), quiet());
     stage.ready(&[3]);
     stage.form(&[(1, Some(STEPS)), (3, None)], Origin::Members { step: STEPS });
     let [again, joined] = [1, 3].map(|id| stage.completed(id));
@@ -303,7 +303,7 @@ fn a_generation_that_starts_at_the_end_completes_at_once() {
     );
     assert_eq!((&joined.state, joined.val_loss, joined.loss), (&first[0].state, first[0].val_loss, None));
     [1, 2, 3].iter().for_each(|&id| stage.leave(id));
-    for thread in threads.into_iter().chain([newcomer]) {
+    for thread in threads.into_iter().chain([joiner]) {
         assert!(matches!(thread.join().unwrap().how, How::Left));
     }
 }

@@ -76,7 +76,7 @@ fn program() -> Command {
 fn start(stage: &Stage, worker: u64, plot: &str) -> Child {
     let environment = stage.environment(worker);
     program()
-        .env(COORDINATOR, environment.coordinator)
+        .env(COORDINATOR, environment.coordinator.as_str())
         .env(RUN, environment.run.as_str())
         .env(WORKER, worker.to_string())
         .env(TOKEN, stage::TOKEN)

@@ -1,57 +1,44 @@
-//! The terms of a run: what the coordinator's `Welcome` says, checked.
+//! The settings of a run: what the coordinator's `Welcome` says, checked.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use whimbrel_collective::Reduction;
+use whimbrel_member::Schedule;
 use whimbrel_proto::{border::WireError, v1};
 
 use crate::trainer::Context;
 
-/// What a worker must know of its run, beyond what a generation says.
+/// What a worker knows of its run, beyond its generations.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct RunSettings {
     /// The epoch under which the coordinator decides.
     pub(crate) epoch: u64,
     /// The run's directory.
     pub(crate) uri: String,
-    /// Copies of it in other stores, for what it lacks.
+    /// Replicas of it in other stores, for what it lacks.
     pub(crate) replicas: Vec<String>,
-    /// The most bytes a second to save with.
+    /// The limit for saving, in bytes per second.
     pub(crate) bandwidth: Option<NonZeroU64>,
-    /// What the program gets to know.
+    /// What the program learns of its run.
     pub(crate) context: Context,
-    /// Steps between evaluations; `None`: only at the end.
-    pub(crate) evaluate_every: Option<u64>,
-    /// Steps between checkpoints; `None` where the coordinator asks for them.
-    pub(crate) checkpoint_every: Option<u64>,
+    /// When the run is evaluated, saved and complete.
+    pub(crate) schedule: Schedule,
     pub(crate) reduction: Reduction,
     pub(crate) on_nonfinite: OnNonfinite,
     /// The longest wait for peers within one step.
     pub(crate) step_timeout: Duration,
 }
 
-/// What to do about a gradient that is infinite or not a number.
+/// What to do if the gradient is infinite or not a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnNonfinite {
     /// End the run with an error that names the tensor.
     Stop,
-    /// Leave the step's update out, on every worker alike.
+    /// Skip the step's update, on every worker alike.
     Skip,
 }
 
-impl Terms {
-    /// Whether the model is to be evaluated after `step` steps.
-    pub(crate) fn evaluates_at(&self, step: u64) -> bool {
-        step == self.context.steps || self.evaluate_every.is_some_and(|every| step.is_multiple_of(every))
-    }
-
-    /// Whether a checkpoint is to be taken after `step` steps without anybody asking.
-    pub(crate) fn saves_at(&self, step: u64) -> bool {
-        step == self.context.steps || self.checkpoint_every.is_some_and(|every| step.is_multiple_of(every))
-    }
-}
-
-impl TryFrom<v1::Welcome> for Terms {
+impl TryFrom<v1::Welcome> for RunSettings {
     type Error = WireError;
 
     fn try_from(wire: v1::Welcome) -> Result<Self, WireError> {
@@ -78,8 +65,11 @@ impl TryFrom<v1::Welcome> for Terms {
         };
         Ok(Self {
             epoch: wire.epoch,
-            evaluate_every: every("welcome.evaluate_every", wire.evaluate_every)?,
-            checkpoint_every: every("welcome.checkpoint_every", wire.checkpoint_every)?,
+            schedule: Schedule {
+                steps: wire.steps,
+                evaluate_every: every("welcome.evaluate_every", wire.evaluate_every)?,
+                checkpoint_every: every("welcome.checkpoint_every", wire.checkpoint_every)?,
+            },
             reduction,
             on_nonfinite,
             step_timeout: Duration::from_millis(wire.step_timeout_ms),
@@ -123,16 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn evaluations_and_checkpoints_fall_on_their_steps_and_the_last() {
-        let terms = Terms::try_from(welcome()).unwrap();
-        let due = |at: fn(&Terms, u64) -> bool| (1..=30).filter(|&step| at(&terms, step)).collect::<Vec<_>>();
-        assert_eq!(due(Terms::evaluates_at), [20, 30]);
-        assert_eq!(due(Terms::saves_at), [30]);
+    fn a_welcome_gives_the_settings() {
+        let settings = RunSettings::try_from(welcome()).unwrap();
+        let schedule = Schedule { steps: 30, evaluate_every: Some(20), checkpoint_every: None };
+        assert_eq!((settings.schedule, settings.on_nonfinite), (schedule, OnNonfinite::Skip));
     }
 
     #[test]
-    fn nonsense_is_refused_by_the_name_of_its_field() {
-        let refused = |wire: v1::Welcome| Terms::try_from(wire).unwrap_err().to_string();
+    fn an_invalid_value_is_refused_by_the_name_of_its_field() {
+        let refused = |wire: v1::Welcome| RunSettings::try_from(wire).unwrap_err().to_string();
         assert!(refused(v1::Welcome { shards: 5, ..welcome() }).contains("welcome.shards"));
         assert!(refused(v1::Welcome { shards: 0, ..welcome() }).contains("welcome.shards"));
         assert!(refused(v1::Welcome { settings: "{".into(), ..welcome() }).contains("welcome.settings"));

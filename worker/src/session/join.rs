@@ -1,97 +1,59 @@
-//! From the coordinator's welcome to a worker that is ready to be a member of a generation.
+//! From the environment variables to a session: the worker connects, its program builds, and it is ready.
 
-use std::{error::Error, io, time::Duration};
+use std::error::Error;
 
-use tonic::{Status, metadata::errors::InvalidMetadataValue};
-use whimbrel_collective::{BindError, Endpoint};
-use whimbrel_plan::{RunId, WorkerId};
+use whimbrel_collective::{Accumulator, BindError, Endpoint};
+use whimbrel_member::Worker;
+use whimbrel_plan::Sampler;
 use whimbrel_proto::{
-    border::WireError,
     v1::{self, worker_message::Message},
     with_causes,
 };
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
-use whimbrel_store::{OpenError, Sources, open_run};
+use whimbrel_store::{Limits, OpenError as OpenRunError, Sources, open_run};
 
 use crate::{
-    control::{settings::Terms, stream::Link},
+    control::{
+        settings::RunSettings,
+        stream::{ControlStream, OpenError},
+    },
     environment::Environment,
     gradients::{Gradients, GradientsError},
     numerics,
-    session::{Session, State},
+    saver::Saver,
+    session::{Open, Session, State},
     trainer::Context,
 };
 
-/// A worker that could not get into its run.
+/// A worker could not connect to its run.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address to advertise cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The threads of the control link could not be started.
-    #[error("cannot start the threads of the control link; check the limits on processes and open files")]
-    Runtime(#[source] io::Error),
-    /// Nobody answers at the coordinator's address.
-    #[error(
-        "cannot reach the coordinator at {coordinator}; check that it runs and that its address is right"
-    )]
-    Unreachable {
-        /// Host and port.
-        coordinator: String,
-        /// What the connection said.
-        source: tonic::transport::Error,
-    },
-    /// The coordinator did not answer in time.
-    #[error("the coordinator at {coordinator} sent no welcome within {waited:?}")]
-    Slow {
-        /// Host and port.
-        coordinator: String,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-    /// The coordinator does not want this worker.
-    #[error("the coordinator at {coordinator} refused worker {worker} of run {run}")]
-    Refused {
-        /// Host and port.
-        coordinator: String,
-        /// The run.
-        run: RunId,
-        /// The worker.
-        worker: WorkerId,
-        /// Why.
-        source: Status,
-    },
-    /// The token cannot be sent.
-    #[error("the token in the environment holds characters that no token has")]
-    Token(#[source] InvalidMetadataValue),
-    /// The coordinator's welcome makes no sense.
-    #[error("the welcome of the coordinator at {coordinator} makes no sense; are both of one version?")]
-    Welcome {
-        /// Host and port.
-        coordinator: String,
-        /// What is wrong with it.
-        source: WireError,
-    },
+    /// The coordinator could not be reached, or refused this worker.
+    #[error(transparent)]
+    Control(#[from] OpenError),
     /// The run's directory cannot be opened from here.
     #[error("cannot open the run's directory; every worker saves its own slice of checkpoints there")]
-    Store(#[from] OpenError),
+    Store(#[from] OpenRunError),
 }
 
 /// A program that cannot be trained.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadyError {
-    /// There is nothing to train on.
+    /// The data set is empty.
     #[error("the data set has no samples; check its path in [train.settings]")]
     NoSamples,
     /// The gradient cannot be laid out.
     #[error(transparent)]
     Gradients(#[from] GradientsError),
     /// The state cannot be laid out.
-    #[error("the trainer's state makes no sense")]
+    #[error("the trainer's state is invalid")]
     State(#[from] LayoutError),
 }
 
-/// What the session must know of the program whose steps it drives.
+/// What a session must know of its program.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// Samples in the data set; not zero.
@@ -102,29 +64,29 @@ pub struct Program {
     pub tokens_per_sample: Option<u64>,
 }
 
-/// A worker that its coordinator has welcomed, and that is not ready yet: its program builds what it trains first.
+/// A worker that its coordinator has welcomed, and whose program is not ready yet: it builds what it trains first.
 #[derive(Debug)]
-pub struct Newcomer {
-    pub(crate) environment: Environment,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) link: Link,
-    pub(crate) terms: Terms,
-    pub(crate) sources: Sources,
+pub struct Joiner {
+    environment: Environment,
+    endpoint: Endpoint,
+    control: ControlStream,
+    settings: RunSettings,
+    sources: Sources,
 }
 
-impl Newcomer {
-    /// Calls the coordinator and is told what the run is about. Bounded by 30 s; not to be called from async code.
-    pub fn connect(environment: Environment) -> Result<Self, ConnectError> {
+impl Session {
+    /// Connects to the coordinator. The result is not a session yet: the program builds what it trains first, and then
+    /// says that it is [ready](Joiner::ready). Takes at most 30 s; not to be called from async code.
+    pub fn connect(environment: Environment) -> Result<Joiner, ConnectError> {
         let endpoint = Endpoint::bind((environment.advertise, 0).into())?;
-        let (link, terms) = Link::open(&environment, endpoint.interrupter())?;
-        let (run, _) = open_run(&terms.uri)?;
+        let (control, settings) = ControlStream::open(&environment, endpoint.interrupter())?;
+        let (run, _) = open_run(&settings.uri)?;
         let mut sources = Sources::new(run);
-        for uri in &terms.replicas {
+        for uri in &settings.replicas {
             match open_run(uri) {
                 Ok((replica, _)) => sources = sources.with_replica(replica),
-                // It is only there for what the run's own directory lacks. What stands in the way, such as credentials
-                // that are not on this node, stays so as long as this process lives: it is said once, and this
-                // worker's lines in the run's output have it.
+                // A replica is only read for what the run's own directory lacks. The cause, such as credentials that this
+                // node does not have, lasts as long as this process: one warning is enough, and the run's output has it.
                 Err(error) => tracing::warn!(
                     uri,
                     error = with_causes(&error),
@@ -132,17 +94,20 @@ impl Newcomer {
                 ),
             }
         }
-        Ok(Self { environment, endpoint, link, terms, sources })
+        Ok(Joiner { environment, endpoint, control, settings, sources })
     }
+}
 
+impl Joiner {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
-        &self.terms.context
+        &self.settings.context
     }
 
-    /// Says that the program is built and can take part. `state` is the initial state, as it is made from the seed.
+    /// Tells the coordinator that the program is built and can take part. `state` is the initial state, as it is made
+    /// from the seed.
     ///
-    /// An error is told to the coordinator too: the worker is of no use to the run and should end.
+    /// An error is reported to the coordinator, too. The worker is of no use to the run then, and should end.
     pub fn ready(self, program: Program, state: &mut dyn State) -> Result<Session, ReadyError> {
         let (gradients, layout) = match inspect(&program, state) {
             Ok(inspected) => inspected,
@@ -151,25 +116,45 @@ impl Newcomer {
                 return Err(error);
             }
         };
-        let ready = v1::Ready {
-            data_address: self.endpoint.local_address().to_string(),
+        let Self { environment, endpoint, control, settings, sources } = self;
+        control.outbox().send(Message::Ready(v1::Ready {
+            data_address: endpoint.local_address().to_string(),
             numerics: numerics::class(),
             tokens_per_sample: program.tokens_per_sample,
             layout: layout.tensors().iter().map(v1::Tensor::from).collect(),
             samples: program.samples,
-        };
-        self.link.outbox().send(Message::Ready(ready));
-        Ok(Session::new(self, program.samples, gradients, layout))
+        }));
+        let limits = Limits { bandwidth: settings.bandwidth, ..Limits::default() };
+        // Half of the time for which the peers wait for this worker, so that a slow store does not make it look dead.
+        let save_timeout = settings.step_timeout / 2;
+        let Context { seed, global_batch, shards, .. } = settings.context;
+        Ok(Session {
+            worker: Worker::new(environment.worker, settings.schedule),
+            group: None,
+            open: Open::Nothing,
+            saver: Saver::new(sources.primary().clone(), layout.clone(), save_timeout, limits),
+            sampler: Sampler::new(program.samples, seed, global_batch, shards),
+            accumulator: Accumulator::new(settings.reduction, gradients.elements(), shards),
+            sum: vec![0.0; gradients.elements()],
+            coordinator: environment.coordinator,
+            endpoint,
+            control,
+            settings,
+            sources,
+            gradients,
+            layout,
+        })
     }
 
-    /// Tells the coordinator that the program failed, and why. To be called before a worker ends for a reason of its
-    /// own.
+    /// Tells the coordinator that the program failed, and why. A worker that ends by itself calls this first.
     pub fn fail(mut self, error: &dyn Error) {
-        self.link.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason: with_causes(error) }));
-        self.link.close();
+        let reason = with_causes(error);
+        self.control.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason }));
+        self.control.close();
     }
 }
 
+/// Checks what the program will train.
 fn inspect(program: &Program, state: &mut dyn State) -> Result<(Gradients, Layout), ReadyError> {
     if program.samples == 0 {
         return Err(ReadyError::NoSamples);

@@ -1,61 +1,41 @@
-//! Leaving a generation before its end, and saying so.
+//! Leaving a generation: the connections are closed, then the coordinator learns of it.
 
 use whimbrel_collective::Error;
-use whimbrel_plan::WorkerId;
-use whimbrel_proto::{
-    v1::{self, halted::Cause, worker_message::Message},
-    with_causes,
-};
+use whimbrel_member::{Event, Report};
+use whimbrel_proto::with_causes;
 
-use crate::{
-    member::Member,
-    session::{Session, SessionError},
-};
+use crate::session::{Session, SessionError, misuse};
 
 impl Session {
-    /// Leaves a generation because an operation of its group failed.
-    pub(crate) fn break_off(&mut self, member: Member, error: &Error) -> Result<(), SessionError> {
-        let generation = member.generation.number;
-        self.leave(member);
-        self.report_break(generation, error)
-    }
-
-    /// Says that the generation was left because an operation of its group failed.
-    pub(crate) fn report_break(&self, generation: u64, error: &Error) -> Result<(), SessionError> {
+    /// An operation of the group failed: this worker leaves its generation. Misuse is the program's fault, and ends the
+    /// session.
+    pub(super) fn broken(&mut self, error: &Error) -> Result<(), SessionError> {
         if let Error::Misuse(_) = error {
-            return Err(SessionError::Misuse(error.to_string()));
+            self.group = None;
+            return Err(misuse(error.to_string()));
         }
-        self.report_halt(generation, broken(with_causes(error), error.suspect()));
+        self.handle(Event::Broken { reason: with_causes(error), suspect: error.suspect() });
         Ok(())
     }
 
-    /// Leaves a generation that cannot go on.
-    pub(crate) fn leave_broken(&mut self, member: Member, reason: String, suspect: Option<WorkerId>) {
-        let generation = member.generation.number;
-        self.leave(member);
-        self.report_halt(generation, broken(reason, suspect));
-    }
-
-    fn leave(&self, member: Member) {
-        let (generation, step, unstaged) =
-            (member.generation.number, member.step, member.phase.is_to_stage());
-        // The connections first, so that the peers notice at once.
-        drop(member);
-        if unstaged {
-            // The others may have staged theirs: they are not to be waited with.
-            let reason = "its generation was left before it was staged".to_owned();
-            self.link.outbox().send(Message::SliceFailed(v1::SliceFailed { generation, step, reason }));
+    /// Sends what the worker has to report. If it has left its generation, its connections are closed first, so that the
+    /// peers notice at once.
+    pub(super) fn report(&mut self) {
+        if self.worker.generation().is_none() {
+            self.group = None;
+        }
+        self.control.set_progress(self.worker.last_generation(), self.worker.held().step());
+        for report in self.worker.take_reports() {
+            match &report {
+                Report::Halted { generation, step, cause } => {
+                    tracing::info!(generation, step, ?cause, "left a generation");
+                }
+                Report::RestoreFailed { generation, manifest, damaged, reason } => {
+                    tracing::warn!(generation, manifest, damaged, reason, "a checkpoint could not be read");
+                }
+                _ => {}
+            }
+            self.control.outbox().report(report);
         }
     }
-
-    /// Says that the generation was left, and which state is held.
-    pub(crate) fn report_halt(&self, generation: u64, cause: Cause) {
-        let step = self.held.step();
-        tracing::info!(generation, step, ?cause, "left a generation");
-        self.link.outbox().send(Message::Halted(v1::Halted { generation, step, cause: Some(cause) }));
-    }
-}
-
-fn broken(reason: String, suspect: Option<WorkerId>) -> Cause {
-    Cause::Broken(v1::Broken { reason, suspect: suspect.map(|suspect| suspect.0) })
 }

@@ -1,16 +1,18 @@
-//! What a session gives its program to do.
+//! The loop: the next action is performed until the program has something to do.
 
-use crate::{
-    session::{Session, SessionError},
-    trainer::Shard,
+use whimbrel_member::{Action, End};
+
+use crate::session::{
+    Open, Session, SessionError, State,
+    evaluation::{Evaluating, Evaluation},
+    step::{Computing, Step},
 };
 
-/// What a session gives its program to do. Whatever is left undone is handed out anew by the next
-/// [`Session::next`].
+/// The program's next work. Work that the program leaves unfinished is given out again by the next [`Session::next`].
 #[derive(Debug)]
 pub enum Work<'a> {
-    /// Make the initial state from the seed again: the program's state has been changed since it was built. It counts
-    /// as made when the next work is asked for.
+    /// Make the initial state from the seed again: the program's state has changed since it was built. Asking for the next
+    /// work says that it is made.
     Initialise,
     /// Compute shards of a step, and apply the sum.
     Step(Step<'a>),
@@ -18,75 +20,84 @@ pub enum Work<'a> {
     Evaluate(Evaluation<'a>),
 }
 
-/// A step of which some shards fall to this worker; none, where there are more workers than shards.
-#[derive(Debug)]
-pub struct Step<'a> {
-    pub(crate) session: &'a mut Session,
+/// The kind of the next work.
+enum Due {
+    Initialise,
+    Step,
+    Evaluate,
 }
 
-impl<'a> Step<'a> {
-    /// The next shard, and where its gradient is to be written, every element of it: what is there is left over from
-    /// other shards. The shard is handed out until its loss is [pushed](Self::push).
+impl Session {
+    /// Blocks until the program has something to do; `None` when the coordinator says that the worker is to end.
     ///
-    /// `None` when all are done, or when the generation is called off: go on with [`reduce`](Self::reduce) in either
-    /// case.
-    pub fn shard(&mut self) -> Option<(Shard<'_>, &mut [f32])> {
-        self.session.shard()
+    /// `state` is the program's state, the same one every time. Asking for more work says that the last work is done:
+    /// the update applied, the initial state made.
+    pub fn next(&mut self, state: &mut dyn State) -> Result<Option<Work<'_>>, SessionError> {
+        Ok(match self.advance(state)? {
+            Some(Due::Initialise) => Some(Work::Initialise),
+            Some(Due::Step) => Some(Work::Step(Step { session: self })),
+            Some(Due::Evaluate) => Some(Work::Evaluate(Evaluation { session: self })),
+            None => None,
+        })
     }
 
-    /// Says that the shard's gradient is written. `loss` is its part of the step's mean loss.
-    pub fn push(&mut self, loss: f64) {
-        self.session.push_shard(loss);
+    /// The step given out last, if it is not finished. For bindings that cannot keep the borrow of a [`Step`].
+    pub fn step(&mut self) -> Option<Step<'_>> {
+        matches!(self.open, Open::Step(_)).then_some(Step { session: self })
     }
 
-    /// Sums the gradients of all workers' shards: the gradient of the step's mean loss, the same bits on every worker.
-    /// The program applies it before it asks for more work.
-    ///
-    /// `None` when there is nothing to apply: the generation broke, and the step is done again in the next; or the
-    /// gradient is not finite and the run skips such updates.
-    pub fn reduce(self) -> Result<Option<Update<'a>>, SessionError> {
-        self.session.reduce()
-    }
-}
-
-/// The sum to be applied.
-#[derive(Clone, Copy, Debug)]
-pub struct Update<'a> {
-    /// The step, counted from 0.
-    pub step: u64,
-    /// The gradient of the step's mean loss.
-    pub gradient: &'a [f32],
-}
-
-/// An evaluation of which some parts fall to this worker.
-#[derive(Debug)]
-pub struct Evaluation<'a> {
-    pub(crate) session: &'a mut Session,
-}
-
-/// A part of the validation data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// The part's number.
-    pub index: u32,
-    /// How many there are.
-    pub parts: u32,
-}
-
-impl Evaluation<'_> {
-    /// The next part, which is handed out until its value is [pushed](Self::push). `None` when all are done, or when
-    /// the generation is called off.
-    pub fn part(&mut self) -> Option<Part> {
-        self.session.part()
+    /// The evaluation given out last, if it is not finished. For bindings that cannot keep the borrow of an
+    /// [`Evaluation`].
+    pub fn evaluation(&mut self) -> Option<Evaluation<'_>> {
+        matches!(self.open, Open::Evaluation(_)).then_some(Evaluation { session: self })
     }
 
-    /// The part's contribution to the mean validation loss; `None` where there is nothing to evaluate.
-    pub fn push(&mut self, value: Option<f64>) {
-        self.session.push_part(value);
+    /// Performs actions until the program has something to do; `None` when the worker is to end.
+    fn advance(&mut self, state: &mut dyn State) -> Result<Option<Due>, SessionError> {
+        self.open = Open::Nothing;
+        loop {
+            if self.control.listener_died() {
+                return Err(self.lost());
+            }
+            let action = self.control.read(|requests| self.worker.next(requests))?;
+            self.report();
+            match action {
+                Action::Wait => {
+                    let worker = &self.worker;
+                    self.control.wait(|requests| worker.wakes(requests));
+                }
+                Action::Join { generation, rank } => self.join(&generation, rank)?,
+                Action::SendState { to } => self.send_state(&to, state)?,
+                Action::ReceiveState { from } => self.receive_state(from, state)?,
+                Action::Restore { step, manifest } => self.restore(step, &manifest, state)?,
+                Action::Stage { generation, step, rank, slices } => {
+                    let range = self.layout.slice(rank, slices);
+                    self.stage(generation, step, range, state)?;
+                }
+                Action::Hash { step } => self.hash(step, state)?,
+                Action::Initialise => return Ok(Some(Due::Initialise)),
+                Action::Step { step, shards } => {
+                    self.prepare_save();
+                    self.accumulator.begin(shards.clone());
+                    self.open = Open::Step(Computing::new(step, shards));
+                    return Ok(Some(Due::Step));
+                }
+                Action::Evaluate { step, parts } => {
+                    self.open = Open::Evaluation(Evaluating::new(step, parts));
+                    return Ok(Some(Due::Evaluate));
+                }
+                // The connections were closed before the report was sent.
+                Action::Leave => {}
+                Action::End(End::Leave { reason }) => {
+                    tracing::info!(reason, "the coordinator ended this worker");
+                    return Ok(None);
+                }
+                Action::End(End::Lost) => return Err(self.lost()),
+            }
+        }
     }
 
-    /// Adds up the values of all workers' parts.
-    pub fn finish(self) -> Result<(), SessionError> {
-        self.session.finish_evaluation()
+    fn lost(&self) -> SessionError {
+        SessionError::Lost { coordinator: self.coordinator.clone(), source: self.control.lost() }
     }
 }

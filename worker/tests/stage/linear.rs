@@ -176,12 +176,12 @@ pub fn hire_who(
     change: impl FnOnce(&mut Linear) + Send + 'static,
 ) -> JoinHandle<Ended> {
     thread::spawn(move || {
-        let newcomer = Session::connect(environment).unwrap();
-        let mut trainer = Linear::new(newcomer.context(), quiet()).unwrap();
+        let joiner = Session::connect(environment).unwrap();
+        let mut trainer = Linear::new(joiner.context(), quiet()).unwrap();
         change(&mut trainer);
         let (samples, gradients) = (trainer.samples(), trainer.gradients());
         let program = Program { samples, gradients, tokens_per_sample: None };
-        let mut session = newcomer.ready(program, &mut trainer).unwrap();
+        let mut session = joiner.ready(program, &mut trainer).unwrap();
         let how = match drive(&mut session, &mut trainer) {
             Ok(how) => how,
             Err(error) => {

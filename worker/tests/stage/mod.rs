@@ -133,7 +133,7 @@ impl Stage {
     /// What the agent would tell worker `worker`.
     pub fn environment(&self, worker: u64) -> Environment {
         Environment {
-            coordinator: self.address.to_string(),
+            coordinator: self.address.into(),
             run: self.run.clone(),
             worker: WorkerId(worker),
             token: Some(TOKEN.to_owned()),
