@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use whimbrel_collective::{Accumulator, Reduction};
 use whimbrel_plan::{Node, equal_shares};
 
-/// The bits by definition: the tree, evaluated one element at a time by nobody in particular.
+/// The bits by definition: the tree, evaluated one element at a time, without workers.
 fn by_definition(shards: u32, elements: usize, steps: u64) -> Vec<u32> {
     fn value(node: Node, shards: u32, step: u64, element: usize) -> f32 {
         match node.halves() {

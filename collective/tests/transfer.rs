@@ -36,7 +36,7 @@ fn several_receivers_from_several_sources_at_once() {
             let parts: Vec<&[u8]> = state.iter().map(Vec::as_slice).collect();
             group.send_state(&to, &parts).unwrap();
         }
-        // Whoever is done goes on, while others still transfer.
+        // A rank that is done goes on, while others still transfer.
         group.exchange(0, b"go").unwrap();
         state
     });

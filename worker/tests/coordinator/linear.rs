@@ -81,7 +81,7 @@ impl Linear {
         hash
     }
 
-    /// The state after `steps` steps that nobody shared and nothing disturbed.
+    /// The state after `steps` steps computed by one worker without any disturbance.
     pub fn alone(steps: u64) -> Hash {
         let mut trainer = Self::with(SEED, 0.5, quiet());
         let mut sampler = Sampler::new(SAMPLES, SEED, GLOBAL_BATCH, SHARDS);
@@ -157,7 +157,7 @@ pub struct Ended {
 
 #[derive(Debug)]
 pub enum How {
-    /// It was told to leave.
+    /// The coordinator ended it.
     Left,
     /// The incident ended it, without a word to anybody.
     Died(String),

@@ -33,7 +33,7 @@ use whimbrel_store::{Mode, Store, Term};
 use whimbrel_worker::Environment;
 
 /// Long enough for the slowest machine; a test that waits it out has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub const SHARDS: u32 = 6;
 pub const GLOBAL_BATCH: u32 = 12;
@@ -57,14 +57,14 @@ rate = 0.5
 
 type Commands = UnboundedSender<Result<v1::WorkerCommand, Status>>;
 
-/// The coordinator.
-pub struct Stage {
+/// A test's coordinator.
+pub struct Coordinator {
     pub run: RunId,
     pub term: Term,
     address: SocketAddr,
     commands: Arc<Mutex<BTreeMap<u64, Commands>>>,
     messages: Receiver<(u64, Message)>,
-    /// Messages that nobody has asked for yet.
+    /// Messages that no test has asked for yet.
     backlog: Vec<(u64, Message)>,
     addresses: BTreeMap<u64, SocketAddr>,
     generations: u64,
@@ -72,8 +72,8 @@ pub struct Stage {
     _folder: tempfile::TempDir,
 }
 
-impl Stage {
-    /// A run of `steps` steps; `change` changes its terms.
+impl Coordinator {
+    /// A run of `steps` steps; `change` changes its settings.
     pub fn new(steps: u64, change: impl FnOnce(&mut v1::Welcome)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let run: RunId = "linear-x1".parse().unwrap();
@@ -95,7 +95,7 @@ impl Stage {
             checkpoint_every: None,
             reduction: v1::Reduction::Exact.into(),
             on_nonfinite: v1::OnNonfinite::Stop.into(),
-            step_timeout_ms: PATIENCE.as_millis() as u64,
+            step_timeout_ms: DEADLINE.as_millis() as u64,
             replicas: Vec::new(),
             bandwidth: None,
         };
@@ -104,7 +104,7 @@ impl Stage {
         let commands = Arc::default();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let desk = HostedRun {
+        let hosted = HostedRun {
             welcome,
             commands: Arc::clone(&commands),
             messages: sender,
@@ -112,7 +112,7 @@ impl Stage {
         };
         runtime.handle().spawn(
             tonic::transport::Server::builder()
-                .add_service(WorkersServer::new(desk))
+                .add_service(WorkersServer::new(hosted))
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
         let (backlog, addresses, generations, runtime) = (Vec::new(), BTreeMap::new(), 0, Some(runtime));
@@ -192,7 +192,7 @@ impl Stage {
 
     /// The first message of `worker`, not asked for before, that is what it should be.
     pub fn next<T>(&mut self, worker: u64, what: &str, pick: impl Fn(&Message) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let found = self.backlog.iter().enumerate().find_map(|(index, (from, message))| {
                 let picked = if *from == worker { pick(message) } else { None };
@@ -260,7 +260,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for Coordinator {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
