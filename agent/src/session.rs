@@ -8,24 +8,18 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Request, Status, Streaming,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
-use whimbrel_proto::{
-    MAX_MESSAGE,
-    v1::{self, agent_command::Command, agent_message::Message, agents_client::AgentsClient},
-};
+use tonic::{Code, Status, Streaming};
+use whimbrel_client::{Address, ConnectError};
+use whimbrel_proto::v1::{self, agent_command::Command, agent_message::Message};
 
 use crate::{keeper::Keeper, settings::Settings};
 
-/// A connection must be made within this time.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Deadline of the coordinator's answer to a node that joins.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often the coordinator hears that the node lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A coordinator that says nothing for this long, though it says something every second, is gone.
@@ -35,30 +29,17 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The first new attempt to join waits this long, each further one twice as long, up to the last figure.
 const REJOIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// An agent cannot join, or not go on.
+/// An agent cannot join a coordinator, or lost it.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The address makes no sense.
-    #[error("{address:?} is not HOST:PORT: {source}")]
-    Address {
-        /// The address.
-        address: String,
-        /// Why not.
-        source: tonic::transport::Error,
-    },
-    /// Nobody answers there.
-    #[error("no coordinator can be reached at {address}; is it running, and is this its address?")]
-    Unreachable {
-        /// The address.
-        address: String,
-        /// Why not.
-        source: tonic::transport::Error,
-    },
+    /// No connection could be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The coordinator does not let the node in.
     #[error("the coordinator at {address} does not let this node in: {}", status.message())]
     Refused {
         /// The address.
-        address: String,
+        address: Address,
         /// Its words.
         status: Box<Status>,
     },
@@ -66,7 +47,7 @@ pub enum AgentError {
     #[error("the connection to the coordinator at {address} was lost: {reason}")]
     Lost {
         /// The address.
-        address: String,
+        address: Address,
         /// How.
         reason: String,
     },
@@ -102,31 +83,15 @@ struct Connected {
 }
 
 async fn open(settings: &Settings) -> Result<Connected, AgentError> {
-    let address = settings.coordinator.clone();
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|source| AgentError::Address { address: address.clone(), source })?
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true);
-    let channel: Channel = endpoint
-        .connect()
-        .await
-        .map_err(|source| AgentError::Unreachable { address: address.clone(), source })?;
+    let connection = settings.coordinator.connect().await?;
     let (messages, outbound) = mpsc::unbounded_channel();
     let join = v1::AgentMessage { message: Some(Message::Join(settings.join())) };
     // The receiver is right here.
     messages.send(join).ok();
-    let mut request = Request::new(UnboundedReceiverStream::new(outbound));
-    if let Some(token) = &settings.token {
-        let refused = || AgentError::Refused {
-            address: address.clone(),
-            status: Box::new(Status::unauthenticated("the token holds characters that cannot be sent")),
-        };
-        let bearer = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| refused())?;
-        request.metadata_mut().insert("authorization", bearer);
-    }
-    let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let answer = tokio::time::timeout(CONNECT, client.connect(request)).await;
+    let mut client = connection.agents();
+    let answer = timeout(ANSWER, client.connect(UnboundedReceiverStream::new(outbound))).await;
     let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer")));
+    let address = settings.coordinator.address.clone();
     let commands =
         answer.map_err(|status| AgentError::Refused { address, status: Box::new(status) })?.into_inner();
     Ok(Connected { messages, commands })
@@ -171,7 +136,7 @@ async fn keep(settings: &Settings, connected: Connected, stop: &CancellationToke
         }
     };
     keeper.end_all(Duration::ZERO).await;
-    Err(AgentError::Lost { address: settings.coordinator.clone(), reason: lost })
+    Err(AgentError::Lost { address: settings.coordinator.address.clone(), reason: lost })
 }
 
 fn obey(settings: &Settings, keeper: &mut Keeper, command: v1::AgentCommand) {
@@ -193,12 +158,12 @@ fn obey(settings: &Settings, keeper: &mut Keeper, command: v1::AgentCommand) {
 /// What a worker finds in its environment: who it is, and whom to call.
 fn environment(settings: &Settings, start: &v1::StartWorker) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::from([
-        ("WHIMBREL_COORDINATOR".to_owned(), settings.coordinator.clone()),
+        ("WHIMBREL_COORDINATOR".to_owned(), settings.coordinator.address.to_string()),
         ("WHIMBREL_RUN".to_owned(), start.run.clone()),
         ("WHIMBREL_WORKER".to_owned(), start.worker.to_string()),
         ("WHIMBREL_ADVERTISE".to_owned(), settings.advertise.unwrap_or_else(|| facing(settings)).to_string()),
     ]);
-    if let Some(token) = &settings.token {
+    if let Some(token) = &settings.coordinator.token {
         environment.insert("WHIMBREL_TOKEN".to_owned(), token.clone());
     }
     environment
@@ -208,7 +173,7 @@ fn environment(settings: &Settings, start: &v1::StartWorker) -> BTreeMap<String,
 fn facing(settings: &Settings) -> IpAddr {
     let probe = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(&settings.coordinator)?;
+        socket.connect(settings.coordinator.address.as_str())?;
         Ok(socket.local_addr()?.ip())
     };
     probe().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))

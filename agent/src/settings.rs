@@ -2,15 +2,14 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use whimbrel_client::Access;
 use whimbrel_proto::v1;
 
 /// What an agent is told.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `host:port` of the coordinator.
-    pub coordinator: String,
-    /// What the coordinator asks for, if it does.
-    pub token: Option<String>,
+    /// The coordinator to join.
+    pub coordinator: Access,
     /// What the node is called, for people.
     pub name: String,
     /// The cloud, e.g. `aws`; may be empty.

@@ -4,7 +4,7 @@ use std::{env, path::Path};
 
 use tokio_util::sync::CancellationToken;
 use whimbrel_agent::Settings;
-use whimbrel_coordinator::Token;
+use whimbrel_client::Access;
 
 use crate::{
     args::agent::{AgentArgs, NodeSettings, Price},
@@ -30,8 +30,7 @@ pub(crate) async fn run(args: AgentArgs, config: NodeSettings) -> Result<Code, F
         return Err(Failure::bad_input(format!("--workdir {} is not a directory", workdir.display())));
     }
     let settings = Settings {
-        coordinator: node.join.ok_or_else(missing)?.to_string(),
-        token: token.map(|token| token.reveal().to_owned()),
+        coordinator: Access { address: node.join.ok_or_else(missing)?, token },
         name: node.name.unwrap_or_else(host_name),
         provider: node.provider.unwrap_or_else(|| "local".to_owned()),
         region: node.region.unwrap_or_default(),
@@ -63,10 +62,9 @@ pub(crate) async fn run(args: AgentArgs, config: NodeSettings) -> Result<Code, F
 }
 
 /// The agent of this machine in the process of `whimbrel run`, for a coordinator in the same process.
-pub(crate) fn embedded(coordinator: String, token: &Token, slots: u32, workdir: &Path) -> Settings {
+pub(crate) fn embedded(coordinator: Access, slots: u32, workdir: &Path) -> Settings {
     Settings {
         coordinator,
-        token: Some(token.reveal().to_owned()),
         name: host_name(),
         provider: "local".to_owned(),
         region: String::new(),

@@ -3,61 +3,40 @@
 use std::{error::Error, time::Duration};
 
 use tokio::time::timeout;
-use tonic::{
-    Code as GrpcCode, Request, Response, Status, Streaming,
-    metadata::{Ascii, MetadataValue, errors::InvalidMetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
-};
-use whimbrel_coordinator::Token;
-use whimbrel_proto::{
-    MAX_MESSAGE,
-    v1::{self, runs_client::RunsClient, submit_request::What},
-};
+use tonic::{Code as GrpcCode, Response, Status, Streaming};
+use whimbrel_client::{Access, Address, Authorized, ConnectError};
+use whimbrel_proto::v1::{self, runs_client::RunsClient, submit_request::What};
 
 use crate::{
-    address::HostPort,
-    args::client::Access,
+    args::client::AccessArgs,
     config::ClientConfig,
     exit::{Code, Failure},
     token,
 };
 
-/// For a connection to be made.
-const CONNECT: Duration = Duration::from_secs(10);
 /// For a call to be answered, as the protocol says.
 const ANSWER: Duration = Duration::from_secs(30);
-/// A connection on which nothing comes is asked this often whether it lives, and given as long again to say so.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Asks a coordinator about runs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    address: HostPort,
-    runs: RunsClient<InterceptedService<Channel, Credentials>>,
+    address: Address,
+    runs: RunsClient<Authorized>,
 }
 
 /// A call that did not get the answer it was made for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// The token cannot be sent.
-    #[error("the token cannot be sent to the coordinator")]
-    Token(#[from] InvalidMetadataValue),
-    /// Nobody answers there.
-    #[error("cannot reach a coordinator at {address}")]
-    Connect {
-        /// Where.
-        address: HostPort,
-        /// Why not.
-        source: tonic::transport::Error,
-    },
+    /// No connection could be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The coordinator refused, or was lost.
     #[error("cannot {what}: {}", status.message())]
     Call {
         /// What was wanted.
         what: String,
         /// Whom it was asked of.
-        address: HostPort,
+        address: Address,
         /// The answer.
         status: Box<Status>,
     },
@@ -66,8 +45,8 @@ pub(crate) enum ClientError {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match &error {
-            ClientError::Token(_) => Self::bad_input(error),
-            ClientError::Connect { address, .. } => {
+            ClientError::Connect(ConnectError::Token { .. }) => Self::bad_input(error),
+            ClientError::Connect(ConnectError::Unreachable { address, .. }) => {
                 let hint = format!(
                     "start one with `whimbrel coordinator --store URI --listen {address}`, or name another with \
                      --coordinator; `whimbrel run` needs none"
@@ -122,27 +101,16 @@ impl ClientError {
 
 impl Client {
     /// Connects to the coordinator that flags, variables and settings name.
-    pub(crate) async fn open(access: Access, config: &ClientConfig) -> Result<Self, Failure> {
+    pub(crate) async fn open(access: AccessArgs, config: &ClientConfig) -> Result<Self, Failure> {
         let token = token::to_show(access.token_file.as_deref(), config.token_file.as_deref())?;
-        let address =
-            access.coordinator.or_else(|| config.coordinator.clone()).unwrap_or_else(HostPort::usual);
-        Ok(Self::connect(address, token).await?)
+        let address = access.coordinator.or_else(|| config.coordinator.clone()).unwrap_or_default();
+        Ok(Self::connect(Access { address, token }).await?)
     }
 
-    /// Connects to the coordinator at `address`.
-    pub(crate) async fn connect(address: HostPort, token: Option<Token>) -> Result<Self, ClientError> {
-        let unreachable = |source| ClientError::Connect { address: address.clone(), source };
-        let bearer = token.map(|token| format!("Bearer {}", token.reveal()).parse()).transpose()?;
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(unreachable)?
-            .connect_timeout(CONNECT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE)
-            .keep_alive_while_idle(true);
-        let channel = endpoint.connect().await.map_err(unreachable)?;
-        let runs =
-            RunsClient::with_interceptor(channel, Credentials(bearer)).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Self { address, runs })
+    /// Connects to a coordinator.
+    pub(crate) async fn connect(access: Access) -> Result<Self, ClientError> {
+        let runs = access.connect().await?.runs();
+        Ok(Self { address: access.address, runs })
     }
 
     /// Starts a run, or takes one up: however long it takes, since a newer checkpoint may have to be fetched from another
@@ -211,7 +179,7 @@ impl Client {
 
 /// Waits for the answer to a call, within the deadline.
 async fn answer<T>(
-    address: &HostPort,
+    address: &Address,
     what: String,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, ClientError> {
@@ -222,19 +190,6 @@ async fn answer<T>(
 }
 
 /// What went wrong with a call.
-fn failed(address: &HostPort, what: String, status: Status) -> ClientError {
+fn failed(address: &Address, what: String, status: Status) -> ClientError {
     ClientError::Call { what, address: address.clone(), status: Box::new(status) }
-}
-
-/// Shows the token with every call.
-#[derive(Clone, Debug)]
-struct Credentials(Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Credentials {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(bearer) = &self.0 {
-            request.metadata_mut().insert("authorization", bearer.clone());
-        }
-        Ok(request)
-    }
 }

@@ -8,9 +8,9 @@ use std::{
 
 use serde::Deserialize;
 use toml::Table;
+use whimbrel_client::Address;
 
 use crate::{
-    address::HostPort,
     args::{agent::NodeSettings, coordinator::ServerSettings},
     paths,
 };
@@ -40,7 +40,7 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ClientConfig {
     /// Where the coordinator listens.
-    pub(crate) coordinator: Option<HostPort>,
+    pub(crate) coordinator: Option<Address>,
     /// The file that holds its token.
     pub(crate) token_file: Option<PathBuf>,
     /// The store of runs.

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use whimbrel_client::PORT;
 use whimbrel_coordinator::{Coordinator, Settings, StartError, Timing, Token};
-
 use whimbrel_store::Store;
 
 use crate::{
@@ -13,9 +13,6 @@ use crate::{
     signals::Signals,
     token,
 };
-
-/// The port that clients and agents look for unless they are told another.
-const PORT: u16 = 7070;
 
 /// Serves a store until a signal.
 pub(crate) async fn serve(args: CoordinatorArgs, config: ServerSettings) -> Result<Code, Failure> {

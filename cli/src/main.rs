@@ -9,7 +9,6 @@
 //! - [`mod@size`]: sizes as people write them.
 //! - [`exit`]: exit codes, and how a failure is reported.
 
-mod address;
 mod agent;
 mod args;
 mod checkpoint;

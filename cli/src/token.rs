@@ -19,20 +19,20 @@ pub(crate) fn usual_file() -> Option<PathBuf> {
 
 /// The token that agents and clients show: that of the file given by flag or variable, that in `WHIMBREL_TOKEN`, that
 /// of the file named in the settings, or that of the user's own file if there is one.
-pub(crate) fn to_show(given: Option<&Path>, configured: Option<&Path>) -> Result<Option<Token>, Failure> {
+pub(crate) fn to_show(given: Option<&Path>, configured: Option<&Path>) -> Result<Option<String>, Failure> {
+    let secret = |token: Token| Some(token.reveal().to_owned());
     if let Some(path) = given {
-        return Ok(Some(load(path)?));
+        return load(path).map(secret);
     }
     if let Ok(text) = env::var(VARIABLE) {
-        let token = text.trim().parse().map_err(Failure::bad_input)?;
-        return Ok(Some(token));
+        return text.trim().parse().map(secret).map_err(Failure::bad_input);
     }
     if let Some(path) = configured {
-        return Ok(Some(load(path)?));
+        return load(path).map(secret);
     }
     let Some(path) = usual_file() else { return Ok(None) };
     match Token::load(&path) {
-        Ok(token) => Ok(Some(token)),
+        Ok(token) => Ok(secret(token)),
         Err(TokenError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::bad_input(error)),
     }

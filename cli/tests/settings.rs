@@ -42,7 +42,7 @@ fn flags_come_before_variables_and_those_before_files() {
         let mut command = whimbrel(folder.path());
         command.arg("runs").args(args).envs(variable.map(|address| ("WHIMBREL_COORDINATOR", address)));
         let error = failed(&mut command, 3);
-        assert!(error.starts_with(&format!("error: cannot reach a coordinator at {expected}\n")), "{error}");
+        assert!(error.starts_with(&format!("error: cannot reach a coordinator at {expected}; ")), "{error}");
         assert!(error.contains("hint: start one with"), "{error}");
     };
 

@@ -5,7 +5,7 @@ use std::{net::IpAddr, num::NonZero, path::PathBuf};
 use serde::Deserialize;
 
 use super::at_least_one;
-use crate::address::HostPort;
+use whimbrel_client::Address;
 
 /// Joins this machine to a coordinator, as a node on which it may start workers.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct AgentArgs {
 pub(crate) struct NodeSettings {
     /// Where the coordinator listens.
     #[arg(long, value_name = "HOST:PORT", env = "WHIMBREL_JOIN")]
-    pub(crate) join: Option<HostPort>,
+    pub(crate) join: Option<Address>,
 
     /// What people call the node [default: its host name].
     #[arg(long, env = "WHIMBREL_NAME")]

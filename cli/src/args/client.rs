@@ -5,25 +5,25 @@ use std::{env, path::PathBuf};
 use whimbrel_spec::Override;
 use whimbrel_store::shell;
 
-use crate::address::HostPort;
+use whimbrel_client::Address;
 
 /// How to reach the coordinator.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Access {
+pub(crate) struct AccessArgs {
     /// Where the coordinator listens [default: 127.0.0.1:7070].
     #[arg(long, value_name = "HOST:PORT", env = "WHIMBREL_COORDINATOR", help_heading = "Coordinator")]
-    pub(crate) coordinator: Option<HostPort>,
+    pub(crate) coordinator: Option<Address>,
 
     /// The file that holds its token [default: WHIMBREL_TOKEN, or ~/.config/whimbrel/token if there is one].
     #[arg(long, value_name = "PATH", env = "WHIMBREL_TOKEN_FILE", help_heading = "Coordinator")]
     pub(crate) token_file: Option<PathBuf>,
 }
 
-impl Access {
+impl AccessArgs {
     /// What a printed command about the same coordinator has to repeat, with a space before it: what flags said, and not
     /// a variable.
     pub(crate) fn repeated(&self) -> String {
-        let coordinator = self.coordinator.as_ref().map(HostPort::to_string);
+        let coordinator = self.coordinator.as_ref().map(Address::to_string);
         let token_file = self.token_file.as_ref().map(|path| path.display().to_string());
         let flags = [
             ("--coordinator", "WHIMBREL_COORDINATOR", coordinator),
@@ -67,7 +67,7 @@ pub(crate) struct SubmitArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
 /// Lists the coordinator's runs.
@@ -79,7 +79,7 @@ pub(crate) struct RunsArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
 /// Shows how a run stands, and its workers.
@@ -94,7 +94,7 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
 /// Shows what a run's workers and its setup printed.
@@ -117,7 +117,7 @@ pub(crate) struct LogsArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
 /// Shows what happens to a run until it ends. Ctrl-C ends the watching, not the run.
@@ -136,7 +136,7 @@ pub(crate) struct WatchArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
 /// Has a run save a checkpoint and stop; `whimbrel submit --resume` takes it up again.
@@ -151,7 +151,7 @@ pub(crate) struct StopArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
 /// Ends a run for good.
@@ -166,5 +166,5 @@ pub(crate) struct CancelArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }

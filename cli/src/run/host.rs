@@ -9,15 +9,12 @@ use std::{
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use whimbrel_agent::AgentError;
+use whimbrel_client::Access;
 use whimbrel_coordinator::{Coordinator, Settings, Timing, Token};
 use whimbrel_proto::with_causes;
 use whimbrel_store::Store;
 
-use crate::{
-    address::{HostPort, InvalidHostPort},
-    agent,
-    exit::Failure,
-};
+use crate::{agent, exit::Failure};
 
 /// For the agent to end its workers, and to end.
 const PARTING: Duration = Duration::from_secs(15);
@@ -25,8 +22,8 @@ const PARTING: Duration = Duration::from_secs(15);
 /// A coordinator on a free port of loopback, and an agent that has joined it.
 pub(super) struct Host {
     coordinator: Coordinator,
-    /// Other users of this machine reach loopback too: only who knows this gets in.
-    token: Token,
+    /// With a token, since other users of this machine can connect to loopback too.
+    access: Access,
     agent: JoinSet<Result<(), AgentError>>,
     stop_agent: CancellationToken,
 }
@@ -48,28 +45,21 @@ impl Host {
         let workdir = env::current_dir().map_err(Failure::unexpected)?;
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let token = Token::random().map_err(Failure::unexpected)?;
-        let shown = Some(token.clone());
-        let settings = Settings { store, listen, token: shown, adopt: false, timing: Timing::default() };
+        let secret = Some(token.reveal().to_owned());
+        let settings =
+            Settings { store, listen, token: Some(token), adopt: false, timing: Timing::default() };
         let coordinator = Coordinator::start(settings).await.map_err(Failure::unexpected)?;
         let stop_agent = CancellationToken::new();
-        let settings = agent::embedded(coordinator.address().to_string(), &token, slots, &workdir);
+        let access = Access { address: coordinator.address().into(), token: secret };
+        let settings = agent::embedded(access.clone(), slots, &workdir);
         let mut agent = JoinSet::new();
         agent.spawn(whimbrel_agent::run(settings, stop_agent.clone()));
-        Ok(Self { coordinator, token, agent, stop_agent })
+        Ok(Self { coordinator, access, agent, stop_agent })
     }
 
-    /// What the coordinator asks its callers for.
-    pub(super) fn token(&self) -> Token {
-        self.token.clone()
-    }
-
-    /// Where the coordinator listens.
-    pub(super) fn address(&self) -> Result<HostPort, Failure> {
-        self.coordinator
-            .address()
-            .to_string()
-            .parse()
-            .map_err(|error: InvalidHostPort| Failure::unexpected(error))
+    /// How to reach the coordinator.
+    pub(super) fn access(&self) -> Access {
+        self.access.clone()
     }
 
     /// Waits until one of the two can go on no more. Dropping the future loses nothing.

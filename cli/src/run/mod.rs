@@ -51,7 +51,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     let mut screen = screen::open(args.json, bars);
     let mut signals = Signals::new().map_err(Failure::unexpected)?;
     let mut host = Host::start(store.clone(), spec.workers.local).await?;
-    let mut client = Client::connect(host.address()?, Some(host.token())).await?;
+    let mut client = Client::connect(host.access()).await?;
     let what = match choice {
         Choice::New => What::Spec(spec.to_toml()),
         Choice::Resume(run) => What::Resume(run.to_string()),
