@@ -248,7 +248,7 @@ pub(crate) struct ImportArgs {
 
     /// Adds to a run that broke off without being stopped. A coordinator that works on it all the same is fenced.
     #[arg(long)]
-    pub(crate) start_term: bool,
+    pub(crate) take_over: bool,
 
     #[command(flatten)]
     pub(crate) options: Options,
@@ -292,7 +292,7 @@ pub(crate) struct CollectArgs {
     /// Collects in a run that is not known to be stopped. Only the holder of a run's term may delete, so this takes
     /// it: a coordinator that works on the run is fenced, and stops.
     #[arg(long)]
-    pub(crate) start_term: bool,
+    pub(crate) take_over: bool,
 
     #[command(flatten)]
     pub(crate) options: Options,

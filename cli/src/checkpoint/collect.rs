@@ -52,7 +52,7 @@ pub(super) async fn collect_one(args: CollectArgs, config: &ClientConfig) -> Res
     let collected = if args.dry_run {
         collectable(&run, &run_log, &retention).await?
     } else {
-        let mut term = start_term(&run, &run_log, args.start_term).await?;
+        let mut term = start_term(&run, &run_log, args.take_over).await?;
         collect(&mut term, &retention).await?
     };
     let (gone, kept): (Vec<_>, Vec<_>) = run_log

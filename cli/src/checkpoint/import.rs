@@ -93,7 +93,7 @@ pub(super) async fn import(
         ));
     }
     let who = format!("whimbrel checkpoint import, process {}", std::process::id());
-    let options = ImportOptions { step, samples, spec, start_term: args.start_term, who };
+    let options = ImportOptions { step, samples, spec, start_term: args.take_over, who };
 
     let bytes = model.layout().bytes() as u64;
     let mut meter = Meter::new("importing", bytes, Audience::of(args.options.json), bars);
