@@ -1,4 +1,4 @@
-//! Processes started and ended, each in a process group of its own.
+//! Starts and ends the processes of a node, each in a process group of its own.
 
 use std::{
     collections::BTreeMap,
@@ -22,40 +22,41 @@ use whimbrel_proto::v1::{self, agent_message::Message};
 
 use crate::output::{Tail, read};
 
-/// A `setup` that takes longer hangs.
+/// Deadline of a run's `setup`.
 const SETUP: Duration = Duration::from_secs(3600);
-/// A process that has ended may have left its output open in other hands: its last lines are waited for this long.
+/// Deadline of reading the rest of the output of a process that has ended: another process may still hold it open.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// The processes of a node.
+/// The processes of a node, by run and worker; `setup` has the worker number 0.
 #[derive(Debug)]
-pub(crate) struct Keeper {
-    /// What there is to tell the coordinator.
+pub(crate) struct Supervisor {
+    /// Reports to the coordinator.
     messages: mpsc::UnboundedSender<Message>,
     processes: BTreeMap<(String, u64), Handle>,
     tasks: JoinSet<(String, u64)>,
 }
 
-/// The way to end a process.
+/// Ends a process.
 #[derive(Debug)]
 struct Handle {
-    /// SIGTERM first.
+    /// Sends SIGTERM.
     terminate: CancellationToken,
+    /// Sends SIGKILL. Also cancelled when the process has ended.
     kill: CancellationToken,
 }
 
-impl Keeper {
+impl Supervisor {
     pub(crate) fn new(messages: mpsc::UnboundedSender<Message>) -> Self {
         Self { messages, processes: BTreeMap::new(), tasks: JoinSet::new() }
     }
 
-    /// Runs a run's `setup` in a shell, and tells how it went.
+    /// Runs a run's `setup` in a shell, and reports how it ended.
     pub(crate) fn prepare(&mut self, prepare: v1::Prepare, workdir: &Path) {
         let v1::Prepare { run, setup, environment } = prepare;
         let mut command = Command::new("sh");
         command.arg("-c").arg(&setup).envs(environment).current_dir(workdir);
         let (begun, run_id) = (Instant::now(), run.clone());
-        self.keep(run.clone(), 0, command, move |ended, tail| match ended {
+        self.spawn(run.clone(), 0, command, move |ended, tail| match ended {
             Ok(_) if begun.elapsed() >= SETUP => {
                 let reason =
                     format!("`{setup}` did not end within {} minutes, and was killed", SETUP.as_secs() / 60);
@@ -76,27 +77,27 @@ impl Keeper {
         self.kill_after(run_id, 0, SETUP);
     }
 
-    /// Starts a worker, and tells that it has, and in the end how it ended.
+    /// Starts a worker, and reports its start and how it ended.
     pub(crate) fn start(
         &mut self,
         start: v1::StartWorker,
         workdir: &Path,
         environment: BTreeMap<String, String>,
     ) {
-        let v1::StartWorker { run, worker, command: argv, environment: of_run } = start;
+        let v1::StartWorker { run, worker, command: argv, environment: spec_environment } = start;
         let Some((program, arguments)) = argv.split_first() else {
             let how = Some(v1::worker_exited::How::Unstarted("the run's command is empty".into()));
             let exited = v1::WorkerExited { run, worker, how, tail: Vec::new() };
-            // The session that reads this outlives the keeper.
+            // The session that reads this outlives the supervisor.
             self.messages.send(Message::WorkerExited(exited)).ok();
             return;
         };
-        // A path is meant from the working directory; a bare name is looked for in PATH.
+        // A path is relative to the working directory; a bare name is searched for in PATH.
         let path = if program.contains('/') { workdir.join(program) } else { program.into() };
         let mut command = Command::new(path);
-        command.args(arguments).envs(of_run).envs(environment).current_dir(workdir);
+        command.args(arguments).envs(spec_environment).envs(environment).current_dir(workdir);
         let (program, id) = (program.clone(), run.clone());
-        self.keep(run, worker, command, move |ended, tail| {
+        self.spawn(run, worker, command, move |ended, tail| {
             use v1::worker_exited::How;
             let how = match ended {
                 Ok(status) => match (status.code(), status.signal()) {
@@ -110,7 +111,8 @@ impl Keeper {
         });
     }
 
-    fn keep(
+    /// Spawns a process and the task that watches it. `report` makes the last message about it.
+    fn spawn(
         &mut self,
         run: String,
         worker: u64,
@@ -120,21 +122,21 @@ impl Keeper {
         let (terminate, kill) = (CancellationToken::new(), CancellationToken::new());
         let handle = Handle { terminate: terminate.clone(), kill: kill.clone() };
         if let Some(before) = self.processes.insert((run.clone(), worker), handle) {
-            // A `setup` of a run that was let go of, and has come back.
+            // The `setup` of a run that was released and has come back.
             before.kill.cancel();
         }
         for (name, _) in env::vars_os() {
-            // What cargo told this program of itself is not true of the run's: a `setup` that calls cargo would build
-            // everything anew that looks at it.
+            // Where `cargo run` started this program, these variables describe this package. A `setup` that calls cargo would
+            // rebuild everything that reads them.
             if ["CARGO_PKG_", "CARGO_MANIFEST_"]
                 .iter()
-                .any(|of_ours| name.to_string_lossy().starts_with(of_ours))
+                .any(|prefix| name.to_string_lossy().starts_with(prefix))
             {
                 command.env_remove(name);
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Its own group: a Ctrl-C at the terminal is for us to pass on, and whatever it starts ends with it.
+        // A group of its own: a Ctrl-C at the terminal does not reach it, and all that it starts ends with it.
         command.process_group(0).kill_on_drop(true);
         let messages = self.messages.clone();
         self.tasks.spawn(async move {
@@ -145,22 +147,22 @@ impl Keeper {
                         let started = v1::WorkerStarted { run: run.clone(), worker, pid };
                         messages.send(Message::WorkerStarted(started)).ok();
                     }
-                    let pass_on = |lines| {
+                    let on_lines = |lines| {
                         let output = v1::Output { run: run.clone(), worker, lines };
                         messages.send(Message::Output(output)).ok();
                     };
-                    see_out(child, &terminate, &kill, &tail, pass_on).await
+                    wait(child, &terminate, &kill, &tail, on_lines).await
                 }
                 Err(error) => Err(error),
             };
-            // Whoever waits to kill it need not.
+            // Ends the task of `kill_after`.
             kill.cancel();
             messages.send(report(ended, tail.lines())).ok();
             (run, worker)
         });
     }
 
-    /// Ends a process: SIGKILL after a grace that begins with SIGTERM, or at once where there is no grace.
+    /// Ends a process: SIGTERM, and SIGKILL after `grace`. A grace of zero is SIGKILL at once.
     pub(crate) fn stop(&mut self, run: &str, worker: u64, grace: Duration) {
         let Some(handle) = self.processes.get(&(run.to_owned(), worker)) else { return };
         if grace.is_zero() {
@@ -171,7 +173,7 @@ impl Keeper {
         self.kill_after(run.to_owned(), worker, grace);
     }
 
-    /// Kills a process that has not ended by itself after a while.
+    /// Kills a process that has not ended after `grace`.
     fn kill_after(&mut self, run: String, worker: u64, grace: Duration) {
         let id = (run, worker);
         let Some(kill) = self.processes.get(&id).map(|handle| handle.kill.clone()) else { return };
@@ -184,45 +186,45 @@ impl Keeper {
         });
     }
 
-    /// Takes note of processes that have ended; resolves when one has, and never when there is none.
-    pub(crate) async fn tidy(&mut self) {
+    /// Forgets the next process that ends; pending while there is none.
+    pub(crate) async fn reap(&mut self) {
         match self.tasks.join_next().await {
             Some(Ok(id)) => {
                 if self.processes.get(&id).is_some_and(|handle| handle.kill.is_cancelled()) {
                     self.processes.remove(&id);
                 }
             }
-            Some(Err(error)) => tracing::error!(%error, "the keeping of a process came to grief"),
+            Some(Err(error)) => tracing::error!(%error, "the task that watches a process failed"),
             None => std::future::pending().await,
         }
     }
 
-    /// Ends all processes and waits until they have.
+    /// Ends all processes and waits for their end.
     pub(crate) async fn end_all(&mut self, grace: Duration) {
         for (run, worker) in self.processes.keys().cloned().collect::<Vec<_>>() {
             self.stop(&run, worker, grace);
         }
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "the keeping of a process came to grief");
+                tracing::error!(%error, "the task that watches a process failed");
             }
         }
         self.processes.clear();
     }
 }
 
-/// Waits for a process's end, which may be brought about, and reads its output meanwhile.
-async fn see_out(
+/// Waits for the end of a process, reads its output meanwhile, and sends it the signals that are asked for.
+async fn wait(
     mut child: Child,
     terminate: &CancellationToken,
     kill: &CancellationToken,
     tail: &Tail,
-    pass_on: impl Fn(Vec<String>),
+    on_lines: impl Fn(Vec<String>),
 ) -> io::Result<ExitStatus> {
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let signal = |signal| {
         if let Some(group) = group {
-            // It may have ended this very moment.
+            // It may have just ended.
             kill_process_group(group, signal).ok();
         }
     };
@@ -230,12 +232,12 @@ async fn see_out(
     let read_both = join(
         async {
             if let Some(stream) = stdout {
-                read(stream, tail.clone(), &pass_on).await
+                read(stream, tail.clone(), &on_lines).await
             }
         },
         async {
             if let Some(stream) = stderr {
-                read(stream, tail.clone(), &pass_on).await
+                read(stream, tail.clone(), &on_lines).await
             }
         },
     );
@@ -255,10 +257,10 @@ async fn see_out(
             }
         }
     };
-    // What it left behind of its own does not outlive it.
+    // Ends the processes that it started and left.
     signal(Signal::KILL);
     if reading && timeout(LAST_LINES, read_both).await.is_err() {
-        tracing::debug!("its output stayed open after its end");
+        tracing::debug!("the output of a process stayed open after its end");
     }
     status
 }
