@@ -105,7 +105,7 @@ fn a_store_that_says_no_is_exit_code_2_with_what_to_do() {
     let misplaced = format!("{}/r-test?region=us-east-1@7", s3.store_uri("runs"));
     for (run, part) in [
         ("s3://no-such-bucket/runs/r-test", "there is no such bucket"),
-        (&in_azure, "the credentials are not accepted"),
+        (&in_azure, "the credentials are missing or not accepted"),
         (&misplaced, "a step stands before the options"),
     ] {
         for command in ["list", "verify", "collect"] {
@@ -130,6 +130,6 @@ fn a_store_that_is_gone_is_exit_code_3() {
         let stderr = String::from_utf8(stderr).unwrap();
         assert_eq!(status.code(), Some(3), "{args:?}: {stderr}");
         assert!(stderr.contains(&run), "{args:?}: {stderr}");
-        assert!(stderr.contains("hint: nobody answers there"), "{args:?}: {stderr}");
+        assert!(stderr.contains("hint: nothing answers at this endpoint"), "{args:?}: {stderr}");
     }
 }

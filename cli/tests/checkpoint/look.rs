@@ -88,7 +88,7 @@ fn what_is_not_there_is_exit_code_2() {
         (&["list", "runs/r-nobody"], "there is no run at"),
         (&["show", "runs/r-nobody"], "/runs are r-test"),
         (&["list", "runs"], "/runs are r-test"),
-        (&["list", "runs/r-test", "--against", "runs/r-test"], "is the very directory"),
+        (&["list", "runs/r-test", "--against", "runs/r-test"], "is the same directory"),
         (&["list", "nowhere/r-test"], "nowhere"),
         (&["list", "runs/r-test@20"], "leave the @ out"),
         (&["show", "runs/r-test@30"], "no checkpoint after step 30"),
@@ -129,7 +129,7 @@ fn what_cannot_all_be_told_is_said_to_be_cut_short() {
         let told = stage.command(args).stdout(full).output().unwrap();
         let error = String::from_utf8(told.stderr).unwrap();
         assert_eq!(told.status.code(), Some(code), "{error}");
-        assert!(error.contains("could not all be written") && error.contains("No space"), "{error}");
+        assert!(error.contains("could not be written completely") && error.contains("No space"), "{error}");
     }
 }
 
