@@ -1,4 +1,4 @@
-//! Looking: `list`, `show` and `verify`.
+//! `whimbrel checkpoint list`, `show` and `verify`.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn a_run_is_found_by_path_by_uri_and_by_its_id_in_a_store() {
 }
 
 #[test]
-fn the_list_as_json_has_a_line_a_checkpoint() {
+fn the_list_as_json_has_one_line_for_each_checkpoint() {
     let run = Stage::finished();
     let text = run.good(&["list", "runs/r-test", "--json"]);
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -35,7 +35,7 @@ fn the_list_as_json_has_a_line_a_checkpoint() {
 }
 
 #[test]
-fn what_a_checkpoint_holds() {
+fn show_prints_the_contents_of_a_checkpoint() {
     let run = Stage::finished();
     let newest = run.good(&["show", "runs/r-test"]);
     assert!(newest.lines().next().unwrap().ends_with("/runs/r-test@40"), "{newest}");
@@ -48,7 +48,7 @@ fn what_a_checkpoint_holds() {
 }
 
 #[test]
-fn verifying_prints_the_digest_of_the_state() {
+fn verify_prints_the_digest_of_the_state() {
     let run = Stage::finished();
     let text = run.good(&["verify", "runs/r-test"]);
     assert!(text.contains(&format!("BLAKE3 {}, as the run recorded", run.state)), "{text}");
@@ -81,7 +81,7 @@ fn a_damaged_log_is_exit_code_4() {
 }
 
 #[test]
-fn what_is_not_there_is_exit_code_2() {
+fn a_missing_run_or_checkpoint_is_exit_code_2() {
     let run = Stage::finished();
     for (args, part) in [
         (&["list", "r-test"][..], "no store is named"),
@@ -102,7 +102,7 @@ fn what_is_not_there_is_exit_code_2() {
 }
 
 #[test]
-fn a_run_is_found_from_within_and_is_compared_with_itself_alone() {
+fn a_run_is_found_from_within_its_directory_and_compared_only_with_copies_of_itself() {
     let stage = Stage::finished();
     let listed = stage.good(&["list", "runs/r-test"]);
     for (inside, name) in [("runs/r-test", "."), ("runs/r-test", "./."), ("runs/r-test/log", "..")] {
@@ -120,7 +120,7 @@ fn a_run_is_found_from_within_and_is_compared_with_itself_alone() {
 }
 
 #[test]
-fn what_cannot_all_be_told_is_said_to_be_cut_short() {
+fn lost_output_is_an_error() {
     let stage = Stage::finished();
     let equal = ["diff", "runs/r-test", "runs/r-test"];
     let other = ["diff", "runs/r-test@20", "runs/r-test"];
@@ -134,7 +134,7 @@ fn what_cannot_all_be_told_is_said_to_be_cut_short() {
 }
 
 #[test]
-fn a_log_of_a_later_whimbrel_asks_for_that_and_is_not_called_damaged() {
+fn a_log_of_a_later_version_is_exit_code_2_and_not_reported_as_damaged() {
     let stage = Stage::finished();
     let newest = stage.files("log").into_iter().max().unwrap();
     let frame = fs::read_to_string(&newest).unwrap();
