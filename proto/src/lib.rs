@@ -13,7 +13,7 @@
 pub mod border;
 mod error_text;
 
-/// The messages and services, as generated.
+/// The messages and services, generated from the `.proto` files; `tests/generated.rs` writes and checks the code.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -23,13 +23,13 @@ mod error_text;
     reason = "generated code; its documentation is in the .proto files"
 )]
 pub mod v1 {
-    tonic::include_proto!("whimbrel.v1");
+    include!("generated/whimbrel.v1.rs");
 }
 
 pub use error_text::with_causes;
 
 /// The compiled `.proto` files with their comments. The coordinator serves them through gRPC reflection.
-pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("descriptors");
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
 /// The largest gRPC message that each side accepts, in bytes: enough for a generation of thousands of workers, or for the packs
 /// of a checkpoint of a hundred thousand tensors.

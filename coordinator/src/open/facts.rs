@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use whimbrel_core::{CheckpointEvery, Past, RunFacts, Start};
+use whimbrel_core::{CheckpointEvery, EarlierTerms, RunFacts, Start};
 use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, RunSpec};
 use whimbrel_store::{Entry, KeepEvery, Limits, Record, Retention, RunLog};
 
@@ -50,8 +50,8 @@ pub(crate) fn start_without(run_log: &RunLog, without: &BTreeSet<String>) -> Sta
 ///
 /// A term counts from its first to its last entry. It counts as a failure if it had the run go on and then ended without an
 /// entry that the run stopped or ended: its workers went with it.
-pub(crate) fn past(run_log: &RunLog) -> Past {
-    let mut past = Past::default();
+pub(crate) fn past(run_log: &RunLog) -> EarlierTerms {
+    let mut past = EarlierTerms::default();
     let mut terms = terms(run_log);
     // The last term is the one that has just begun.
     terms.pop();
@@ -95,7 +95,7 @@ mod tests {
         let (here, copy) = (store.run(&"r-1".parse().unwrap()), folder.path().join("copy"));
         here.create("a spec", Mode::Service).await.unwrap();
         let first = here.start_term("the first").await.unwrap();
-        assert_eq!(past(first.run_log()), Past::default(), "it has only just begun");
+        assert_eq!(past(first.run_log()), EarlierTerms::default(), "it has only just begun");
         // The first term has no end, the second stopped the run, and the third has just begun.
         let mut second = here.start_term("the second").await.unwrap();
         assert_eq!(past(second.run_log()).failures, 1);
