@@ -1,4 +1,4 @@
-//! Collection keeps what it should, and never takes a pack from a save under way.
+//! Collection keeps the checkpoints that retention names, and never deletes a pack of a save in flight.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -36,7 +36,7 @@ fn age_packs(scene: &Scene) {
 }
 
 #[tokio::test]
-async fn the_newest_are_kept_whole_and_the_rest_is_gone() {
+async fn the_newest_checkpoints_are_kept_and_the_rest_is_deleted() {
     let (scene, mut term) = with_checkpoints(&[1, 2, 3, 4]).await;
     let collected = collect(&mut term, &keep(2)).await.unwrap();
     assert_eq!((collected.manifests.len(), steps(&term)), (2, vec![3, 4]));
@@ -49,14 +49,14 @@ async fn the_newest_are_kept_whole_and_the_rest_is_gone() {
     let manifest = scene.run().manifest(&term.run_log().checkpoints()[0].manifest).await.unwrap();
     assert_eq!(scene.files("packs").len(), 2 * manifest.packs.len());
     assert_eq!(scene.files("manifests").len(), 2);
-    // Nothing is left to do, and nothing is recorded about it.
+    // A second collection deletes nothing and records nothing.
     let entries = term.run_log().entries().len();
     assert_eq!(collect(&mut term, &keep(2)).await.unwrap(), Default::default());
     assert_eq!(term.run_log().entries().len(), entries);
 }
 
 #[tokio::test]
-async fn the_last_checkpoint_stays_whatever_is_asked() {
+async fn the_last_checkpoint_is_kept_whatever_the_retention() {
     let (scene, mut term) = with_checkpoints(&[1, 2]).await;
     collect(&mut term, &Retention { last: 0, every: None, grace: Duration::ZERO, in_flight: Vec::new() })
         .await
@@ -67,7 +67,7 @@ async fn the_last_checkpoint_stays_whatever_is_asked() {
 }
 
 #[tokio::test]
-async fn packs_of_a_save_under_way_stay() {
+async fn packs_of_a_save_in_flight_stay() {
     let (scene, mut term) = with_checkpoints(&[1]).await;
     let young = save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
     collect(&mut term, &keep(1)).await.unwrap();
@@ -84,7 +84,7 @@ async fn packs_of_a_save_under_way_stay() {
 }
 
 #[tokio::test]
-async fn what_a_dead_save_left_goes_after_the_grace() {
+async fn packs_of_a_dead_save_are_deleted_after_the_grace() {
     let (scene, mut term) = with_checkpoints(&[1]).await;
     save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
     let with_litter = scene.files("packs").len();
@@ -96,9 +96,9 @@ async fn what_a_dead_save_left_goes_after_the_grace() {
 }
 
 #[tokio::test]
-async fn a_save_that_counted_on_a_swept_pack_is_refused_and_saves_it_again() {
+async fn a_commit_that_needs_a_deleted_pack_fails_until_it_is_saved_again() {
     let (scene, mut term) = with_checkpoints(&[1, 2]).await;
-    // The state is that of step 1 again: every pack is there, and none is put.
+    // The state is that of step 1 again: every pack exists, and none is put.
     let manifest = save(&scene.run(), &State::small(1), 3, 2).await.unwrap();
     collect(&mut term, &keep(1)).await.unwrap();
     let error = commit(&mut term, &manifest, None).await.unwrap_err();
@@ -126,7 +126,7 @@ async fn packs_that_a_kept_checkpoint_shares_stay() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_lost_a_pack_does_not_displace_one_that_is_whole() {
+async fn a_checkpoint_that_lacks_a_pack_does_not_displace_a_complete_one() {
     let (scene, mut term) = with_checkpoints(&[1, 2, 3]).await;
     let newest = term.run_log().checkpoints()[2].manifest.clone();
     let manifest = scene.run().manifest(&newest).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_checkpoint_that_lost_a_pack_does_not_displace_one_that_is_whole() {
 }
 
 #[tokio::test]
-async fn no_pack_goes_while_a_kept_manifest_cannot_be_read() {
+async fn no_pack_is_deleted_while_a_kept_manifest_is_unreadable() {
     let (scene, mut term) = with_checkpoints(&[1, 2, 3]).await;
     let newest = term.run_log().checkpoints()[2].manifest.clone();
     let unreadable = scene.run().manifest(&newest).await.unwrap();
@@ -148,7 +148,7 @@ async fn no_pack_goes_while_a_kept_manifest_cannot_be_read() {
     let before = scene.files("packs").len();
     age_packs(&scene);
 
-    // Step 1 goes, and none of its packs: checkpoints share packs, and any may be the unreadable one's.
+    // Step 1 is given up, but its packs stay: checkpoints share packs, and any may be the unreadable one's.
     let collected = collect(&mut term, &keep(1)).await.unwrap();
     let [unreadable] = &collected.unreadable[..] else { panic!("{collected:?}") };
     assert!(unreadable.manifest == newest && unreadable.is_damaged, "{unreadable:?}");
@@ -162,7 +162,7 @@ async fn no_pack_goes_while_a_kept_manifest_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn whatever_is_deleted_is_recorded_first_be_it_litter_alone() {
+async fn every_deletion_is_recorded_first_even_of_unreferenced_packs_alone() {
     let (scene, mut term) = with_checkpoints(&[1]).await;
     save(&scene.run(), &State::small(9), 9, 2).await.unwrap();
     age_packs(&scene);
@@ -174,8 +174,7 @@ async fn whatever_is_deleted_is_recorded_first_be_it_litter_alone() {
     assert_eq!(term.run_log().entries().last().unwrap().record, boundary);
 }
 
-/// A commit that was given up, and whose entry is still on its way to the store, stands for a coordinator that was
-/// stopped in the middle of it.
+/// The late entry stands for the commit of a coordinator that was paused in the middle of it.
 #[tokio::test]
 async fn a_commit_that_lands_just_before_the_boundary_keeps_its_packs() {
     let (scene, term) = with_checkpoints(&[1]).await;
@@ -198,11 +197,11 @@ async fn a_commit_that_lands_just_before_the_boundary_keeps_its_packs() {
             origin: None,
         },
     };
-    // It lands after the collection has looked at the log and decided, before it writes its boundary.
-    let place = scene.folder().join(format!("r/log/{:020}.json", entry.number));
+    // It lands after the collection has read the log and decided, and before it writes its boundary.
+    let path = scene.folder().join(format!("r/log/{:020}.json", entry.number));
     let body = entry.encode().unwrap();
     let boundary = format!("put r/log/{:020}.json", entry.number);
-    let store = Faulty::over(scene.folder()).before(&boundary, move || fs::write(&place, &body).unwrap());
+    let store = Faulty::over(scene.folder()).before(&boundary, move || fs::write(&path, &body).unwrap());
     let mut term = scene.run_over(&store).start_term("c").await.unwrap();
     let collected = collect(&mut term, &keep(1)).await.unwrap();
     assert_eq!(steps(&term), [9], "the late commit counts");
@@ -211,7 +210,7 @@ async fn a_commit_that_lands_just_before_the_boundary_keeps_its_packs() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_of_each_length_stays_for_good() {
+async fn a_checkpoint_of_each_interval_is_kept_for_good() {
     let (scene, mut term) = with_checkpoints(&[]).await;
     let retention = Retention { every: Some(KeepEvery::Steps(10)), ..keep(2) };
     for step in [4, 9, 12, 15, 21, 24, 28, 33] {
@@ -228,16 +227,16 @@ async fn a_checkpoint_of_each_length_stays_for_good() {
 }
 
 #[tokio::test]
-async fn files_that_a_killed_put_left_in_a_folder_go_after_the_grace() {
+async fn temp_files_of_a_killed_put_are_deleted_after_the_grace() {
     let folder = tempfile::tempdir().unwrap();
     let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
     run.create("", Mode::Embedded).await.unwrap();
     let mut term = run.start_term("c").await.unwrap();
     checkpoint(&mut term, &State::small(1), 1).await;
-    let place = folder.path().join("r/packs/ab");
-    fs::create_dir_all(&place).unwrap();
+    let packs = folder.path().join("r/packs/ab");
+    fs::create_dir_all(&packs).unwrap();
     let left = |name: &str, age: Duration| {
-        let file = place.join(name);
+        let file = packs.join(name);
         fs::write(&file, b"half a pack").unwrap();
         let then = SystemTime::now() - age;
         File::options().write(true).open(&file).unwrap().set_modified(then).unwrap();
