@@ -21,7 +21,7 @@ use crate::exit;
 /// A flag overrides its WHIMBREL_* variable, and that overrides the settings files. These are: the file given with
 /// --config; or else whimbrel.toml in the working directory, and below it config.toml in the user's configuration directory
 /// (~/.config/whimbrel). They have the sections [coordinator], [agent] and [client], with the names of the flags as keys (_
-/// for -); and [egress], see `whimbrel checkpoint copy --help`.
+/// for -); and `egress`, see `whimbrel checkpoint copy --help`.
 #[derive(Debug, Parser)]
 #[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]
 pub(crate) struct Args {
