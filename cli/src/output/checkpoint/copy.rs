@@ -45,7 +45,7 @@ pub(crate) fn plan(plan: &CopyPlan, price: &Price, json: bool) {
         ("there", (plan.there.packs > 0).then(|| amount(plan.there))),
         ("price", Some(price.to_string())),
     ];
-    let left_out = plan.left_out.iter();
+    let left_out = plan.skipped.iter();
     facts.extend(left_out.map(|out| ("left out", Some(format!("step {}: {}", out.step, out.why)))));
     out.facts(&facts);
 }
@@ -69,8 +69,7 @@ pub(crate) fn copied(destination: &RunDir, copied: &Copied, next: Next, took: Du
     let uri = destination.uri();
     let mut out = Printer::stdout();
     if json {
-        let left_out =
-            copied.left_out.iter().map(|out| json!({"step": out.step, "why": out.why.to_string()}));
+        let left_out = copied.skipped.iter().map(|out| json!({"step": out.step, "why": out.why.to_string()}));
         let left_out: Vec<_> = left_out.collect();
         out.json(&json!({
             "event": "copied",
@@ -86,14 +85,14 @@ pub(crate) fn copied(destination: &RunDir, copied: &Copied, next: Next, took: Du
     }
     let rate = copied.moved.bytes as f64 / took.as_secs_f64().max(1e-3);
     match copied.committed.as_slice() {
-        [] if copied.moved.packs == 0 && !copied.left_out.is_empty() => out.line("nothing was copied"),
+        [] if copied.moved.packs == 0 && !copied.skipped.is_empty() => out.line("nothing was copied"),
         [] if copied.moved.packs == 0 => out.line("nothing to copy: it is all there"),
         steps => {
             let (moved, took, rate) = (amount(copied.moved), time(took), bytes(rate as u64));
             out.line(format!("copied {}: {moved} in {took}, {rate}/s", listed(steps)));
         }
     }
-    for left_out in &copied.left_out {
+    for left_out in &copied.skipped {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
     }
     if copied.source_went_on {
