@@ -42,8 +42,8 @@ pub(super) async fn compare(run: &RunDir, run_log: &RunLog, other: &RunDir) -> R
     let lacks = Lacks {
         steps: newest(&other_log).saturating_sub(newest(run_log)),
         checkpoints: plan.checkpoints.iter().filter(|planned| !planned.committed).count(),
-        packs: plan.to_move.packs,
-        bytes: plan.to_move.bytes,
+        packs: plan.to_move.packs.objects,
+        bytes: plan.to_move.packs.bytes,
         left_out: plan.skipped.iter().filter(|out| !is_here(&out.manifest)).count(),
     };
     Ok(Comparison { against, relation, lacks: Some(lacks) })

@@ -52,7 +52,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     };
     let (store, destination) = destination(&args.destination, source.id()).await?;
     let plan = plan_copy(&source, &destination, which).await?;
-    let price = egress_price(source.uri(), destination.uri(), plan.to_move.bytes, &prices);
+    let price = egress_price(source.uri(), destination.uri(), plan.to_move.bytes(), &prices);
     output::plan(&plan, &price, args.options.json);
     if args.dry_run {
         return Ok(Code::Done);
@@ -65,13 +65,18 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
 
     let limits = limits(&args);
     let audience = if args.options.json { Audience::Programs } else { Audience::People };
-    let mut meter = Meter::new("copying", plan.to_move.bytes, audience, bars);
+    let mut meter = Meter::new("copying", plan.to_move.bytes(), audience, bars);
     let mut progress = |seen| match seen {
-        CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } | CopyProgress::Bad { bytes, .. } => {
+        CopyProgress::Moved { bytes }
+        | CopyProgress::Found { bytes }
+        | CopyProgress::Bad { bytes, .. }
+        | CopyProgress::Output { bytes } => meter.advance(bytes),
+        CopyProgress::Committed { step, bytes } => {
             meter.advance(bytes);
+            if args.options.json {
+                output::committed(step);
+            }
         }
-        CopyProgress::Committed { step } if args.options.json => output::committed(step),
-        CopyProgress::Committed { .. } => {}
     };
     let started = Instant::now();
     let was_there = plan.checkpoints.iter().any(|planned| planned.committed);
