@@ -1,4 +1,4 @@
-//! What `whimbrel run` refuses before it starts anything, all with exit code 2.
+//! Bad input that `whimbrel run` refuses before it starts anything, with exit code 2.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
@@ -26,7 +26,7 @@ fn folder_with(spec: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn all_mistakes_of_a_spec_are_told_at_once() {
+fn all_mistakes_of_a_spec_are_reported_at_once() {
     let folder = folder_with(&SPEC.replace("shards = 4", "shards = 5").replace("steps", "stpes"));
     let error = refused(folder.path(), &["run.toml", "--set", "workers.min=0", "--store", "runs"]);
     assert!(error.starts_with("error: the run spec has mistakes:\n"), "{error}");
@@ -37,7 +37,7 @@ fn all_mistakes_of_a_spec_are_told_at_once() {
 }
 
 #[test]
-fn a_spec_that_is_not_there() {
+fn a_missing_spec_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = refused(folder.path(), &["nowhere.toml"]);
     assert!(error.contains("nowhere.toml") && error.contains("caused by: No such file"), "{error}");
@@ -58,7 +58,7 @@ fn a_run_without_a_store() {
 }
 
 #[test]
-fn a_store_that_is_none() {
+fn a_uri_that_is_no_store() {
     let folder = folder_with(SPEC);
     let error = refused(folder.path(), &["run.toml", "--store", "gcs://bucket"]);
     assert!(error.contains("gs://"), "{error}");

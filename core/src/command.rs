@@ -1,22 +1,22 @@
-//! What is to be done.
+//! What the coordinator's driver is to do. Commands of one event are executed in order.
 
 use std::time::Duration;
 
 use whimbrel_plan::{Member, NodeId, Origin, RunId, WorkerId};
 
-use crate::{event::Exit, interval::Interval, view::Phase};
+use crate::{event::Exit, interval::Interval, phase::Phase};
 
-/// Something is to be done.
+/// Something for the driver to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Have a node run the run's `setup`. Answered by `Prepared` or `PrepareFailed`.
+    /// A node must run the run's `setup`. Answered by `Prepared` or `PrepareFailed`.
     Prepare {
         /// The run.
         run: RunId,
         /// The node.
         node: NodeId,
     },
-    /// Have a node start a worker. Answered by `WorkerStarted`, and in the end by `WorkerExited`.
+    /// A node must start a worker. Answered by `WorkerStarted`, and in the end by `WorkerExited`.
     Start {
         /// The run.
         run: RunId,
@@ -25,7 +25,7 @@ pub enum Command {
         /// The worker, by a name never used before in the run and epoch.
         worker: WorkerId,
     },
-    /// Have a node end a worker's process with SIGKILL.
+    /// A node must end a worker's process with SIGKILL. `WorkerId(0)` stands for the run's `setup`.
     Kill {
         /// The run.
         run: RunId,
@@ -34,14 +34,15 @@ pub enum Command {
         /// The worker.
         worker: WorkerId,
     },
-    /// Hand every member its generation.
+    /// Every member must be sent its generation.
     Form {
         /// The run.
         run: RunId,
         /// The generation.
         formation: Formation,
     },
-    /// Ask a member to bring about a checkpoint or a halt at the next step boundary.
+    /// A member is asked to take a checkpoint or to halt. It tells the others in the next step's all-reduce, so that all do
+    /// it at the same step boundary.
     Ask {
         /// The run.
         run: RunId,
@@ -54,7 +55,7 @@ pub enum Command {
         /// A halt is wanted.
         halt: bool,
     },
-    /// Have a member leave its generation at once.
+    /// A member must leave its generation at once.
     Interrupt {
         /// The run.
         run: RunId,
@@ -63,7 +64,7 @@ pub enum Command {
         /// The generation.
         generation: u64,
     },
-    /// Have a worker end itself.
+    /// A worker must end its process itself.
     Leave {
         /// The run.
         run: RunId,
@@ -81,7 +82,7 @@ pub enum Command {
         /// Steps applied to it.
         step: u64,
     },
-    /// Forget the slices of a checkpoint that will never be whole.
+    /// Forget the slices of a checkpoint that can never be whole.
     Discard {
         /// The run.
         run: RunId,
@@ -90,7 +91,7 @@ pub enum Command {
         /// Steps applied to it.
         step: u64,
     },
-    /// Find out whether a checkpoint is damaged in every store, and record it if so. Answered by `Quarantined` or `TermLost`.
+    /// Check whether a checkpoint is damaged in every store, and record that if so. Answered by `Quarantined` or `TermLost`.
     Quarantine {
         /// The run.
         run: RunId,
@@ -106,16 +107,16 @@ pub enum Command {
         /// The end.
         end: End,
     },
-    /// Tell whoever watches the run.
+    /// Send a notice to the clients that watch the run.
     Announce {
         /// The run.
         run: RunId,
-        /// What.
+        /// The notice.
         notice: Notice,
     },
 }
 
-/// A generation, but for what only the driver has: the epoch's and the data plane's keys.
+/// A generation, without what only the driver knows: the epoch and the key of the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Formation {
     /// Its number.
@@ -126,16 +127,16 @@ pub struct Formation {
     pub members: Vec<Member>,
 }
 
-/// How a run ends under this coordinator.
+/// How a run ends under this coordinator, with its results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
-    /// How.
+    /// The kind of end.
     pub outcome: Outcome,
     /// Steps applied.
     pub step: u64,
-    /// Mean loss of the last step that was heard of.
+    /// Mean loss of the last reported step.
     pub loss: Option<f64>,
-    /// The last validation loss that was heard of.
+    /// The last reported validation loss.
     pub val_loss: Option<f64>,
     /// BLAKE3 of the final state, when finished.
     pub state: Option<[u8; 32]>,
@@ -145,22 +146,22 @@ pub struct End {
     pub tail: Vec<String>,
 }
 
-/// How a run ends under this coordinator.
+/// The ways in which a run ends under this coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every step is applied and the last checkpoint is committed.
     Finished,
     /// It cannot go on.
     Failed,
-    /// A person ended it.
+    /// A person cancelled it.
     Cancelled,
     /// A person stopped it; it can be resumed.
     Stopped,
-    /// The coordinator lets go of it without a record: another one may go on with it.
+    /// The coordinator gives it up without a record: another coordinator may adopt it.
     Released,
 }
 
-/// Something that whoever watches a run wants to know.
+/// News of a run, for the clients that watch it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// A worker's process exists.
@@ -174,7 +175,7 @@ pub enum Notice {
         /// Its node.
         node: NodeId,
     },
-    /// A worker's process has ended, or is given up.
+    /// A worker's process has ended, or was lost with its node.
     WorkerExited {
         /// Its slot.
         rank: u32,
@@ -186,9 +187,9 @@ pub enum Notice {
         node: NodeId,
         /// How it ended.
         exit: Exit,
-        /// What is known beyond that.
+        /// Why, in the worker's words or in the core's, if known.
         reason: Option<String>,
-        /// Its last lines, unless it ended as it was told to.
+        /// The last lines it printed, unless it was told to leave.
         tail: Vec<String>,
     },
     /// A generation is formed.
@@ -201,7 +202,7 @@ pub enum Notice {
         workers: u32,
         /// Where its state comes from.
         origin: Origin,
-        /// How long the run was without one, from the first sign of trouble with the last; zero for the first.
+        /// How long the run was without one, from the first sign of trouble with the last one; zero for the first.
         gap: Duration,
     },
     /// A step is applied.
@@ -222,13 +223,13 @@ pub enum Notice {
         /// The loss.
         val_loss: f64,
     },
-    /// The core takes checkpoints at another interval from now on.
+    /// From now on, the core takes checkpoints at another interval.
     Interval(Interval),
-    /// Something went wrong and is handled.
+    /// Something went wrong, and the core has handled it.
     Warning {
-        /// What.
+        /// What went wrong.
         text: String,
-        /// The last lines of what was at fault.
+        /// The last lines that the process at fault printed.
         tail: Vec<String>,
     },
     /// The run is in another phase.
@@ -238,6 +239,6 @@ pub enum Notice {
         /// Why.
         detail: String,
     },
-    /// The coordinator has let go of the run: the last notice.
+    /// The run has ended under this coordinator: its last notice.
     Ended(End),
 }

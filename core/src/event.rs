@@ -1,49 +1,54 @@
-//! What can happen.
+//! What can happen. The coordinator's driver makes events of messages, answers and timers; there is no other way into the
+//! core.
 
 use std::net::SocketAddr;
 
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 use crate::{
-    facts::{Past, RunFacts, Start},
+    facts::{EarlierTerms, RunFacts, Start},
     interval::SaveCost,
 };
 
 /// Something happened.
+///
+/// Evidence that a worker or a node is gone enters as an event as well: [`NodeLost`](Self::NodeLost),
+/// [`WorkerDisconnected`](RunEvent::WorkerDisconnected), [`WorkerLost`](RunEvent::WorkerLost), or as heartbeats that do not
+/// arrive before a [`Tick`](Self::Tick). A new source, such as a cloud's preemption notice, would be one more event here.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Time has passed.
+    /// Time has passed. The driver sends one every fraction of a second; deadlines are checked then.
     Tick,
-    /// This coordinator holds the run's term now; the run is to go on from `start`.
+    /// This coordinator has started a term of the run; the run goes on from `start`.
     RunOpened {
         /// The run.
         run: RunId,
-        /// What matters of its spec.
+        /// The part of its spec that decisions depend on.
         facts: RunFacts,
         /// The epoch under which this coordinator decides.
         epoch: u64,
-        /// Where the state is.
+        /// Where its state is.
         start: Start,
-        /// What the run has been through.
-        past: Past,
+        /// What earlier coordinators recorded about its training.
+        earlier: EarlierTerms,
     },
     /// A node offers slots for workers.
     NodeJoined {
-        /// The node, by a name never used before.
+        /// The node, by a name never used before in this coordinator's life.
         node: NodeId,
         /// How many workers it offers to run.
         slots: u32,
     },
-    /// A node is alive.
-    NodeHeard {
+    /// A node has sent a heartbeat.
+    NodeHeartbeat {
         /// The node.
         node: NodeId,
     },
-    /// A node is gone, its workers with it.
+    /// A node is gone, and its workers with it.
     NodeLost {
         /// The node.
         node: NodeId,
-        /// Why it is thought to be gone.
+        /// The evidence.
         reason: String,
     },
     /// Something happened to a run.
@@ -86,19 +91,19 @@ pub enum RunEvent {
         /// Where its peers reach it.
         address: SocketAddr,
     },
-    /// The worker is alive.
-    WorkerHeard {
+    /// The worker has sent a heartbeat.
+    WorkerHeartbeat {
         /// The worker.
         worker: WorkerId,
         /// Steps applied to its state.
         step: u64,
     },
-    /// The worker's connection has ended, most often because its process has. How that ended, its exit will tell.
+    /// The worker's connection has ended, most often because its process has. Its exit, which follows, says why.
     WorkerDisconnected {
         /// The worker.
         worker: WorkerId,
     },
-    /// The worker must not be used any more.
+    /// The worker must not be used any more: its process is to be killed.
     WorkerLost {
         /// The worker.
         worker: WorkerId,
@@ -109,7 +114,7 @@ pub enum RunEvent {
     TrainerFailed {
         /// The worker.
         worker: WorkerId,
-        /// How.
+        /// The error.
         reason: String,
     },
     /// The worker's process has ended.
@@ -123,7 +128,7 @@ pub enum RunEvent {
     },
     /// A generation applied a step.
     StepApplied {
-        /// The worker that says so.
+        /// The worker that reports it.
         worker: WorkerId,
         /// The generation.
         generation: u64,
@@ -207,29 +212,29 @@ pub enum RunEvent {
         generation: u64,
         /// The checkpoint's manifest.
         manifest: String,
-        /// Bytes are damaged or missing, rather than the store out of reach.
+        /// Bytes are damaged or missing; otherwise the store was out of reach.
         damaged: bool,
         /// How it failed.
         reason: String,
     },
-    /// A checkpoint that was found damaged is seen to: quarantined, if no store has it whole.
+    /// The answer to `Command::Quarantine`: the checkpoint is quarantined, unless some store has it whole.
     Quarantined {
-        /// Where the run is to go on from: another one, or the same if it is whole by now.
+        /// Where the run goes on from: an earlier checkpoint, or the same one if a store has it whole.
         start: Start,
     },
-    /// What was to be recorded of the run's end is in the log.
+    /// The run's end is in the log.
     EndRecorded,
-    /// Another coordinator has started a term, or the log cannot be written: nothing may be decided here any more.
+    /// Another coordinator has started a term, or the log cannot be written: this coordinator may decide nothing any more.
     TermLost {
-        /// Who, or what.
+        /// Which coordinator, or which error.
         reason: String,
     },
     /// A person wants a checkpoint and the run stopped.
     StopRequested {
-        /// Whether the run's log says so afterwards; otherwise another coordinator may go on with it unasked.
+        /// Whether the run's log records the stop; otherwise another coordinator may adopt the run unasked.
         record: bool,
     },
-    /// A person wants the run ended.
+    /// A person wants the run cancelled.
     CancelRequested,
 }
 
@@ -270,7 +275,7 @@ pub enum Cause {
     Broken {
         /// How.
         reason: String,
-        /// Who seems to be at fault.
+        /// The member that seems to be at fault.
         suspect: Option<WorkerId>,
     },
 }

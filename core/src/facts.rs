@@ -1,4 +1,4 @@
-//! What the core must know of a run, and its own patience.
+//! What the core must know of a run when it opens it: the relevant part of its spec, and what its run log says.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ pub struct RunFacts {
     pub steps: u64,
     /// Shards of each step.
     pub shards: u32,
-    /// Below this many workers the run waits.
+    /// With fewer workers than this the run waits.
     pub workers_min: u32,
-    /// More than this many are not started; at most `shards`.
+    /// The run starts at most this many workers; at most `shards`.
     pub workers_max: u32,
-    /// How many times in a row a worker's slot may fail without getting further.
+    /// How many times in a row a slot's worker may fail without applying further steps.
     pub max_failures: u32,
-    /// The longest a worker may take to come to a step boundary.
+    /// The longest a worker may take to reach a step boundary.
     pub step_timeout: Duration,
     /// When checkpoints are due.
     pub checkpoint: CheckpointEvery,
@@ -26,27 +26,27 @@ pub struct RunFacts {
 /// When checkpoints are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckpointEvery {
-    /// After so many steps: the workers see to it themselves, alike, without being asked.
+    /// After this many steps. The workers count steps and all save at the same one; the core does not ask.
     Steps(u64),
-    /// After so much time: the core asks.
+    /// After this much time. The core asks for each checkpoint.
     Time(Duration),
-    /// As often as is cheapest, by [`Interval`](crate::Interval): the core asks.
+    /// At the [`Interval`](crate::Interval) that costs least. The core asks for each checkpoint.
     Auto,
 }
 
-/// What a run has been through under earlier coordinators.
+/// What earlier coordinators of a run recorded about its training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Past {
-    /// How long it was trained.
+pub struct EarlierTerms {
+    /// How long the run was trained.
     pub trained: Duration,
-    /// How often its whole membership was lost, its coordinator's with it included.
+    /// How often the run lost all its workers, the end of a coordinator included.
     pub failures: u32,
 }
 
-/// Where a run's state is when nobody holds it.
+/// Where a run's state is when no worker holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It has not begun: made from the seed.
+    /// No checkpoint exists: the state is made from the seed.
     Initial,
     /// In a checkpoint.
     Checkpoint {
@@ -63,54 +63,6 @@ impl Start {
         match self {
             Self::Initial => 0,
             Self::Checkpoint { step, .. } => *step,
-        }
-    }
-}
-
-/// How long the core waits for what. Every wait has a name.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// A worker or node unreplicated of for this long is lost.
-    pub silence: Duration,
-    /// A worker must be ready this long after it was told to start.
-    pub start: Duration,
-    /// With enough workers ready, the others that are starting are waited for this long.
-    pub gather: Duration,
-    /// A run told to stop has this long to save its checkpoint.
-    pub stop: Duration,
-    /// A worker told to leave has this long to end.
-    pub leave: Duration,
-    /// The second start of a failing worker waits this long, each further one twice as long; the first does not wait.
-    pub restart: Duration,
-    /// A member's slice of a checkpoint must be in the store this long after the first sign of that checkpoint.
-    pub save: Duration,
-    /// A checkpoint that failed is tried again after this long.
-    pub save_again: Duration,
-    /// Where intervals between checkpoints are left to the core: the time to the first one, which shows what one costs.
-    pub first_save: Duration,
-    /// The shortest interval that the core chooses.
-    pub least_interval: Duration,
-    /// The longest.
-    pub most_interval: Duration,
-    /// The time between failures that the core begins with, not having seen any.
-    pub prior: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            silence: Duration::from_secs(5),
-            start: Duration::from_secs(600),
-            gather: Duration::from_secs(3),
-            stop: Duration::from_secs(120),
-            leave: Duration::from_secs(10),
-            restart: Duration::from_secs(1),
-            save: Duration::from_secs(1800),
-            save_again: Duration::from_secs(5),
-            first_save: Duration::from_secs(60),
-            least_interval: Duration::from_secs(10),
-            most_interval: Duration::from_secs(4 * 3600),
-            prior: Duration::from_secs(12 * 3600),
         }
     }
 }

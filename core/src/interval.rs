@@ -1,81 +1,80 @@
-//! How often checkpoints are taken where that is left to the core.
+//! How often checkpoints are taken, if the core chooses (`checkpoint.every = "auto"`).
 //!
-//! A checkpoint every τ seconds costs C/τ of the time, C being how long training stands still for one; a failure, of which
-//! there is one in M seconds, costs half an interval on average: τ/2M. The sum is least at τ = √(2CM): J. W. Young, "A
-//! first order approximation to the optimum checkpoint interval", CACM 17(9), 1974. J. T. Daly, "A higher order estimate
-//! of the optimum checkpoint interval for restart dumps", FGCS 22(3), 2006, shows that it stays within a few percent of
-//! the best as long as C is small beside M, which one that costs more than half of M is not; that is then the interval.
+//! Let C be the time that training stands still for a checkpoint, and M the mean time between failures. A checkpoint every
+//! τ costs C/τ of the time. A failure costs half an interval on average, which is τ/2M of the time. The sum is least at
+//! τ = √(2CM): J. W. Young, "A first order approximation to the optimum checkpoint interval", CACM 17(9), 1974. J. T. Daly,
+//! "A higher order estimate of the optimum checkpoint interval for restart dumps", FGCS 22(3), 2006, shows that this stays
+//! within a few percent of the optimum while C is less than M/2; above that, the interval is M.
 //!
-//! **C** is the mean over the last saves of the longest that training stood still for each on any worker. A save goes on
-//! behind training after that, and the next one should not be due before it is done: no interval is shorter than the
-//! longest of those saves took.
+//! | value | estimate |
+//! | --- | --- |
+//! | C | The mean over the last five saves of the longest time that training stood still on any worker. |
+//! | M | The time trained over the number of failures, both counted since the run began, plus one assumed failure in [`Timing::assumed_failure_interval`]. A failure is the loss of all members and so of the state; the loss of one of four members counts as a quarter. |
 //!
-//! **M** is the time trained over the failures in it, both counted since the run began. A failure is the loss of the
-//! membership and the state with it; the loss of one of four members is a quarter of one, since it shows how near the
-//! others are to it. A run without any does not live for ever: it begins with one failure in [`Timing::prior`], which
-//! counts for less the more is seen.
+//! A save continues in the background after training goes on, and the next one should not be due before it is done: no
+//! interval is shorter than the longest of the last five saves took.
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::facts::{Past, Timing};
+use crate::{facts::EarlierTerms, timing::Timing};
 
-/// So many saves back, their cost says what the next will cost.
+/// How many of the last saves predict the cost of the next one.
 const REMEMBERED: usize = 5;
 
-/// What a checkpoint cost.
+/// The cost of one checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaveCost {
-    /// The longest that training stood still for it on any worker.
+    /// The longest time that training stood still for it on any worker.
     pub stall: Duration,
     /// From the first slice's staging to the commit.
     pub duration: Duration,
 }
 
-/// The interval between checkpoints, and what it comes from.
+/// The interval between checkpoints, and the values it is computed from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interval {
-    /// How often checkpoints are taken.
+    /// The time between the start of one checkpoint and the start of the next.
     pub every: Duration,
-    /// What one costs; `None` while none was taken yet, and `every` is the time to the first.
+    /// How long training stands still for one; `None` before the first, and then `every` is the time to the first.
     pub cost: Option<Duration>,
-    /// Mean time between failures.
+    /// Mean time between failures, estimated.
     pub between_failures: Duration,
-    /// What keeps the interval from being the cheapest, if anything does.
+    /// Why the interval is not the cheapest one, if it is not.
     pub bound: Option<Bound>,
 }
 
-/// What keeps an interval from being the cheapest.
+/// Why an interval is not the cheapest one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// A save takes so long.
+    /// A save takes longer than the cheapest interval.
     SaveTakes,
-    /// [`Timing::least_interval`] or [`Timing::most_interval`].
+    /// [`Timing::min_interval`] or [`Timing::max_interval`] applies.
     Limit,
 }
 
-/// What a run has seen of saves and failures.
+/// Estimates the cheapest interval from the saves and the failures of a run.
 #[derive(Debug)]
-pub(crate) struct Experience {
+pub(crate) struct IntervalEstimator {
     costs: VecDeque<SaveCost>,
-    /// Time that generations have trained, but for the one that does.
+    /// How long past generations have trained, the live one excluded.
     trained: Duration,
-    /// Since when one trains.
-    since: Option<Duration>,
-    /// Memberships lost, parts of them included.
+    /// Since when the live generation trains.
+    training_since: Option<Duration>,
+    /// Losses of all members, counted in fractions for single members.
     failures: f64,
 }
 
-impl Experience {
-    pub(crate) fn new(past: Past) -> Self {
+impl IntervalEstimator {
+    pub(crate) fn new(earlier: EarlierTerms) -> Self {
         Self {
             costs: VecDeque::new(),
-            trained: past.trained,
-            since: None,
-            failures: f64::from(past.failures),
+            trained: earlier.trained,
+            training_since: None,
+            failures: f64::from(earlier.failures),
         }
     }
 
-    /// A checkpoint is committed.
+    /// A checkpoint was committed at this cost.
     pub(crate) fn saved(&mut self, cost: SaveCost) {
         if self.costs.len() == REMEMBERED {
             self.costs.pop_front();
@@ -84,26 +83,27 @@ impl Experience {
     }
 
     /// A generation has begun.
-    pub(crate) fn trains(&mut self, now: Duration) {
-        self.since.get_or_insert(now);
+    pub(crate) fn training_began(&mut self, now: Duration) {
+        self.training_since.get_or_insert(now);
     }
 
-    /// No generation is there any more.
-    pub(crate) fn rests(&mut self, now: Duration) {
-        if let Some(since) = self.since.take() {
+    /// No generation is left.
+    pub(crate) fn training_paused(&mut self, now: Duration) {
+        if let Some(since) = self.training_since.take() {
             self.trained += now.saturating_sub(since);
         }
     }
 
-    /// One of so many members is lost.
+    /// One of `members` members was lost.
     pub(crate) fn lost_one_of(&mut self, members: usize) {
         self.failures += 1.0 / members.max(1) as f64;
     }
 
-    /// How often checkpoints are to be taken.
+    /// The interval between checkpoints from now on.
     pub(crate) fn interval(&self, now: Duration, timing: &Timing) -> Interval {
-        let trained = self.trained + self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let between_failures = (timing.prior + trained).div_f64(1.0 + self.failures);
+        let trained =
+            self.trained + self.training_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let between_failures = (timing.assumed_failure_interval + trained).div_f64(1.0 + self.failures);
         let count = u32::try_from(self.costs.len()).unwrap_or(u32::MAX);
         if count == 0 {
             let every = timing.first_save;
@@ -116,7 +116,7 @@ impl Experience {
         } else {
             between_failures
         };
-        let (least, most) = (timing.least_interval, timing.most_interval);
+        let (least, most) = (timing.min_interval, timing.max_interval);
         let bounded = cheapest.clamp(least, most.max(least));
         let (every, bound) = match longest {
             longest if longest > bounded => (longest, Some(Bound::SaveTakes)),
@@ -133,26 +133,26 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn experienced(stall: f64, duration: f64, trained: Duration, failures: u32) -> Interval {
-        let mut experience = Experience::new(Past { trained, failures });
+    fn interval_after(stall: f64, duration: f64, trained: Duration, failures: u32) -> Interval {
+        let mut estimator = IntervalEstimator::new(EarlierTerms { trained, failures });
         let seconds = Duration::from_secs_f64;
-        experience.saved(SaveCost { stall: seconds(stall), duration: seconds(duration) });
-        experience.interval(Duration::ZERO, &Timing::default())
+        estimator.saved(SaveCost { stall: seconds(stall), duration: seconds(duration) });
+        estimator.interval(Duration::ZERO, &Timing::default())
     }
 
     #[test]
     fn the_interval_is_the_root_of_twice_the_cost_and_the_time_between_failures() {
         // 12 h by the prior and 31.6 h of training with three failures: one in 10.9 h.
-        let interval = experienced(0.8, 5.0, HOUR * 158 / 5, 3);
+        let interval = interval_after(0.8, 5.0, HOUR * 158 / 5, 3);
         assert_eq!(interval.between_failures, HOUR * 109 / 10);
         assert!((interval.every.as_secs_f64() - 250.57).abs() < 0.01, "{:?}", interval.every);
         assert_eq!((interval.cost, interval.bound), (Some(Duration::from_millis(800)), None));
     }
 
     #[test]
-    fn no_interval_is_cheaper_near_the_one_chosen() {
+    fn intervals_near_the_chosen_one_cost_more() {
         for (stall, failures) in [(0.1, 0), (0.8, 3), (2.0, 40)] {
-            let interval = experienced(stall, 1.0, HOUR * 30, failures);
+            let interval = interval_after(stall, 1.0, HOUR * 30, failures);
             let lost = |every: f64| stall / every + every / (2.0 * interval.between_failures.as_secs_f64());
             let every = interval.every.as_secs_f64();
             assert!(lost(every) < lost(every * 1.05) && lost(every) < lost(every * 0.95), "{interval:?}");
@@ -160,40 +160,46 @@ mod tests {
     }
 
     #[test]
-    fn it_is_never_shorter_than_a_save_takes_nor_beyond_its_limits() {
-        let slow = experienced(0.1, 900.0, HOUR, 3);
+    fn it_is_never_shorter_than_a_save_and_keeps_its_limits() {
+        let slow = interval_after(0.1, 900.0, HOUR, 3);
         assert_eq!((slow.every, slow.bound), (Duration::from_secs(900), Some(Bound::SaveTakes)));
-        let free = experienced(0.0, 0.1, HOUR, 0);
-        assert_eq!((free.every, free.bound), (Timing::default().least_interval, Some(Bound::Limit)));
-        let steady = experienced(60.0, 70.0, HOUR * 100_000, 0);
-        assert_eq!((steady.every, steady.bound), (Timing::default().most_interval, Some(Bound::Limit)));
-        // Failures so near that most of the time goes into checkpoints: Daly's other case.
-        let hopeless = experienced(1000.0, 1000.0, HOUR, 60);
+        let free = interval_after(0.0, 0.1, HOUR, 0);
+        assert_eq!((free.every, free.bound), (Timing::default().min_interval, Some(Bound::Limit)));
+        let steady = interval_after(60.0, 70.0, HOUR * 100_000, 0);
+        assert_eq!((steady.every, steady.bound), (Timing::default().max_interval, Some(Bound::Limit)));
+        // Failures so frequent that most of the time goes into checkpoints: Daly's other case.
+        let hopeless = interval_after(1000.0, 1000.0, HOUR, 60);
         assert!(hopeless.every >= hopeless.between_failures, "{hopeless:?}");
     }
 
     #[test]
-    fn before_the_first_save_its_cost_is_not_known() {
-        let interval = Experience::new(Past::default()).interval(HOUR, &Timing::default());
+    fn before_the_first_save_the_cost_is_unknown() {
+        let interval = IntervalEstimator::new(EarlierTerms::default()).interval(HOUR, &Timing::default());
         assert_eq!((interval.every, interval.cost), (Timing::default().first_save, None));
     }
 
     #[test]
-    fn only_time_in_training_counts_and_the_last_saves() {
+    fn only_training_time_and_the_last_saves_count() {
         let timing = Timing::default();
-        let mut experience = Experience::new(Past::default());
-        experience.trains(HOUR);
-        experience.trains(HOUR * 2);
-        assert_eq!(experience.interval(HOUR * 3, &timing).between_failures, timing.prior + HOUR * 2);
-        experience.rests(HOUR * 4);
+        let mut estimator = IntervalEstimator::new(EarlierTerms::default());
+        estimator.training_began(HOUR);
+        estimator.training_began(HOUR * 2);
+        assert_eq!(
+            estimator.interval(HOUR * 3, &timing).between_failures,
+            timing.assumed_failure_interval + HOUR * 2
+        );
+        estimator.training_paused(HOUR * 4);
         for _ in 0..4 {
-            experience.lost_one_of(4);
+            estimator.lost_one_of(4);
         }
-        assert_eq!(experience.interval(HOUR * 90, &timing).between_failures, (timing.prior + HOUR * 3) / 2);
+        assert_eq!(
+            estimator.interval(HOUR * 90, &timing).between_failures,
+            (timing.assumed_failure_interval + HOUR * 3) / 2
+        );
         for stall in [90, 2, 2, 3, 3, 5] {
             let stall = Duration::from_secs(stall);
-            experience.saved(SaveCost { stall, duration: stall });
+            estimator.saved(SaveCost { stall, duration: stall });
         }
-        assert_eq!(experience.interval(HOUR * 90, &timing).cost, Some(Duration::from_secs(3)));
+        assert_eq!(estimator.interval(HOUR * 90, &timing).cost, Some(Duration::from_secs(3)));
     }
 }

@@ -1,30 +1,57 @@
 //! The decision core of the coordinator: events in, commands out.
 //!
-//! [`Core::handle`] takes what happened, and when, and returns what is to be done. It reads no clock, draws no random
-//! number and does no I/O (its `Cargo.toml` gives it no means to), and all its maps are ordered: the same events give the
-//! same commands. The coordinator's driver executes the commands and turns their results into further events; the
-//! seeded simulation in `tests/` runs the same core against a world that fails.
+//! [`Core::handle`] takes an event and the time, and returns the commands that follow. It reads no clock, draws no random
+//! number and does no I/O (its `Cargo.toml` gives it no means to), and all its maps are ordered: the same events always
+//! give the same commands. The coordinator's driver turns messages into events and executes the commands; the seeded
+//! simulation in `tests/simulation` runs the same core through millions of faults.
+//!
+//! ```text
+//!  Event ──► Core ─────────────► Command
+//!             │  nodes            (nodes: slots offered, silent nodes)
+//!             └─ run × n
+//!                 │  take          an event goes to the machine that it concerns
+//!                 │  apply         its effects go, as plain values, to the other machines
+//!                 │  reconcile     what now?
+//!                 ├─ fleet         slots, setup, workers and their processes
+//!                 ├─ generations   formed, training, halted, broken; progress
+//!                 ├─ checkpoints   slices, commits, the newest one, when the next is due
+//!                 └─ lifecycle     train, stop, cancel, recording, ended
+//! ```
+//!
+//! The four machines of a run do not know each other. Each keeps its fields to itself, takes plain values and returns
+//! effects; only a run moves facts from one machine to another, and only `Run::reconcile` asks what follows.
 //!
 //! Where to start reading:
 //!
-//! - [`event`] and [`command`]: all that goes in and comes out;
-//! - `run`: a run as the core sees it, and `reconcile`, the one place where it asks "what now?";
-//! - `slots`: slots of nodes given to runs, workers started and started again;
-//! - `membership`: generations formed, broken, halted and replaced;
-//! - `saving`: checkpoints from the first slice to the commit; [`interval`]: how often, where that is left to the core;
-//! - `ending`: finished, failed, cancelled, stopped.
+//! 1. [`event`] and [`command`]: everything that goes in and comes out;
+//! 2. `run`: `take`, `apply` and `reconcile`, a page each;
+//! 3. one machine: `fleet`, `generations`, `checkpoints` or `lifecycle`;
+//! 4. [`interval`]: how often checkpoints are taken if the core chooses; [`timing`]: every deadline by name.
+//!
+//! | question | answer |
+//! | --- | --- |
+//! | Where is a worker declared lost? | `Fleet::declare_lost`, whatever the evidence |
+//! | Where is a node declared lost? | `Core::lose_node`: an event, or heartbeats that do not arrive |
+//! | Where does evidence of a loss enter? | as an [`Event`]; a cloud's preemption notice would be another one |
+//! | Where is a generation formed? | `Generations::form`, when `Run::reconcile` finds none |
+//! | Where is a checkpoint committed? | `Checkpoints::slice_saved`, with the last slice |
+//! | Where does a run end? | `Lifecycle::end` |
 
-mod ending;
-mod membership;
+mod checkpoints;
+mod fleet;
+mod generations;
+mod lifecycle;
+mod machine;
+mod nodes;
 mod run;
-mod saving;
-mod slots;
 mod view;
 
 pub mod command;
 pub mod event;
 pub mod facts;
 pub mod interval;
+pub mod phase;
+pub mod timing;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -33,47 +60,43 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 pub use crate::{
     command::{Command, End, Formation, Notice, Outcome},
     event::{Cause, Event, Exit, RunEvent},
-    facts::{CheckpointEvery, Past, RunFacts, Start, Timing},
+    facts::{CheckpointEvery, EarlierTerms, RunFacts, Start},
     interval::{Bound, Interval, SaveCost},
-    view::{Phase, RunView, SaveFailure, WorkerView},
+    phase::Phase,
+    timing::Timing,
+    view::{RunView, SaveFailure, WorkerView},
 };
-use crate::{run::Run, slots::Node};
+use crate::{
+    nodes::Nodes,
+    run::{Opening, Run},
+};
 
-/// The state of a coordinator's mind.
+/// The state of a coordinator: its nodes and its runs.
 #[derive(Debug)]
 pub struct Core {
     timing: Timing,
-    /// When the last event was taken.
-    now: Duration,
-    nodes: BTreeMap<NodeId, Node>,
+    nodes: Nodes,
     runs: BTreeMap<RunId, Run>,
-    /// In the order of submission, which is the order in which they are given nodes.
+    /// In the order of submission, which is the order in which runs are given slots.
     order: Vec<RunId>,
 }
 
 impl Core {
-    /// A core that knows of no node and no run.
+    /// A core without nodes and runs.
     pub fn new(timing: Timing) -> Self {
-        Self { timing, now: Duration::ZERO, nodes: BTreeMap::new(), runs: BTreeMap::new(), order: Vec::new() }
+        Self { timing, nodes: Nodes::default(), runs: BTreeMap::new(), order: Vec::new() }
     }
 
     /// Takes an event and decides. `now` is the time since any fixed moment and never goes back.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         let mut commands = Vec::new();
-        self.now = now;
         match event {
-            Event::Tick => self.find_silent_nodes(now, &mut commands),
-            Event::RunOpened { run, facts, epoch, start, past } => {
-                self.open(now, Run::new(run, facts, self.timing, epoch, start, past, now));
+            Event::Tick => self.lose_silent_nodes(now, &mut commands),
+            Event::RunOpened { run, facts, epoch, start, earlier } => {
+                self.open(now, Opening { run, facts, epoch, start, earlier });
             }
-            Event::NodeJoined { node, slots } => {
-                self.nodes.insert(node, Node { slots, heard: now });
-            }
-            Event::NodeHeard { node } => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.heard = now;
-                }
-            }
+            Event::NodeJoined { node, slots } => self.nodes.joined(node, slots, now),
+            Event::NodeHeartbeat { node } => self.nodes.heartbeat(node, now),
             Event::NodeLost { node, reason } => self.lose_node(now, node, &reason, &mut commands),
             Event::OfRun { run, event } => {
                 if let Some(run) = self.runs.get_mut(&run) {
@@ -82,9 +105,42 @@ impl Core {
             }
         }
         self.reconcile(now, &mut commands);
-        // Slots that a run has just given up are another's at once.
+        // The second round gives slots that a run has just given up to another run.
         self.reconcile(now, &mut commands);
         commands
+    }
+
+    /// Whether this core started that worker for that run and has not lost it. If not, the driver refuses its connection
+    /// and its messages.
+    pub fn expects(&self, run: &RunId, worker: WorkerId) -> bool {
+        self.runs.get(run).is_some_and(|run| run.expects(worker))
+    }
+
+    /// Whether a node has joined and is not lost. If not, its agent must end its workers and join again.
+    pub fn has_node(&self, node: NodeId) -> bool {
+        self.nodes.contains(node)
+    }
+
+    /// A run as it is now.
+    pub fn view(&self, run: &RunId) -> Option<RunView> {
+        self.runs.get(run).map(Run::view)
+    }
+
+    /// All runs as they are now, in the order of their submission.
+    pub fn views(&self) -> Vec<(RunId, RunView)> {
+        let view = |id: &RunId| self.runs.get(id).map(|run| (id.clone(), run.view()));
+        self.order.iter().filter_map(view).collect()
+    }
+
+    fn open(&mut self, now: Duration, opening: Opening) {
+        let id = opening.run.clone();
+        let mut run = Run::new(opening, self.timing, now);
+        if let Some(before) = self.runs.remove(&id) {
+            run.inherit(before);
+        }
+        self.order.retain(|known| *known != id);
+        self.order.push(id.clone());
+        self.runs.insert(id, run);
     }
 
     fn reconcile(&mut self, now: Duration, out: &mut Vec<Command>) {
@@ -96,34 +152,34 @@ impl Core {
         }
     }
 
-    /// Whether a worker that calls in was started for that run by this core, and is not given up.
-    pub fn expects(&self, run: &RunId, worker: WorkerId) -> bool {
-        self.runs.get(run).is_some_and(|run| run.expects(worker))
-    }
-
-    /// Whether a node that calls in has joined and is not given up. One that is not must join anew, its workers ended.
-    pub fn has_node(&self, node: NodeId) -> bool {
-        self.nodes.contains_key(&node)
-    }
-
-    /// How a run stands.
-    pub fn view(&self, run: &RunId) -> Option<RunView> {
-        self.runs.get(run).map(|run| run.view(self.now))
-    }
-
-    /// All runs in the order of their submission.
-    pub fn views(&self) -> Vec<(RunId, RunView)> {
-        let view = |id: &RunId| self.runs.get(id).map(|run| (id.clone(), run.view(self.now)));
-        self.order.iter().filter_map(view).collect()
-    }
-
-    fn open(&mut self, now: Duration, mut run: Run) {
-        let id = run.id.clone();
-        if let Some(before) = self.runs.remove(&id) {
-            run.inherit(before, now);
+    /// Gives free slots to runs in the order of their submission, as many as each can use.
+    fn give_slots(&mut self) {
+        for id in &self.order {
+            for (node, slots) in self.nodes.slots() {
+                let used: u32 = self.runs.values().map(|run| run.slots_on(node)).sum();
+                let Some(run) = self.runs.get_mut(id) else { continue };
+                for _ in used..slots {
+                    if !run.wants_slot(node) {
+                        break;
+                    }
+                    run.add_slot(node);
+                }
+            }
         }
-        self.order.retain(|known| *known != id);
-        self.order.push(id.clone());
-        self.runs.insert(id, run);
+    }
+
+    fn lose_silent_nodes(&mut self, now: Duration, out: &mut Vec<Command>) {
+        let timeout = self.timing.heartbeat_timeout;
+        for node in self.nodes.silent(now, timeout) {
+            let reason = format!("silent for {} s", timeout.as_secs_f32());
+            self.lose_node(now, node, &reason, out);
+        }
+    }
+
+    fn lose_node(&mut self, now: Duration, node: NodeId, reason: &str, out: &mut Vec<Command>) {
+        self.nodes.remove(node);
+        for run in self.runs.values_mut() {
+            run.node_lost(now, node, reason, out);
+        }
     }
 }

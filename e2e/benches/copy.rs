@@ -1,18 +1,19 @@
-//! `whimbrel checkpoint copy` beside `rclone copy`, between the same servers, over the same objects, in the same run.
+//! `whimbrel checkpoint copy` compared with `rclone copy`: the same servers, the same objects.
 //!
-//! `cargo bench -p whimbrel-e2e --bench copy [-- MEBIBYTES [ROUNDS]]` makes a run of so many MiB (4096) in packs of 64 MiB
-//! and copies it by either program from an S3 server to an Azure server, from S3 to a folder, and from a folder to S3,
-//! on servers of each route's own. Each copy goes to a place of its own, the programs take turns at being first, and the
-//! best of the rounds (2) is shown. The last rows copy a quarter of it, to see whether memory follows the size.
+//! `cargo bench -p whimbrel-e2e --bench copy [-- MEBIBYTES [ROUNDS]]` makes a run of MEBIBYTES (4096) MiB in packs of
+//! 64 MiB. Both programs copy it from an S3 server to an Azure server, from S3 to a folder, and from a folder to S3.
+//! Each route has new servers, and each copy has a new destination. The programs alternate in going first. The table
+//! shows the best of ROUNDS (2). The last rows copy a quarter of the size, to show whether memory use depends on the
+//! size.
 //!
-//! A copy to a folder has ended when it is on the disk: Whimbrel sees to that by itself, for rclone `sync` does, in the
-//! time measured.
+//! A copy to a folder ends when the data is on the disk: Whimbrel syncs by itself, for rclone the benchmark runs `sync`
+//! within the measured time.
 //!
-//! Before each copy the free memory is filled with pages of files, as it is on a machine that has been at work for a while.
-//! A virtual machine may give free memory back to its host and get it anew when it is first written, which can take ten
-//! times as long as the writing: whoever happened to write such pages would be measured by that.
+//! Before each copy the benchmark fills the free memory with cached file pages, as on a machine that has been in use. A
+//! virtual machine may return free memory to its host. The first write to such a page can then take ten times as long,
+//! and the program that happens to write it would look slower.
 //!
-//! The servers are Ceph's radosgw and azurite, on this machine and sharing its processors: ratios count, not figures.
+//! The servers, radosgw and azurite, share this machine's processors: compare the ratios, not the absolute numbers.
 //! rclone is Debian's, with `--transfers 8`.
 
 #![allow(
@@ -20,7 +21,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a benchmark: it prints its table, and ends where anything goes wrong"
+    reason = "a benchmark prints its table, and panics on errors"
 )]
 
 use std::{
@@ -36,12 +37,12 @@ use bytes::Bytes;
 use whimbrel_e2e::programs;
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{Limits, Mode, Record, Stopped, commit, open_run, save_slice};
-use whimbrel_testbed::{Azurite, Radosgw, Server, server::BUCKET};
+use whimbrel_testbed::{Azurite, BUCKET, Radosgw, Server};
 
 const RUN: &str = "bench-copy";
 const PROGRAMS: [&str; 2] = ["whimbrel", "rclone"];
-/// Bytes of memory that are left free.
-const SPARED: u64 = 256 << 20;
+/// Bytes of memory that stay free.
+const LEFT_FREE: u64 = 256 << 20;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,32 +63,32 @@ fn main() {
         "", "MiB", "", "s", "MB/s", "CPU s/GiB", "peak MiB", "faster"
     );
     for size in [mebibytes, mebibytes / 4] {
-        let s3 = |name: &str| Place::S3(name.to_owned());
-        compare("s3 to azure", size, rounds, |_| (s3("source"), Place::Azure("copy".to_owned())));
-        compare("s3 to folder", size, rounds, |folder| (s3("source"), Place::Folder(folder.join("copy"))));
-        compare("folder to s3", size, rounds, |folder| (Place::Folder(folder.join("source")), s3("copy")));
+        let s3 = |name: &str| Location::S3(name.to_owned());
+        compare("s3 to azure", size, rounds, |_| (s3("source"), Location::Azure("copy".to_owned())));
+        compare("s3 to folder", size, rounds, |folder| (s3("source"), Location::Folder(folder.join("copy"))));
+        compare("folder to s3", size, rounds, |folder| (Location::Folder(folder.join("source")), s3("copy")));
     }
 }
 
-/// Copies by either program on servers of their own, taking turns at being first, and prints the best of each.
-fn compare(route: &str, mebibytes: usize, rounds: usize, places: impl Fn(&Path) -> (Place, Place)) {
+/// Copies with both programs on new servers, alternating which goes first, and prints the best round of each.
+fn compare(route: &str, mebibytes: usize, rounds: usize, locations: impl Fn(&Path) -> (Location, Location)) {
     let bench = Bench { s3: Radosgw::start().unwrap(), azure: Azurite::start().unwrap() };
     let folder = tempfile::tempdir().unwrap();
     let memory = tempfile::tempdir().unwrap();
-    let (from, to) = places(folder.path());
+    let (from, to) = locations(folder.path());
     bench.make(&from, mebibytes);
-    let mut best: [Option<Taken>; 2] = [None; 2];
+    let mut best: [Option<Cost>; 2] = [None; 2];
     for round in 0..rounds {
         for turn in 0..2 {
             let program = (round + turn) % 2;
-            let to = to.of_its_own(PROGRAMS[program], round);
+            let to = to.for_copy(PROGRAMS[program], round);
             let command = if program == 0 { bench.whimbrel(&from, &to) } else { bench.rclone(&from, &to) };
             fill(memory.path());
             let taken = timed(command, &to);
             if best[program].is_none_or(|best| taken.seconds < best.seconds) {
                 best[program] = Some(taken);
             }
-            if let Place::Folder(path) = to {
+            if let Location::Folder(path) = to {
                 fs::remove_dir_all(path).unwrap();
             }
         }
@@ -106,17 +107,17 @@ fn compare(route: &str, mebibytes: usize, rounds: usize, places: impl Fn(&Path) 
     }
 }
 
-/// A place of runs, as both programs name it.
+/// A store.
 #[derive(Clone)]
-enum Place {
+enum Location {
     S3(String),
     Azure(String),
     Folder(PathBuf),
 }
 
-impl Place {
-    /// A place of its own for every copy.
-    fn of_its_own(&self, program: &str, round: usize) -> Self {
+impl Location {
+    /// Another location for each copy.
+    fn for_copy(&self, program: &str, round: usize) -> Self {
         let name = |prefix: &str| format!("{prefix}-{program}-{round}");
         match self {
             Self::S3(prefix) => Self::S3(name(prefix)),
@@ -132,32 +133,32 @@ struct Bench {
 }
 
 impl Bench {
-    /// The run in a place as `whimbrel` names it.
-    fn uri(&self, place: &Place) -> String {
-        match place {
-            Place::S3(prefix) => format!("{}/{RUN}", self.s3.store_uri(prefix)),
-            Place::Azure(prefix) => format!("{}/{RUN}", self.azure.store_uri(prefix)),
-            Place::Folder(path) => format!("{}/{RUN}", path.display()),
+    /// The run's URI for `whimbrel`.
+    fn uri(&self, location: &Location) -> String {
+        match location {
+            Location::S3(prefix) => format!("{}/{RUN}", self.s3.store_uri(prefix)),
+            Location::Azure(prefix) => format!("{}/{RUN}", self.azure.store_uri(prefix)),
+            Location::Folder(path) => format!("{}/{RUN}", path.display()),
         }
     }
 
-    /// The same as `rclone` names it.
-    fn remote(place: &Place) -> String {
-        match place {
-            Place::S3(prefix) => format!("s3:{BUCKET}/{prefix}/{RUN}"),
-            Place::Azure(prefix) => format!("azure:{BUCKET}/{prefix}/{RUN}"),
-            Place::Folder(path) => format!("{}/{RUN}", path.display()),
+    /// The run's path for `rclone`.
+    fn remote(location: &Location) -> String {
+        match location {
+            Location::S3(prefix) => format!("s3:{BUCKET}/{prefix}/{RUN}"),
+            Location::Azure(prefix) => format!("azure:{BUCKET}/{prefix}/{RUN}"),
+            Location::Folder(path) => format!("{}/{RUN}", path.display()),
         }
     }
 
-    fn whimbrel(&self, from: &Place, to: &Place) -> Command {
+    fn whimbrel(&self, from: &Location, to: &Location) -> Command {
         let mut command = Command::new(programs::whimbrel());
         command.args(["checkpoint", "copy", "--yes", "--json", &self.uri(from), &self.uri(to)]);
         command.envs(self.s3.environment()).envs(self.azure.environment());
         command
     }
 
-    fn rclone(&self, from: &Place, to: &Place) -> Command {
+    fn rclone(&self, from: &Location, to: &Location) -> Command {
         let s3 = self.s3.environment();
         let value = |variable: &str| {
             let found = s3.iter().find(|(name, _)| *name == variable);
@@ -165,7 +166,7 @@ impl Bench {
         };
         let mut command = Command::new("rclone");
         command.args(["copy", "--transfers", "8", "--checkers", "8", &Self::remote(from), &Self::remote(to)]);
-        // It makes nothing of this variable but a failure.
+        // rclone fails if this variable is set.
         command.env_remove("AWS_CA_BUNDLE").envs([
             ("RCLONE_CONFIG", "/dev/null".to_owned()),
             ("RCLONE_CONFIG_S3_TYPE", "s3".to_owned()),
@@ -174,24 +175,24 @@ impl Bench {
             ("RCLONE_CONFIG_S3_ACCESS_KEY_ID", value("AWS_ACCESS_KEY_ID")),
             ("RCLONE_CONFIG_S3_SECRET_ACCESS_KEY", value("AWS_SECRET_ACCESS_KEY")),
             ("RCLONE_CONFIG_AZURE_TYPE", "azureblob".to_owned()),
-            // By account and key it can only reach a host that is named after the account.
+            // With account and key, rclone only reaches hosts that are named after the account.
             ("RCLONE_CONFIG_AZURE_SAS_URL", self.azure.url_with(&self.azure.sas("rcwdl"))),
         ]);
         command
     }
 
-    /// Makes the run, in a process that has the server's environment.
-    fn make(&self, place: &Place, mebibytes: usize) {
-        if let Place::Folder(path) = place {
+    /// Makes the run, in a child process with the server's environment variables.
+    fn make(&self, location: &Location, mebibytes: usize) {
+        if let Location::Folder(path) = location {
             fs::create_dir_all(path).unwrap();
         }
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["make", &self.uri(place), &mebibytes.to_string()]).envs(self.s3.environment());
-        assert!(command.status().unwrap().success(), "the run to be copied could not be made");
+        command.args(["make", &self.uri(location), &mebibytes.to_string()]).envs(self.s3.environment());
+        assert!(command.status().unwrap().success(), "the run could not be made");
     }
 }
 
-/// Makes a run of one checkpoint, of so many MiB of noise, slice by slice.
+/// Makes a run with one checkpoint of `mebibytes` MiB of noise, slice by slice.
 fn make(uri: &str, mebibytes: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -216,27 +217,27 @@ fn make(uri: &str, mebibytes: usize) {
     });
 }
 
-/// What one copy took.
+/// The cost of one copy.
 #[derive(Clone, Copy)]
-struct Taken {
+struct Cost {
     seconds: f64,
     cpu: f64,
     peak_mib: f64,
 }
 
-/// Fills the free memory with pages of a new file in that folder, for as long as the file is there.
+/// Fills the free memory with cached pages of a new file in a folder.
 fn fill(folder: &Path) {
     let known = fs::read_to_string("/proc/meminfo").unwrap();
     let free = known.lines().find_map(|line| line.strip_prefix("MemFree:")).unwrap();
     let free: u64 = free.trim().trim_end_matches(" kB").parse().unwrap();
     let path = folder.join(fs::read_dir(folder).unwrap().count().to_string());
-    // One hole, which takes no room on the disk and as much in memory as any file.
-    File::create(&path).unwrap().set_len((free << 10).saturating_sub(SPARED)).unwrap();
+    // A sparse file: it takes no space on the disk, and as many cached pages as any file of its size.
+    File::create(&path).unwrap().set_len((free << 10).saturating_sub(LEFT_FREE)).unwrap();
     io::copy(&mut File::open(&path).unwrap(), &mut io::sink()).unwrap();
 }
 
-/// Runs a program until what it wrote is safe there, and looks at what it used.
-fn timed(mut command: Command, to: &Place) -> Taken {
+/// Runs a program, waits until its data is on the disk, and measures what it used.
+fn timed(mut command: Command, to: &Location) -> Cost {
     let (start, before) = (Instant::now(), children_seconds());
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
@@ -249,17 +250,17 @@ fn timed(mut command: Command, to: &Place) -> Taken {
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
         peak = peak.max(kib.unwrap_or(0.0) / 1024.0);
-        // The high-water mark is sampled: what grew within the last of these is missed.
+        // The high-water mark is sampled, so growth after the last sample is missed.
         thread::park_timeout(Duration::from_millis(20));
     };
     assert!(ended.success(), "{command:?}: {ended}");
-    if let Place::Folder(path) = to {
+    if let Location::Folder(path) = to {
         assert!(Command::new("sync").arg("-f").arg(path).status().unwrap().success());
     }
-    Taken { seconds: start.elapsed().as_secs_f64(), cpu: children_seconds() - before, peak_mib: peak }
+    Cost { seconds: start.elapsed().as_secs_f64(), cpu: children_seconds() - before, peak_mib: peak }
 }
 
-/// User and system time of the children waited for, from `/proc` (fields 16 and 17, in hundredths of a second).
+/// User and system time of ended children, in seconds, from `/proc` (fields 16 and 17, in hundredths of a second).
 fn children_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let after_name = stat.rsplit_once(") ").unwrap().1;

@@ -1,12 +1,13 @@
-//! SIGKILL of one of four workers to the next step that the others apply.
+//! Recovery: the time from the SIGKILL of one of four workers to the next step that the others apply.
 //!
 //! `cargo bench -p whimbrel-e2e --bench recovery [-- REPETITIONS]` prints a table: the time from the signal to the next
-//! step, a usual step's time in the same run, and what the recovery cost beyond one step. The goal is under 100 ms.
+//! step, the median step of the same run, and the difference, which is the cost of the recovery. The goal is under 100
+//! ms.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a benchmark: it prints its table, and ends where anything goes wrong"
+    reason = "a benchmark prints its table, and panics on errors"
 )]
 
 use std::time::Instant;
@@ -15,7 +16,7 @@ use whimbrel_e2e::{run::Run, spec::Spec};
 
 fn main() {
     let repetitions: u64 = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(10);
-    // The example's model and batch: steps long enough that a death falls into the middle of one.
+    // The example's model and batch: steps so long that a kill happens in the middle of one.
     let spec = Spec { settings: "layers = 4".into(), checkpoint_every: 1000, ..Spec::small(100_000) };
     let folder = tempfile::tempdir().unwrap();
     let mut run = Run::start(&spec, folder.path(), &["--workers", "4"]);
@@ -25,7 +26,7 @@ fn main() {
     );
     let mut beyond = Vec::new();
     for repetition in 0..repetitions {
-        // Four members again, and some steps to measure a usual one by.
+        // Wait for four members, then measure some steps.
         run.until("four members", |event| event["event"] == "generation" && event["workers"] == 4);
         let mut usual: Vec<f64> = Vec::new();
         while usual.len() < 15 {
@@ -39,7 +40,7 @@ fn main() {
 
         let killed = Instant::now();
         run.kill_worker(repetition % 4);
-        // Steps that were applied before the signal may still be on their way here.
+        // Events of steps before the signal may still arrive.
         run.until("the next generation", |event| event["event"] == "generation");
         let before =
             run.events.iter().rev().find(|event| event["event"] == "step").unwrap()["step"].as_u64().unwrap();
@@ -50,7 +51,7 @@ fn main() {
             "{repetition:>4}  {took:>11.1} ms  {median:>11.1} ms  {:>11.1} ms  {lost:>10}",
             took - median
         );
-        assert!(next > last && lost == 0, "a step was done again");
+        assert!(next > last && lost == 0, "a step was computed again");
         beyond.push(took - median);
     }
     beyond.sort_by(f64::total_cmp);

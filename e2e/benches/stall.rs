@@ -1,14 +1,14 @@
-//! What a save holds up: how long training stands still for it, beside a copy of as many bytes in memory.
+//! Stall: how long a checkpoint blocks training, compared with a copy of the same bytes in memory.
 //!
-//! `cargo bench -p whimbrel-e2e --bench stall [-- MEBIBYTES [SAVES]]` trains, as one worker and as two, a program whose
-//! state has so many MiB (1024), with a checkpoint every few steps, and prints for each save how long the worker that was
-//! held up longest stood still. The copy beside it is of one worker's slice, from memory to memory that were both
-//! written before, in this process after the run's end, by as many threads as there are workers.
+//! `cargo bench -p whimbrel-e2e --bench stall [-- MEBIBYTES [SAVES]]` trains a program with a state of MEBIBYTES (1024)
+//! MiB, with one worker and with two, and takes a checkpoint every few steps. For each save it prints the stall of the
+//! worker that was blocked longest. The copy is of one worker's slice, between two buffers that were written before, in
+//! this process after the run, with one thread per worker.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a benchmark: it prints its table, and ends where anything goes wrong"
+    reason = "a benchmark prints its table, and panics on errors"
 )]
 
 use std::{
@@ -30,8 +30,8 @@ fn main() {
     let mebibytes = numbers.first().copied().unwrap_or(1024);
     let saves = numbers.get(1).copied().unwrap_or(8);
     println!(
-        "{:>8}{:>12}{:>14}{:>14}   stood still, ms, save by save",
-        "workers", "slice MiB", "copy ms", "median of it"
+        "{:>8}{:>12}{:>14}{:>14}   stall of each save, ms",
+        "workers", "slice MiB", "copy ms", "stall / copy"
     );
     for workers in [1, 2] {
         let stalls = stalls(mebibytes, workers, saves);
@@ -43,10 +43,10 @@ fn main() {
     }
 }
 
-/// How long so many saves of one run held it up, in milliseconds.
+/// The stalls of `saves` checkpoints of one run, in milliseconds.
 fn stalls(mebibytes: usize, workers: usize, saves: usize) -> Vec<f64> {
     let settings = format!("ballast_mib = {mebibytes}");
-    let spec = Spec { checkpoint_every: 5, ..Spec::awkward(1_000_000, &settings) };
+    let spec = Spec { checkpoint_every: 5, ..Spec::faulty(1_000_000, &settings) };
     let folder = tempfile::tempdir().unwrap();
     let mut run = Run::start(&spec, folder.path(), &["--workers", &workers.to_string()]);
     let mut stalls = Vec::new();
@@ -58,7 +58,7 @@ fn stalls(mebibytes: usize, workers: usize, saves: usize) -> Vec<f64> {
     stalls
 }
 
-/// The median time of copying so many bytes, in milliseconds, by so many threads each its own.
+/// The median time of copying `bytes` bytes, in milliseconds, in each of `threads` concurrent threads.
 fn copy(bytes: usize, threads: usize) -> f64 {
     let barrier = Barrier::new(threads);
     let timed = || {

@@ -1,4 +1,4 @@
-//! A coordinator and agents as processes of their own.
+//! A coordinator and agents as separate processes.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,9 +8,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{process::Process, programs, run::PATIENCE, spec::Spec};
+use crate::{process::Process, programs, run::DEADLINE, spec::Spec};
 
-/// A coordinator over a store, and what it takes to talk to it.
+/// A coordinator over a store, and the means to call it.
 #[derive(Debug)]
 pub struct Cluster {
     folder: PathBuf,
@@ -21,12 +21,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a coordinator over the folder `runs`, on a free port of this machine.
+    /// Starts a coordinator over the folder `runs`, on a free port of loopback.
     pub fn start(folder: &Path) -> Self {
         Self::start_over(folder, folder.join("runs").to_str().unwrap(), Vec::new())
     }
 
-    /// Starts one over a store that is reached by these environment variables.
+    /// Starts a coordinator over a store that it reaches by these environment variables.
     pub fn start_over(folder: &Path, store: &str, environment: Vec<(&'static str, String)>) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut cluster = Self {
@@ -40,12 +40,12 @@ impl Cluster {
         cluster
     }
 
-    /// Starts the coordinator, again where it has been killed, and waits until it answers.
+    /// Starts the coordinator, for the first time or again after a kill, and waits until it answers.
     pub fn start_coordinator(&mut self) {
         let mut command = self.whimbrel();
         command.args(["coordinator", "--listen", &self.address, "--store", &self.store]);
         self.coordinator = Some(Process::start(command));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         while !self.call(&["runs", "--json"]).status.success() {
             assert!(
                 Instant::now() < deadline,
@@ -68,7 +68,7 @@ impl Cluster {
         self.coordinator.as_ref().unwrap()
     }
 
-    /// The coordinator's process, to be waited for.
+    /// The coordinator's process, mutable.
     pub fn coordinator_mut(&mut self) -> &mut Process {
         self.coordinator.as_mut().unwrap()
     }
@@ -83,14 +83,14 @@ impl Cluster {
         self.whimbrel().args(arguments).output().unwrap()
     }
 
-    /// A `whimbrel` command in the cluster's folder, which can reach its store.
+    /// A `whimbrel` command in the cluster's folder, with the store's environment variables.
     fn whimbrel(&self) -> Command {
         let mut command = Command::new(programs::whimbrel());
         command.current_dir(&self.folder).envs(self.environment.iter().cloned());
         command
     }
 
-    /// Submits a spec and returns the run's name.
+    /// Submits a spec and returns the run's id.
     pub fn submit(&self, spec: &Spec) -> String {
         let path = spec.write(&self.folder);
         let output = self.call(&["submit", path.to_str().unwrap(), "--json"]);
@@ -99,34 +99,34 @@ impl Cluster {
         answer["run"].as_str().unwrap().to_owned()
     }
 
-    /// How a run stands.
+    /// The status of a run.
     pub fn status(&self, run: &str) -> Value {
         let output = self.call(&["status", run, "--json"]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// Asks how a run stands until that is as wanted.
+    /// Asks for the status of a run until `wanted` returns true for it.
     pub fn until(&self, run: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let status = self.status(run);
             if wanted(&status) {
                 return status;
             }
-            assert!(Instant::now() < deadline, "{what} did not come: {status:#}");
+            assert!(Instant::now() < deadline, "{what} did not happen: {status:#}");
         }
     }
 
-    /// Asks how a run stands until it is in a phase.
+    /// Asks for the status of a run until it is in a phase.
     pub fn until_phase(&self, run: &str, phase: &str) -> Value {
         self.until(run, phase, |status| status["phase"] == phase)
     }
 
-    /// Stops the coordinator as an operator would, and waits for its end.
+    /// Stops the coordinator with SIGTERM, and waits for its exit code.
     pub fn stop(mut self) -> Option<i32> {
         let coordinator = self.coordinator_mut();
         coordinator.signal(rustix::process::Signal::TERM);
-        coordinator.wait(PATIENCE + Duration::from_secs(60)).code()
+        coordinator.wait(DEADLINE + Duration::from_secs(60)).code()
     }
 }

@@ -1,4 +1,4 @@
-//! Child processes that never outlive their test, and signals to them.
+//! Child processes that never outlive their test, and signals to processes.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -16,7 +16,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal, test_kill_process},
 };
 
-/// A child process whose standard output is read line by line as it comes, and whose standard error is kept.
+/// A child process. Its standard output is read line by line; its standard error is kept. Dropping it kills the
+/// process.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -26,21 +27,21 @@ pub struct Process {
     reader: Option<JoinHandle<()>>,
 }
 
-/// A deadline that has passed.
+/// The deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Late;
 
-/// The process with this id, as a signal's addressee.
+/// A process id, as the type that signals take.
 pub fn pid(id: u32) -> Pid {
     Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
 }
 
-/// Sends a signal to the process with this id; it may have ended already.
+/// Sends a signal to the process with this id, which may have ended already.
 pub fn signal(id: u32, signal: Signal) {
     kill_process(pid(id), signal).ok();
 }
 
-/// Kills the process with this id, which need not be a child, and waits for its end: it touches nothing from then on.
+/// Kills the process with this id, which need not be a child, and waits until it has ended.
 pub fn kill(id: u32, within: Duration) {
     let Ok(process) = pidfd_open(pid(id), PidfdFlags::empty()) else { return };
     pidfd_send_signal(&process, Signal::KILL).ok();
@@ -55,13 +56,13 @@ pub fn lives(id: u32) -> bool {
 }
 
 impl Process {
-    /// Starts a command, with nothing on its standard input.
+    /// Starts a command with an empty standard input.
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null());
         Self::spawn(command)
     }
 
-    /// Starts a command that is to be [told](Self::say) things.
+    /// Starts a command that reads the lines that [`say`](Self::say) writes.
     pub fn start_with_input(mut command: Command) -> Self {
         command.stdin(Stdio::piped());
         Self::spawn(command)
@@ -83,7 +84,7 @@ impl Process {
         });
         let reader = thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The test may have seen enough.
+                // An error means that the test reads no more.
                 sender.send(line).ok();
             }
             drop(sender);
@@ -98,13 +99,13 @@ impl Process {
         self.child.id()
     }
 
-    /// Writes a line to its standard input. It may have ended already.
+    /// Writes a line to its standard input. The process may have ended already.
     pub fn say(&mut self, line: &str) {
         let input = self.input.as_mut().expect("the process was started with an input");
         writeln!(input, "{line}").ok();
     }
 
-    /// The next line of its standard output; `None` once that is closed.
+    /// The next line of its standard output; `None` at the end. Panics if the deadline passes.
     pub fn line(&self, deadline: Instant) -> Option<String> {
         match self.line_or_late(deadline) {
             Ok(line) => line,
@@ -112,7 +113,7 @@ impl Process {
         }
     }
 
-    /// The same, where coming too late is an answer, too.
+    /// Like [`line`](Self::line), but returns [`Late`] if the deadline passes.
     pub fn line_or_late(&self, deadline: Instant) -> Result<Option<String>, Late> {
         let wait = deadline.saturating_duration_since(Instant::now());
         match self.lines.recv_timeout(wait) {
@@ -122,7 +123,7 @@ impl Process {
         }
     }
 
-    /// What it has written to standard error until now.
+    /// Its standard error until now.
     pub fn errors(&self) -> String {
         self.errors.lock().unwrap().clone()
     }
@@ -132,10 +133,10 @@ impl Process {
         kill_process(pid(self.id()), signal).ok();
     }
 
-    /// Waits for its end, and until all that it wrote is read.
+    /// Waits until the process has ended and all its output is read.
     pub fn wait(&mut self, within: Duration) -> ExitStatus {
         let deadline = Instant::now() + within;
-        // Its output closes when it ends; draining that is how the end is waited for.
+        // Standard output closes when the process ends.
         while self.line(deadline).is_some() {}
         let status = self.child.wait().unwrap();
         if let Some(reader) = self.reader.take() {

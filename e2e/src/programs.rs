@@ -12,15 +12,15 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The folder with the release builds of `whimbrel`, `char-lm` and `awkward-trainer`, built at the first call: the
-/// build that the README has its reader make.
+/// The folder with the release builds of `whimbrel`, `char-lm` and the programs of this package. The first call builds
+/// them, with the profile that the README tells its reader to use.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let packages = ["-p", "whimbrel", "-p", "char-lm", "-p", "whimbrel-e2e"];
         let mut build = Command::new(cargo);
-        // What cargo tells a test about its own package would have dependencies built anew that look at it.
+        // Cargo sets these variables for a test's own package. Dependencies that read them would be built again.
         for (name, _) in env::vars_os() {
             if ["CARGO_PKG_", "CARGO_MANIFEST_"]
                 .iter()
@@ -34,7 +34,7 @@ pub fn folder() -> &'static Path {
             .args(packages)
             .current_dir(workspace())
             .status()
-            .expect("cargo can be run");
+            .expect("cargo cannot be run");
         assert!(built.success(), "the programs under test could not be built");
         let target =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
@@ -52,7 +52,7 @@ pub fn char_lm() -> PathBuf {
     folder().join("char-lm")
 }
 
-/// A trainer that misbehaves as it is told.
-pub fn awkward_trainer() -> PathBuf {
-    folder().join("awkward-trainer")
+/// A trainer that fails as its settings say.
+pub fn faulty_trainer() -> PathBuf {
+    folder().join("faulty-trainer")
 }

@@ -2,17 +2,16 @@
 
 use whimbrel_testbed::{Moto, Radosgw, Server, available, required};
 
-/// An S3 server: Ceph's, or moto where that cannot be had; nothing, saying so, where neither can.
+/// An S3 server: radosgw, or moto if radosgw is not available. If neither is, prints `SKIPPED:` and returns `None`.
 ///
 /// # Panics
-/// With `WHIMBREL_TESTBED=required` in the environment, if Ceph's cannot be had.
+/// If radosgw is not available and `WHIMBREL_TESTBED=required`.
 pub fn s3() -> Option<Box<dyn Server>> {
     match Radosgw::start() {
         Ok(server) => Some(Box::new(server)),
-        // What must be tested with Ceph is not to pass without it.
         Err(unavailable) if required() => available(Err(unavailable)),
         Err(unavailable) => {
-            eprintln!("{unavailable}; moto instead");
+            eprintln!("{unavailable}; moto is used instead");
             available(Moto::start()).map(|server| -> Box<dyn Server> { Box::new(server) })
         }
     }

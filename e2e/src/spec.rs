@@ -1,32 +1,32 @@
-//! Run specs, small enough that a test takes seconds.
+//! Run specs that take seconds.
 
 use std::path::Path;
 
 use crate::programs;
 
-/// A run of the example trainer in miniature, ready to be varied.
+/// A small run of the example trainer. Tests change its fields.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Its name.
+    /// `name`.
     pub name: String,
-    /// `setup`, if any.
+    /// `setup`.
     pub setup: Option<String>,
-    /// The worker's command.
+    /// `command`.
     pub command: Vec<String>,
-    /// Steps of the run.
+    /// `train.steps`.
     pub steps: u64,
     /// `[train.settings]`, in TOML.
     pub settings: String,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
-    /// What else is in `[checkpoint]`, in TOML.
+    /// Further keys of `[checkpoint]`, in TOML.
     pub checkpoint: String,
     /// Further tables, in TOML.
     pub more: String,
 }
 
 impl Spec {
-    /// The example's model with one small layer, for `steps` steps of a few milliseconds each.
+    /// The example's model with one small layer: steps of a few milliseconds each.
     pub fn small(steps: u64) -> Self {
         Self {
             name: "small".into(),
@@ -40,17 +40,17 @@ impl Spec {
         }
     }
 
-    /// A trainer that misbehaves as `settings` tells it to.
-    pub fn awkward(steps: u64, settings: &str) -> Self {
+    /// The trainer that fails as `settings` say.
+    pub fn faulty(steps: u64, settings: &str) -> Self {
         Self {
-            name: "awkward".into(),
-            command: vec![programs::awkward_trainer().display().to_string()],
+            name: "faulty".into(),
+            command: vec![programs::faulty_trainer().display().to_string()],
             settings: settings.into(),
             ..Self::small(steps)
         }
     }
 
-    /// Writes it to `run.toml` in a folder.
+    /// Writes the spec to `run.toml` in a folder.
     pub fn write(&self, folder: &Path) -> std::path::PathBuf {
         let setup = self.setup.as_ref().map(|setup| format!("setup = {setup:?}\n")).unwrap_or_default();
         let text = format!(

@@ -4,14 +4,14 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use std::{net::UdpSocket, process::Command, time::Instant};
 
-use whimbrel_e2e::{process::Process, programs, run::PATIENCE};
+use whimbrel_e2e::{process::Process, programs, run::DEADLINE};
 
-/// An address of this machine that is not loopback, if it has one. Nothing is sent to find out.
+/// An address of this machine that is not loopback, if it has one. Finding it sends nothing.
 fn outward() -> Option<String> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -20,7 +20,7 @@ fn outward() -> Option<String> {
 }
 
 #[test]
-fn beyond_loopback_a_coordinator_asks_for_its_token() {
+fn beyond_loopback_a_coordinator_requires_its_token() {
     let Some(host) = outward() else {
         eprintln!("skipped: this machine has no address but loopback");
         return;
@@ -44,9 +44,9 @@ fn beyond_loopback_a_coordinator_asks_for_its_token() {
         command.output().unwrap()
     };
     let coordinator = start();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !(token.exists() && call(Some(&token)).status.success()) {
-        assert!(Instant::now() < deadline, "it does not answer:\n{}", coordinator.errors());
+        assert!(Instant::now() < deadline, "the coordinator does not answer:\n{}", coordinator.errors());
     }
     let secret = std::fs::read_to_string(&token).unwrap().trim().to_owned();
 
@@ -61,10 +61,10 @@ fn beyond_loopback_a_coordinator_asks_for_its_token() {
 
     drop(coordinator);
     let again = start();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !call(Some(&token)).status.success() {
-        assert!(Instant::now() < deadline, "it does not answer:\n{}", again.errors());
+        assert!(Instant::now() < deadline, "the coordinator does not answer:\n{}", again.errors());
     }
-    assert_eq!(std::fs::read_to_string(&token).unwrap().trim(), secret, "the token stays");
-    assert!(!again.errors().contains(&secret), "it is shown at the first start only");
+    assert_eq!(std::fs::read_to_string(&token).unwrap().trim(), secret, "a restart keeps the token");
+    assert!(!again.errors().contains(&secret), "only the first start shows the token");
 }

@@ -1,10 +1,11 @@
-//! What is wrong is said: what, where, and what to do; with an exit code that is not zero, and nothing lost.
+//! Bad input and broken trainers: the message says what is wrong, where, and what to do; the exit code is not zero; no
+//! checkpoint is lost.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use std::{fs, process::Command};
@@ -15,7 +16,7 @@ use whimbrel_e2e::{
     spec::Spec,
 };
 
-/// Runs a command that is to fail at once, and returns its exit code and what it wrote to standard error.
+/// Runs a command that must fail, and returns its exit code and its standard error.
 fn fails(mut command: Command) -> (i32, String) {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -25,7 +26,7 @@ fn fails(mut command: Command) -> (i32, String) {
 }
 
 #[test]
-fn every_mistake_of_a_spec_is_named_at_once() {
+fn all_mistakes_in_a_spec_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let spec = Spec::small(10);
     let path = spec.write(folder.path());
@@ -48,7 +49,7 @@ fn every_mistake_of_a_spec_is_named_at_once() {
 #[test]
 fn a_store_that_cannot_be_written_is_refused_before_anything_starts() {
     let folder = tempfile::tempdir().unwrap();
-    // Root may write anywhere but below a file.
+    // Even root cannot create a folder below a file.
     fs::write(folder.path().join("runs"), "a file").unwrap();
     let (code, errors) = fails(command(&Spec::small(10), folder.path(), &[]));
     assert_eq!(code, 2, "{errors}");
@@ -56,7 +57,7 @@ fn a_store_that_cannot_be_written_is_refused_before_anything_starts() {
 }
 
 #[test]
-fn an_agent_that_joins_nobody_says_so() {
+fn an_agent_that_finds_no_coordinator_names_the_address() {
     let mut agent = Command::new(programs::whimbrel());
     agent.args(["agent", "--join", "127.0.0.1:1", "--slots", "1"]);
     let (code, errors) = fails(agent);
@@ -65,7 +66,7 @@ fn an_agent_that_joins_nobody_says_so() {
 }
 
 #[test]
-fn a_command_that_does_not_exist_fails_the_run_with_its_name() {
+fn a_missing_program_fails_the_run_and_is_named() {
     let spec = Spec { command: vec!["./no-such-trainer".into()], ..Spec::small(10) };
     let outcome = undisturbed(&spec, &[]);
     outcome.assert_failed();
@@ -74,7 +75,7 @@ fn a_command_that_does_not_exist_fails_the_run_with_its_name() {
 }
 
 #[test]
-fn a_setup_that_fails_fails_the_run_with_its_last_lines() {
+fn a_failing_setup_fails_the_run_and_shows_its_last_lines() {
     let spec = Spec { setup: Some("echo no compiler here; exit 7".into()), ..Spec::small(10) };
     let outcome = undisturbed(&spec, &[]);
     outcome.assert_failed();
@@ -83,7 +84,7 @@ fn a_setup_that_fails_fails_the_run_with_its_last_lines() {
 }
 
 #[test]
-fn a_trainer_that_exits_every_time_fails_the_run_after_three_tries() {
+fn a_trainer_that_always_exits_fails_the_run_after_three_failures() {
     let spec = Spec {
         command: vec!["sh".into(), "-c".into(), "echo out of luck; exit 1".into()],
         ..Spec::small(10)
@@ -98,21 +99,21 @@ fn a_trainer_that_exits_every_time_fails_the_run_after_three_tries() {
     assert_eq!(
         (outcome.count("worker"), outcome.count("exit")),
         (3, 3),
-        "those included that nobody watched"
+        "every start and every exit has an event"
     );
 }
 
 #[test]
-fn a_trainer_that_panics_at_start_fails_the_run_with_its_message() {
-    let outcome = undisturbed(&Spec::awkward(10, "panic_at_start = true"), &["--workers", "1"]);
+fn a_trainer_that_panics_at_start_fails_the_run_and_shows_the_panic() {
+    let outcome = undisturbed(&Spec::faulty(10, "panic_at_start = true"), &["--workers", "1"]);
     outcome.assert_failed();
     assert!(outcome.last().to_string().contains("cannot be built, on purpose"), "{:#}", outcome.last());
 }
 
 #[test]
-fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_checkpoint() {
+fn a_trainer_that_always_fails_at_one_step_fails_the_run_and_loses_no_checkpoint() {
     for (setting, words) in [("error_at", "no good, on purpose"), ("panic_at", "went wrong, on purpose")] {
-        let spec = Spec { checkpoint_every: 8, ..Spec::awkward(20, &format!("{setting} = 9")) };
+        let spec = Spec { checkpoint_every: 8, ..Spec::faulty(20, &format!("{setting} = 9")) };
         let outcome = undisturbed(&spec, &["--workers", "1"]);
         outcome.assert_failed();
         assert!(outcome.last().to_string().contains(words), "{:#}", outcome.last());
@@ -122,27 +123,26 @@ fn a_trainer_that_fails_at_the_same_step_every_time_fails_the_run_and_loses_no_c
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_is_named_by_its_tensor() {
-    let outcome = undisturbed(&Spec::awkward(20, "nan_at = 3"), &["--workers", "1"]);
+fn a_nan_gradient_fails_the_run_or_skips_the_step_and_names_the_tensor() {
+    let outcome = undisturbed(&Spec::faulty(20, "nan_at = 3"), &["--workers", "1"]);
     outcome.assert_failed();
     assert!(outcome.last().to_string().contains("right"), "{:#}", outcome.last());
 
-    let skip =
-        Spec { more: "[reduction]\non_nonfinite = \"skip\"".into(), ..Spec::awkward(20, "nan_at = 3") };
+    let skip = Spec { more: "[reduction]\non_nonfinite = \"skip\"".into(), ..Spec::faulty(20, "nan_at = 3") };
     let (one, two) = (undisturbed(&skip, &["--workers", "1"]), undisturbed(&skip, &["--workers", "2"]));
-    assert_eq!(one.state(), two.state(), "the step is left out by every worker alike");
+    assert_eq!(one.state(), two.state(), "every worker skips the step");
     assert!(
         one.events.iter().any(|event| event["event"] == "warning" && event.to_string().contains("right"))
     );
 }
 
 #[test]
-fn a_hung_worker_is_as_dead_as_a_killed_one() {
-    // Hung in its own code, its heartbeats go on: its peers tell.
+fn a_hung_worker_is_replaced_like_a_killed_one() {
+    // It hangs in the trainer's code, so its heartbeats continue. Its peers report it.
     let spec = Spec {
-        more: "[workers]\nstep_timeout = \"2s\"\ntries = 2".into(),
+        more: "[workers]\nstep_timeout = \"2s\"\nmax_failures = 2".into(),
         checkpoint_every: 4,
-        ..Spec::awkward(20, "hang_at = 6")
+        ..Spec::faulty(20, "hang_at = 6")
     };
     let outcome = undisturbed(&spec, &["--workers", "1"]);
     outcome.assert_failed();
@@ -150,8 +150,8 @@ fn a_hung_worker_is_as_dead_as_a_killed_one() {
 }
 
 #[test]
-fn a_stopped_worker_is_as_dead_as_a_killed_one() {
-    // Steps enough that the run is not over before the signal is felt.
+fn a_stopped_worker_is_replaced_like_a_killed_one() {
+    // Enough steps that the run does not end before the coordinator notices the silent worker.
     let spec = Spec::small(400);
     let expected = undisturbed(&spec, &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,11 @@
-//! Promise 4: a checkpoint is whole or invisible, and a damaged one is put aside for the one before it, aloud.
+//! Promise 4: a checkpoint is whole or invisible. A damaged one is quarantined with a warning, and the one before is
+//! used.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use std::{
@@ -15,14 +16,14 @@ use std::{
 
 use serde_json::Value;
 use whimbrel_e2e::{
-    out_of_reach::OutOfReach,
     programs,
     run::{Outcome, Run, undisturbed},
     spec::Spec,
+    unreachable::Unreachable,
 };
 
 const STEPS: u64 = 60;
-/// So many that a run is not over before it is killed.
+/// Enough that a run does not end before it is killed.
 const INTERRUPTED: u64 = 600;
 
 fn whimbrel(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -39,7 +40,7 @@ fn run_of(folder: &Path) -> PathBuf {
     runs[0].clone()
 }
 
-/// Files below a folder, by size.
+/// All files below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -55,7 +56,7 @@ fn flip_a_bit(file: &Path) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Starts a run and kills every process of it once the checkpoint of step 30 is committed.
+/// Starts a run, and kills all its processes when the checkpoint of step 30 is committed.
 fn interrupted(folder: &Path) -> PathBuf {
     let mut run = Run::start(&Spec::small(INTERRUPTED), folder, &["--workers", "2"]);
     run.until_checkpoint(30);
@@ -63,16 +64,16 @@ fn interrupted(folder: &Path) -> PathBuf {
     run_of(folder)
 }
 
-/// The manifest of the newest checkpoint that is committed; one may be there that was not yet.
+/// The manifest of the newest committed checkpoint. The folder may also hold one that is not committed.
 fn newest_manifest(run: &Path) -> PathBuf {
     let (_, listing, _) = whimbrel(&["checkpoint", "list", run.to_str().unwrap(), "--json"]);
     let newest: Value = serde_json::from_str(listing.lines().last().unwrap()).unwrap();
     run.join(newest["manifest"].as_str().unwrap())
 }
 
-fn speaks_of_damage(outcome: &Outcome) -> bool {
-    let speaks = |event: &Value| event["event"] == "warning" && event.to_string().contains("damaged");
-    outcome.events.iter().any(speaks)
+fn warned_of_damage(outcome: &Outcome) -> bool {
+    let is_warning = |event: &Value| event["event"] == "warning" && event.to_string().contains("damaged");
+    outcome.events.iter().any(is_warning)
 }
 
 #[test]
@@ -93,15 +94,15 @@ fn the_last_three_are_kept_listed_and_verified() {
 
     let (code, shown, errors) = whimbrel(&["checkpoint", "show", run]);
     assert_eq!(code, Some(0), "{errors}");
-    assert!(shown.contains("wte"), "the tensors are shown: {shown}");
+    assert!(shown.contains("wte"), "the tensors are not shown: {shown}");
 
     let (code, verified, errors) = whimbrel(&["checkpoint", "verify", run]);
     assert_eq!(code, Some(0), "{errors}");
-    assert!(verified.contains(&state), "{verified} does not name the final state {state}");
+    assert!(verified.contains(&state), "{verified} does not have the final state {state}");
 }
 
 #[test]
-fn checkpoints_may_be_asked_for_by_the_clock() {
+fn checkpoints_can_be_taken_by_time() {
     let arguments = ["--workers", "2", "--set", "checkpoint.every=200ms"];
     let outcome = undisturbed(&Spec::small(1000), &arguments);
     outcome.state();
@@ -109,7 +110,7 @@ fn checkpoints_may_be_asked_for_by_the_clock() {
 }
 
 #[test]
-fn the_example_writes_text_from_a_checkpoint() {
+fn the_example_generates_text_from_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     Run::start(&Spec::small(STEPS), folder.path(), &["--workers", "1"]).finish().state();
     let run = run_of(folder.path());
@@ -127,7 +128,7 @@ fn the_example_writes_text_from_a_checkpoint() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
+fn a_flipped_bit_in_a_pack_is_detected_and_the_previous_checkpoint_is_used() {
     let expected = undisturbed(&Spec::small(INTERRUPTED), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let run = interrupted(folder.path());
@@ -139,22 +140,22 @@ fn a_flipped_bit_in_a_pack_is_found_and_the_checkpoint_before_is_used() {
 
     let (code, _, errors) = whimbrel(&["checkpoint", "verify", run.to_str().unwrap()]);
     assert_eq!(code, Some(4), "{errors}");
-    assert!(errors.contains(hash), "the damaged pack is named: {errors}");
+    assert!(errors.contains(hash), "the damaged pack is not named: {errors}");
 
     let outcome = Run::start(&Spec::small(INTERRUPTED), folder.path(), &["--workers", "2"]).finish();
     assert_eq!(outcome.state(), expected);
-    assert!(speaks_of_damage(&outcome), "nothing was said of the damage");
+    assert!(warned_of_damage(&outcome), "no warning of the damage");
 }
 
 #[test]
-fn a_flipped_bit_in_a_manifest_is_found_and_the_checkpoint_before_is_used() {
+fn a_flipped_bit_in_a_manifest_is_detected_and_the_previous_checkpoint_is_used() {
     let expected = undisturbed(&Spec::small(INTERRUPTED), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let run = interrupted(folder.path());
     flip_a_bit(&newest_manifest(&run));
     let outcome = Run::start(&Spec::small(INTERRUPTED), folder.path(), &["--workers", "2"]).finish();
     assert_eq!(outcome.state(), expected);
-    assert!(speaks_of_damage(&outcome), "nothing was said of the damage");
+    assert!(warned_of_damage(&outcome), "no warning of the damage");
 }
 
 #[test]
@@ -173,28 +174,28 @@ fn a_copied_directory_is_the_run() {
 }
 
 #[test]
-fn a_store_that_refuses_for_a_while_costs_checkpoints_and_nothing_else() {
+fn a_store_that_fails_for_a_while_costs_only_checkpoints() {
     let folder = tempfile::tempdir().unwrap();
     let spec = Spec { checkpoint_every: 20, ..Spec::small(400) };
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     run.until_checkpoint(20);
-    let packs = OutOfReach::put(run_of(folder.path()).join("packs"));
-    // Which worker failed, on which object, and why: and training goes on meanwhile.
-    let warning = run.until("a word on the failure", |event| {
+    let packs = Unreachable::make(run_of(folder.path()).join("packs"));
+    // The warning names the worker, the object and the cause. Training continues.
+    let warning = run.until("a warning of the failed save", |event| {
         event["event"] == "warning" && event["text"].as_str().unwrap().contains("could not be saved")
     });
     let text = warning["text"].as_str().unwrap();
     assert!(text.contains("worker w") && text.contains("/packs/") && text.contains("os error"), "{text}");
     let step = run.events.iter().rev().find_map(|event| event["step"].as_u64()).unwrap();
     run.until_step(step + 1);
-    packs.back();
+    packs.restore();
     run.until_checkpoint(step);
     let outcome = run.finish();
     assert_eq!(outcome.state(), undisturbed(&spec, &["--workers", "1"]).state());
 }
 
 #[test]
-fn checkpoints_may_be_taken_as_often_as_is_cheapest() {
+fn checkpoints_can_be_taken_at_the_cheapest_interval() {
     let arguments = ["--workers", "1", "--set", "checkpoint.every=auto"];
     let outcome = undisturbed(&Spec::small(STEPS), &arguments);
     let interval = outcome.events.iter().find(|event| event["event"] == "interval").unwrap();

@@ -1,6 +1,7 @@
-//! A checkpoint is put aside for good only if no store of the run has it whole, whatever the workers reach.
+//! A damaged checkpoint is quarantined only if no store of the run has it whole, even if the workers cannot reach a
+//! store.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
     fs,
@@ -14,10 +15,10 @@ use whimbrel_e2e::{
 };
 use whimbrel_testbed::{GcsServer, Server, available};
 
-/// So many that a run is not over by the time that a test has seen what it waits for, however busy the machine.
+/// Enough that a run does not end before the test has seen what it waits for, even on a busy machine.
 const STEPS: u64 = 600;
 
-/// Reads on until the replica has the checkpoint of this step, or a later one.
+/// Reads events until the replica has the checkpoint of this step, or a later one.
 fn until_replicated(run: &mut Run, step: u64) {
     run.until(&format!("the checkpoint of step {step} in the replica"), |event| {
         event["event"] == "replicated" && event["checkpoint"].as_u64() >= Some(step)
@@ -29,7 +30,7 @@ fn directory(folder: &Path, store: &str) -> PathBuf {
     fs::read_dir(folder.join(store)).unwrap().next().unwrap().unwrap().path()
 }
 
-/// Flips a bit in a pack of the newest checkpoint of a run, which no other one shares.
+/// Flips a bit in a pack that only the newest checkpoint of a run has.
 fn damage_the_newest(run: &Path) {
     let manifests = fs::read_dir(run.join("manifests")).unwrap().map(|entry| entry.unwrap().path());
     let manifest: Value = serde_json::from_slice(&fs::read(manifests.max().unwrap()).unwrap()).unwrap();
@@ -41,7 +42,7 @@ fn damage_the_newest(run: &Path) {
     fs::write(pack, bytes).unwrap();
 }
 
-/// Whether the log of a run says that a checkpoint is not to be used.
+/// Whether the run log has a quarantined checkpoint.
 fn is_any_quarantined(run: &Path) -> bool {
     let log = fs::read_dir(run.join("log")).unwrap().map(|entry| entry.unwrap().path());
     log.into_iter().any(|entry| fs::read_to_string(entry).unwrap().contains(r#""record":"quarantined""#))
@@ -54,10 +55,10 @@ fn warned(outcome: &Outcome, of: &str) -> bool {
 }
 
 #[test]
-fn a_checkpoint_that_only_the_coordinator_reaches_whole_is_used_and_not_put_aside() {
+fn a_checkpoint_that_only_the_coordinator_can_read_whole_is_used_and_not_quarantined() {
     let Some(west) = available(GcsServer::start()) else { return };
     let folder = tempfile::tempdir().unwrap();
-    // The coordinator has the key to the replica, and the workers have none that fits.
+    // The coordinator has the key of the replica's store. The workers have a wrong one.
     let spec = Spec {
         checkpoint_every: STEPS / 2,
         checkpoint: format!("replicas = [{:?}]", west.store_uri("runs")),
@@ -79,12 +80,12 @@ fn a_checkpoint_that_only_the_coordinator_reaches_whole_is_used_and_not_put_asid
     assert_eq!(resumed.state(), undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state());
     assert!(warned(&resumed, "was found damaged"), "the workers read the replica: {:#?}", resumed.events);
     assert!(warned(&resumed, "is whole by now, and is used again"), "{:#?}", resumed.events);
-    assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was given up: {:?}", resumed.steps());
+    assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was not used: {:?}", resumed.steps());
     assert!(!is_any_quarantined(&here));
 }
 
 #[test]
-fn a_checkpoint_that_no_store_has_whole_is_put_aside_for_the_one_before() {
+fn a_checkpoint_that_no_store_has_whole_is_quarantined_and_the_one_before_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let spec =
         Spec { checkpoint_every: 200, checkpoint: "replicas = [\"west\"]".into(), ..Spec::small(STEPS) };
@@ -97,7 +98,7 @@ fn a_checkpoint_that_no_store_has_whole_is_put_aside_for_the_one_before() {
 
     let resumed = Run::start(&spec, folder.path(), &["--workers", "2"]).finish();
     assert_eq!(resumed.state(), undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state());
-    assert!(warned(&resumed, "is damaged in every store, and put aside"), "{:#?}", resumed.events);
-    assert_eq!(resumed.steps()[0], 201, "the one before is used");
+    assert!(warned(&resumed, "is damaged in every store, and is quarantined"), "{:#?}", resumed.events);
+    assert_eq!(resumed.steps()[0], 201, "the checkpoint before is used");
     assert!(is_any_quarantined(&directory(folder.path(), "runs")));
 }

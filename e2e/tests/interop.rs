@@ -1,6 +1,6 @@
-//! A checkpoint that left as a folder of safetensors files comes back as a run, and ends with the same bits.
+//! A checkpoint that is exported to safetensors files and imported again resumes and ends with the same bits.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,10 +11,10 @@ use whimbrel_e2e::{
     spec::Spec,
 };
 
-/// So many that a run is not over before it is killed.
+/// Enough that a run does not end before it is killed.
 const STEPS: u64 = 600;
 
-/// `whimbrel checkpoint …` in a folder: what it says as JSON.
+/// Runs `whimbrel checkpoint …` in a folder, and returns the last line of its JSON output.
 fn checkpoint(folder: &Path, arguments: &[&str]) -> Value {
     let mut command = Command::new(programs::whimbrel());
     let output =
@@ -37,7 +37,7 @@ fn a_run_exported_and_imported_elsewhere_ends_with_the_same_bits() {
 
     let exported = checkpoint(path, &["export", run.to_str().unwrap(), "model", "--shard-size", "20kB"]);
     assert!(exported["files"].as_array().unwrap().len() > 2, "{exported}");
-    // Nothing is left but the folder.
+    // Only the exported folder is left.
     fs::remove_dir_all(path.join("runs")).unwrap();
     let imported = checkpoint(path, &["import", "model", "elsewhere"]);
     assert_eq!(imported["step"], exported["step"]);

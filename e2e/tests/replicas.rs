@@ -1,11 +1,11 @@
-//! A run kept in other stores behind the one it is in: a store that is lost costs nothing but time, and a run that went
-//! on in one store goes on in no other. The stores are folders here, which lose their files as thoroughly as any.
+//! Runs with replicas: a lost store costs only time, and a run that continued in one store continues in no other. The
+//! stores are folders.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use std::{
@@ -19,27 +19,27 @@ use rustix::process::Signal;
 use serde_json::Value;
 use whimbrel_e2e::{
     cluster::Cluster,
-    out_of_reach::OutOfReach,
     process,
     run::{Outcome, Run, undisturbed},
     spec::Spec,
+    unreachable::Unreachable,
 };
 use whimbrel_store::{Mode, Store};
 
-/// So many that a run is not over by the time that a test has seen what it waits for, however busy the machine.
+/// Enough that a run does not end before the test has seen what it waits for, even on a busy machine.
 const STEPS: u64 = 600;
 
 /// A run in the store `runs` with these replicas, all in the same folder.
 fn replicated(steps: u64, replicas: &[&str]) -> Spec {
-    Spec { more: format!("replicas = {replicas:?}"), ..Spec::small(steps) }
+    Spec { checkpoint: format!("replicas = {replicas:?}"), ..Spec::small(steps) }
 }
 
-/// The BLAKE3 of a run of one store that nobody disturbs.
+/// The BLAKE3 of the final state of an undisturbed run without replicas.
 fn oracle(steps: u64) -> String {
     undisturbed(&Spec::small(steps), &["--workers", "1"]).state()
 }
 
-/// Reads on until a replica has the checkpoint of this step, or a later one.
+/// Reads events until a replica has the checkpoint of this step, or a later one.
 fn until_replicated(run: &mut Run, replica: &str, step: u64) -> Value {
     run.until(&format!("the checkpoint of step {step} in {replica}"), |event| {
         event["event"] == "replicated"
@@ -55,12 +55,12 @@ fn directory(folder: &Path, store: &str) -> PathBuf {
     runs[0].clone()
 }
 
-/// The run's name.
+/// The run's id.
 fn name(folder: &Path, store: &str) -> String {
     directory(folder, store).file_name().unwrap().to_str().unwrap().to_owned()
 }
 
-/// Takes the run up in a store of the folder, by its URI.
+/// Resumes the run in a store of the folder, by its URI.
 fn resume(spec: &Spec, folder: &Path, store: &str, workers: &str) -> Run {
     let uri = format!("{store}/{}", name(folder, store));
     Run::start(spec, folder, &["--workers", workers, "--resume", &uri])
@@ -73,7 +73,7 @@ fn warned(outcome: &Outcome, of: &str) -> bool {
 }
 
 #[test]
-fn a_run_whose_store_is_lost_goes_on_from_its_replica_with_the_same_bits() {
+fn a_run_whose_store_is_lost_resumes_from_its_replica_and_ends_with_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
     let spec = replicated(STEPS, &["west", "south"]);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
@@ -84,16 +84,20 @@ fn a_run_whose_store_is_lost_goes_on_from_its_replica_with_the_same_bits() {
     let resumed = resume(&spec, folder.path(), "west", "3").finish();
     assert_eq!(resumed.state(), oracle(STEPS));
     let first = resumed.steps()[0];
-    assert!(first > step, "step {first} is done again though step {step} was saved");
-    // What was lost is in step again, and so is the other replica: the run ended in all three.
+    assert!(first > step, "step {first} is computed again, but step {step} was replicated");
+    // The lost store is a replica now and is up to date, like the other one: the run ended in all three.
     let ended = resumed.last();
-    let stands: Vec<_> = ended["replicas"].as_array().unwrap().iter().collect();
-    assert_eq!(stands.len(), 2, "{ended:#}");
-    for stand in stands {
-        assert_eq!((&stand["in_step"], &stand["checkpoint"]), (&true.into(), &STEPS.into()), "{stand:#}");
+    let replicas: Vec<_> = ended["replicas"].as_array().unwrap().iter().collect();
+    assert_eq!(replicas.len(), 2, "{ended:#}");
+    for replica in replicas {
+        assert_eq!(
+            (&replica["in_step"], &replica["checkpoint"]),
+            (&true.into(), &STEPS.into()),
+            "{replica:#}"
+        );
     }
     for store in ["runs", "west", "south"] {
-        // What a replica no longer keeps may go after the run has ended.
+        // A replica may collect old checkpoints after the run has ended, so this looks at the log.
         let log = fs::read_dir(directory(folder.path(), store).join("log")).unwrap();
         let log: Vec<_> = log.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
         let is_the_end =
@@ -107,9 +111,9 @@ fn oracle_of(ended: &Value) -> String {
 }
 
 #[test]
-fn what_is_damaged_in_the_store_is_read_from_the_replica_and_put_back() {
+fn damage_in_the_store_is_repaired_from_the_replica() {
     let folder = tempfile::tempdir().unwrap();
-    // The next checkpoint is far off when this one has arrived: what is lost in the store is in the replica.
+    // The next checkpoint is far away when this one is replicated, so the replica has all that the store loses.
     let spec = Spec { checkpoint_every: STEPS / 2, ..replicated(STEPS, &["west"]) };
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     until_replicated(&mut run, "west", STEPS / 2);
@@ -119,13 +123,13 @@ fn what_is_damaged_in_the_store_is_read_from_the_replica_and_put_back() {
 
     let resumed = Run::start(&spec, folder.path(), &["--workers", "2"]).finish();
     assert_eq!(resumed.state(), oracle(STEPS));
-    assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was given up: {:?}", resumed.steps());
-    assert!(warned(&resumed, "are whole there again"), "nothing was said of it: {:#?}", resumed.events);
-    assert!(!warned(&resumed, "put aside"), "a checkpoint that a replica has is not damaged");
+    assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was not used: {:?}", resumed.steps());
+    assert!(warned(&resumed, "are whole there again"), "no warning of the repair: {:#?}", resumed.events);
+    assert!(!warned(&resumed, "quarantined"), "a checkpoint that a replica has is quarantined");
 }
 
 #[test]
-fn a_coordinator_that_slept_while_the_run_went_on_elsewhere_is_fenced() {
+fn a_stopped_coordinator_is_fenced_when_the_run_was_resumed_from_its_replica() {
     let folder = tempfile::tempdir().unwrap();
     let steps = 600;
     let spec = Spec { checkpoint_every: 20, ..replicated(steps, &["west"]) };
@@ -142,27 +146,27 @@ fn a_coordinator_that_slept_while_the_run_went_on_elsewhere_is_fenced() {
     let reason = first.last()["reason"].as_str().unwrap();
     assert!(reason.starts_with("fenced: "), "{reason}");
 
-    // The other one is not bothered, and what it replicates over the first one's directory is the only lineage there is.
+    // The second coordinator is not disturbed. It replicates over the first one's directory, so there is one lineage.
     let second = second.finish();
     assert_eq!(second.state(), oracle(steps));
-    assert!(second.steps().into_iter().is_sorted_by(|one, next| one < next), "a step was done twice");
+    assert!(second.steps().into_iter().is_sorted_by(|one, next| one < next), "a step was computed twice");
     assert!(second.steps().contains(&(at + 1)));
     assert_eq!(second.last()["replicas"][0]["in_step"], true, "{:#}", second.last());
 }
 
 #[test]
-fn a_run_is_taken_up_where_it_went_on_and_nowhere_else() {
+fn a_run_is_resumed_only_in_the_store_where_it_continued() {
     let folder = tempfile::tempdir().unwrap();
     let spec = replicated(400, &["west"]);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "1"]);
     until_replicated(&mut run, "west", 20);
     run.kill_all();
-    // The store is out of reach while the run goes on in the other.
+    // The store is unreachable while the run continues in the replica.
     let (store, away) = (folder.path().join("runs"), folder.path().join("away"));
     fs::rename(&store, &away).unwrap();
-    fs::write(&store, "no folder").unwrap();
+    fs::write(&store, "not a folder").unwrap();
     let mut run = resume(&spec, folder.path(), "west", "1");
-    run.until("a word on the store that cannot be opened", |event| {
+    run.until("a warning of the store that cannot be opened", |event| {
         event["event"] == "warning" && event["text"].as_str().unwrap().contains("does not come into step")
     });
     run.until_checkpoint(40);
@@ -182,16 +186,16 @@ fn a_run_is_taken_up_where_it_went_on_and_nowhere_else() {
 }
 
 #[test]
-fn a_replica_taken_up_while_the_store_is_there_loses_no_checkpoint() {
+fn resuming_from_a_replica_uses_the_newer_checkpoint_of_a_reachable_store() {
     let folder = tempfile::tempdir().unwrap();
     let spec = replicated(400, &["west"]);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "1"]);
     until_replicated(&mut run, "west", 10);
-    // The replica is out of reach for a while, and lags.
-    let west = OutOfReach::put(folder.path().join("west"));
+    // The replica is unreachable for a while, so it is behind.
+    let west = Unreachable::make(folder.path().join("west"));
     let newest = run.until_checkpoint(60)["step"].as_u64().unwrap();
     run.kill_all();
-    west.back();
+    west.restore();
 
     let resumed = resume(&spec, folder.path(), "west", "2").finish();
     assert_eq!(resumed.state(), oracle(400));
@@ -203,13 +207,13 @@ fn a_replica_taken_up_while_the_store_is_there_loses_no_checkpoint() {
 }
 
 #[test]
-fn what_a_store_that_fell_back_to_an_earlier_state_lost_comes_back_from_the_replica() {
+fn a_store_that_was_reset_to_an_earlier_state_is_brought_up_to_date_from_the_replica() {
     let folder = tempfile::tempdir().unwrap();
     let spec = Spec { checkpoint_every: 200, ..replicated(STEPS, &["west"]) };
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     until_replicated(&mut run, "west", 400);
     run.kill_all();
-    // All that was written from the commit of step 400 on is gone, its manifest and its packs too.
+    // The store loses the log entries from the commit of step 400 on, and that checkpoint's manifest and packs.
     let here = directory(folder.path(), "runs");
     let is_there =
         |path: &Path| fs::read_to_string(path).unwrap().contains(r#""record":"checkpoint","step":400"#);
@@ -235,28 +239,28 @@ fn what_a_store_that_fell_back_to_an_earlier_state_lost_comes_back_from_the_repl
 }
 
 #[test]
-fn a_replica_out_of_reach_holds_up_nobody_and_is_named_at_the_end() {
+fn an_unreachable_replica_delays_nothing_and_is_named_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let spec = replicated(200, &["west", "south"]);
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     until_replicated(&mut run, "west", 10);
-    OutOfReach::put(folder.path().join("west"));
+    Unreachable::make(folder.path().join("west"));
     let outcome = run.finish();
     assert_eq!(outcome.state(), oracle(200));
     let replicas = outcome.last()["replicas"].as_array().unwrap();
-    let stands = |name: &str| {
+    let status = |name: &str| {
         replicas.iter().find(|replica| replica["replica"].as_str().unwrap().contains(name)).unwrap().clone()
     };
-    assert_eq!(stands("/south/")["in_step"], true, "{replicas:#?}");
-    assert_eq!(stands("/west/")["in_step"], false, "{replicas:#?}");
-    assert!(stands("/west/")["trouble"].is_string(), "{replicas:#?}");
+    assert_eq!(status("/south/")["in_step"], true, "{replicas:#?}");
+    assert_eq!(status("/west/")["in_step"], false, "{replicas:#?}");
+    assert!(status("/west/")["trouble"].is_string(), "{replicas:#?}");
     assert!(warned(&outcome, "is not in step with the run, which has ended"), "{:#?}", outcome.events.last());
 }
 
 #[test]
-fn replicas_that_will_not_do_are_refused_in_words_before_anything_is_done() {
+fn unusable_replicas_are_refused_with_a_reason_before_the_run_starts() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("file"), "no folder").unwrap();
+    fs::write(folder.path().join("file"), "not a folder").unwrap();
     for (replica, words) in [
         ("file", "cannot be opened"),
         ("./runs", "the run's own store under another name"),
@@ -266,18 +270,18 @@ fn replicas_that_will_not_do_are_refused_in_words_before_anything_is_done() {
         assert_eq!(outcome.code, Some(2), "{}", outcome.errors);
         assert!(outcome.errors.contains(words), "{replica}: {}", outcome.errors);
         let runs = fs::read_dir(folder.path().join("runs")).map_or(0, Iterator::count);
-        assert_eq!(runs, 0, "{replica}: nothing is half-done");
+        assert_eq!(runs, 0, "{replica}: a run was created");
     }
 }
 
 #[test]
-fn a_coordinator_tells_how_replicas_stand_and_takes_up_no_copy_of_a_run() {
+fn a_coordinator_shows_the_status_of_replicas_and_does_not_resume_a_replica() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path());
     let _node = cluster.agent("east", 1);
     let elsewhere = tempfile::tempdir().unwrap();
     let store = elsewhere.path().join("runs");
-    let spec = Spec { more: format!("replicas = [{store:?}]"), ..Spec::small(2000) };
+    let spec = Spec { checkpoint: format!("replicas = [{store:?}]"), ..Spec::small(2000) };
     let run = cluster.submit(&spec);
     let status = cluster.until(&run, "a checkpoint in the replica", |status| {
         status["replicas"][0]["checkpoint"].as_u64() >= Some(10)
@@ -288,7 +292,7 @@ fn a_coordinator_tells_how_replicas_stand_and_takes_up_no_copy_of_a_run() {
     assert!(shown.contains("replica") && shown.contains(store.to_str().unwrap()), "{shown}");
     assert!(shown.contains("every") && shown.contains("10 steps"), "{shown}");
 
-    // A coordinator over the copies lists the run, and leaves it alone.
+    // A coordinator over the replica's store lists the run and does not resume it.
     let other = Cluster::start(elsewhere.path());
     let copy = other.status(&run);
     assert_eq!(copy["phase"], "stopped", "{copy:#}");
@@ -300,7 +304,7 @@ fn a_coordinator_tells_how_replicas_stand_and_takes_up_no_copy_of_a_run() {
     assert_eq!(cluster.stop(), Some(0));
 }
 
-/// The run's spec, in a run of that name to be taken up by whichever coordinator comes.
+/// Creates a run in a store, for the next coordinator to resume, and returns its id.
 async fn submitted(store: &Store, spec: &Spec, folder: &Path, name: &str) -> String {
     let text = fs::read_to_string(spec.write(folder)).unwrap();
     store.run(&name.parse().unwrap()).create(&text, Mode::Service).await.unwrap();
@@ -308,40 +312,40 @@ async fn submitted(store: &Store, spec: &Spec, folder: &Path, name: &str) -> Str
 }
 
 #[tokio::test]
-async fn a_replica_that_never_answers_holds_up_no_other_run_and_no_question() {
+async fn a_replica_that_never_answers_delays_no_other_run_and_no_request() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path().join("runs").to_str().unwrap()).unwrap();
-    // Connections are taken by the operating system, and nobody ever says a word.
+    // The operating system accepts connections; no program answers them.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let replica = format!("s3://lab/runs?endpoint=http://{address}&region=us-east-1");
-    let mut held_up = Vec::new();
+    let mut delayed = Vec::new();
     for name in ["first", "second", "third"] {
-        held_up.push(submitted(&store, &replicated(20, &[&replica]), folder.path(), name).await);
+        delayed.push(submitted(&store, &replicated(20, &[&replica]), folder.path(), name).await);
     }
-    let free = submitted(&store, &Spec::small(20), folder.path(), "unhindered").await;
+    let free = submitted(&store, &Spec::small(20), folder.path(), "undelayed").await;
 
     let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "any".to_owned()));
     let mut cluster =
         Cluster::start_over(folder.path(), folder.path().join("runs").to_str().unwrap(), keys.into());
     let _node = cluster.agent("east", 1);
     cluster.until(&free, "a step", |status| status["step"].as_u64() >= Some(1));
-    for run in &held_up {
+    for run in &delayed {
         let status = cluster.status(run);
         let detail = status["detail"].as_str().unwrap();
-        assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
+        assert!(status["phase"] == "waiting" && detail.contains("is being adopted"), "{status:#}");
     }
-    // What is wanted of one waits until it is here, and is done then.
-    let stopped = cluster.call(&["stop", &held_up[0]]);
+    // A stop request waits until the run is resumed, and then stops it.
+    let stopped = cluster.call(&["stop", &delayed[0]]);
     assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
-    cluster.until(&held_up[0], "its stop", |status| {
+    cluster.until(&delayed[0], "its stop", |status| {
         ["stopping", "stopped"].iter().any(|phase| status["phase"] == *phase)
     });
-    for run in &held_up[1..] {
+    for run in &delayed[1..] {
         cluster.until(run, "a term", |status| status["epoch"] == 1);
     }
     cluster.until_phase(&free, "finished");
-    // Nor does it hold up the end of the coordinator, which says what the replica lacks.
+    // The coordinator's end is not delayed either, and it warns that the replica is behind.
     let coordinator = cluster.coordinator_mut();
     coordinator.signal(Signal::TERM);
     assert_eq!(coordinator.wait(Duration::from_secs(120)).code(), Some(0), "{}", coordinator.errors());

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use std::convert::Infallible;
@@ -19,15 +19,15 @@ use whimbrel_state::{StateBytes, digest};
 use whimbrel_worker::{Context, Trainer};
 
 const STEPS: u64 = 60;
-/// So many that a run is not over before a signal is felt.
+/// Enough that a run does not end before a signal takes effect.
 const DISTURBED: u64 = 400;
 
-/// The BLAKE3 of a run that nobody disturbs.
+/// The BLAKE3 of the final state of an undisturbed run.
 fn oracle(steps: u64) -> String {
     undisturbed(&Spec::small(steps), &["--workers", "1"]).state()
 }
 
-/// The same training without Whimbrel: a loop in this process.
+/// The BLAKE3 of the same training without Whimbrel, in a loop in this process.
 fn bare() -> String {
     let settings = serde_json::json!({"layers": 1, "heads": 2, "width": 32, "context": 32});
     let context = Context { seed: 7, global_batch: 32, shards: 16, steps: STEPS, settings };
@@ -46,7 +46,7 @@ fn bare() -> String {
 #[test]
 fn any_number_of_workers_ends_with_the_same_bits() {
     let expected = oracle(STEPS);
-    assert_eq!(bare(), expected, "the bits are those of a loop that knows nothing of workers");
+    assert_eq!(bare(), expected, "a loop without Whimbrel ends with the same bits");
     for workers in ["2", "3", "5"] {
         let outcome = undisturbed(&Spec::small(STEPS), &["--workers", workers]);
         assert_eq!(outcome.state(), expected, "{workers} workers");
@@ -55,8 +55,8 @@ fn any_number_of_workers_ends_with_the_same_bits() {
 }
 
 #[test]
-fn inexact_sums_do_show_how_many_there_were() {
-    // Were this to fail, equal digests above would prove nothing.
+fn inexact_sums_end_with_other_bits() {
+    // If this fails, equal digests in the other tests prove nothing.
     let spec = Spec { more: "[reduction]\nmode = \"f32\"".into(), ..Spec::small(STEPS) };
     let one = undisturbed(&spec, &["--workers", "1"]).state();
     let three = undisturbed(&spec, &["--workers", "3"]).state();
@@ -75,16 +75,16 @@ fn a_worker_killed_at_any_step_changes_nothing() {
         assert_eq!(outcome.state(), expected, "worker {victim} killed at step {step}");
         assert!(
             outcome.steps().into_iter().eq(1..=DISTURBED),
-            "a step was lost or done twice: {:?}",
+            "a step was lost or computed twice: {:?}",
             outcome.steps()
         );
-        assert!(outcome.count("generation") >= 2, "nobody noticed");
+        assert!(outcome.count("generation") >= 2, "no new generation started");
     }
 }
 
 #[test]
 fn workers_killed_one_after_another_change_nothing() {
-    // Steps enough for each that is killed to come back before the next one goes.
+    // Enough steps that each killed worker is replaced before the next one is killed.
     let spec = Spec { checkpoint_every: 500, ..Spec::small(3000) };
     let expected = undisturbed(&spec, &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ fn workers_killed_one_after_another_change_nothing() {
     }
     let outcome = run.finish();
     assert_eq!(outcome.state(), expected);
-    assert!(outcome.steps().into_iter().eq(1..=3000), "a step was lost or done twice");
+    assert!(outcome.steps().into_iter().eq(1..=3000), "a step was lost or computed twice");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn stopped_and_resumed_the_run_ends_with_the_same_bits() {
     assert_eq!(at, *stopped.steps().last().unwrap(), "the checkpoint is of the last step");
 
     let resumed = Run::start(&spec, folder.path(), &["--workers", "3"]).finish();
-    assert_eq!(resumed.events[0]["run"], stopped.events[0]["run"], "the same command takes up the same run");
+    assert_eq!(resumed.events[0]["run"], stopped.events[0]["run"], "the same command resumes the same run");
     assert!(resumed.steps().into_iter().eq(at + 1..=DISTURBED), "{:?}", resumed.steps());
     assert_eq!(resumed.state(), expected);
 }

@@ -1,20 +1,20 @@
-//! A coordinator and agents as processes of their own, and what happens when one of them dies.
+//! A coordinator and agents as separate processes, and the death of each.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use rustix::process::Signal;
 use whimbrel_e2e::{
     cluster::Cluster,
-    run::{PATIENCE, undisturbed},
+    run::{DEADLINE, undisturbed},
     spec::Spec,
 };
 
-/// So many that a run is not over before what happens to a process is felt.
+/// Enough that a run does not end before a signal takes effect.
 const STEPS: u64 = 600;
 
 #[test]
@@ -30,7 +30,10 @@ fn a_run_is_submitted_watched_and_finished_by_two_nodes() {
     assert!(String::from_utf8_lossy(&runs.stdout).contains(&run));
     let logs = cluster.call(&["logs", &run]);
     assert!(logs.status.success(), "{}", String::from_utf8_lossy(&logs.stderr));
-    assert!(String::from_utf8_lossy(&logs.stdout).contains("getting ready"), "what setup printed is kept");
+    assert!(
+        String::from_utf8_lossy(&logs.stdout).contains("getting ready"),
+        "the output of setup is not in the logs"
+    );
     let verified = cluster.folder_command(&["checkpoint", "verify", &run, "--store", "runs"]);
     let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
     assert!(verified.contains(&expected), "{verified}");
@@ -38,7 +41,7 @@ fn a_run_is_submitted_watched_and_finished_by_two_nodes() {
 }
 
 #[test]
-fn a_coordinator_killed_and_started_again_takes_up_its_runs() {
+fn a_coordinator_that_is_killed_and_restarted_resumes_its_runs() {
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(folder.path());
@@ -46,7 +49,7 @@ fn a_coordinator_killed_and_started_again_takes_up_its_runs() {
     let run = cluster.submit(&Spec::small(STEPS));
     cluster.until(&run, "a checkpoint", |status| status["checkpoint"].as_u64() >= Some(10));
     cluster.coordinator().signal(Signal::KILL);
-    cluster.coordinator_mut().wait(PATIENCE);
+    cluster.coordinator_mut().wait(DEADLINE);
     cluster.start_coordinator();
     let status = cluster.until_phase(&run, "finished");
     assert!(status["epoch"].as_u64() >= Some(2), "{status:#}");
@@ -55,7 +58,7 @@ fn a_coordinator_killed_and_started_again_takes_up_its_runs() {
 }
 
 #[test]
-fn a_run_stopped_and_resumed_is_taken_up_after_its_coordinators_death() {
+fn a_run_that_was_stopped_and_resumed_is_resumed_after_its_coordinators_death() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(folder.path());
     let _node = cluster.agent("east", 1);
@@ -67,14 +70,14 @@ fn a_run_stopped_and_resumed_is_taken_up_after_its_coordinators_death() {
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
     cluster.until(&run, "new steps", |status| status["checkpoint"].as_u64() > stopped);
     cluster.coordinator().signal(Signal::KILL);
-    cluster.coordinator_mut().wait(PATIENCE);
+    cluster.coordinator_mut().wait(DEADLINE);
     cluster.start_coordinator();
     let status = cluster.until(&run, "its workers", |status| status["phase"] == "training");
     assert!(status["epoch"].as_u64() >= Some(3), "{status:#}");
 }
 
 #[test]
-fn a_node_that_dies_costs_its_workers_only() {
+fn a_dead_node_costs_only_its_workers() {
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path());
@@ -84,7 +87,7 @@ fn a_node_that_dies_costs_its_workers_only() {
         status["step"].as_u64() >= Some(5) && status["workers"].as_array().unwrap().len() == 3
     });
     west.signal(Signal::KILL);
-    west.wait(PATIENCE);
+    west.wait(DEADLINE);
     cluster.until_phase(&run, "finished");
     let verified = cluster.folder_command(&["checkpoint", "verify", &run, "--store", "runs"]);
     assert!(String::from_utf8_lossy(&verified.stdout).contains(&expected));
@@ -92,7 +95,7 @@ fn a_node_that_dies_costs_its_workers_only() {
 }
 
 #[test]
-fn below_its_minimum_a_run_waits_in_plain_sight_and_goes_on_when_nodes_come() {
+fn a_run_below_its_minimum_waits_visibly_and_continues_when_nodes_join() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path());
     let _east = cluster.agent("east", 1);
@@ -107,7 +110,7 @@ fn below_its_minimum_a_run_waits_in_plain_sight_and_goes_on_when_nodes_come() {
 }
 
 #[test]
-fn a_cancelled_run_is_over_and_a_second_one_gets_its_nodes() {
+fn a_cancelled_run_ends_and_frees_its_nodes_for_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path());
     let _east = cluster.agent("east", 1);
@@ -122,7 +125,7 @@ fn a_cancelled_run_is_over_and_a_second_one_gets_its_nodes() {
 }
 
 #[test]
-fn an_orderly_stop_leaves_the_run_to_the_next_coordinator() {
+fn after_an_orderly_stop_the_next_coordinator_resumes_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path());
     let _east = cluster.agent("east", 2);
@@ -131,5 +134,5 @@ fn an_orderly_stop_leaves_the_run_to_the_next_coordinator() {
     assert_eq!(cluster.stop(), Some(0));
     let cluster = Cluster::start(folder.path());
     let status = cluster.until(&run, "its steps", |status| status["checkpoint"].as_u64() >= Some(15));
-    assert_ne!(status["phase"], "stopped", "it is taken up without being asked for");
+    assert_ne!(status["phase"], "stopped", "the run is not resumed by itself");
 }

@@ -1,11 +1,11 @@
-//! Promise 5, one decider: a coordinator is stopped in the very moment of its commit, another takes over, finishes the
-//! run and collects, and the first wakes up.
+//! Promise 5, one decider: a coordinator is stopped just before a commit; another takes the run over, finishes it and
+//! collects; then the first continues.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "what goes wrong in a test is to fail it, and what is skipped is to be said"
+    reason = "a test fails by panicking, and prints why it is skipped"
 )]
 
 use std::sync::mpsc;
@@ -14,22 +14,22 @@ use rustix::process::Signal;
 use serde_json::Value;
 use whimbrel_e2e::{cluster::Cluster, process::signal, run::undisturbed, servers::s3, spec::Spec};
 use whimbrel_testbed::{
+    BUCKET,
     proxy::{FaultProxy, Operation, Part, Then, Verb},
-    server::BUCKET,
 };
 
-/// Enough for the second coordinator to commit, and collect, again and again.
+/// Enough for the second coordinator to commit and collect several times.
 const STEPS: u64 = 120;
 
 #[test]
-fn a_coordinator_that_wakes_up_after_another_took_over_finds_itself_fenced() {
+fn a_coordinator_that_continues_after_another_took_over_is_fenced() {
     let Some(server) = s3() else { return };
     let expected = undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state();
     let store = server.store_uri("runs");
     let proxy = FaultProxy::start(server.address(), &format!("{BUCKET}/runs"));
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
 
-    // The first one, behind the proxy, until it is about to append its third checkpoint or a later one to the log.
+    // The first coordinator, behind the proxy, runs until it is about to append its third checkpoint, or a later one.
     let first = Cluster::start_over(folders[0].path(), &store, server.environment_at(proxy.address()));
     let (id, (asleep, sleeps), (release, released)) =
         (first.coordinator().id(), mpsc::channel(), mpsc::channel());
@@ -42,7 +42,7 @@ fn a_coordinator_that_wakes_up_after_another_took_over_finds_itself_fenced() {
     proxy.before(appends_a_checkpoint, move |operation| {
         signal(id, Signal::STOP);
         asleep.send(operation.clone()).unwrap();
-        // Until the test has had the other coordinator finish, or has failed.
+        // Wait until the other coordinator has finished, or the test has failed.
         match released.recv() {
             Ok(()) => Then::Pass,
             Err(_) => Then::Cut,
@@ -50,27 +50,27 @@ fn a_coordinator_that_wakes_up_after_another_took_over_finds_itself_fenced() {
     });
     let nodes = [first.agent("east", 1), first.agent("west", 1)];
     let run = first.submit(&Spec::small(STEPS));
-    let held = sleeps.recv_timeout(whimbrel_e2e::run::PATIENCE).unwrap();
+    let held = sleeps.recv_timeout(whimbrel_e2e::run::DEADLINE).unwrap();
 
-    // The other one, elsewhere, adopts the run and finishes it.
+    // The second coordinator, over the same store, takes the run over and finishes it.
     let second = Cluster::start_over(folders[1].path(), &store, server.environment());
     let _others = [second.agent("north", 1), second.agent("south", 2)];
     let finished = second.until_phase(&run, "finished");
     assert_eq!(finished["epoch"].as_u64(), Some(2), "{finished:#}");
 
-    // The first wakes up. What it was about to write reaches the store, too late.
+    // The first continues. Its write reaches the store too late.
     release.send(()).unwrap();
     first.coordinator().signal(Signal::CONT);
     let woken = first.until_phase(&run, "stopped");
-    assert!(woken.to_string().contains("fenced"), "it does not say that it was fenced: {woken:#}");
+    assert!(woken.to_string().contains("fenced"), "it does not report that it was fenced: {woken:#}");
     let refused = proxy.seen().into_iter().filter(|seen| seen.operation.name == held.name);
     assert!(
         refused.filter(|seen| seen.operation.verb == Verb::Put).all(|seen| seen.status != Some(200)),
-        "{held} went through"
+        "{held} succeeded"
     );
     drop(nodes);
 
-    // One lineage, whole, and its checkpoints collected but for the last three.
+    // There is one lineage, and all but the last three checkpoints are collected.
     let listed = second.folder_command(&["checkpoint", "list", &format!("{store}/{run}"), "--json"]);
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let listed = String::from_utf8(listed.stdout).unwrap();
@@ -78,11 +78,11 @@ fn a_coordinator_that_wakes_up_after_another_took_over_finds_itself_fenced() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
         .collect();
-    // Which steps they are depends on how long the store took: a save that is due while one is under way comes later.
+    // The steps depend on the store's speed: a save that is due during another one happens later.
     assert_eq!((steps.len(), steps.last()), (3, Some(&STEPS)), "{steps:?}");
     assert!(steps.is_sorted_by(|before, after| before < after), "each step once, in order: {steps:?}");
     let verified = second.folder_command(&["checkpoint", "verify", &format!("{store}/{run}")]);
     let verified = String::from_utf8_lossy(&verified.stdout).into_owned();
-    assert!(verified.contains(&expected), "{verified} does not name the state {expected}");
+    assert!(verified.contains(&expected), "{verified} does not have the state {expected}");
     assert_eq!(second.stop(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! One membership, complete: what every worker must know to go from step to step without asking anyone.
+//! A generation: one membership, with everything that a worker must know to go from step to step without an RPC.
 
 use std::{net::SocketAddr, ops::Range};
 
@@ -20,7 +20,7 @@ pub struct Generation {
     pub origin: Origin,
     /// The members in rank order; at least one, and their shares add up to `shards`.
     pub members: Vec<Member>,
-    /// Only who knows it gets into this generation's data plane.
+    /// The secret that admits a connection to this generation's data plane.
     pub key: [u8; 32],
 }
 
@@ -33,14 +33,14 @@ pub struct Member {
     pub address: SocketAddr,
     /// How many of each step's shards it computes.
     pub share: u32,
-    /// The steps applied to the state it holds already, if it holds one.
+    /// The steps applied to the state that it already holds, if it holds one.
     pub holds: Option<u64>,
 }
 
-/// Where the state that a generation starts from comes from.
+/// The source of the state that a generation starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere: every member makes the initial state from the run's seed, and step 0 comes next.
+    /// Every member makes the initial state from the run's seed; step 0 comes next.
     Initial,
     /// Every member reads a checkpoint.
     Checkpoint {
@@ -49,7 +49,7 @@ pub enum Origin {
         /// The manifest's name within the run's directory.
         manifest: String,
     },
-    /// The members that hold the state after `step` steps; the others get it from them.
+    /// Members that hold the state after `step` steps send it to the others.
     Members {
         /// Steps applied to the state.
         step: u64,
@@ -69,7 +69,7 @@ pub struct InvalidGeneration {
 }
 
 impl Generation {
-    /// Checks that the shares add up and that somebody holds the state when it should come from members.
+    /// Checks that the shares add up, and that some member holds the state if it is to come from members.
     pub fn check(&self) -> Result<(), InvalidGeneration> {
         let invalid =
             |why: String| Err(InvalidGeneration { run: self.run.clone(), number: self.number, why });
@@ -86,7 +86,7 @@ impl Generation {
         Ok(())
     }
 
-    /// The steps applied to the state it starts from, which is also the number of the first step it computes.
+    /// The steps applied to the state that it starts from, which is also the number of the first step that it computes.
     pub fn first_step(&self) -> u64 {
         match self.origin {
             Origin::Initial => 0,
@@ -96,11 +96,21 @@ impl Generation {
 
     /// The shards that the member of rank `rank` computes in step `step`.
     ///
-    /// A function of (generation, step) alone. Shares do not move within a generation, so the step does not matter yet;
-    /// callers pass it all the same, and an assignment that rotates would break none of them.
+    /// A function of (generation, step) alone. Today the assignment is the same for every step of a generation; callers pass
+    /// the step so that it could rotate.
     pub fn assignment(&self, rank: usize, _step: u64) -> Range<u32> {
         let before: u32 = self.members[..rank].iter().map(|member| member.share).sum();
         before..before + self.members[rank].share
+    }
+
+    /// The shards that each member computes in step `step`, in rank order: [`assignment`](Self::assignment) of every
+    /// rank, in linear time.
+    pub fn assignments(&self, _step: u64) -> impl Iterator<Item = Range<u32>> + '_ {
+        self.members.iter().scan(0, |before, member| {
+            let start = *before;
+            *before += member.share;
+            Some(start..*before)
+        })
     }
 
     /// The rank of a worker, if it is a member.
@@ -118,8 +128,8 @@ impl Generation {
         self.members.iter().enumerate().filter(move |(_, member)| holds(member)).map(|(rank, _)| rank)
     }
 
-    /// Who sends the state to whom before the first step, as (source, receiver) ranks: each member that lacks the
-    /// state gets it from one that has it, the sources taking turns.
+    /// The transfers of the state before the first step, as (source, receiver) ranks: each member that lacks the state gets
+    /// it from one that has it. The sources take turns.
     pub fn transfers(&self) -> Vec<(usize, usize)> {
         let sources: Vec<usize> = self.sources().collect();
         if sources.is_empty() {
@@ -175,10 +185,12 @@ mod tests {
         let generation = generation(&[None; 5], Origin::Initial);
         let shards: Vec<u32> = (0..5).flat_map(|rank| generation.assignment(rank, 9)).collect();
         assert!(shards.into_iter().eq(0..16));
+        let one_by_one = (0..5).map(|rank| generation.assignment(rank, 9));
+        assert!(generation.assignments(9).eq(one_by_one));
     }
 
     #[test]
-    fn who_lacks_the_state_gets_it_from_one_who_holds_it() {
+    fn members_without_the_state_get_it_from_members_that_hold_it() {
         let holds = [Some(8), None, Some(9), Some(9), None];
         let generation = generation(&holds, Origin::Members { step: 9 });
         assert_eq!(generation.check(), Ok(()));
@@ -187,8 +199,8 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused_and_keys_are_not_shown() {
-        let nobody = generation(&[Some(8), None], Origin::Members { step: 9 });
-        assert!(nobody.check().unwrap_err().why.contains("no member holds"));
+        let without_source = generation(&[Some(8), None], Origin::Members { step: 9 });
+        assert!(without_source.check().unwrap_err().why.contains("no member holds"));
         let mut short = generation(&[None, None], Origin::Initial);
         short.members[0].share = 3;
         assert!(short.check().unwrap_err().why.contains("11 of 16"));

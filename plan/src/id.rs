@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// The name of a run: also the name of its directory in a store.
 ///
-/// 1 to 80 characters out of `a-z`, `0-9`, `-`, `_` and `.`, the first a letter or a digit, so that it is one harmless
-/// path segment in every kind of store.
+/// 1 to 80 characters of `a-z`, `0-9`, `-`, `_` and `.`, the first a letter or a digit: a valid path segment in every kind
+/// of store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId(Arc<str>);
@@ -66,7 +66,7 @@ impl fmt::Debug for RunId {
     }
 }
 
-/// A worker process of a run, `w1`, `w2`, …: a process that is started again is another worker.
+/// A worker process of a run: `w1`, `w2`, … The process that replaces a failed one is another worker.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkerId(pub u64);
 
@@ -82,7 +82,7 @@ impl fmt::Debug for WorkerId {
     }
 }
 
-/// A node in a coordinator's term, `n1`, `n2`, …: a node that joins again is another one.
+/// A node that has joined a coordinator: `n1`, `n2`, … A machine that joins again is another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 

@@ -1,13 +1,13 @@
 //! The pure arithmetic of a step: who computes what, from which samples, and in which order it is summed.
 //!
-//! Everything here is a function of its arguments alone, which is what makes "every sample once" and "the same bits"
-//! provable: neither the membership nor the clock can get in.
+//! Everything here is a function of its arguments alone. That makes "every sample once" and "the same bits" provable:
+//! neither the membership nor the clock can change a result.
 //!
 //! - [`permutation`]: a keyed permutation of the data set in constant memory;
 //! - [`sampler`]: the samples of a step and of a shard, from (seed, step) alone;
 //! - [`shares`]: how many shards each worker computes;
 //! - [`tree`]: the fixed binary tree over the shard index along which gradients are summed;
-//! - [`generation`]: one membership, complete: what every worker must know to go from step to step;
+//! - [`generation`]: one membership: everything that a worker must know to go from step to step;
 //! - [`id`]: the names of runs, nodes and workers.
 
 pub mod generation;

@@ -1,7 +1,7 @@
 //! A keyed permutation of `0..len` in constant memory.
 
 /// Rounds of the network. Four suffice for pseudo-randomness with ideal round functions (Luby and Rackoff, "How to
-/// construct pseudorandom permutations from pseudorandom functions", 1988); two more pay for a round function that is
+/// construct pseudorandom permutations from pseudorandom functions", 1988); two more make up for a round function that is
 /// fast rather than ideal.
 const ROUNDS: usize = 6;
 
@@ -28,7 +28,7 @@ impl Permutation {
         Self { len, half_bits: bits.div_ceil(2).max(1), keys }
     }
 
-    /// Where `index` goes. `index` is below `len`.
+    /// The image of `index`, which must be below `len`.
     pub fn at(&self, index: u64) -> u64 {
         debug_assert!(index < self.len, "{index} is not below {}", self.len);
         let mut value = index;

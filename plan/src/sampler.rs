@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use crate::permutation::{Permutation, mix};
 
-/// Says which samples each shard of each step is made of.
+/// Computes which samples each shard of each step takes.
 ///
-/// The samples form one endless sequence of *passes* over the data set, each pass in an order of its own. Step `t`
-/// (counted from 0) takes `global_batch` consecutive places of it, shard `s` of the step its `s`-th part. Resuming
-/// needs the step number and nothing else.
+/// The samples form one endless sequence of *passes* over the data set, each pass in its own order. Step `t` (counted from
+/// 0) takes the next `global_batch` positions of the sequence, and shard `s` the `s`-th part of them. Resuming needs the
+/// step number and nothing else.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     samples: u64,
@@ -39,8 +39,8 @@ impl Sampler {
         self.samples
     }
 
-    /// The places in the sequence that shard `shard` of step `step` takes.
-    pub fn places(&self, step: u64, shard: u32) -> Range<u128> {
+    /// The positions in the sequence that shard `shard` of step `step` takes.
+    fn positions(&self, step: u64, shard: u32) -> Range<u128> {
         let size = u128::from(self.global_batch / self.shards);
         let start = u128::from(step) * u128::from(self.global_batch) + u128::from(shard) * size;
         start..start + size
@@ -48,13 +48,13 @@ impl Sampler {
 
     /// The samples of shard `shard` of step `step`, as indices into the data set.
     pub fn shard(&mut self, step: u64, shard: u32) -> Vec<u64> {
-        self.places(step, shard).map(|place| self.sample(place)).collect()
+        self.positions(step, shard).map(|position| self.sample(position)).collect()
     }
 
-    fn sample(&mut self, place: u128) -> u64 {
+    fn sample(&mut self, position: u128) -> u64 {
         let samples = u128::from(self.samples);
-        // A pass number beyond 2⁶⁴ is out of any training's reach, and wrapping keeps the order defined.
-        let (pass, index) = ((place / samples) as u64, (place % samples) as u64);
+        // No training reaches pass 2⁶⁴; wrapping there keeps the order defined.
+        let (pass, index) = ((position / samples) as u64, (position % samples) as u64);
         if pass != self.pass {
             self.pass = pass;
             self.order = Permutation::new(self.samples, pass_key(self.seed, pass));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_do_not_depend_on_what_was_asked_before() {
+    fn samples_do_not_depend_on_earlier_calls() {
         let mut straight = Sampler::new(50, 3, 8, 2);
         let all: Vec<_> = (0..40).map(|step| straight.shard(step, 1)).collect();
         let mut jumping = Sampler::new(50, 3, 8, 2);

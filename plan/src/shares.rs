@@ -1,7 +1,7 @@
 //! How many of a step's shards each worker computes.
 
-/// Splits `shards` among `workers` as evenly as can be; the first ones take one more where it does not come out even.
-/// With more workers than shards the last ones have none.
+/// Splits `shards` among `workers` as evenly as possible: the first workers take one more each if there is a remainder. With
+/// more workers than shards, the last ones take none.
 pub fn equal_shares(shards: u32, workers: usize) -> Vec<u32> {
     let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
     let (each, more) = (shards / workers, shards % workers);

@@ -1,16 +1,16 @@
 //! The fixed binary tree over the shard index along which gradients are summed.
 //!
-//! A node of level `l` and index `i` stands for the shards `i·2ˡ .. (i+1)·2ˡ`, cut off at the number of shards. Its
-//! value is the value of its left half plus the value of its right half, or the left half's alone where the right one
-//! holds no shard. The root's value is the sum of the step. Floating-point addition is not associative, but this tree
-//! is the same whoever computes which shard, and so are the bits of its root.
+//! A node of level `l` and index `i` spans the shards `i·2ˡ .. (i+1)·2ˡ`, cut off at the number of shards. Its value is the
+//! sum of the values of its two halves, or the value of the left half if the right one spans no shard. The root's value is
+//! the sum of the step. Floating-point addition is not associative, but the tree does not depend on which worker computes
+//! which shard, and so neither do the bits of its root.
 
 use std::ops::Range;
 
 /// A node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Node {
-    /// The height over the leaves; a leaf, level 0, is one shard.
+    /// The height above the leaves. A leaf, level 0, is one shard.
     pub level: u32,
     /// The position among the nodes of its level.
     pub index: u32,
@@ -27,7 +27,7 @@ impl Node {
         Self { level: u32::BITS - shards.saturating_sub(1).leading_zeros(), index: 0 }
     }
 
-    /// The shards it stands for, of `shards` in all.
+    /// The shards that it spans, of `shards` in all.
     pub fn span(self, shards: u32) -> Range<u32> {
         let edge = |index: u64| u32::try_from(index << self.level).unwrap_or(u32::MAX).min(shards);
         edge(u64::from(self.index))..edge(u64::from(self.index) + 1)
@@ -50,8 +50,8 @@ impl Node {
     }
 }
 
-/// The fewest nodes whose shards are exactly `range`, from left to right: what a worker that computes those shards
-/// can sum by itself. At most twice the height of the tree.
+/// The fewest nodes that together span exactly `range`, from left to right: the partial sums that a worker with those
+/// shards can compute alone. At most twice the height of the tree.
 pub fn cover(range: Range<u32>, shards: u32) -> Vec<Node> {
     let mut nodes = Vec::new();
     let mut start = range.start;

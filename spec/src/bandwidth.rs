@@ -1,13 +1,13 @@
-//! How many bytes a second may be sent: `"100 MB/s"`.
+//! Bandwidths, as `checkpoint.bandwidth` and the `--bandwidth` flags take them: `"100 MB/s"`.
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
-/// The least that a spec may name: below it, a pack would take most of a day.
-const LEAST: u64 = 1_000;
-/// The most: beyond any network, a slip of the pen.
-const MOST: u64 = 1_000_000_000_000;
+/// The lowest bandwidth allowed. Below it, one pack would take most of a day.
+const LOWEST: u64 = 1_000;
+/// The highest bandwidth allowed. A higher one is faster than any network, so it is a typing error.
+const HIGHEST: u64 = 1_000_000_000_000;
 
-/// The units, each with its bytes as a fraction. Of two that are as large, the one that is written comes first.
+/// Name, numerator and denominator (in bytes) of each unit. `Display` uses the first four.
 const UNITS: [(&str, u64, u64); 12] = [
     ("GB/s", 1_000_000_000, 1),
     ("MB/s", 1_000_000, 1),
@@ -23,7 +23,7 @@ const UNITS: [(&str, u64, u64); 12] = [
     ("Kbit/s", 1_000, 8),
 ];
 
-/// A number of bytes a second, from 1 kB/s to 1000 GB/s. Written `"100 MB/s"`, `"1.5 GiB/s"` or `"50 Mbit/s"`.
+/// A rate from 1 kB/s to 1000 GB/s. Written `"100 MB/s"`, `"1.5 GiB/s"` or `"50 Mbit/s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Bandwidth(NonZeroU64);
 
@@ -53,14 +53,14 @@ impl TryFrom<u64> for Bandwidth {
     /// From bytes a second.
     fn try_from(bytes: u64) -> Result<Self, InvalidBandwidth> {
         match NonZeroU64::new(bytes) {
-            Some(rate) if (LEAST..=MOST).contains(&bytes) => Ok(Self(rate)),
+            Some(rate) if (LOWEST..=HIGHEST).contains(&bytes) => Ok(Self(rate)),
             _ => Err(InvalidBandwidth::OutOfRange(format!("{bytes} B/s"))),
         }
     }
 }
 
 impl fmt::Display for Bandwidth {
-    /// In the largest decimal unit that needs no fraction, so that it is read back as it was.
+    /// Uses the largest decimal unit that needs no fraction, so that parsing the text gives the same rate.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0.get();
         let fits = |&&(_, size, _): &&(&str, u64, u64)| bytes.is_multiple_of(size);
@@ -83,11 +83,11 @@ impl FromStr for Bandwidth {
         let unit = unit.trim_start();
         let (_, size, parts) = UNITS.iter().find(|(name, ..)| *name == unit).ok_or_else(unreadable)?;
         let bytes = match number.parse::<u64>() {
-            // Exact where it can be: what is shown is read back.
+            // Whole numbers are converted exactly, so that what `Display` writes is read back unchanged.
             Ok(whole) => u128::from(whole) * u128::from(*size) / u128::from(*parts),
             Err(_) => {
                 let number: f64 = number.parse().map_err(|_| unreadable())?;
-                // Casts of floats saturate.
+                // A cast from float to integer saturates.
                 (number * *size as f64 / *parts as f64) as u128
             }
         };
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn units_mean_what_networks_and_disks_mean_by_them() {
+    fn decimal_binary_and_bit_units_are_read() {
         assert_eq!(bytes("100 MB/s"), 100_000_000);
         assert_eq!(bytes(" 64MiB/s "), 64 << 20);
         assert_eq!(bytes("50 Mbit/s"), 6_250_000);
@@ -114,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_read_back() {
-        for rate in [1_000, 1_001, 6_250_000, 100_000_000, 64 << 20, MOST] {
+    fn a_displayed_bandwidth_is_read_back() {
+        for rate in [1_000, 1_001, 6_250_000, 100_000_000, 64 << 20, HIGHEST] {
             let bandwidth = Bandwidth::try_from(rate).unwrap();
             assert_eq!(bandwidth.to_string().parse(), Ok(bandwidth), "{bandwidth}");
         }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_bandwidth_says_how_to_write_one() {
+    fn other_text_is_refused_with_the_way_to_write_a_bandwidth() {
         for text in ["", "100", "100 MB", "100 mb/s", "fast", "1..2 MB/s", "-1 MB/s", "MB/s", "NaN MB/s"] {
             let error = text.parse::<Bandwidth>().unwrap_err();
             assert!(matches!(error, InvalidBandwidth::Unreadable(_)), "{text}: {error}");

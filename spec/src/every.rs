@@ -1,4 +1,4 @@
-//! How often something is done: every so many steps, or after so much time.
+//! Intervals, as `evaluate.every`, `checkpoint.every` and `checkpoint.keep.every` take them: in steps or in time.
 
 use std::{cmp::Ordering, fmt, str::FromStr, time::Duration};
 
@@ -7,33 +7,33 @@ use crate::time::{self, InvalidTime};
 /// How often something is done. Written `"200 steps"` or, as a time, `"5m"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Every {
-    /// Every so many steps; at least 1.
+    /// After this many steps; at least 1.
     Steps(u64),
-    /// Whenever this much time has passed; 1 ms to 30 days.
+    /// After this much time; 1 ms to 30 days.
     Time(Duration),
 }
 
-/// How often checkpoints are taken. Written as [`Every`] is, or `"auto"`.
+/// How often checkpoints are taken. Written like [`Every`], or `"auto"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CheckpointEvery {
-    /// As often as the spec says.
+    /// At a fixed interval.
     Fixed(Every),
-    /// As often as is cheapest, going by what checkpoints cost and how often work is lost.
+    /// At the interval that costs least, computed from the measured cost of a checkpoint and the rate of failures.
     Auto,
 }
 
-/// The text says neither a number of steps nor a time.
+/// The text is neither a number of steps nor a time.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidEvery {
-    /// It ends in `steps`, but what stands before is not a whole number from 1 on.
-    #[error("{0:?} is not a number of steps; write it as \"200 steps\", with a whole number from 1 on")]
+    /// It ends in `steps`, but the part before is not a whole number of at least 1.
+    #[error("{0:?} is not a number of steps; write it as \"200 steps\", with a whole number of at least 1")]
     Steps(String),
-    /// It is neither.
+    /// It does not read as either.
     #[error("{text:?} is neither a number of steps nor a time; write it as \"200 steps\" or \"5m\"")]
     Neither {
         /// The text, cut short.
         text: String,
-        /// Why it is no time.
+        /// Why it does not read as a time.
         #[source]
         source: InvalidTime,
     },
@@ -43,7 +43,7 @@ pub enum InvalidEvery {
 }
 
 impl Every {
-    /// Which of two intervals is longer; `None` where one is in steps and the other a time.
+    /// Compares two intervals; `None` if one is in steps and the other in time.
     pub(crate) fn compare(self, other: Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Steps(one), Self::Steps(other)) => Some(one.cmp(&other)),
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_read_back() {
+    fn a_displayed_interval_is_read_back() {
         let times = [1, 999, 1000, 90_000, 300_000, 5_400_000, 30 * 86_400_000].map(Duration::from_millis);
         let steps = [1, 2, 200, u64::MAX].map(Every::Steps);
         for every in times.map(Every::Time).into_iter().chain(steps) {
@@ -118,24 +118,24 @@ mod tests {
     }
 
     #[test]
-    fn spaces_are_free() {
+    fn spaces_are_optional() {
         assert_eq!(" 10steps ".parse(), Ok(Every::Steps(10)));
         assert_eq!("5 min".parse(), Ok(Every::Time(Duration::from_secs(300))));
         assert_eq!("1h30m".parse(), Ok(Every::Time(Duration::from_secs(5400))));
     }
 
     #[test]
-    fn what_is_no_interval_says_how_to_write_one() {
+    fn other_text_is_refused_with_the_way_to_write_an_interval() {
         for (text, message) in [
             ("", r#""" is neither a number of steps nor a time; write it as "200 steps" or "5m""#),
             ("200", r#""200" is neither a number of steps nor a time; write it as "200 steps" or "5m""#),
             (
                 "0 steps",
-                r#""0 steps" is not a number of steps; write it as "200 steps", with a whole number from 1 on"#,
+                r#""0 steps" is not a number of steps; write it as "200 steps", with a whole number of at least 1"#,
             ),
             (
                 "-3 steps",
-                r#""-3 steps" is not a number of steps; write it as "200 steps", with a whole number from 1 on"#,
+                r#""-3 steps" is not a number of steps; write it as "200 steps", with a whole number of at least 1"#,
             ),
             ("0s", r#""0s" is out of range; use a time from 1ms to 30days"#),
             ("1 year", r#""1 year" is out of range; use a time from 1ms to 30days"#),

@@ -1,9 +1,12 @@
-//! Every key of a spec: the table it stands in and how it is written.
+//! Every key of a spec: its table, an example, and whether it is required.
+//!
+//! `parse.rs` takes the keys through these constants, so a key that is not here cannot be read. The test at the end
+//! compares them with docs/run-spec.md, which describes each key for users.
 
 /// A key of the spec.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Key {
-    /// The table it stands in; empty for the top of the file.
+    /// The table it belongs to; empty for the top level.
     pub(crate) table: &'static str,
     /// Its name within the table.
     pub(crate) name: &'static str,
@@ -33,7 +36,7 @@ pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build
 pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/release/char-lm"]"#);
 pub(crate) const TRY_NEXT: Key =
     Key::optional("", "try_next", r#"try_next = "target/release/char-lm sample {checkpoint}""#);
-// The table itself may be absent as far as this goes: its required keys say so, one by one.
+// Not required itself: if the table is missing, each of its required keys is reported.
 pub(crate) const TRAIN: Key = Key::optional("", "train", "[train]");
 pub(crate) const EVALUATE: Key = Key::optional("", "evaluate", "[evaluate]");
 pub(crate) const WORKERS: Key = Key::optional("", "workers", "[workers]");
@@ -65,7 +68,7 @@ pub(crate) const KEEP: Key =
     Key::optional("checkpoint", "keep", r#"keep = 3 or keep = { last = 3, every = "1000 steps" }"#);
 pub(crate) const BANDWIDTH: Key = Key::optional("checkpoint", "bandwidth", r#"bandwidth = "100 MB/s""#);
 
-/// The table that `keep` may be.
+/// The name of the table that `checkpoint.keep` may be.
 pub(crate) const KEEP_TABLE: &str = "checkpoint.keep";
 pub(crate) const KEEP_LAST: Key = Key::optional(KEEP_TABLE, "last", "last = 3");
 pub(crate) const KEEP_EVERY: Key = Key::optional(KEEP_TABLE, "every", r#"every = "1000 steps""#);
@@ -73,7 +76,7 @@ pub(crate) const KEEP_EVERY: Key = Key::optional(KEEP_TABLE, "every", r#"every =
 pub(crate) const MODE: Key = Key::optional("reduction", "mode", r#"mode = "exact""#);
 pub(crate) const ON_NONFINITE: Key = Key::optional("reduction", "on_nonfinite", r#"on_nonfinite = "stop""#);
 
-/// All of them, in the order of the file.
+/// All keys: those of the top level, then table by table. Messages list the keys of a table in this order.
 pub(crate) const ALL: [&Key; 30] = [
     &NAME,
     &SETUP,
@@ -107,22 +110,22 @@ pub(crate) const ALL: [&Key; 30] = [
     &ON_NONFINITE,
 ];
 
-/// Beyond this many bytes a name is not taken for a slip of any key's, and not compared with them.
-const LONGEST_SLIP: usize = 40;
+/// The longest name, in bytes, that is compared with the known keys to suggest one.
+const LONGEST_TYPO: usize = 40;
 
 /// The names of the keys in `table`.
 pub(crate) fn names_in(table: &str) -> impl Iterator<Item = &'static str> {
     ALL.into_iter().filter(move |key| key.table == table).map(|key| key.name)
 }
 
-/// The keys, dotted, that a user may have meant by `name` in `table`: those of that name in other tables, else the
-/// nearest in this one.
+/// The dotted keys that a user may have meant by `name` in `table`: keys of that name in other tables, otherwise the
+/// most similar key of this table.
 pub(crate) fn meant_by(table: &str, name: &str) -> Vec<String> {
-    if name.len() > LONGEST_SLIP {
+    if name.len() > LONGEST_TYPO {
         return Vec::new();
     }
     let name = name.to_lowercase();
-    // Who writes `every` at the top does not mean a key of a table within a table.
+    // A user who writes `every` at the top level does not mean `checkpoint.keep.every`.
     let outer = |key: &&Key| !key.table.contains('.');
     let elsewhere: Vec<String> =
         ALL.into_iter().filter(outer).filter(|key| key.name == name).map(|key| key.dotted()).collect();
@@ -144,7 +147,7 @@ mod tests {
     use crate::RunSpec;
 
     #[test]
-    fn the_examples_together_are_a_spec() {
+    fn the_examples_together_form_a_valid_spec() {
         let (tables, values): (Vec<&Key>, Vec<&Key>) =
             ALL.into_iter().partition(|key| key.example.starts_with('['));
         let mut text = String::new();
@@ -160,8 +163,55 @@ mod tests {
         assert!(spec.setup.is_some() && spec.evaluate.every.is_some() && spec.checkpoint.store.is_some());
     }
 
+    /// The rows of the table in docs/run-spec.md: key, type, default, meaning.
+    fn documented() -> Vec<[&'static str; 4]> {
+        let page = include_str!("../../docs/run-spec.md");
+        let rows = page.lines().skip_while(|line| !line.starts_with("| key |")).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        rows.map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+            cells.try_into().unwrap_or_else(|cells| panic!("four cells are expected, found {cells:?}"))
+        })
+        .collect()
+    }
+
+    fn code(cell: &str) -> Option<&str> {
+        cell.strip_prefix('`')?.strip_suffix('`')
+    }
+
     #[test]
-    fn a_slip_is_understood_and_nonsense_is_not() {
+    fn the_documentation_lists_every_key_and_says_which_are_required() {
+        // The five tables of the top level are not rows by themselves.
+        let is_row = |key: &&Key| !(key.table.is_empty() && key.example.starts_with('['));
+        let mut keys: Vec<(String, bool)> =
+            ALL.into_iter().filter(is_row).map(|key| (key.dotted(), key.required)).collect();
+        let mut rows: Vec<(String, bool)> = documented()
+            .iter()
+            .map(|[key, _, default, _]| (code(key).unwrap().to_owned(), *default == "required"))
+            .collect();
+        keys.sort();
+        rows.sort();
+        assert_eq!(rows, keys);
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        const MINIMAL: &str =
+            "name = 'x'\ncommand = ['x']\ntrain = { steps = 1, global_batch = 4, shards = 4 }\n";
+        let mut defaults = Vec::new();
+        for [key, _, default, _] in documented() {
+            // A default without code marks is described in words: no value is used.
+            if let Some(default) = code(default) {
+                defaults.push(format!("{}={default}", code(key).unwrap()).parse().unwrap());
+            }
+        }
+        assert!(defaults.len() > 10, "the defaults are found in the table");
+        let expected = RunSpec::parse("minimal", MINIMAL, &[]).unwrap();
+        assert_eq!(RunSpec::parse("minimal", MINIMAL, &defaults).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_typing_error_gets_a_suggestion_and_an_unrelated_name_none() {
         for (table, name, meant) in [
             ("train", "Steps", &["train.steps"][..]),
             ("train", "global-batch", &["train.global_batch"]),

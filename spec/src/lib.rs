@@ -1,17 +1,20 @@
 //! The *run spec*: what a user writes to describe a run, in TOML.
 //!
 //! ```text
-//!  run.toml ──▶ tree ◀── --set KEY=VALUE        every value with its position
+//!  run.toml ──▶ tree ◀── --set KEY=VALUE        each value with its position in the text
 //!                │
 //!                ▼
-//!             reader ──▶ every mistake, each with its position, its key and what to write instead
+//!             reader ──▶ Mistakes: each with its position, its key and what to write instead
 //!                │
 //!                ▼
 //!             RunSpec ──▶ to_toml ──▶ the run's directory
 //! ```
 //!
-//! A spec goes in as text and overrides. Out comes a [`RunSpec`] that cannot be wrong in itself, or [`Mistakes`]: all
-//! of them, so that a user corrects a file once and not once per mistake.
+//! [`RunSpec::parse`] takes the text and the overrides. It returns a valid [`RunSpec`], or [`Mistakes`] with every
+//! mistake at once, so that a user corrects a file in one pass. `whimbrel run` and `whimbrel submit` call it on the
+//! user's file, the coordinator on the text stored with a run. Nothing here does I/O.
+//!
+//! The keys are described for users in docs/run-spec.md; a test in `keys.rs` keeps that page complete.
 //!
 //! ```
 //! use whimbrel_spec::{Override, RunSpec};
@@ -40,16 +43,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Start reading at [`spec`], which says what a spec holds; then `parse.rs`, which reads it section by section.
+//! Start reading at [`spec`], the types; then `parse.rs`, which reads them table by table.
 //!
 //! - [`spec`]: the types, with the default and the bounds of every key;
-//! - [`every`]: how often something is done, in steps or in time; [`bandwidth`]: how much may be sent in a second;
+//! - [`every`]: intervals, in steps or in time; [`bandwidth`]: bytes per second; `time`: durations;
 //! - [`overrides`]: `KEY=VALUE` from the command line;
-//! - [`mistake`]: what can be wrong, and the words for it; [`position`]: where it was written;
-//! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: how TOML
-//!   writes strings and keys; `time`: how durations are written, and how long they may be.
-//!
-//! Nothing here does I/O.
+//! - [`mistake`]: what can be wrong, and the messages; [`position`]: where a value was written;
+//! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: TOML strings
+//!   and keys, and excerpts for messages.
 
 pub mod bandwidth;
 pub mod every;

@@ -1,4 +1,5 @@
-//! What can be wrong with a spec, and the words for it.
+//! What can be wrong with a spec, and the message for each problem. `reader.rs`, `parse.rs` and `settings.rs` report
+//! them.
 
 use std::{error::Error, fmt};
 
@@ -10,16 +11,16 @@ use crate::{
     time::InvalidTime,
 };
 
-/// Everything that is wrong with a spec, in the order of the text; at least one mistake.
+/// All mistakes in a spec, in the order of the text; at least one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mistakes(Vec<Mistake>);
 
 /// One mistake. Shown as `run.toml:7: train.shards: what is wrong; what to write`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mistake {
-    /// Where it was made.
+    /// Where it was written.
     pub position: Position,
-    /// The dotted key it is about, with an index in brackets for part of an array; empty where the text is not TOML.
+    /// The dotted key, with an index in brackets for an element of an array; empty if the text is not TOML.
     pub key: String,
     /// What is wrong.
     pub problem: Problem,
@@ -31,35 +32,35 @@ pub enum Problem {
     /// The text is not TOML.
     #[error("not TOML: {message}{}", at(found))]
     Syntax {
-        /// What the parser says.
+        /// The parser's message.
         message: String,
-        /// The text it stumbled over; may be empty.
+        /// The text at which the parser failed; may be empty.
         found: String,
     },
-    /// Nothing in a spec is called that.
+    /// No key of a spec has this name.
     #[error("there is no such key; {}", instead(meant, table, known))]
     UnknownKey {
         /// The dotted keys that may have been meant; may be empty.
         meant: Vec<String>,
-        /// The table it stands in; empty for the top of the file.
+        /// The table it was written in; empty for the top level.
         table: &'static str,
-        /// The keys that may stand there.
+        /// The keys of that table.
         known: Vec<&'static str>,
     },
-    /// A key that a spec must have is not there.
+    /// A required key is missing.
     #[error("missing; add {example} {}", under(table))]
     Missing {
-        /// The table it belongs to; empty for the top of the file.
+        /// The table it belongs to; empty for the top level.
         table: &'static str,
         /// A line that sets it.
         example: &'static str,
     },
-    /// A value of another type than the key takes.
+    /// A value of the wrong type.
     #[error("found {found}, wanted {wanted}, as in {example}")]
     WrongType {
         /// What was written.
         found: String,
-        /// The type the key takes.
+        /// The type that the key takes.
         wanted: &'static str,
         /// A line that sets it.
         example: String,
@@ -74,7 +75,7 @@ pub enum Problem {
         /// The most allowed.
         most: i128,
     },
-    /// A word that is not among those the key takes.
+    /// A word that is not one of the choices.
     #[error(
         "{} is not one of the choices; use {}",
         quote::excerpt(found),
@@ -83,30 +84,30 @@ pub enum Problem {
     NoSuchChoice {
         /// What was written.
         found: String,
-        /// The words to choose from.
+        /// The choices.
         choices: Vec<&'static str>,
     },
-    /// Nothing is written where something must be.
-    #[error("empty; write something, as in {example}")]
+    /// An empty value where one is needed.
+    #[error("empty; give a value, as in {example}")]
     Empty {
         /// A line that sets it.
         example: &'static str,
     },
-    /// A NUL byte, which neither a process nor a path can be given.
-    #[error("holds a NUL byte, which cannot be passed on; take it out")]
+    /// A NUL byte, which neither an argument of a process nor a path can contain.
+    #[error("contains a NUL byte, which no argument or path can; remove it")]
     Nul,
-    /// A name that cannot begin a run's id.
+    /// A name that cannot be the start of a run's id.
     #[error(
-        "{} cannot begin a run's id; use 1 to {most} of a-z, 0-9, '-', '_' and '.', starting with a letter or a digit",
+        "{} cannot be the start of a run's id; use 1 to {most} characters of a-z, 0-9, '-', '_' and '.', the first a letter or a digit",
         quote::excerpt(found)
     )]
     UnfitName {
         /// The name.
         found: String,
-        /// The most characters a name may have.
+        /// The longest name allowed, in characters.
         most: usize,
     },
-    /// A step cannot be cut into so many equal shards.
+    /// The shards of a step would not be equal in size.
     #[error("{shards} does not divide global_batch ({global_batch}); use {}", or(divisors(*global_batch, *shards)))]
     UnevenShards {
         /// Shards per step.
@@ -116,7 +117,7 @@ pub enum Problem {
     },
     /// More shards than samples.
     #[error(
-        "{shards} is more than global_batch ({global_batch}), and a shard holds at least one sample; use {}",
+        "{shards} is more than global_batch ({global_batch}), and each shard needs at least one sample; use {}",
         or(divisors(*global_batch, *shards))
     )]
     EmptyShards {
@@ -125,24 +126,24 @@ pub enum Problem {
         /// Samples per step.
         global_batch: u32,
     },
-    /// More workers than the run takes in.
+    /// More workers than the run can use.
     #[error(
-        "{found} is more than the run takes in, which is {most} (the lesser of workers.max and train.shards); \
-         use {most} or less"
+        "{found} is more than the number of workers that the run can use, {most} (the lesser of workers.max and \
+         train.shards); use {most} or less"
     )]
     TooManyWorkers {
         /// The number written.
         found: u32,
-        /// The effective `workers.max`.
+        /// The most that the run can use.
         most: u32,
     },
     /// Not an interval.
     #[error(transparent)]
     Every(InvalidEvery),
-    /// Not an interval of checkpoints.
+    /// Not an interval for checkpoints.
     #[error("{0}, or \"auto\"")]
     CheckpointEvery(InvalidEvery),
-    /// A time where steps are wanted.
+    /// A time where a number of steps is needed.
     #[error(
         "{} is a time, but evaluations are counted in steps; write it as \"200 steps\"",
         quote::excerpt(found)
@@ -160,28 +161,28 @@ pub enum Problem {
         quote::excerpt(scheme)
     )]
     UnknownStore {
-        /// What stands before `://`.
+        /// The part before `://`.
         scheme: String,
     },
-    /// A replica in the store itself.
+    /// A replica that is the run's own store.
     #[error(
-        "{} is the store itself, and a replica is a copy elsewhere; name another store",
+        "{} is the run's own store, and a replica is a copy in another store; name another one",
         quote::excerpt(uri)
     )]
     ReplicaIsStore {
         /// The replica as written.
         uri: String,
     },
-    /// A replica that is named before.
-    #[error("{} is named twice; take one of the two out", quote::excerpt(uri))]
+    /// A replica that is named twice.
+    #[error("{} is named twice; remove one of the two", quote::excerpt(uri))]
     ReplicaTwice {
         /// The replica as written.
         uri: String,
     },
-    /// Checkpoints to be kept more often than they are taken.
+    /// `checkpoint.keep.every` is shorter than `checkpoint.every`.
     #[error(
-        "\"{keep}\" is more often than checkpoints are taken (\"{every}\"), and every one would be kept for good; \
-         use a multiple of that"
+        "\"{keep}\" is more often than checkpoints are taken (\"{every}\"), so every checkpoint would be kept for \
+         good; use a multiple of \"{every}\""
     )]
     KeptMoreOftenThanTaken {
         /// `checkpoint.keep.every`.
@@ -193,28 +194,28 @@ pub enum Problem {
     #[error(transparent)]
     Bandwidth(InvalidBandwidth),
     /// A name that no environment variable can have.
-    #[error("an environment variable's name is not empty and holds neither '=' nor a NUL byte; rename it")]
+    #[error("an environment variable's name must not be empty or contain '=' or a NUL byte; rename it")]
     UnfitVariable,
-    /// An environment variable that is Whimbrel's own.
-    #[error("names that begin with WHIMBREL_ are Whimbrel's own; rename it")]
+    /// An environment variable that Whimbrel itself sets.
+    #[error("names that begin with WHIMBREL_ are reserved for Whimbrel; rename it")]
     ReservedVariable,
-    /// A setting that JSON has no number for.
-    #[error("found {found}, which JSON cannot hold; use a finite number or a string")]
+    /// A number that JSON cannot express.
+    #[error("found {found}, which JSON cannot express; use a finite number or a string")]
     NotFinite {
         /// What was written.
         found: String,
     },
-    /// A setting too deep in others.
+    /// A setting that is nested too deeply.
     #[error("nested more than {most} deep; flatten the settings")]
     TooDeep {
-        /// The most levels of tables and arrays, `[train.settings]` itself not counted.
+        /// The most levels of tables and arrays, not counting `[train.settings]` itself.
         most: usize,
     },
 }
 
 impl Mistakes {
-    /// Puts mistakes in order, without those that another explains: where `step` stands for `steps`, nobody needs to
-    /// hear that `steps` is missing.
+    /// Sorts mistakes by position and drops those that another explains: if the user wrote `step` for `steps`, the
+    /// unknown key is reported and the missing one is not.
     pub(crate) fn new(mut mistakes: Vec<Mistake>) -> Self {
         let mut meant = Vec::new();
         for mistake in &mistakes {
@@ -230,12 +231,12 @@ impl Mistakes {
         mistakes.retain(|mistake| {
             !(matches!(mistake.problem, Problem::Missing { .. }) && explained(&mistake.key))
         });
-        // Stable: what is found on one line stays in the order it was found.
+        // The sort is stable: mistakes on one line stay in the order in which they were found.
         mistakes.sort_by_key(|mistake| mistake.position.order());
         Self(mistakes)
     }
 
-    /// The mistakes, in the order of the text; those made in overrides last.
+    /// The mistakes, in the order of the text; those in overrides last.
     pub fn as_slice(&self) -> &[Mistake] {
         &self.0
     }
@@ -265,7 +266,7 @@ impl fmt::Display for Mistakes {
 
 impl Error for Mistake {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        // What the problem says is part of the mistake's own words.
+        // `Display` already includes the problem's message, so the source is the problem's source.
         self.problem.source()
     }
 }
@@ -277,18 +278,22 @@ fn at(found: &str) -> String {
 }
 
 fn under(table: &str) -> String {
-    if table.is_empty() { "at the top, before any [table]".to_owned() } else { format!("under [{table}]") }
+    if table.is_empty() {
+        "at the top, before the first [table]".to_owned()
+    } else {
+        format!("under [{table}]")
+    }
 }
 
 fn instead(meant: &[String], table: &str, known: &[&'static str]) -> String {
     if !meant.is_empty() {
         return format!("did you mean {}?", or(meant.iter().cloned()));
     }
-    let position = if table.is_empty() { "the top of the file".to_owned() } else { format!("[{table}]") };
-    format!("{position} takes {}", known.join(", "))
+    let table = if table.is_empty() { "the top level".to_owned() } else { format!("[{table}]") };
+    format!("{table} has the keys {}", known.join(", "))
 }
 
-/// `a, b or c`.
+/// Joins words as `a, b or c`.
 fn or(words: impl IntoIterator<Item = String>) -> String {
     let mut words: Vec<String> = words.into_iter().collect();
     match (words.pop(), words.is_empty()) {
@@ -298,13 +303,13 @@ fn or(words: impl IntoIterator<Item = String>) -> String {
     }
 }
 
-/// The divisors of `number`, ascending; where there are more than twelve, the twelve about `near`.
+/// The divisors of `number` in ascending order; if there are more than twelve, the twelve nearest to `near`.
 fn divisors(number: u32, near: u32) -> Vec<String> {
     const SHOWN: usize = 12;
     let small: Vec<u32> = (1..=number.isqrt()).filter(|divisor| number.is_multiple_of(*divisor)).collect();
     let large = small.iter().rev().map(|divisor| number / divisor);
     let mut all: Vec<u32> = small.iter().copied().chain(large).collect();
-    // A square's root is its own partner.
+    // The root of a square number appears in both halves.
     all.dedup();
     let middle = all.partition_point(|&divisor| divisor < near);
     let start = middle.saturating_sub(SHOWN / 2).min(all.len().saturating_sub(SHOWN));
@@ -316,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn divisors_are_complete_or_those_nearby() {
+    fn all_divisors_are_listed_or_the_twelve_nearest() {
         assert_eq!(divisors(1, 7), ["1"]);
         assert_eq!(divisors(36, 5), ["1", "2", "3", "4", "6", "9", "12", "18", "36"]);
         let near = ["15", "16", "18", "20", "24", "30", "36", "40", "45", "48", "60", "72"];

@@ -1,4 +1,4 @@
-//! `KEY=VALUE` from the command line, laid over the text of a spec.
+//! Overrides: `KEY=VALUE` from the command line, applied to the tree of a spec before it is read.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -11,9 +11,9 @@ use crate::{
 
 /// One `KEY=VALUE`, such as `train.steps=40`.
 ///
-/// The key is dotted, as in TOML. The value is TOML if it reads as TOML, otherwise a string: `checkpoint.every=10 steps`
-/// needs no quotes. It replaces whatever the text says at that key, a whole table included; of two overrides of one key
-/// the later counts.
+/// The key is dotted, as in TOML. The value is read as TOML; if it is not TOML it is taken as a string, so that
+/// `checkpoint.every=10 steps` needs no quotes. It replaces the key's value in the text, even a whole table. If two
+/// overrides name the same key, the later one counts.
 #[derive(Clone, Debug)]
 pub struct Override {
     text: Arc<str>,
@@ -31,7 +31,7 @@ impl Override {
         Position::Override { text: self.text.clone() }
     }
 
-    /// Sets its key in `root`. Tables made on the way count as absent from `file`.
+    /// Sets the key in `root`. A table that this creates has the position `file`: it is not in the text.
     pub(crate) fn apply(&self, root: &mut Table, file: &Position) {
         self.set(root, &self.path, file);
     }
@@ -59,7 +59,7 @@ impl FromStr for Override {
     type Err = InvalidOverride;
 
     fn from_str(text: &str) -> Result<Self, InvalidOverride> {
-        // A quoted key may hold a '=' of its own: the first one that ends a key is the one meant.
+        // A quoted key may contain '=': split at the first '=' that leaves a valid key before it.
         let mut splits = text.match_indices('=').map(|(at, _)| (&text[..at], text[at + 1..].trim()));
         let Some((path, value)) = splits.find_map(|(key, value)| Some((path(key)?, value))) else {
             return Err(InvalidOverride(text.chars().take(80).collect()));
@@ -80,7 +80,7 @@ impl fmt::Display for Override {
     }
 }
 
-/// The parts of a dotted key, if `key` is one. TOML's own parser says what that is.
+/// The parts of a dotted key; `None` if `key` is not one. TOML's parser decides.
 fn path(key: &str) -> Option<Vec<String>> {
     if key.contains('\n') {
         return None;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_toml_or_else_strings() {
+    fn a_value_is_toml_or_otherwise_a_string() {
         for (text, description) in [
             ("name=foo", "the string \"foo\""),
             ("name = \"foo bar\"", "the string \"foo bar\""),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_override_is_refused() {
+    fn text_without_a_key_and_a_value_is_refused() {
         for text in ["", "=", "=5", "steps", "a b=1", "a..b=1", "[a]=1", "# a=1", "a\n=1", "é=1"] {
             let error = text.parse::<Override>().unwrap_err();
             let expected = format!("{text:?} is not KEY=VALUE with a dotted key; write it as train.steps=40");

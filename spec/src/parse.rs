@@ -1,4 +1,5 @@
-//! Reads a spec section by section. The checks that concern one key are the reader's; those between keys are here.
+//! Reads a spec table by table: one function for each. The reader checks each key by itself; the checks that compare
+//! keys are here, and so are the defaults.
 
 use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
     tree::{self, Item, Value},
 };
 
-/// The longest name: it leaves 20 characters of a run's id to tell the runs of one name apart.
+/// The longest name, in characters. It leaves 20 characters of a run's id to distinguish runs of the same name.
 const LONGEST_NAME: usize = 60;
 
 const DEFAULT_SEED: u64 = 0;
@@ -32,10 +33,10 @@ const DEFAULT_CHECKPOINT_EVERY: CheckpointEvery =
 const DEFAULT_KEEP: Keep = Keep { last: 3, every: None };
 
 impl RunSpec {
-    /// Reads `text` with `overrides` laid over it, in their order. `origin` is what messages call the text: usually the
-    /// name of its file.
+    /// Reads `text` after applying `overrides` to it in order. `origin` names the text in messages, usually by its
+    /// file.
     ///
-    /// The error holds every mistake there is; of a text that is not TOML, only those of syntax.
+    /// The error holds every mistake; if the text is not TOML, only the syntax errors.
     pub fn parse(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, Mistakes> {
         let lines = Lines::new(origin, text);
         let mut tree = tree::parse(&lines, text).map_err(Mistakes::new)?;
@@ -51,7 +52,7 @@ impl RunSpec {
 }
 
 fn run(top: &mut Reader<'_>) -> Option<RunSpec> {
-    // Every section is read before any is missed, so that each gets to say what is wrong with it.
+    // Every table is read before any `?`, so that the mistakes of all are found.
     let name = name(top);
     let setup = top.string(&keys::SETUP).map(|setup| setup.value);
     let try_next = top.string(&keys::TRY_NEXT).map(|try_next| try_next.value);
@@ -90,14 +91,14 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
     let item = top.take(key)?;
     let Value::Array(items) = item.value else { return top.wrong_type(key, &item, "an array of strings") };
     if items.is_empty() {
-        top.note(item.position, key.dotted(), Problem::Empty { example: key.example });
+        top.report(item.position, key.dotted(), Problem::Empty { example: key.example });
         return None;
     }
     let mut words = Vec::with_capacity(items.len());
     for (index, Item { position, value }) in items.into_iter().enumerate() {
         let problem = match value {
             Value::String(word) if word.contains('\0') => Problem::Nul,
-            // Only the program must not be empty; an argument may.
+            // The program must not be empty; an argument may be.
             Value::String(word) if index == 0 && word.trim().is_empty() => {
                 Problem::Empty { example: key.example }
             }
@@ -111,12 +112,12 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
                 example: key.example.to_owned(),
             },
         };
-        top.note(position, format!("{}[{index}]", key.dotted()), problem);
+        top.report(position, format!("{}[{index}]", key.dotted()), problem);
     }
     Some(words)
 }
 
-/// The section, and the number of shards even where the rest is wrong: the workers are checked against it.
+/// Also returns the number of shards by itself: the workers are checked against it even if another key is wrong.
 fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
     let steps = table.number(&keys::STEPS, 1..=u64::MAX);
     let global_batch = table.number(&keys::GLOBAL_BATCH, 1..=u32::MAX);
@@ -133,14 +134,14 @@ fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
         let (shards, global_batch) = (*shards, global_batch.value);
         if shards > global_batch {
             let problem = Problem::EmptyShards { shards, global_batch };
-            table.note(position.clone(), keys::SHARDS.dotted(), problem);
+            table.report(position.clone(), keys::SHARDS.dotted(), problem);
         } else if !global_batch.is_multiple_of(shards) {
             let problem = Problem::UnevenShards { shards, global_batch };
-            table.note(position.clone(), keys::SHARDS.dotted(), problem);
+            table.report(position.clone(), keys::SHARDS.dotted(), problem);
         }
     }
     let shards = shards.map(|shards| *shards);
-    let section = || {
+    let train = || {
         Some(Train {
             steps: *steps?,
             global_batch: *global_batch?,
@@ -149,7 +150,7 @@ fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
             settings,
         })
     };
-    (shards, section())
+    (shards, train())
 }
 
 fn evaluate(table: &mut Reader<'_>) -> Option<Evaluate> {
@@ -170,7 +171,7 @@ fn workers(table: &mut Reader<'_>, shards: u32) -> Option<Workers> {
             && *found > max
         {
             let problem = Problem::TooManyWorkers { found: *found, most: max };
-            table.note(position.clone(), key.dotted(), problem);
+            table.report(position.clone(), key.dotted(), problem);
         }
     }
     let max_failures = table.number(&keys::MAX_FAILURES, counts);
@@ -205,12 +206,12 @@ fn environment(table: &mut Reader<'_>) -> Option<BTreeMap<String, String>> {
                 example: format!("{} = {}", quote::key(&name), quoted_scalar(&other)),
             },
         };
-        table.note(item.position, format!("{}.{}", key.dotted(), quote::key(&name)), problem);
+        table.report(item.position, format!("{}.{}", key.dotted(), quote::key(&name)), problem);
     }
     Some(environment)
 }
 
-/// A value that should have been in quotes, in quotes.
+/// The value in quotes, as the user should have written it.
 fn quoted_scalar(value: &Value) -> String {
     match value {
         Value::Integer(text, _) | Value::Float(text, _) => quote::excerpt(text),
@@ -231,7 +232,7 @@ fn checkpoint(table: &mut Reader<'_>) -> Option<Checkpoint> {
     Some(Checkpoint { store, replicas, every, keep, bandwidth: bandwidth.map(|bandwidth| *bandwidth) })
 }
 
-/// A store as it is written: what kind it is, is all that is looked at here.
+/// Checks a store's URI by its scheme alone; opening the store checks the rest.
 fn store_uri(uri: &str) -> Result<String, Problem> {
     const AZURE: &str = ".blob.core.windows.net";
     let Some((scheme, rest)) = uri.split_once("://") else { return Ok(uri.to_owned()) };
@@ -255,10 +256,10 @@ fn replicas(table: &mut Reader<'_>, store: Option<&str>) -> Option<Vec<String>> 
             Value::String(uri) if uri.trim().is_empty() => Problem::Empty { example: key.example },
             Value::String(uri) => match store_uri(&uri) {
                 Err(problem) => problem,
-                Ok(uri) if store.is_some_and(|store| same_position(store, &uri)) => {
+                Ok(uri) if store.is_some_and(|store| same_store(store, &uri)) => {
                     Problem::ReplicaIsStore { uri }
                 }
-                Ok(uri) if replicas.iter().any(|other| same_position(other, &uri)) => {
+                Ok(uri) if replicas.iter().any(|other| same_store(other, &uri)) => {
                     Problem::ReplicaTwice { uri }
                 }
                 Ok(uri) => {
@@ -272,13 +273,13 @@ fn replicas(table: &mut Reader<'_>, store: Option<&str>) -> Option<Vec<String>> 
                 example: key.example.to_owned(),
             },
         };
-        table.note(position, format!("{}[{index}]", key.dotted()), problem);
+        table.report(position, format!("{}[{index}]", key.dotted()), problem);
     }
     Some(replicas)
 }
 
-/// Whether two stores are the same as far as their text tells; whoever opens them knows better.
-fn same_position(one: &str, other: &str) -> bool {
+/// Whether two URIs clearly name the same store. Opening the stores finds the other cases.
+fn same_store(one: &str, other: &str) -> bool {
     fn bare(uri: &str) -> &str {
         let uri = uri.strip_prefix("file://").filter(|path| path.starts_with('/')).unwrap_or(uri);
         uri.trim_end_matches('/')
@@ -286,7 +287,7 @@ fn same_position(one: &str, other: &str) -> bool {
     bare(one) == bare(other)
 }
 
-/// A number, or a table that says more.
+/// `keep` is a number, or a table with `last` and `every`.
 fn keep(table: &mut Reader<'_>, taken: CheckpointEvery) -> Option<Keep> {
     let counts = 1..=u32::MAX;
     let item = table.take(&keys::KEEP)?;

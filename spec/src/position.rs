@@ -1,10 +1,10 @@
-//! Where in a spec something was written.
+//! Where a value of a spec was written: a line of the text, or an override. Each mistake has a position.
 
 use std::{fmt, sync::Arc};
 
 use crate::quote;
 
-/// Where something was written. Lines and columns count from 1, columns in characters.
+/// Where a value was written. Lines and columns count from 1; columns are in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
     /// On a line of the text.
@@ -23,7 +23,7 @@ pub enum Position {
         /// The column.
         column: usize,
     },
-    /// Nowhere in particular: it is absent.
+    /// In the file as a whole: the key is missing.
     File {
         /// The name of the text.
         file: Arc<str>,
@@ -36,7 +36,7 @@ pub enum Position {
 }
 
 impl Position {
-    /// Orders mistakes: by line, then what is absent, then overrides.
+    /// The sort key of mistakes: by line, then missing keys, then overrides.
     pub(crate) fn order(&self) -> (u8, usize, usize) {
         match self {
             Self::Line { line, .. } => (0, *line, 0),
@@ -58,11 +58,11 @@ impl fmt::Display for Position {
     }
 }
 
-/// Finds the line of a byte.
+/// Maps a byte offset of the text to its line and column.
 pub(crate) struct Lines<'a> {
     file: Arc<str>,
     text: &'a str,
-    /// `starts[i]` is the byte at which line `i` starts, counted from 0.
+    /// `starts[i]` is the byte offset at which line `i + 1` starts.
     starts: Vec<usize>,
 }
 
@@ -72,17 +72,17 @@ impl<'a> Lines<'a> {
         Self { file: file.into(), text, starts: std::iter::once(0).chain(after_newlines).collect() }
     }
 
-    /// The text as a whole.
+    /// The position of the text as a whole.
     pub(crate) fn file(&self) -> Position {
         Position::File { file: self.file.clone() }
     }
 
-    /// The line that holds byte `at`.
+    /// The position of the line that contains byte `at`.
     pub(crate) fn line(&self, at: usize) -> Position {
         Position::Line { file: self.file.clone(), line: self.number(at) }
     }
 
-    /// The character at byte `at`.
+    /// The position of the character at byte `at`.
     pub(crate) fn column(&self, at: usize) -> Position {
         let line = self.number(at);
         let before = self.starts.get(line - 1).and_then(|&start| self.text.get(start..at));
@@ -93,7 +93,7 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The number of the line that holds byte `at`, counted from 1.
+    /// The number of the line that contains byte `at`, counted from 1.
     pub(crate) fn number(&self, at: usize) -> usize {
         // The first line starts at byte 0, so this is at least 1.
         self.starts.partition_point(|&start| start <= at)

@@ -1,8 +1,8 @@
-//! How TOML writes strings and keys, and how messages show what a user wrote.
+//! Writes strings and keys as TOML, and shortens a user's text for messages.
 
 use std::fmt::Write;
 
-/// The most characters of a user's text that a message repeats.
+/// The most characters of a user's text that a message shows.
 const SHOWN: usize = 60;
 
 /// `text` as a TOML basic string, on one line.
@@ -14,18 +14,18 @@ pub(crate) fn string(text: &str) -> String {
     quoted
 }
 
-/// `name` as a TOML key: bare where that is allowed, else quoted.
+/// `name` as a TOML key: bare if TOML allows that, otherwise quoted.
 pub(crate) fn key(name: &str) -> String {
     let bare = |c: u8| c.is_ascii_alphanumeric() || c == b'-' || c == b'_';
     if !name.is_empty() && name.bytes().all(bare) { name.to_owned() } else { string(name) }
 }
 
-/// `text` for a message: quoted, on one line, and cut short.
+/// `text` for a message: quoted, on one line, shortened.
 pub(crate) fn excerpt(text: &str) -> String {
     string(&cut(text))
 }
 
-/// `text` for a message: on one line, without quotes, and cut short.
+/// `text` for a message: on one line, without quotes, shortened.
 pub(crate) fn line(text: &str) -> String {
     let mut line = String::new();
     escape_into(&mut line, &cut(text), false);
@@ -41,7 +41,7 @@ fn cut(text: &str) -> String {
     short
 }
 
-/// Control characters are escaped even where TOML would take them, so that no text can move a terminal's cursor.
+/// Escapes every control character, even those that TOML allows, so that no text can move a terminal's cursor.
 fn escape_into(out: &mut String, text: &str, quotes: bool) {
     for c in text.chars() {
         match c {

@@ -1,7 +1,7 @@
-//! Takes the keys of a table one by one, checks each, and notes what is wrong.
+//! Takes the keys of a table one by one, checks each, and collects the mistakes.
 //!
-//! A method returns `None` where a key is absent or wrong. What is wrong has then been noted, so a caller may go on
-//! with any default: no spec is made once there is a mistake.
+//! A method returns `None` if a key is absent or wrong. A wrong key has then been reported, so the caller may continue
+//! with any default: [`RunSpec::parse`](crate::RunSpec::parse) returns no spec if there is a mistake.
 
 use std::ops::{Deref, RangeInclusive};
 
@@ -13,7 +13,7 @@ use crate::{
     tree::{Item, Table, Value},
 };
 
-/// A value read, and where it was written.
+/// A value and where it was written.
 #[derive(Clone, Debug)]
 pub(crate) struct Positioned<T> {
     pub(crate) position: Position,
@@ -30,27 +30,27 @@ impl<T> Deref for Positioned<T> {
 
 /// Reads one table of a spec.
 pub(crate) struct Reader<'a> {
-    /// Its name; empty for the top of the file.
+    /// Its dotted name; empty for the top level.
     name: &'static str,
     position: Position,
-    /// The entries that nobody has taken yet.
+    /// The entries that are not taken yet.
     entries: Table,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the top of a file with `read`, then notes the keys that `read` did not take.
+    /// Reads the top level with `read`, then reports the keys that `read` did not take as unknown.
     pub(crate) fn root<T>(
         entries: Table,
         position: Position,
         mistakes: &'a mut Vec<Mistake>,
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> T {
-        Reader { name: "", position, entries, mistakes }.all(read)
+        Reader { name: "", position, entries, mistakes }.read_all(read)
     }
 
-    /// Reads the table `key` with `read`, then notes the keys that `read` did not take. A table that is absent reads as
-    /// an empty one.
+    /// Reads the table `key` with `read`, then reports the keys that `read` did not take as unknown. An absent table
+    /// reads as an empty one.
     pub(crate) fn table<T>(
         &mut self,
         key: &Key,
@@ -61,11 +61,10 @@ impl<'a> Reader<'a> {
             Some(Item { position, value: Value::Table(entries) }) => (position, entries),
             Some(item) => return self.wrong_type(key, &item, "a table"),
         };
-        Reader { name: key.name, position, entries, mistakes: self.mistakes }.all(read)
+        self.inner(key.name, position, entries, read)
     }
 
-    /// Reads the entries of the table `name`, which is the value of a key that may also be something else, with `read`,
-    /// then notes the keys that `read` did not take.
+    /// Like [`table`](Self::table), for a table that was taken already.
     pub(crate) fn inner<T>(
         &mut self,
         name: &'static str,
@@ -73,10 +72,10 @@ impl<'a> Reader<'a> {
         entries: Table,
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> T {
-        Reader { name, position, entries, mistakes: self.mistakes }.all(read)
+        Reader { name, position, entries, mistakes: self.mistakes }.read_all(read)
     }
 
-    /// Reads the value of `key`, which has been taken already, as a whole number.
+    /// Like [`number`](Self::number), for a value of `key` that was taken already.
     pub(crate) fn number_in<T>(
         &mut self,
         key: &Key,
@@ -95,13 +94,13 @@ impl<'a> Reader<'a> {
             Some(value) => Some(Positioned { position: item.position, value }),
             None => {
                 let found = quote::line(found);
-                self.note(item.position, key.dotted(), Problem::OutOfRange { found, least, most });
+                self.report(item.position, key.dotted(), Problem::OutOfRange { found, least, most });
                 None
             }
         }
     }
 
-    fn all<T>(mut self, read: impl FnOnce(&mut Reader<'_>) -> T) -> T {
+    fn read_all<T>(mut self, read: impl FnOnce(&mut Reader<'_>) -> T) -> T {
         let result = read(&mut self);
         for (name, item) in self.entries {
             let problem = Problem::UnknownKey {
@@ -116,13 +115,16 @@ impl<'a> Reader<'a> {
         result
     }
 
-    /// Takes the value of `key` as it stands; notes it if it is absent and must not be.
+    /// Takes the value of `key`, of any type. Reports a required key that is absent.
     pub(crate) fn take(&mut self, key: &Key) -> Option<Item> {
-        debug_assert!(key.table == self.name && keys::ALL.contains(&key), "{key:?} does not belong here");
+        debug_assert!(
+            key.table == self.name && keys::ALL.contains(&key),
+            "{key:?} is not a key of this table"
+        );
         let item = self.entries.remove(key.name);
         if item.is_none() && key.required {
             let problem = Problem::Missing { table: key.table, example: key.example };
-            self.note(self.position.clone(), key.dotted(), problem);
+            self.report(self.position.clone(), key.dotted(), problem);
         }
         item
     }
@@ -136,7 +138,7 @@ impl<'a> Reader<'a> {
         self.number_in(key, item, range)
     }
 
-    /// Takes a string that is neither blank nor holds a NUL byte.
+    /// Takes a string that is not blank and contains no NUL byte.
     pub(crate) fn string(&mut self, key: &Key) -> Option<Positioned<String>> {
         let item = self.take(key)?;
         let Value::String(text) = &item.value else { return self.wrong_type(key, &item, "a string") };
@@ -147,11 +149,11 @@ impl<'a> Reader<'a> {
         } else {
             return Some(Positioned { value: text.clone(), position: item.position });
         };
-        self.note(item.position, key.dotted(), problem);
+        self.report(item.position, key.dotted(), problem);
         None
     }
 
-    /// Takes a string and reads it with `parse`.
+    /// Takes a string and converts it with `parse`.
     pub(crate) fn parsed<T>(
         &mut self,
         key: &Key,
@@ -161,13 +163,13 @@ impl<'a> Reader<'a> {
         match parse(&value) {
             Ok(value) => Some(Positioned { position, value }),
             Err(problem) => {
-                self.note(position, key.dotted(), problem);
+                self.report(position, key.dotted(), problem);
                 None
             }
         }
     }
 
-    /// Takes a string that is one of a few words.
+    /// Takes a string that must be one of `choices`.
     pub(crate) fn choice<T: Copy>(&mut self, key: &Key, choices: &[(&'static str, T)]) -> Option<T> {
         let chosen = self.parsed(key, |text| {
             choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
@@ -178,20 +180,20 @@ impl<'a> Reader<'a> {
         chosen.map(|chosen| chosen.value)
     }
 
-    /// Notes that `item`, the value of `key`, is of the wrong type. Returns `None`, for its caller to return.
+    /// Reports that `item`, the value of `key`, has the wrong type. Returns `None`, for its caller to return.
     pub(crate) fn wrong_type<T>(&mut self, key: &Key, item: &Item, wanted: &'static str) -> Option<T> {
         let problem =
             Problem::WrongType { found: item.value.describe(), wanted, example: key.example.to_owned() };
-        self.note(item.position.clone(), key.dotted(), problem);
+        self.report(item.position.clone(), key.dotted(), problem);
         None
     }
 
-    /// Notes a mistake.
-    pub(crate) fn note(&mut self, position: Position, key: String, problem: Problem) {
+    /// Reports a mistake.
+    pub(crate) fn report(&mut self, position: Position, key: String, problem: Problem) {
         self.mistakes.push(Mistake { position, key, problem });
     }
 
-    /// The mistakes so far, for those who read a value in their own way.
+    /// The mistakes so far, for a caller that checks a value by itself.
     pub(crate) fn mistakes(&mut self) -> &mut Vec<Mistake> {
         self.mistakes
     }

@@ -1,4 +1,4 @@
-//! What a run spec holds. `RunSpec::parse` makes one and checks all that is said here.
+//! The types of a run spec. `RunSpec::parse` makes one and checks every bound stated here.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -9,24 +9,23 @@ use crate::{
     every::{CheckpointEvery, Every},
 };
 
-/// A run, as its user describes it. Immutable once submitted.
+/// A run as its user describes it. It does not change after submission.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunSpec {
-    /// What the ids of its runs begin with: 1 to 60 characters out of `a-z`, `0-9`, `-`, `_` and `.`, the first a
-    /// letter or a digit.
+    /// The start of its runs' ids: 1 to 60 characters of `a-z`, `0-9`, `-`, `_` and `.`, the first a letter or a digit.
     pub name: String,
-    /// A shell command line, run once per node before its first worker starts.
+    /// A shell command that runs once on each node before the node's first worker starts.
     pub setup: Option<String>,
-    /// A command that a person may want to try once there is a checkpoint, shown at the run's end with the checkpoint's
-    /// URI in the position of `{checkpoint}`.
+    /// A command for the user to try on the last checkpoint. It is shown when the run ends, with the checkpoint's URI
+    /// in place of `{checkpoint}`.
     pub try_next: Option<String>,
-    /// The program and the arguments of a worker; the program is not empty.
+    /// A worker's program and its arguments; the program is not empty.
     pub command: Vec<String>,
-    /// `[train]`: the arithmetic of the run.
+    /// `[train]`: what is computed.
     pub train: Train,
     /// `[evaluate]`: how often the model is evaluated.
     pub evaluate: Evaluate,
-    /// `[workers]`: how many there may be, and how patient to be with them.
+    /// `[workers]`: how many, and when one counts as failed.
     pub workers: Workers,
     /// `[checkpoint]`: where, how often, and how many are kept.
     pub checkpoint: Checkpoint,
@@ -34,20 +33,20 @@ pub struct RunSpec {
     pub reduction: ReductionSpec,
 }
 
-/// The arithmetic of a run: with the program, all that the final bits depend on.
+/// What a run computes. The bits of its final state depend on this and on the program alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Train {
     /// Optimizer updates of the whole run; at least 1.
     pub steps: u64,
     /// Samples per step; at least 1.
     pub global_batch: u32,
-    /// Shards per step, each of `global_batch / shards` samples; divides `global_batch`. No more workers than this can
-    /// compute at once.
+    /// Shards per step, each of `global_batch / shards` samples; divides `global_batch`. The run can use at most this
+    /// many workers.
     pub shards: u32,
     /// The seed of the initial state and of the order of samples. Default 0.
     pub seed: u64,
-    /// `[train.settings]`: the program's own, as JSON. Its numbers fit in 64 bits and are finite, its dates are
-    /// strings, it nests at most 32 deep, and it has no nulls. Default: empty.
+    /// `[train.settings]`: the program's own settings, as JSON. Numbers fit in 64 bits and are finite, dates are
+    /// strings, nesting is at most 32 deep, and there are no nulls. Default: empty.
     pub settings: Map<String, Value>,
 }
 
@@ -61,58 +60,58 @@ pub struct Evaluate {
 /// The workers of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// How many `whimbrel run` starts on this machine: 1 to `max`. Default 2, or `max` if that is less.
+    /// Workers that `whimbrel run` starts on its machine: 1 to `max`. Default 2, or `max` if that is less.
     pub local: u32,
-    /// With fewer than this the run waits: 1 to `max`. Default 1.
+    /// With fewer workers than this the run waits: 1 to `max`. Default 1.
     pub min: u32,
-    /// More than this are not taken in, even if there are nodes for them; at least 1. Already cut down to the number
-    /// of shards, which is also the default.
+    /// The run uses at most this many workers, even if there are nodes for more; at least 1. Here it is already limited
+    /// to the number of shards, which is also the default.
     pub max: u32,
-    /// How many times in a row workers may fail without the run getting further before it is given up; at least 1.
-    /// Default 3.
+    /// The run fails after this many worker failures in a row without progress; at least 1. Default 3.
     pub max_failures: u32,
     /// The longest that a worker waits for its peers in one step: 1 ms to 30 days. Default 5 minutes.
     pub step_timeout: Duration,
-    /// Environment variables added to those of the node. No name begins with `WHIMBREL_`. Default: none.
+    /// Environment variables of the workers, added to those of the node. No name begins with `WHIMBREL_`. Default:
+    /// none.
     pub environment: BTreeMap<String, String>,
 }
 
 /// The checkpoints of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Where: a URI (`s3://`, `az://`, `gs://`, `file://`) or the path of a folder. `None`, the default, leaves it to
-    /// whoever submits the run.
+    /// The store: a URI (`s3://`, `az://`, `gs://`, `file://`) or the path of a folder. `None`, the default: `--store`
+    /// or the coordinator's store.
     pub store: Option<String>,
-    /// Stores in which copies of the run are kept in step behind it, each written as `store` is. None is named twice,
-    /// nor is `store` among them. Default: none.
+    /// Stores that hold a replica of the run, each written like `store`. They differ from each other and from `store`.
+    /// Default: none.
     pub replicas: Vec<String>,
-    /// How often. Default every 5 minutes.
+    /// How often a checkpoint is taken. Default: every 5 minutes.
     pub every: CheckpointEvery,
-    /// Which are kept.
+    /// Which checkpoints are kept.
     pub keep: Keep,
-    /// The most that each worker, and the coordinator for the replicas, sends in a second. Default: no limit.
+    /// The most that each worker uploads per second, and the coordinator for each replica. Default: no limit.
     pub bandwidth: Option<Bandwidth>,
 }
 
 /// Which checkpoints are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
-    /// How many of the newest; at least 1. Default 3.
+    /// The number of newest checkpoints; at least 1. Default 3.
     pub last: u32,
-    /// Besides, for good, one in so many steps or so much time; not more often than they are taken. Default: none.
+    /// Also keeps one checkpoint per this interval for good; not shorter than `Checkpoint::every`. Default: none.
     pub every: Option<Every>,
 }
 
 /// How gradients are summed over the workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReductionSpec {
-    /// Whether the sum may show who computed what. Default exact.
+    /// Whether the bits of the sum are independent of the membership. Default: exact.
     pub mode: Mode,
-    /// What to do about a gradient that is infinite or not a number. Default stop.
+    /// What to do about a gradient that is infinite or NaN. Default: stop.
     pub on_nonfinite: OnNonfinite,
 }
 
-/// Whether the sum of the gradients may show who computed what.
+/// Whether the bits of the gradients' sum are independent of the membership.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// `"exact"`: the same bits whatever the membership.
@@ -122,18 +121,18 @@ pub enum Mode {
     F32,
 }
 
-/// What to do about a step whose gradient is infinite or not a number.
+/// What to do about a step whose gradient is infinite or NaN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnNonfinite {
-    /// `"stop"`: end the run with an error that names the tensor.
+    /// `"stop"`: the run fails with an error that names the tensor.
     #[default]
     Stop,
-    /// `"skip"`: leave the step's update out, on every worker alike.
+    /// `"skip"`: every worker skips the step's update.
     Skip,
 }
 
 impl Mode {
-    /// As the spec writes it.
+    /// The word in the spec.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -143,7 +142,7 @@ impl Mode {
 }
 
 impl OnNonfinite {
-    /// As the spec writes it.
+    /// The word in the spec.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",

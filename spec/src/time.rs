@@ -1,13 +1,13 @@
-//! How durations are written in a spec, and how long they may be.
+//! Durations, as `workers.step_timeout` and intervals in time take them: `"5m"`.
 
 use std::time::Duration;
 
-/// The shortest duration a spec may name.
+/// The shortest duration allowed.
 const SHORTEST: Duration = Duration::from_millis(1);
-/// The longest. Far beyond it, adding a duration to the clock would overflow.
+/// The longest duration allowed. A much longer one would overflow when added to the clock.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The text is not a duration that a spec may name.
+/// The text is not a duration that a spec may contain.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum InvalidTime {
     /// The text does not read as a duration.
@@ -15,7 +15,7 @@ pub enum InvalidTime {
     Unreadable {
         /// The text, cut short.
         text: String,
-        /// What the parser of durations says.
+        /// The parser's error.
         #[source]
         source: humantime::DurationError,
     },
@@ -32,7 +32,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, InvalidTime> {
     if (SHORTEST..=LONGEST).contains(&time) { Ok(time) } else { Err(InvalidTime::OutOfRange(short())) }
 }
 
-/// Writes a duration so that [`parse`] reads it back.
+/// Writes a duration in a form that [`parse`] reads back.
 pub(crate) fn write(time: Duration) -> impl std::fmt::Display {
     humantime::format_duration(time)
 }

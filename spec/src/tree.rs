@@ -1,7 +1,6 @@
-//! The text of a spec as a tree in which every value knows where it was written.
+//! The text of a spec as a tree of TOML values, each with its position.
 //!
-//! Text and overrides become one tree, so that the reader need not know which a value came from, and still says so
-//! when it is wrong.
+//! Text and overrides become one tree. The reader treats both alike, and a message still says which of them is wrong.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -27,9 +26,9 @@ pub(crate) struct Item {
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     String(String),
-    /// An integer as it was written, and its value. TOML's grammar sets integers no bounds: `None` is beyond 128 bits.
+    /// An integer as written, and its value; `None` if it exceeds 128 bits, which TOML's grammar allows.
     Integer(String, Option<i128>),
-    /// A float as it was written, and its value.
+    /// A float as written, and its value.
     Float(String, f64),
     Boolean(bool),
     Date(String),
@@ -38,15 +37,19 @@ pub(crate) enum Value {
 }
 
 impl Item {
-    /// Takes over a parsed value. `place_of` says where a byte of the text is.
-    pub(crate) fn new(value: &DeValue<'_>, position: Position, place_of: &dyn Fn(usize) -> Position) -> Self {
+    /// Converts a parsed value. `position_of` maps a byte of the text to its position.
+    pub(crate) fn new(
+        value: &DeValue<'_>,
+        position: Position,
+        position_of: &dyn Fn(usize) -> Position,
+    ) -> Self {
         let value = match value {
             DeValue::String(text) => Value::String(text.to_string()),
             DeValue::Integer(integer) => {
                 let value = i128::from_str_radix(integer.as_str(), integer.radix());
                 Value::Integer(integer.to_string(), value.ok())
             }
-            // The parser has checked the syntax; a value too large for an f64 reads as infinite.
+            // The parser has checked the syntax. A value that is too large for an f64 reads as infinite.
             DeValue::Float(float) => {
                 Value::Float(float.to_string(), float.as_str().parse().unwrap_or(f64::NAN))
             }
@@ -55,17 +58,17 @@ impl Item {
             DeValue::Array(items) => Value::Array(
                 items
                     .iter()
-                    .map(|item| Self::new(item.get_ref(), place_of(item.span().start), place_of))
+                    .map(|item| Self::new(item.get_ref(), position_of(item.span().start), position_of))
                     .collect(),
             ),
-            DeValue::Table(entries) => Value::Table(table(entries, place_of)),
+            DeValue::Table(entries) => Value::Table(table(entries, position_of)),
         };
         Self { position, value }
     }
 }
 
 impl Value {
-    /// What it is, for a message.
+    /// Describes the value for a message.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::String(text) => format!("the string {}", quote::excerpt(text)),
@@ -78,7 +81,8 @@ impl Value {
     }
 }
 
-/// Reads TOML. The mistakes are the first of each line: the parser, trying to go on, may find more that are none.
+/// Reads TOML. Reports only the first error of each line: the parser continues after an error and may report follow-up
+/// errors on the same line.
 pub(crate) fn parse(lines: &Lines<'_>, text: &str) -> Result<Table, Vec<Mistake>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -101,11 +105,11 @@ pub(crate) fn parse(lines: &Lines<'_>, text: &str) -> Result<Table, Vec<Mistake>
     Err(found.into_iter().map(mistake).collect())
 }
 
-fn table(entries: &DeTable<'_>, place_of: &dyn Fn(usize) -> Position) -> Table {
+fn table(entries: &DeTable<'_>, position_of: &dyn Fn(usize) -> Position) -> Table {
     let mut table = Table::new();
     for (key, value) in entries {
-        let position = place_of(key.span().start);
-        table.insert(key.get_ref().to_string(), Item::new(value.get_ref(), position, place_of));
+        let position = position_of(key.span().start);
+        table.insert(key.get_ref().to_string(), Item::new(value.get_ref(), position, position_of));
     }
     table
 }

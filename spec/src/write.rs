@@ -1,4 +1,4 @@
-//! From types back to text: the form in which a spec is stored with its run.
+//! Writes a spec as TOML: the form in which it is stored with its run.
 
 use std::fmt::Display;
 
@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl RunSpec {
-    /// The spec as TOML with every key that has a value, defaults and overrides included. [`RunSpec::parse`] reads an
-    /// equal spec back from it, under later versions with other defaults too. A null in the settings, which TOML has no
-    /// word for and `parse` never makes, is left out.
+    /// The spec as TOML, with every key that has a value, defaults and overrides included. [`RunSpec::parse`] reads an
+    /// equal spec from it, even in a later version with other defaults. A null in the settings is left out: TOML has no
+    /// null, and `parse` never makes one.
     pub fn to_toml(&self) -> String {
         let Self { name, setup, try_next, command, train, evaluate, workers, checkpoint, reduction } = self;
         let mut text = Text::default();
@@ -97,7 +97,7 @@ impl Text {
     }
 }
 
-/// JSON as a TOML value on one line. Numbers are written alike in both.
+/// JSON as a TOML value on one line. Both write numbers in the same way.
 fn json(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -1,6 +1,6 @@
-//! What a user reads who has written something wrong: the full text, for every kind of mistake.
+//! The full message of every kind of mistake, as a user reads it.
 
-#![expect(clippy::unwrap_used, reason = "where a helper fails, so does the test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use whimbrel_spec::{Override, RunSpec};
 
@@ -13,7 +13,7 @@ global_batch = 48
 shards = 16
 "#;
 
-/// The mistakes of a text with overrides, as a user reads them; empty if there are none.
+/// The messages for a text with overrides; empty if there is no mistake.
 fn mistakes_of(text: &str, overrides: &[&str]) -> String {
     let overrides: Vec<Override> = overrides.iter().map(|change| change.parse().unwrap()).collect();
     RunSpec::parse("run.toml", text, &overrides)
@@ -22,7 +22,7 @@ fn mistakes_of(text: &str, overrides: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-/// Each line written in position of its like in a good spec gives the mistake after it.
+/// Replaces one line of a good spec at a time and checks the message.
 #[test]
 fn a_wrong_value_of_a_required_key() {
     for (line, wrong, expected) in [
@@ -35,7 +35,7 @@ fn a_wrong_value_of_a_required_key() {
         (
             "shards = 16",
             "shards = 96",
-            "run.toml:7: train.shards: 96 is more than global_batch (48), and a shard holds at least one sample; \
+            "run.toml:7: train.shards: 96 is more than global_batch (48), and each shard needs at least one sample; \
              use 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48",
         ),
         (
@@ -72,8 +72,8 @@ fn a_wrong_value_of_a_required_key() {
         (
             "name = \"char-lm\"",
             "name = \"Char LM\"",
-            "run.toml:1: name: \"Char LM\" cannot begin a run's id; use 1 to 60 of a-z, 0-9, '-', '_' and '.', \
-             starting with a letter or a digit",
+            "run.toml:1: name: \"Char LM\" cannot be the start of a run's id; use 1 to 60 characters of a-z, 0-9, '-', '_' and '.', \
+             the first a letter or a digit",
         ),
         (
             "name = \"char-lm\"",
@@ -83,7 +83,7 @@ fn a_wrong_value_of_a_required_key() {
         (
             "name = \"char-lm\"",
             "name = \" \"",
-            "run.toml:1: name: empty; write something, as in name = \"char-lm\"",
+            "run.toml:1: name: empty; give a value, as in name = \"char-lm\"",
         ),
         (
             "[\"target/release/char-lm\"]",
@@ -94,19 +94,19 @@ fn a_wrong_value_of_a_required_key() {
         (
             "[\"target/release/char-lm\"]",
             "[]",
-            "run.toml:2: command: empty; write something, as in command = [\"target/release/char-lm\"]",
+            "run.toml:2: command: empty; give a value, as in command = [\"target/release/char-lm\"]",
         ),
         (
             "[\"target/release/char-lm\"]",
             "[\"\", \"\"]",
-            "run.toml:2: command[0]: empty; write something, as in command = [\"target/release/char-lm\"]",
+            "run.toml:2: command[0]: empty; give a value, as in command = [\"target/release/char-lm\"]",
         ),
         (
             "[\"target/release/char-lm\"]",
             "[\n  \"train\",\n  4,\n  \"\\u0000\",\n]",
             "run.toml:4: command[1]: found the number 4, wanted a string, as in \
              command = [\"target/release/char-lm\"]\n\
-             run.toml:5: command[2]: holds a NUL byte, which cannot be passed on; take it out",
+             run.toml:5: command[2]: contains a NUL byte, which no argument or path can; remove it",
         ),
     ] {
         let text = GOOD.replace(line, wrong);
@@ -115,7 +115,7 @@ fn a_wrong_value_of_a_required_key() {
     }
 }
 
-/// Each section appended to a good spec, whose eighth line it starts on, gives the mistake after it.
+/// Appends one table at a time to a good spec, from line 8 on, and checks the message.
 #[test]
 fn a_wrong_value_of_an_optional_key() {
     for (section, expected) in [
@@ -129,9 +129,9 @@ fn a_wrong_value_of_an_optional_key() {
         ),
         (
             "settings.rate = nan\nsettings.a = { b = [1, -inf] }",
-            "run.toml:8: train.settings.rate: found the number nan, which JSON cannot hold; \
+            "run.toml:8: train.settings.rate: found the number nan, which JSON cannot express; \
              use a finite number or a string\n\
-             run.toml:9: train.settings.a.b[1]: found the number -inf, which JSON cannot hold; \
+             run.toml:9: train.settings.a.b[1]: found the number -inf, which JSON cannot express; \
              use a finite number or a string",
         ),
         (
@@ -151,16 +151,16 @@ fn a_wrong_value_of_an_optional_key() {
         (
             "[evaluate]\nevery = \"0 steps\"",
             "run.toml:9: evaluate.every: \"0 steps\" is not a number of steps; write it as \"200 steps\", \
-             with a whole number from 1 on",
+             with a whole number of at least 1",
         ),
         (
             "[workers]\nmin = 4\nmax = 2",
-            "run.toml:9: workers.min: 4 is more than the run takes in, which is 2 \
+            "run.toml:9: workers.min: 4 is more than the number of workers that the run can use, 2 \
              (the lesser of workers.max and train.shards); use 2 or less",
         ),
         (
             "[workers]\nlocal = 17\nmax = 64",
-            "run.toml:9: workers.local: 17 is more than the run takes in, which is 16 \
+            "run.toml:9: workers.local: 17 is more than the number of workers that the run can use, 16 \
              (the lesser of workers.max and train.shards); use 16 or less",
         ),
         (
@@ -184,11 +184,11 @@ fn a_wrong_value_of_an_optional_key() {
         (
             "[workers.environment]\nTHREADS = 4\nWHIMBREL_TOKEN = \"x\"\n\"A=B\" = \"\"\nZ = \"\\u0000\"",
             "run.toml:9: workers.environment.THREADS: found the number 4, wanted a string, as in THREADS = \"4\"\n\
-             run.toml:10: workers.environment.WHIMBREL_TOKEN: names that begin with WHIMBREL_ are Whimbrel's own; \
+             run.toml:10: workers.environment.WHIMBREL_TOKEN: names that begin with WHIMBREL_ are reserved for Whimbrel; \
              rename it\n\
-             run.toml:11: workers.environment.\"A=B\": an environment variable's name is not empty and holds \
-             neither '=' nor a NUL byte; rename it\n\
-             run.toml:12: workers.environment.Z: holds a NUL byte, which cannot be passed on; take it out",
+             run.toml:11: workers.environment.\"A=B\": an environment variable's name must not be empty or \
+             contain '=' or a NUL byte; rename it\n\
+             run.toml:12: workers.environment.Z: contains a NUL byte, which no argument or path can; remove it",
         ),
         (
             "[checkpoint]\nstore = \"http://runs\"",
@@ -212,15 +212,15 @@ fn a_wrong_value_of_an_optional_key() {
              use s3://, az://, gs://, file:// or the path of a folder\n\
              run.toml:13: checkpoint.replicas[2]: found the number 3, wanted a string, \
              as in replicas = [\"az://container/runs\"]\n\
-             run.toml:14: checkpoint.replicas[3]: empty; write something, as in replicas = [\"az://container/runs\"]\n\
-             run.toml:15: checkpoint.replicas[4]: \"s3://lab/runs/\" is the store itself, and a replica is a copy \
-             elsewhere; name another store\n\
-             run.toml:16: checkpoint.replicas[5]: \"az://west/runs\" is named twice; take one of the two out",
+             run.toml:14: checkpoint.replicas[3]: empty; give a value, as in replicas = [\"az://container/runs\"]\n\
+             run.toml:15: checkpoint.replicas[4]: \"s3://lab/runs/\" is the run's own store, and a replica is a copy \
+             in another store; name another one\n\
+             run.toml:16: checkpoint.replicas[5]: \"az://west/runs\" is named twice; remove one of the two",
         ),
         (
             "[checkpoint]\nstore = \"/data/runs\"\nreplicas = [\"file:///data/runs/\"]",
-            "run.toml:10: checkpoint.replicas[0]: \"file:///data/runs/\" is the store itself, and a replica is a copy \
-             elsewhere; name another store",
+            "run.toml:10: checkpoint.replicas[0]: \"file:///data/runs/\" is the run's own store, and a replica is a copy \
+             in another store; name another one",
         ),
         (
             "[checkpoint]\nevery = \"automatic\"",
@@ -242,17 +242,17 @@ fn a_wrong_value_of_an_optional_key() {
             "run.toml:9: checkpoint.keep.last: 0 is out of range; use a whole number from 1 to 4294967295\n\
              run.toml:9: checkpoint.keep.every: \"weekly\" is neither a number of steps nor a time; \
              write it as \"200 steps\" or \"5m\"\n\
-             run.toml:9: checkpoint.keep.first: there is no such key; [checkpoint.keep] takes last, every",
+             run.toml:9: checkpoint.keep.first: there is no such key; [checkpoint.keep] has the keys last, every",
         ),
         (
             "[checkpoint]\nevery = \"100 steps\"\nkeep = { every = \"10 steps\" }",
             "run.toml:10: checkpoint.keep.every: \"10 steps\" is more often than checkpoints are taken \
-             (\"100 steps\"), and every one would be kept for good; use a multiple of that",
+             (\"100 steps\"), so every checkpoint would be kept for good; use a multiple of \"100 steps\"",
         ),
         (
             "[checkpoint]\nkeep = { every = \"1m\" }",
             "run.toml:9: checkpoint.keep.every: \"1m\" is more often than checkpoints are taken (\"5m\"), \
-             and every one would be kept for good; use a multiple of that",
+             so every checkpoint would be kept for good; use a multiple of \"5m\"",
         ),
         (
             "[checkpoint]\nbandwidth = \"100 MB\"",
@@ -289,9 +289,9 @@ fn a_wrong_value_of_an_optional_key() {
 }
 
 #[test]
-fn an_unknown_key_is_told_from_a_missing_one() {
+fn an_unknown_key_is_distinguished_from_a_missing_one() {
     for (line, wrong, expected) in [
-        // Only one mistake was made, and only one is told.
+        // The user made one mistake, so one is reported.
         ("steps =", "step =", "run.toml:5: train.step: there is no such key; did you mean train.steps?"),
         ("[train]", "[trian]", "run.toml:4: trian: there is no such key; did you mean train?"),
         (
@@ -299,7 +299,7 @@ fn an_unknown_key_is_told_from_a_missing_one() {
             "timeout =",
             "run.toml:4: train.steps: missing; add steps = 2000 under [train]\n\
              run.toml:5: train.timeout: there is no such key; \
-             [train] takes steps, global_batch, shards, seed, settings",
+             [train] has the keys steps, global_batch, shards, seed, settings",
         ),
         (
             "[train]",
@@ -309,14 +309,14 @@ fn an_unknown_key_is_told_from_a_missing_one() {
         (
             "[train]",
             "colour = \"red\"\n[train]",
-            "run.toml:4: colour: there is no such key; the top of the file takes \
+            "run.toml:4: colour: there is no such key; the top level has the keys \
              name, setup, command, try_next, train, evaluate, workers, checkpoint, reduction",
         ),
         (
             "[train]",
             "[workers]\nenv = {}\n\"\\u001b[2J\" = 1\n[train]",
             "run.toml:5: workers.env: there is no such key; did you mean workers.environment?\n\
-             run.toml:6: workers.\"\\u001B[2J\": there is no such key; [workers] takes \
+             run.toml:6: workers.\"\\u001B[2J\": there is no such key; [workers] has the keys \
              local, min, max, max_failures, step_timeout, environment",
         ),
     ] {
@@ -328,8 +328,8 @@ fn an_unknown_key_is_told_from_a_missing_one() {
 fn a_missing_key_names_its_table() {
     assert_eq!(
         mistakes_of("", &[]),
-        "run.toml: name: missing; add name = \"char-lm\" at the top, before any [table]\n\
-         run.toml: command: missing; add command = [\"target/release/char-lm\"] at the top, before any [table]\n\
+        "run.toml: name: missing; add name = \"char-lm\" at the top, before the first [table]\n\
+         run.toml: command: missing; add command = [\"target/release/char-lm\"] at the top, before the first [table]\n\
          run.toml: train.steps: missing; add steps = 2000 under [train]\n\
          run.toml: train.global_batch: missing; add global_batch = 48 under [train]\n\
          run.toml: train.shards: missing; add shards = 16 under [train]"
@@ -341,7 +341,7 @@ fn a_missing_key_names_its_table() {
 }
 
 #[test]
-fn what_is_not_toml_gives_line_and_column() {
+fn a_syntax_error_has_its_line_and_column() {
     for (text, expected) in [
         (
             "name = char-lm\nname = \"x\"\n[train\nsteps = 5",
@@ -357,7 +357,7 @@ fn what_is_not_toml_gives_line_and_column() {
 }
 
 #[test]
-fn a_mistake_in_an_override_is_told_from_one_in_the_text() {
+fn a_mistake_in_an_override_names_the_override() {
     for (changes, expected) in [
         (
             &["train.step=40"][..],
@@ -374,7 +374,7 @@ fn a_mistake_in_an_override_is_told_from_one_in_the_text() {
              use 1, 2, 3, 4, 6, 8, 12, 16, 24 or 48\n\
              --set checkpoint.keep=0: checkpoint.keep: 0 is out of range; use a whole number from 1 to 4294967295",
         ),
-        // The text is wrong only once the override is laid over it.
+        // The override makes a line of the text wrong.
         (
             &["train.global_batch=40"],
             "run.toml:7: train.shards: 16 does not divide global_batch (40); \
@@ -386,10 +386,10 @@ fn a_mistake_in_an_override_is_told_from_one_in_the_text() {
         ),
         (
             &["name=\"\"\"a\nb\"\"\""],
-            "--set name=\"\"\"a\\nb\"\"\": name: \"a\\nb\" cannot begin a run's id; \
-             use 1 to 60 of a-z, 0-9, '-', '_' and '.', starting with a letter or a digit",
+            "--set name=\"\"\"a\\nb\"\"\": name: \"a\\nb\" cannot be the start of a run's id; \
+             use 1 to 60 characters of a-z, 0-9, '-', '_' and '.', the first a letter or a digit",
         ),
-        // A later override takes an earlier one's mistake back.
+        // A later override of the same key corrects the mistake.
         (&["train.steps=0", "train.steps=40"], ""),
     ] {
         assert_eq!(mistakes_of(GOOD, changes), expected, "{changes:?}");
@@ -397,7 +397,7 @@ fn a_mistake_in_an_override_is_told_from_one_in_the_text() {
 }
 
 #[test]
-fn every_mistake_is_told_at_once_in_the_order_of_the_text() {
+fn all_mistakes_are_reported_at_once_in_the_order_of_the_text() {
     let text = r#"name = "-"
 comand = ["x"]
 [workers]
@@ -412,10 +412,10 @@ every = "1 fortnight"
 "#;
     assert_eq!(
         mistakes_of(text, &["reduction.mode=bf16"]),
-        "run.toml:1: name: \"-\" cannot begin a run's id; use 1 to 60 of a-z, 0-9, '-', '_' and '.', \
-         starting with a letter or a digit\n\
+        "run.toml:1: name: \"-\" cannot be the start of a run's id; use 1 to 60 characters of a-z, 0-9, '-', '_' and '.', \
+         the first a letter or a digit\n\
          run.toml:2: comand: there is no such key; did you mean command?\n\
-         run.toml:4: workers.local: 9 is more than the run takes in, which is 3 \
+         run.toml:4: workers.local: 9 is more than the number of workers that the run can use, 3 \
          (the lesser of workers.max and train.shards); use 3 or less\n\
          run.toml:5: workers.max: 0 is out of range; use a whole number from 1 to 4294967295\n\
          run.toml:7: train.steps: found the string \"many\", wanted a whole number, as in steps = 2000\n\
@@ -427,7 +427,7 @@ every = "1 fortnight"
 }
 
 #[test]
-fn settings_nest_so_deep_and_no_deeper() {
+fn settings_nest_at_most_32_deep() {
     let nested = |depth| format!("{GOOD}settings.a = {}{}\n", "[".repeat(depth), "]".repeat(depth));
     assert_eq!(mistakes_of(&nested(32), &[]), "");
     let key = format!("train.settings.a{}", "[0]".repeat(32));

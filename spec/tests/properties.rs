@@ -1,6 +1,6 @@
-//! What holds of any spec and of any text.
+//! Properties of every spec and every text: stored specs are read back equal, and no text makes the parser panic.
 
-#![expect(clippy::unwrap_used, reason = "where a helper fails, so does the test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -32,14 +32,14 @@ bandwidth = "100 MB/s"
 mode = "exact"
 "#;
 
-/// Any text at all: `any::<String>()` makes none with control characters.
-fn anything() -> impl Strategy<Value = String> {
+/// Any text, with control characters, which `any::<String>()` never makes.
+fn any_text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..24).prop_map(String::from_iter)
 }
 
-/// Any text that can be passed to a process and says something.
-fn text() -> impl Strategy<Value = String> {
-    anything().prop_map(|text| format!("t{}", text.replace('\0', "")))
+/// Any text that can be an argument of a process and is not blank.
+fn argument() -> impl Strategy<Value = String> {
+    any_text().prop_map(|text| format!("t{}", text.replace('\0', "")))
 }
 
 fn json() -> impl Strategy<Value = Value> {
@@ -50,12 +50,12 @@ fn json() -> impl Strategy<Value = Value> {
         any::<f64>()
             .prop_filter("JSON has only finite numbers", |number| number.is_finite())
             .prop_map(Value::from),
-        anything().prop_map(Value::from),
+        any_text().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Value::from),
-            vec((anything(), inner), 0..4).prop_map(|entries| Value::Object(entries.into_iter().collect())),
+            vec((any_text(), inner), 0..4).prop_map(|entries| Value::Object(entries.into_iter().collect())),
         ]
     })
 }
@@ -69,7 +69,7 @@ fn time() -> impl Strategy<Value = Duration> {
 }
 
 fn train() -> impl Strategy<Value = Train> {
-    let settings = vec((anything(), json()), 0..4).prop_map(Map::from_iter);
+    let settings = vec((any_text(), json()), 0..4).prop_map(Map::from_iter);
     (1..=u64::MAX, 1..=1000_u32, 1..=1000_u32, any::<u64>(), settings).prop_map(
         |(steps, shards, shard_size, seed, settings)| Train {
             steps,
@@ -84,7 +84,7 @@ fn train() -> impl Strategy<Value = Train> {
 fn workers(shards: u32) -> impl Strategy<Value = Workers> {
     let counts = (1..=shards).prop_flat_map(|max| (1..=max, 1..=max, Just(max), 1..=u32::MAX));
     let name = "[^=\0]+".prop_filter("a reserved name", |name: &String| !name.starts_with("WHIMBREL_"));
-    let environment = vec((name, text()), 0..4).prop_map(BTreeMap::from_iter);
+    let environment = vec((name, argument()), 0..4).prop_map(BTreeMap::from_iter);
     (counts, time(), environment).prop_map(|((local, min, max, max_failures), step_timeout, environment)| {
         Workers { local, min, max, max_failures, step_timeout, environment }
     })
@@ -102,7 +102,7 @@ fn checkpoint() -> impl Strategy<Value = Checkpoint> {
     let taken = prop_oneof![Just(CheckpointEvery::Auto), every().prop_map(CheckpointEvery::Fixed)];
     let keep = (1..=u32::MAX, option::of(every()));
     (store, replicas, taken, keep, bandwidth).prop_map(|(store, replicas, every, (last, kept), bandwidth)| {
-        // No more often than they are taken.
+        // Checkpoints must not be kept more often than they are taken.
         let kept = kept.map(|kept| match (kept, every) {
             (Every::Steps(kept), CheckpointEvery::Fixed(Every::Steps(every))) => {
                 Every::Steps(kept.max(every))
@@ -121,8 +121,13 @@ fn reduction() -> impl Strategy<Value = ReductionSpec> {
 }
 
 fn spec() -> impl Strategy<Value = RunSpec> {
-    let top =
-        ("[a-z0-9][a-z0-9._-]{0,59}", option::of(text()), option::of(text()), text(), vec(text(), 0..4));
+    let top = (
+        "[a-z0-9][a-z0-9._-]{0,59}",
+        option::of(argument()),
+        option::of(argument()),
+        argument(),
+        vec(argument(), 0..4),
+    );
     let train_and_workers = train().prop_flat_map(|train| {
         let shards = train.shards;
         (Just(train), workers(shards))
@@ -145,7 +150,7 @@ fn spec() -> impl Strategy<Value = RunSpec> {
     )
 }
 
-/// Reads a text, good or bad. What is refused is refused with a reason, and what is read is stored and read again.
+/// Reads a text, good or bad. A refused text has a message for each mistake. A spec is stored and read again.
 fn survives(text: &str, overrides: &[Override]) -> Result<(), TestCaseError> {
     match RunSpec::parse("run.toml", text, overrides) {
         Ok(spec) => {
@@ -163,10 +168,10 @@ fn survives(text: &str, overrides: &[Override]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// A part of GOOD replaced by something else: nearer to a spec than chance would come.
+/// GOOD with a few parts replaced: closer to a spec than random text.
 fn nearly_good() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        anything(),
+        any_text(),
         select(vec![
             "=", "[", "]", "{", "}", "\"", "'''", "\n", ".", ",", "#", "0", "-", "nan", "train", "_", "\0",
             "1e999"
@@ -188,14 +193,14 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_stored_is_read_back_equal(spec in spec()) {
+    fn a_stored_spec_is_read_back_equal(spec in spec()) {
         let text = spec.to_toml();
         let read = RunSpec::parse("stored.toml", &text, &[]);
         prop_assert_eq!(read, Ok(spec), "{}", text);
     }
 
     #[test]
-    fn any_text_is_read_or_refused(text in anything()) {
+    fn any_text_is_read_or_refused(text in any_text()) {
         survives(&text, &[])?;
     }
 
@@ -206,8 +211,8 @@ proptest! {
 
     #[test]
     fn any_override_is_read_or_refused(
-        key in prop_oneof![anything(), "[a-z]{1,7}(\\.[a-z_]{1,7}){0,2}", Just("train.settings.a".to_owned())],
-        value in anything(),
+        key in prop_oneof![any_text(), "[a-z]{1,7}(\\.[a-z_]{1,7}){0,2}", Just("train.settings.a".to_owned())],
+        value in any_text(),
     ) {
         if let Ok(change) = format!("{key}={value}").parse::<Override>() {
             survives(GOOD, &[change])?;

@@ -1,6 +1,6 @@
-//! What a good spec becomes: every key, every default, every override; and the text it is stored as.
+//! What a valid spec becomes: every key, every default, every override; and the text that is stored.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "where a helper fails, so does the test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -49,7 +49,7 @@ mode = "f32"
 on_nonfinite = "skip"
 "#;
 
-const LEAST: &str = "name='x'\ncommand=['x']\ntrain={steps=1, global_batch=8, shards=8}";
+const MINIMAL: &str = "name='x'\ncommand=['x']\ntrain={steps=1, global_batch=8, shards=8}";
 
 fn read(text: &str, overrides: &[&str]) -> RunSpec {
     let overrides: Vec<Override> = overrides.iter().map(|change| change.parse().unwrap()).collect();
@@ -73,7 +73,7 @@ fn every_key_is_read() {
     assert_eq!(serde_json::Value::from(train.settings.clone()), settings);
     assert_eq!(spec.evaluate, Evaluate { every: Some(100) });
     let workers = &spec.workers;
-    // No more than the shards can be put to work.
+    // There are 16 shards, so at most 16 workers are used.
     assert_eq!((workers.local, workers.min, workers.max, workers.max_failures), (3, 2, 16, 5));
     assert_eq!(workers.step_timeout, Duration::from_secs(90));
     let environment = [("RUST_LOG", "info"), ("EMPTY", "")].map(|(key, value)| (key.into(), value.into()));
@@ -93,8 +93,8 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn what_is_not_said_has_a_default() {
-    let spec = read(LEAST, &[]);
+fn an_absent_key_has_its_default() {
+    let spec = read(MINIMAL, &[]);
     assert_eq!((spec.setup, spec.train.seed, spec.train.settings.len()), (None, 0, 0));
     assert_eq!(spec.evaluate.every, None);
     let workers = spec.workers;
@@ -105,12 +105,12 @@ fn what_is_not_said_has_a_default() {
     let replicas = Vec::new();
     assert_eq!(spec.checkpoint, Checkpoint { store: None, replicas, every, keep, bandwidth: None });
     assert_eq!(spec.reduction, ReductionSpec { mode: Mode::Exact, on_nonfinite: OnNonfinite::Stop });
-    // The default number of local workers is not more than the run takes in.
-    assert_eq!(read(LEAST, &["train.shards=1"]).workers.local, 1);
+    // The default number of local workers is at most the number that the run can use.
+    assert_eq!(read(MINIMAL, &["train.shards=1"]).workers.local, 1);
 }
 
 #[test]
-fn overrides_are_laid_over_the_text_in_order() {
+fn overrides_are_applied_in_order() {
     let spec = read(
         FULL,
         &[
@@ -125,7 +125,7 @@ fn overrides_are_laid_over_the_text_in_order() {
     );
     assert_eq!((spec.train.steps, spec.name.as_str()), (50, "foo"));
     assert_eq!(spec.checkpoint.every, CheckpointEvery::Fixed(Every::Steps(10)));
-    assert_eq!(read(LEAST, &["checkpoint.every=auto"]).checkpoint.every, CheckpointEvery::Auto);
+    assert_eq!(read(MINIMAL, &["checkpoint.every=auto"]).checkpoint.every, CheckpointEvery::Auto);
     assert_eq!(read(FULL, &["checkpoint.keep=7"]).checkpoint.keep, Keep { last: 7, every: None });
     let keep = read(FULL, &["checkpoint.keep.last=7"]).checkpoint.keep;
     assert_eq!(keep, Keep { last: 7, every: Some(Every::Steps(1000)) });
@@ -133,12 +133,12 @@ fn overrides_are_laid_over_the_text_in_order() {
     assert_eq!(spec.train.settings["new"], json!({"depth": 1}));
     // A table replaces a table.
     assert_eq!(spec.workers.environment, BTreeMap::from([("ONLY".into(), "this".into())]));
-    // A table that the text does not have is made.
-    assert_eq!(read(LEAST, &["evaluate.every=2 steps"]).evaluate.every, Some(2));
+    // A table that the text does not have is created.
+    assert_eq!(read(MINIMAL, &["evaluate.every=2 steps"]).evaluate.every, Some(2));
 }
 
 #[test]
-fn a_spec_is_stored_as_this_text() {
+fn a_spec_is_stored_as_toml_with_every_default() {
     let stored = r#"name = "char-lm"
 setup = "cargo build --release -p char-lm"
 command = ["target/release/char-lm", ""]
@@ -185,15 +185,15 @@ on_nonfinite = "skip"
 }
 
 #[test]
-fn a_null_has_no_place_in_toml_and_is_left_out() {
-    let mut spec = read(LEAST, &[]);
+fn a_null_in_the_settings_is_left_out() {
+    let mut spec = read(MINIMAL, &[]);
     spec.train.settings.insert("none".into(), json!(null));
     spec.train.settings.insert("some".into(), json!([1, null, {"a": null}]));
     assert_eq!(read(&spec.to_toml(), &[]).train.settings["some"], json!([1, {}]));
 }
 
 #[test]
-fn windows_line_ends_and_byte_order_marks_do_no_harm() {
+fn windows_line_ends_and_a_byte_order_mark_are_accepted() {
     let text = format!("\u{feff}{}", FULL.replace('\n', "\r\n"));
     assert_eq!(read(&text, &[]), read(FULL, &[]));
 }

@@ -1,8 +1,8 @@
 //! The blocks of a pack: 4 MiB each, so that part of a pack can be verified without reading the rest.
 //!
-//! BLAKE3 is a tree, and a block of 4 MiB that starts at a multiple of 4 MiB is a whole subtree of it. The subtrees'
-//! *chaining values* therefore say no more and no less than the hash of the whole, which is their root; each is what
-//! its own 4 MiB, at their own place, come to. Section 2.1 of the BLAKE3 paper describes the tree.
+//! BLAKE3 is a tree hash, and a block of 4 MiB that starts at a multiple of 4 MiB is a complete subtree. The *chaining value*
+//! of each block depends on its bytes and on its offset, and the hash of the whole is the root above all chaining values:
+//! they verify exactly what the hash verifies, block by block. Section 2.1 of the BLAKE3 paper describes the tree.
 
 use std::ops::Range;
 
@@ -13,22 +13,22 @@ use blake3::{
 
 use crate::hash::Hash;
 
-/// Bytes of a block; the last one of a pack is shorter. A power of two, as the tree demands.
+/// Bytes of a block; the last one of a pack may be shorter. The tree requires a power of two.
 pub const BLOCK: u64 = 4 << 20;
 
-/// The number of blocks of `length` bytes: one at least.
+/// The number of blocks in `length` bytes: at least one.
 pub fn count(length: u64) -> u64 {
     length.div_ceil(BLOCK).max(1)
 }
 
-/// The bytes of block `index`, of `length` bytes in all.
+/// The byte range of block `index` in `length` bytes.
 pub fn range(index: u64, length: u64) -> Range<u64> {
     let start = index.saturating_mul(BLOCK).min(length);
     start..start.saturating_add(BLOCK).min(length)
 }
 
-/// The hash of the whole whose blocks have these chaining values; `None` for fewer than two, since one block alone has
-/// no chaining value but its hash.
+/// The hash of the content whose blocks have these chaining values; `None` for fewer than two, since a single block has a
+/// hash and no chaining value.
 pub fn root(blocks: &[Hash]) -> Option<Hash> {
     let (left, right) = halves(blocks)?;
     Some(merge_subtrees_root(&merge(left), &merge(right), Mode::Hash).into())
@@ -42,59 +42,59 @@ fn merge(blocks: &[Hash]) -> [u8; 32] {
     }
 }
 
-/// The left subtree of a node holds as many blocks as a power of two can, short of all.
+/// The left subtree of a node has the largest power of two of blocks that is less than all.
 fn halves(blocks: &[Hash]) -> Option<(&[Hash], &[Hash])> {
     let count = blocks.len();
     (count > 1).then(|| blocks.split_at(count.next_power_of_two() / 2))
 }
 
-/// Hashes one block: of `alone` its plain BLAKE3, else the chaining value of block `index`.
+/// Hashes one block: to its plain BLAKE3 if it is the only one, otherwise to its chaining value.
 #[derive(Debug)]
 pub struct BlockHasher {
     hasher: Hasher,
-    alone: bool,
+    single: bool,
 }
 
 impl BlockHasher {
-    /// Begins block `index` of a whole of `length` bytes.
+    /// Begins block `index` of a content of `length` bytes.
     pub fn new(index: u64, length: u64) -> Self {
         let mut hasher = Hasher::new();
-        let alone = count(length) == 1;
-        if !alone {
+        let single = count(length) == 1;
+        if !single {
             hasher.set_input_offset(index.saturating_mul(BLOCK));
         }
-        Self { hasher, alone }
+        Self { hasher, single }
     }
 
-    /// Adds bytes, up to [`BLOCK`] in all: more is a caller's error and panics.
+    /// Adds bytes. Panics if they are more than [`BLOCK`] in all and the block is not the only one.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
     }
 
-    /// The hash or chaining value of what was added, which must be something where the block is not alone.
+    /// The hash or chaining value of the added bytes. Panics if there are none and the block is not the only one.
     pub fn finish(&self) -> Hash {
-        if self.alone { self.hasher.finalize().into() } else { self.hasher.finalize_non_root().into() }
+        if self.single { self.hasher.finalize().into() } else { self.hasher.finalize_non_root().into() }
     }
 }
 
-/// Hashes the whole and its blocks in one go: the hash, and the chaining values, none where there is one block.
+/// Hashes a content and its blocks in one pass. Returns the hash and the chaining values, none if there is only one block.
 ///
-/// `parts`, one after another, must be `length` bytes.
+/// `parts` together must be `length` bytes.
 pub fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>, length: u64) -> (Hash, Vec<Hash>) {
     let mut blocks = Vec::new();
     let mut hasher = BlockHasher::new(0, length);
-    let mut room = BLOCK as usize;
+    let mut remaining = BLOCK as usize;
     for mut part in parts {
         while !part.is_empty() {
-            // Only when there is more to come: the last block may be a full one.
-            if room == 0 {
+            // Only if more bytes follow: the last block may be a full one.
+            if remaining == 0 {
                 blocks.push(hasher.finish());
                 hasher = BlockHasher::new(blocks.len() as u64, length);
-                room = BLOCK as usize;
+                remaining = BLOCK as usize;
             }
-            let (now, later) = part.split_at(part.len().min(room));
+            let (now, later) = part.split_at(part.len().min(remaining));
             hasher.update(now);
-            room -= now.len();
+            remaining -= now.len();
             part = later;
         }
     }
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes of which no two blocks are alike.
+    /// Bytes in which no two blocks are equal.
     fn bytes(length: usize, seed: u64) -> Vec<u8> {
         let mut output = vec![0; length];
         Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut output);
@@ -155,7 +155,7 @@ mod tests {
         }
 
         #[test]
-        fn a_block_of_another_content_or_place_has_another_hash(
+        fn a_block_with_other_bytes_or_another_offset_has_another_hash(
             length in BLOCK as usize + 1..4 * BLOCK as usize, at: prop::sample::Index, bit in 0_u32..8, seed: u64,
         ) {
             let mut content = bytes(length, seed);

@@ -1,12 +1,12 @@
-//! The digest of a state: equal digests, equal bits.
+//! The digest of a state. Equal digests mean equal bits.
 
 use crate::{hash::Hash, layout::Layout};
 
 /// The BLAKE3 of a state after `step` steps.
 ///
-/// The hash covers a first line `whimbrel state v1 step=<step>`, then for each tensor in canonical order a line of its
-/// name, dtype and shape in JSON followed by its bytes. It depends neither on who held the state nor on how it was
-/// sliced or stored. `bytes_of` hands over the bytes of tensor `index`, in parts if it likes.
+/// The hash covers a first line `whimbrel state v1 step=<step>`, then for each tensor in canonical order a line with its
+/// name, dtype and shape in JSON, followed by its bytes. It depends neither on which worker held the state nor on how it was
+/// sliced or stored. `bytes_of` passes the bytes of tensor `index` to the sink, in any number of parts.
 pub fn digest<E>(
     layout: &Layout,
     step: u64,
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_name_and_step_counts_and_chunks_do_not() {
+    fn bits_names_and_the_step_change_the_digest_and_chunks_do_not() {
         let base = digest_of(["a", "b"], 4, [&[0; 4], &[1; 4]]);
         assert_eq!(base, digest_of(["b", "a"], 4, [&[0; 4], &[1; 4]]));
         assert_ne!(base, digest_of(["a", "c"], 4, [&[0; 4], &[1; 4]]));

@@ -1,4 +1,4 @@
-//! A BLAKE3 hash, as it is written in names and manifests: 64 lower-case hexadecimal digits.
+//! A BLAKE3 hash as it is written in names and manifests: 64 lower-case hexadecimal digits.
 
 use std::{fmt, str::FromStr};
 
@@ -26,7 +26,7 @@ impl From<blake3::Hash> for Hash {
     }
 }
 
-/// A chaining value: what a subtree of BLAKE3's tree comes to.
+/// A chaining value: the hash of a subtree of BLAKE3's tree.
 impl From<[u8; 32]> for Hash {
     fn from(bytes: [u8; 32]) -> Self {
         Self(bytes)

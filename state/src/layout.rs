@@ -1,14 +1,14 @@
-//! All tensors of a state in one canonical order, as one array of bytes.
+//! The tensors of a state in canonical order, as one array of bytes.
 //!
-//! The order is by name, so that it does not depend on the order in which a program lists its tensors. The tensors
-//! stand one after another without padding; a *byte range of the state* therefore names a part of it for every
-//! purpose: a slice of a checkpoint, a piece of a pack, a frame between two workers.
+//! The order is by name, so it does not depend on the order in which a program lists its tensors. The tensors follow one
+//! another without padding. A *byte range of the state* therefore names a part of it for every purpose: a slice of a
+//! checkpoint, a piece of a pack, a frame between two workers.
 
 use std::{collections::HashSet, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
-use crate::tensor::{Place, TensorMut, TensorSpec};
+use crate::tensor::{Memory, TensorMut, TensorSpec};
 
 /// The tensors of a state, in canonical order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Layout {
 /// A state that cannot be laid out, or memory that does not fit its layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// Two tensors bear one name.
+    /// Two tensors have the same name.
     #[error("two tensors are named {0:?}; give each its own name")]
     DuplicateName(String),
     /// A shape whose byte count overflows.
@@ -43,7 +43,7 @@ pub enum LayoutError {
         /// Bytes handed in.
         found: usize,
     },
-    /// Two states that should be alike are not.
+    /// Two states that should have the same layout do not.
     #[error("the states differ: {0}")]
     Differs(String),
 }
@@ -100,8 +100,8 @@ impl Layout {
             .filter(|(_, piece)| !piece.is_empty())
     }
 
-    /// Cuts the state into `parts` slices of nearly equal size, none of them splitting an element, and returns the
-    /// byte range of slice `part`. Together the slices cover the state exactly once.
+    /// Cuts the state into `parts` slices of nearly equal size, none of which splits an element, and returns the byte range
+    /// of slice `part`. Together the slices cover the state exactly once.
     pub fn slice(&self, part: usize, parts: usize) -> Range<usize> {
         self.cut(part, parts)..self.cut(part + 1, parts)
     }
@@ -113,13 +113,13 @@ impl Layout {
         let ideal = (self.bytes() as u128 * part as u128 / parts.max(1) as u128) as usize;
         let index = self.starts.partition_point(|&start| start <= ideal).saturating_sub(1);
         match self.tensors.get(index) {
-            // Down to the element that holds the ideal cut.
+            // Round down to the start of the element that contains the ideal cut.
             Some(tensor) => ideal - (ideal - self.starts[index]) % tensor.dtype.size(),
             None => ideal,
         }
     }
 
-    /// Says how `other` differs from this layout, if it does.
+    /// Checks that `other` equals this layout; the error says how it differs.
     pub fn same_as(&self, other: &Self) -> Result<(), LayoutError> {
         for (mine, theirs) in self.tensors.iter().zip(&other.tensors) {
             if mine != theirs {
@@ -151,7 +151,7 @@ impl From<Layout> for Vec<TensorSpec> {
     }
 }
 
-/// A state in memory, seen as the one array of bytes that its [`Layout`] describes.
+/// A state in memory, as the one array of bytes that its [`Layout`] describes.
 #[derive(Debug)]
 pub struct StateBytes<'a> {
     layout: Layout,
@@ -165,7 +165,7 @@ impl<'a> StateBytes<'a> {
         let layout = Layout::new(tensors.iter().map(|tensor| tensor.spec.clone()).collect())?;
         let mut memory = Vec::with_capacity(tensors.len());
         for (index, tensor) in tensors.into_iter().enumerate() {
-            let Place::Host(bytes) = tensor.place;
+            let Memory::Host(bytes) = tensor.memory;
             let expected = layout.range_of(index).len();
             if bytes.len() != expected {
                 return Err(LayoutError::WrongLength {
@@ -194,8 +194,7 @@ impl<'a> StateBytes<'a> {
         self.layout.pieces(range).map(|(index, piece)| &self.memory[index][piece])
     }
 
-    /// Copies `bytes` into the state from byte `start` on. What would go past the end is a caller's error and panics,
-    /// as indexing does.
+    /// Copies `bytes` into the state from byte `start` on. Panics if they reach past the end of the state, as indexing does.
     pub fn write(&mut self, start: usize, mut bytes: &[u8]) {
         for (index, piece) in self.layout.pieces(start..start + bytes.len()) {
             let (now, later) = bytes.split_at(piece.len());
@@ -205,7 +204,7 @@ impl<'a> StateBytes<'a> {
         assert!(bytes.is_empty(), "{} bytes past the end of the state", bytes.len());
     }
 
-    /// The parts of memory that hold a byte range of the state, in order, to be written.
+    /// The parts of memory that hold a byte range of the state, in order, for writing.
     pub fn write_slices(&mut self, range: Range<usize>) -> Vec<&mut [u8]> {
         let mut pieces = self.layout.pieces(range).peekable();
         let mut slices = Vec::new();

@@ -1,12 +1,13 @@
 //! The *state* of a run: the named tensors and small values that make training resumable.
 //!
-//! A few ideas, a file each:
-//!
-//! - [`tensor`]: a tensor by name, dtype and shape, and the bytes it lives in now;
-//! - [`layout`]: all tensors of a state in one canonical order, so that the state is also one array of
-//!   bytes with offsets, which is what is sliced, sent, stored and hashed;
-//! - [`mod@digest`]: the BLAKE3 of a state, the project's oracle: equal digests, equal bits;
-//! - [`manifest`]: what makes a set of packs a checkpoint; [`blocks`]: verifying part of a pack.
+//! | file | content |
+//! | --- | --- |
+//! | [`tensor`] | a tensor by name, dtype and shape, and the memory that holds it |
+//! | [`layout`] | the tensors of a state in canonical order: one array of bytes, which is sliced, sent, stored and hashed |
+//! | [`mod@digest`] | the BLAKE3 of a state, the project's oracle: equal digests mean equal bits |
+//! | [`manifest`] | what makes a set of packs a checkpoint |
+//! | [`blocks`] | the verification of part of a pack |
+//! | [`mod@hash`] | a BLAKE3 hash as it is written in names and manifests |
 //!
 //! Nothing here does I/O.
 

@@ -1,4 +1,4 @@
-//! What makes a set of packs a checkpoint: which part of the state is where, with hashes.
+//! The manifest, which makes a set of packs a checkpoint: which part of the state is in which pack, with hashes.
 
 use std::ops::Range;
 
@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{blocks, hash::Hash, layout::Layout};
 
-/// The version of the manifest's format that this program writes. It reads earlier ones too: those of format 1 say
-/// nothing of the blocks of their packs.
+/// The version of the manifest's format that this program writes. It also reads format 1, which lacks the blocks of packs.
 pub const FORMAT: u32 = 2;
 
 /// A checkpoint: the state after `step` steps, spread over packs.
@@ -22,7 +21,7 @@ pub struct Manifest {
     pub step: u64,
     /// The generation whose workers staged it: all slices are of one lineage.
     pub generation: u64,
-    /// Samples in the data set that it was trained on: their order is a function of their number.
+    /// Samples in the data set that it was trained on; their order depends on this number.
     pub samples: u64,
     /// The tensors.
     pub layout: Layout,
@@ -38,10 +37,10 @@ pub struct Pack {
     pub hash: Hash,
     /// Length of the whole object in bytes.
     pub length: u64,
-    /// What it holds.
+    /// The parts of the state that it holds.
     pub pieces: Vec<Piece>,
-    /// What its [blocks] come to, for a pack of more than one: chaining values whose root is [`hash`](Self::hash), so
-    /// that part of a pack can be verified without the rest. Manifests of format 1 have none.
+    /// The chaining values of its [blocks], if it has more than one. Their root is [`hash`](Self::hash); with them, part of a
+    /// pack can be verified without the rest. Manifests of format 1 have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<Hash>,
 }
@@ -59,8 +58,8 @@ pub struct Piece {
 }
 
 impl Pack {
-    /// The bytes of the pack that can be verified by themselves, as [`blocks`] cuts them; a pack of which no blocks are
-    /// known is one.
+    /// The byte range of block `index` of the pack, which can be verified without the rest. A pack whose blocks are unknown is
+    /// a single block.
     pub fn block(&self, index: u64) -> Range<u64> {
         if self.blocks.is_empty() { 0..self.length } else { blocks::range(index, self.length) }
     }
@@ -89,15 +88,15 @@ impl Piece {
 /// A manifest that does not describe a whole state.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Written by a later Whimbrel.
+    /// A later Whimbrel wrote it.
     #[error("its format is {0}, and this program reads up to {FORMAT}; use a newer whimbrel")]
     Format(u32),
     /// A byte of the state is in no pack, or in two.
     #[error("bytes {found} of the state come where byte {expected} should: a piece is missing or doubled")]
     Gap {
-        /// The next byte that was to come.
+        /// The byte of the state that should come next.
         expected: u64,
-        /// The byte that came.
+        /// The byte of the state that comes.
         found: u64,
     },
     /// A piece lies outside its pack.
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_are_not_those_of_their_pack_are_refused() {
+    fn blocks_that_do_not_match_their_pack_are_refused() {
         let good = manifest();
         good.check().unwrap();
         assert_eq!(good.packs[0].block(2), 8 << 20..9 << 20);
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_format_1_knows_no_blocks_and_is_read() {
+    fn a_manifest_of_format_1_has_no_blocks_and_is_read() {
         let mut old = manifest();
         old.format = 1;
         old.packs[0].blocks.clear();

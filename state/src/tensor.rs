@@ -1,8 +1,8 @@
-//! A tensor by name, dtype and shape, and the bytes it lives in now.
+//! A tensor by name, dtype and shape, and the memory that holds it.
 
 use serde::{Deserialize, Serialize};
 
-/// The element type of a tensor. The names are those of the safetensors format, and are stored as they are here.
+/// The element type of a tensor. The names are those of the safetensors format and are stored as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Dtype {
@@ -41,7 +41,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// All of them.
+    /// All element types.
     pub const ALL: [Self; 15] = [
         Self::F64,
         Self::F32,
@@ -71,7 +71,7 @@ impl Dtype {
     }
 }
 
-/// What a tensor is, without its values.
+/// A tensor without its values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TensorSpec {
     /// Unique within its state, e.g. `blocks.0.attn.qkv.weight` or `adam.m.wte`.
@@ -99,13 +99,12 @@ impl TensorSpec {
     }
 }
 
-/// Where the elements of a tensor are.
+/// The memory that holds the elements of a tensor.
 ///
-/// Today that is host memory; a device's memory becomes another variant, and what reads tensors already has to say
-/// what it does with each.
+/// Today that is host memory. A device's memory would be another variant, which every reader would have to handle.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Place<'a> {
+pub enum Memory<'a> {
     /// Host memory, little-endian elements in row-major order.
     Host(&'a mut [u8]),
 }
@@ -113,21 +112,21 @@ pub enum Place<'a> {
 /// A tensor of the state together with the memory that holds it.
 #[derive(Debug)]
 pub struct TensorMut<'a> {
-    /// What it is.
+    /// Name, dtype and shape.
     pub spec: TensorSpec,
-    /// Where it is.
-    pub place: Place<'a>,
+    /// Its elements.
+    pub memory: Memory<'a>,
 }
 
 impl<'a> TensorMut<'a> {
     /// A tensor of `f32` in host memory.
     pub fn f32(name: impl Into<String>, shape: impl Into<Vec<usize>>, values: &'a mut [f32]) -> Self {
-        Self { spec: TensorSpec::f32(name, shape), place: Place::Host(bytemuck::cast_slice_mut(values)) }
+        Self { spec: TensorSpec::f32(name, shape), memory: Memory::Host(bytemuck::cast_slice_mut(values)) }
     }
 
     /// A tensor of `i64` in host memory.
     pub fn i64(name: impl Into<String>, shape: impl Into<Vec<usize>>, values: &'a mut [i64]) -> Self {
         let spec = TensorSpec { name: name.into(), dtype: Dtype::I64, shape: shape.into() };
-        Self { spec, place: Place::Host(bytemuck::cast_slice_mut(values)) }
+        Self { spec, memory: Memory::Host(bytemuck::cast_slice_mut(values)) }
     }
 }

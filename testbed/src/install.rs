@@ -1,7 +1,8 @@
-//! Getting servers from the registries: Debian's packages, npm and PyPI.
+//! Installs servers from Debian, npm and PyPI. The servers call it when they start.
 //!
-//! What is in the `PATH` is used. The rest is installed once, under a file lock, since tests run side by side; npm and
-//! PyPI packages go to `target/testbed/`, and one that is not marked complete is wiped and installed anew.
+//! A program in the `PATH` is used as it is. Others are installed once, under a file lock, because tests run in
+//! parallel. npm and PyPI packages go to `target/testbed/`; a folder without the mark of a complete installation is
+//! deleted and installed again.
 
 use std::{
     env,
@@ -14,17 +15,17 @@ use std::{
 
 use crate::process::finished;
 
-/// The time that an installation may take: hundreds of megabytes over a slow line.
+/// The longest that an installation may take: it downloads hundreds of megabytes.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Where a program is: in the `PATH`, or where systems keep their servers.
+/// The path of a program in the `PATH`, `/usr/sbin` or `/usr/bin`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/usr/bin"].map(PathBuf::from));
     folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Makes sure that `programs` are there, from Debian's `packages` if need be.
+/// Installs Debian's `packages` if one of `programs` is missing.
 pub(crate) fn from_debian(programs: &[&str], packages: &[&str]) -> Result<(), String> {
     let missing = || programs.iter().any(|program| find(program).is_none());
     if !missing() {
@@ -45,12 +46,12 @@ pub(crate) fn from_debian(programs: &[&str], packages: &[&str]) -> Result<(), St
     announce(&format!("{wanted}, by apt-get"));
     apt_install(packages)?;
     match missing() {
-        true => Err(format!("apt-get installed {wanted}, and {} is not there", programs.join(", "))),
+        true => Err(format!("apt-get installed {wanted}, but {} is still missing", programs.join(", "))),
         false => Ok(()),
     }
 }
 
-/// Installs packages of Debian as root. The caller has the lock.
+/// Installs Debian packages, as root. The caller holds the lock.
 fn apt_install(packages: &[&str]) -> Result<(), String> {
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
@@ -58,7 +59,7 @@ fn apt_install(packages: &[&str]) -> Result<(), String> {
         finished(command.env("DEBIAN_FRONTEND", "noninteractive"), DEADLINE)
     };
     let install = [&["install", "--no-install-recommends"], packages].concat();
-    // The lists may be missing or old, and an installation before this one may have been cut off.
+    // The package lists may be missing or old, and an earlier installation may have been interrupted.
     if apt(&install).is_err() {
         finished(Command::new("dpkg").args(["--configure", "-a"]), DEADLINE)?;
         apt(&["update"])?;
@@ -67,7 +68,7 @@ fn apt_install(packages: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// The folder of an npm package, installed if need be.
+/// Installs an npm package if it is missing, and returns its folder.
 pub(crate) fn from_npm(package: &str, version: &str) -> Result<PathBuf, String> {
     from_debian(&["node", "npm"], &["nodejs", "npm"])?;
     once(&format!("{package}-{version}"), |folder| {
@@ -78,20 +79,20 @@ pub(crate) fn from_npm(package: &str, version: &str) -> Result<PathBuf, String> 
     })
 }
 
-/// The folder of a virtual environment with a package of PyPI, installed if need be. `extra` is what stands in
-/// brackets behind the package's name.
+/// Installs a PyPI package in a virtual environment if it is missing, and returns the environment's folder. `extra` is
+/// the name in brackets after the package's.
 pub(crate) fn from_pypi(package: &str, extra: &str, version: &str) -> Result<PathBuf, String> {
     from_debian(&["python3"], &["python3", "python3-venv"])?;
     once(&format!("{package}-{version}"), |folder| {
         announce(&format!("{package} {version}, by pip"));
-        let make = || finished(Command::new("python3").args(["-m", "venv"]).arg(folder), DEADLINE);
-        if let Err(why) = make() {
-            // Debian's Python comes without the means to make one.
+        let create = || finished(Command::new("python3").args(["-m", "venv"]).arg(folder), DEADLINE);
+        if let Err(why) = create() {
+            // Debian ships Python without the module that makes virtual environments.
             if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
                 return Err(why);
             }
             apt_install(&["python3-venv"])?;
-            make()?;
+            create()?;
         }
         let mut pip = Command::new(folder.join("bin/python"));
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
@@ -99,7 +100,7 @@ pub(crate) fn from_pypi(package: &str, extra: &str, version: &str) -> Result<Pat
     })
 }
 
-/// The folder `target/testbed/<name>`, filled by `install` if that was not done to its end before.
+/// Fills the folder `target/testbed/<name>` with `install`, unless that was completed before, and returns it.
 fn once(name: &str, install: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let folder = home()?.join(name);
     let complete = folder.join(".complete");
@@ -121,7 +122,7 @@ fn once(name: &str, install: impl FnOnce(&Path) -> Result<(), String>) -> Result
     Ok(folder)
 }
 
-/// One installation at a time, over all processes; released when dropped.
+/// Locks installations across all processes, until the file is dropped.
 fn lock() -> Result<File, String> {
     let path = home()?.join("install.lock");
     let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
@@ -130,9 +131,9 @@ fn lock() -> Result<File, String> {
 
 /// `target/testbed/` of the workspace.
 fn home() -> Result<PathBuf, String> {
-    // Cargo marks its target folder, wherever it was told to have it.
+    // Cargo marks its target folder with this file, wherever the folder is.
     let program =
-        env::current_exe().map_err(|error| format!("where this program is, is unknown: {error}"))?;
+        env::current_exe().map_err(|error| format!("the path of this program is unknown: {error}"))?;
     let marked = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
     let target = marked.map_or(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../target")), |folder| folder);
     let home = target.join("testbed");
@@ -140,7 +141,7 @@ fn home() -> Result<PathBuf, String> {
     Ok(home)
 }
 
-#[expect(clippy::print_stderr, reason = "a test that stands still for a minute says why")]
+#[expect(clippy::print_stderr, reason = "an installation can take a minute: the test says so")]
 fn announce(what: &str) {
     eprintln!("testbed: installing {what}");
 }

@@ -1,38 +1,40 @@
-//! For tests: object-store servers that the tests install, start and stop themselves, and links that fail.
+//! For tests: object-store servers that the tests install, start and stop themselves; proxies that inject faults; slow
+//! links.
 //!
-//! | server | speaks | is |
+//! | server | API | what it is |
 //! | --- | --- | --- |
-//! | [`Radosgw`] | S3 | Ceph's own gateway over a one-disk Ceph, from Debian's packages |
-//! | [`Moto`] | S3 | moto's server, from PyPI: light, slow to read from, checks no credentials |
+//! | [`Radosgw`] | S3 | Ceph's gateway over a one-disk Ceph, from Debian's packages |
+//! | [`Moto`] | S3 | moto's server, from PyPI: starts quickly, reads slowly, checks no credentials |
 //! | [`Azurite`] | Azure Blob | Microsoft's emulator, from npm |
-//! | [`GcsServer`] | GCS's XML API | **ours**, since no server to be had speaks it: it proves our client, not Google's service |
-//! | [`LyingS3`] | S3 | ours: answers 200 to a create of what exists, as some servers do |
+//! | [`GcsServer`] | GCS's XML API | **our own**, because no available server implements it: it tests our client, not Google's service |
+//! | [`LyingS3`] | S3 | our own: answers 200 to a create of an existing object, as some servers do |
 //!
-//! All are a [`Server`]: it has the URI of a store, the environment that a program needs to open it, and it can be
-//! killed and robbed of its data as a provider that is lost. Starting blocks until the server answers; dropping stops
-//! it. A server whose tests die without dropping it stops by itself (see [`process`]).
+//! Each is a [`Server`]: it has the URI of a store and the environment variables that a program needs to open it, and a
+//! test can kill it and delete its data, as if the provider were lost. Starting blocks until the server answers.
+//! Dropping stops it. A server whose test process dies without dropping it stops by itself (see [`process`]).
 //!
 //! ```no_run
 //! use whimbrel_testbed::{Radosgw, Server, available};
 //!
-//! // Prints `SKIPPED: …` and gives nothing where it cannot be installed, unless WHIMBREL_TESTBED=required.
+//! // If it cannot be installed, prints `SKIPPED: …` and returns None, or panics with WHIMBREL_TESTBED=required.
 //! let Some(server) = available(Radosgw::start()) else { return };
 //! println!("{} with {:?}", server.store_uri("runs"), server.environment());
 //! ```
 //!
-//! [`Python`] is no server but another program's eyes: the safetensors package that everybody else reads with.
+//! To start a server by hand: `cargo run -p whimbrel-testbed -- radosgw`.
 //!
-//! By hand, for a benchmark: `cargo run -p whimbrel-testbed -- radosgw`.
-//!
-//! [`proxy`] has proxies between a program and a store, one that fails at the operation it is told to and one that is far
-//! away; [`netns`] a link of a bounded rate, into a network namespace of its own.
+//! - `servers/`: the servers;
+//! - [`proxy`]: proxies between a program and a store, one that injects faults and one that adds delay;
+//! - [`netns`]: a link of limited rate, into its own network namespace;
+//! - [`process`]: processes that never outlive the test; `install`: installation from Debian, npm and PyPI;
+//! - [`Python`]: the Python package safetensors, to read our files with.
 
 #[allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "for tests alone: what goes wrong is to fail the test, loudly"
+    reason = "for tests only: a panic fails the test"
 )]
 pub mod netns;
 pub mod process;
@@ -41,28 +43,17 @@ pub mod process;
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "for tests alone: what goes wrong is to fail the test, loudly"
+    reason = "for tests only: a panic fails the test"
 )]
 pub mod proxy;
-pub mod server;
 
-mod azurite;
-mod bucket;
-mod gcs;
 mod install;
 mod listener;
-mod lying_s3;
-mod moto;
 mod python;
-mod radosgw;
-mod signed;
-mod xml_api;
+mod servers;
 
-pub use azurite::{Azurite, Sas};
-pub use gcs::GcsServer;
-pub use lying_s3::LyingS3;
-pub use moto::Moto;
 pub use python::Python;
-pub use radosgw::{Radosgw, User};
-pub use server::{Server, Unavailable, available, required};
-pub use xml_api::Right;
+pub use servers::{
+    Azurite, BUCKET, GcsServer, LyingS3, Moto, Radosgw, Right, Sas, Server, Unavailable, User, available,
+    required,
+};

@@ -1,4 +1,4 @@
-//! A server of our own, on a thread and a runtime of its own, so that tests of any kind can have one.
+//! A TCP server with its own thread and runtime, so that a test needs neither. Our servers and the proxies use it.
 
 use std::{
     io,
@@ -14,18 +14,17 @@ use tokio::{
     task::JoinSet,
 };
 
-/// A running server. Dropping it closes it and all its connections.
+/// A running server. Dropping it closes the server and all its connections.
 #[derive(Debug)]
 pub(crate) struct Listener {
     address: SocketAddr,
-    /// Dropped to say that it is over.
+    /// Dropping it stops the server.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Listener {
-    /// Listens at `listen`, and has each connection served by `connection`, all of them on one thread. How a connection
-    /// ends is the affair of its two ends.
+    /// Listens at `listen` and serves each connection with `connection`, all on one thread.
     pub(crate) fn start<C>(
         name: &str,
         listen: SocketAddr,
@@ -45,7 +44,7 @@ impl Listener {
                     _ = stopped => {}
                 }
             });
-            // What a connection left on the runtime's other threads may wait for a test that has failed.
+            // A blocking task of a connection may wait for a test that has failed: do not wait for it.
             runtime.shutdown_timeout(Duration::ZERO);
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(serve)?;
@@ -56,8 +55,8 @@ impl Listener {
         self.address
     }
 
-    /// Closes it and all its connections.
-    #[expect(clippy::panic, reason = "for tests alone: a server that broke fails the test that had it")]
+    /// Closes the server and all its connections.
+    #[expect(clippy::panic, reason = "for tests only: a panic in the server fails its test")]
     pub(crate) fn stop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
@@ -75,7 +74,7 @@ impl Drop for Listener {
     }
 }
 
-/// Answers until it is dropped, and the connections with it.
+/// Accepts connections until the future is dropped, which also drops the connections.
 async fn serve<C>(listener: TcpListener, connection: impl Fn(TcpStream) -> C)
 where
     C: Future<Output = ()> + Send + 'static,
@@ -93,7 +92,7 @@ where
     }
 }
 
-/// Binds at once, whether or not the caller is within a runtime.
+/// Binds immediately, whether or not the caller is in a runtime.
 fn bind(listen: SocketAddr, runtime: &Runtime) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(listen)?;
     listener.set_nonblocking(true)?;

@@ -1,7 +1,7 @@
-//! A link of few megabits, or of many: a network namespace behind a pair of virtual interfaces whose rate is bounded.
+//! A slow link: a network namespace behind a pair of virtual interfaces with a limited rate.
 //!
-//! It takes root and iproute2's `ip` and `tc`; the rate is bounded by the kernel's token bucket (`tbf`), in both
-//! directions. Far away is another thing: for that there is [`DelayProxy`](crate::proxy::DelayProxy).
+//! It needs root and iproute2's `ip` and `tc`. The kernel's token bucket (`tbf`) limits the rate in both directions. It
+//! adds no delay; [`DelayProxy`](crate::proxy::DelayProxy) does.
 
 use std::{
     net::Ipv4Addr,
@@ -11,25 +11,25 @@ use std::{
 
 use crate::{
     install::from_debian,
-    server::{Unavailable, available},
+    servers::{Unavailable, available},
 };
 
-/// Why there is no slow link on this machine.
+/// Why this machine cannot make a slow link.
 #[derive(Debug, thiserror::Error)]
 pub enum NoLink {
-    /// iproute2 cannot be had.
+    /// iproute2 is not available.
     #[error(transparent)]
     Tools(#[from] Unavailable),
-    /// The machine lets nobody, or not this user, make one. No installation changes that.
-    #[error("no network namespace with a slow link can be made here: {0}")]
+    /// The machine does not permit it to this user. No installation changes that.
+    #[error("this machine does not permit a network namespace with a slow link: {0}")]
     Forbidden(String),
 }
 
-/// The link, or nothing, saying so, where there is none: the test then returns.
+/// Returns the link. If there is none, prints `SKIPPED:` with the reason and returns `None`; the test then returns.
 ///
 /// # Panics
-/// With `WHIMBREL_TESTBED=required` in the environment, if iproute2 cannot be had. A machine that does not permit
-/// namespaces is no failure.
+/// If iproute2 is not available and `WHIMBREL_TESTBED=required`. A machine that does not permit namespaces is no
+/// failure.
 pub fn linked(started: Result<SlowLink, NoLink>) -> Option<SlowLink> {
     match started {
         Ok(link) => Some(link),
@@ -41,7 +41,7 @@ pub fn linked(started: Result<SlowLink, NoLink>) -> Option<SlowLink> {
     }
 }
 
-/// A network namespace at the other end of a slow link. It goes when it is dropped.
+/// A network namespace at the far end of a slow link. Dropping it deletes both.
 #[derive(Debug)]
 pub struct SlowLink {
     name: String,
@@ -49,27 +49,27 @@ pub struct SlowLink {
     here: Ipv4Addr,
 }
 
-/// Links made by this process.
+/// The number of links that this process has made.
 static MADE: AtomicU32 = AtomicU32::new(0);
 
 impl SlowLink {
-    /// Makes a link of `megabits` per second each way.
+    /// Makes a link of `megabits` per second in each direction.
     pub fn start(megabits: u32) -> Result<Self, NoLink> {
         if !rustix::process::geteuid().is_root() {
-            return Err(NoLink::Forbidden("it takes root".into()));
+            return Err(NoLink::Forbidden("it needs root".into()));
         }
         from_debian(&["ip", "tc"], &["iproute2"])
             .map_err(|reason| Unavailable { server: "iproute2", reason })?;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        // An interface's name has 15 characters at most.
+        // The name of an interface has at most 15 characters.
         let name = format!("wb{:x}n{number:x}", id());
         let (near, far) = (format!("{name}h"), format!("{name}t"));
-        // Four addresses of a /30 for each link, in a range that is private to this machine.
+        // Each link has the four addresses of a /30 network in a private range.
         let subnet =
             u32::from(Ipv4Addr::new(10, 213, 0, 0)) + ((id().wrapping_mul(16) + number) % 0x4000) * 4;
         let (here, there) = (Ipv4Addr::from(subnet + 1), Ipv4Addr::from(subnet + 2));
         run("ip", &["netns", "add", &name])?;
-        // From here on what was made goes if something fails.
+        // From here on, a failure drops the link, which deletes what was made.
         let link = Self { name: name.clone(), interface: near.clone(), here };
         run("ip", &["link", "add", &near, "type", "veth", "peer", "name", &far])?;
         run("ip", &["link", "set", &far, "netns", &name])?;
@@ -79,8 +79,8 @@ impl SlowLink {
         run("ip", &["-n", &name, "link", "set", &far, "up"])?;
         run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
         let rate = format!("{megabits}mbit");
-        // At least what the link passes within the kernel's longest tick, or its rate is not reached. The queue of 400 ms
-        // is a home router's.
+        // The burst must hold what the link passes within the kernel's longest tick, or the link does not reach its
+        // rate. The queue of 400 ms is that of a home router.
         let burst = (u64::from(megabits) * 1_000_000 / 8 / 100).max(64 << 10).to_string();
         let bucket = ["root", "tbf", "rate", &rate, "burst", &burst, "latency", "400ms"];
         run("tc", &[&["qdisc", "add", "dev", &near][..], &bucket].concat())?;
@@ -88,12 +88,12 @@ impl SlowLink {
         Ok(link)
     }
 
-    /// This machine's address, as programs at the other end know it.
+    /// This machine's address as seen from the far end.
     pub fn here(&self) -> Ipv4Addr {
         self.here
     }
 
-    /// A program that is to run at the other end.
+    /// A command that runs a program at the far end.
     pub fn command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
@@ -103,22 +103,24 @@ impl SlowLink {
 
 impl Drop for SlowLink {
     fn drop(&mut self) {
-        // Deleting one of a pair deletes both; where it was not made there is nothing to delete.
+        // Deleting one interface of a pair deletes both. An error means that it was not made.
         run("ip", &["link", "del", &self.interface]).ok();
         run("ip", &["netns", "del", &self.name]).ok();
     }
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<Output, NoLink> {
-    let told = || format!("{program} {}", arguments.join(" "));
+    let command_line = || format!("{program} {}", arguments.join(" "));
     let output = Command::new(program)
         .args(arguments)
         .output()
-        .map_err(|error| NoLink::Forbidden(format!("{}: {error}", told())))?;
+        .map_err(|error| NoLink::Forbidden(format!("{}: {error}", command_line())))?;
     match output.status.success() {
         true => Ok(output),
-        false => {
-            Err(NoLink::Forbidden(format!("{}: {}", told(), String::from_utf8_lossy(&output.stderr).trim())))
-        }
+        false => Err(NoLink::Forbidden(format!(
+            "{}: {}",
+            command_line(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))),
     }
 }

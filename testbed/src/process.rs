@@ -1,14 +1,15 @@
-//! A server's process: started with a log, watched, and stopped with everything it started.
+//! A server's process: starts it with a log, and stops it with everything that it started. The servers use it.
 //!
 //! # Why no process is left behind
-//! Each is the leader of a process group of its own, and in that group waits a small shell for the end of a pipe whose
-//! other end only this program holds. Whatever ends this program, be it SIGKILL, the pipe ends with it, and the shell
-//! deletes the server's folder and kills the group. A server in a `static`, which is never dropped, goes that way too.
+//! Each process leads its own process group. In that group a small shell, the watcher, waits for the end of a pipe
+//! whose other end only this program holds. However this program ends, even by SIGKILL, the pipe closes; the watcher
+//! then deletes the server's folder and kills the group. This also covers a server in a `static`, which is never
+//! dropped.
 
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
@@ -16,13 +17,12 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tempfile::TempDir;
 
-/// Runs the program that follows in place of this shell, after leaving behind one that waits for the pipe's end. The
-/// server dies before its folder goes, so that it puts nothing there meanwhile.
+/// Starts the watcher in the background, then replaces this shell with the server's program. The watcher kills the
+/// server before it deletes the folder, so that the server writes nothing there meanwhile.
 ///
-/// The group is an orphan by then, and if something in it is stopped (by a test, say) the kernel hangs it up: the one that
-/// waits has to survive that.
+/// By then the group is orphaned. If one of its processes is stopped, for example by a test, the kernel sends SIGHUP to
+/// the group, so the watcher ignores SIGHUP.
 const WATCHED: &str = r#"
     exec 3<&0
     (trap '' HUP; read -r _ <&3; kill -KILL $$; rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
@@ -30,7 +30,7 @@ const WATCHED: &str = r#"
     exec "$@"
 "#;
 
-/// How often a server that is starting is asked.
+/// The time between two checks of a process.
 const POLL: Duration = Duration::from_millis(50);
 
 /// A running process with its log. Dropping it stops it.
@@ -39,13 +39,13 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
-    /// The pipe whose end is the watch's signal.
+    /// The pipe that the watcher reads until it closes.
     _alive: Option<ChildStdin>,
 }
 
 impl Process {
-    /// Starts `command` in `folder`, where its output goes to `<name>.log`. The folder is the server's alone: it is
-    /// deleted if this program ends without stopping the server.
+    /// Starts `command` in `folder` and writes its output to `<name>.log` there. The folder must belong to the server
+    /// alone: the watcher deletes it if this program ends without stopping the server.
     pub fn spawn(name: &str, command: &Command, folder: &Path) -> io::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = File::create(&log)?;
@@ -63,12 +63,12 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log, _alive: alive })
     }
 
-    /// The process's id, which is that of its group.
+    /// The process id, which is also the id of its group.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The last lines that it printed.
+    /// The last 15 lines that it printed.
     pub fn log_tail(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -76,7 +76,17 @@ impl Process {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// Waits until `is_ready`, for `deadline` at most; the failure says what the process printed last.
+    /// Fails with the last lines of output if the process has ended.
+    pub fn check_running(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => {
+                Err(format!("{} ended with {status}; it printed:\n{}", self.name, self.log_tail()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until `is_ready` returns true, for `deadline` at most. The error contains the last lines of output.
     pub fn wait_until(
         &mut self,
         deadline: Duration,
@@ -84,9 +94,7 @@ impl Process {
     ) -> Result<(), String> {
         let start = Instant::now();
         while !is_ready() {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("{} ended with {status}; it printed:\n{}", self.name, self.log_tail()));
-            }
+            self.check_running()?;
             if start.elapsed() > deadline {
                 let (name, tail) = (&self.name, self.log_tail());
                 return Err(format!("{name} does not answer after {deadline:?}; it printed:\n{tail}"));
@@ -96,15 +104,15 @@ impl Process {
         Ok(())
     }
 
-    /// Sends a signal to the process and all that it started.
+    /// Sends a signal to the process and every process that it started.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         let group = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         Ok(kill_process_group(group.ok_or(io::ErrorKind::InvalidInput)?, signal)?)
     }
 
-    /// Kills it with all that it started, and waits until it is gone.
+    /// Kills the process and every process that it started, and waits for its end.
     pub fn kill(&mut self) {
-        // It may be gone already, which is what is wanted.
+        // An error means that it has ended already.
         self.signal(Signal::KILL).ok();
         self.child.wait().ok();
     }
@@ -116,12 +124,12 @@ impl Drop for Process {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "another program's readiness is no event that comes to us")]
+#[expect(clippy::disallowed_methods, reason = "another program sends no event when it is ready")]
 fn pause() {
     std::thread::sleep(POLL);
 }
 
-/// Whether an HTTP server answers there, whatever it answers.
+/// Whether an HTTP server at `address` answers a request, with any status.
 pub fn answers_http(address: SocketAddr) -> bool {
     let ask = || -> io::Result<bool> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
@@ -134,10 +142,10 @@ pub fn answers_http(address: SocketAddr) -> bool {
     ask().unwrap_or(false)
 }
 
-/// Ports of the loopback address that nobody listened on a moment ago. Another program may be quicker: who needs them
-/// for a server that cannot choose its own starts again with others then.
+/// Free ports of the loopback address, for a server that cannot choose its own. Another program may take one before the
+/// server listens; the caller then tries again with others.
 pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
-    // All are held until all are known, so that none comes twice.
+    // All listeners are held until all ports are known, so that no port is returned twice.
     let mut listeners = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
@@ -148,41 +156,10 @@ pub fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     Ok(ports)
 }
 
-/// A server that is one process, over a folder of its own.
-#[derive(Debug)]
-pub(crate) struct Running {
-    pub(crate) process: Process,
-    pub(crate) address: SocketAddr,
-    pub(crate) folder: TempDir,
-}
-
-impl Running {
-    /// Starts what `command` makes of a port and a folder, waits until it answers, and has `set_up` make its bucket.
-    /// Somebody may take the port in between: it is tried twice.
-    pub(crate) fn start(
-        name: &str,
-        command: impl Fn(u16, &Path) -> Command,
-        set_up: impl Fn(SocketAddr) -> Result<(), String>,
-    ) -> Result<Self, String> {
-        let launch = || {
-            let failed = |error: io::Error| error.to_string();
-            let folder = TempDir::with_prefix(format!("whimbrel-{name}-")).map_err(failed)?;
-            let [port] = free_ports().map_err(failed)?;
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let command = command(port, folder.path());
-            let mut process = Process::spawn(name, &command, folder.path()).map_err(failed)?;
-            process.wait_until(Duration::from_secs(60), || answers_http(address))?;
-            set_up(address)?;
-            Ok(Self { process, address, folder })
-        };
-        launch().or_else(|_: String| launch())
-    }
-}
-
-/// Runs a command to its end, within `deadline`, and returns what it printed; the failure says what that was.
+/// Runs a command to its end, for `deadline` at most, and returns its output. The error contains the last lines of it.
 pub fn finished(command: &mut Command, deadline: Duration) -> Result<String, String> {
-    let told = format!("{command:?}");
-    let failed = |error: io::Error| format!("cannot run {told}: {error}");
+    let command_line = format!("{command:?}");
+    let failed = |error: io::Error| format!("cannot run {command_line}: {error}");
     let mut output = tempfile::tempfile().map_err(failed)?;
     let writer = || output.try_clone().map_err(failed);
     let mut child =
@@ -194,7 +171,7 @@ pub fn finished(command: &mut Command, deadline: Duration) -> Result<String, Str
             None if start.elapsed() > deadline => {
                 child.kill().map_err(failed)?;
                 child.wait().map_err(failed)?;
-                return Err(format!("{told} took more than {deadline:?}"));
+                return Err(format!("{command_line} took more than {deadline:?}"));
             }
             None => pause(),
         }
@@ -207,7 +184,7 @@ pub fn finished(command: &mut Command, deadline: Duration) -> Result<String, Str
         false => {
             let lines: Vec<&str> = printed.lines().collect();
             let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-            Err(format!("{told} ended with {status}: {tail}"))
+            Err(format!("{command_line} ended with {status}: {tail}"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Python with packages of PyPI, in an environment of its own.
+//! Python with the safetensors package, for tests that read our files with other software.
 
 use std::{
     ffi::OsStr,
@@ -7,26 +7,26 @@ use std::{
     time::Duration,
 };
 
-use crate::{install::from_pypi, process::finished, server::Unavailable};
+use crate::{install::from_pypi, process::finished, servers::Unavailable};
 
-/// The time that a script may take.
+/// The longest that a script may run.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// An interpreter that finds the packages it was made with.
+/// A Python interpreter in a virtual environment.
 #[derive(Debug)]
 pub struct Python {
     program: PathBuf,
 }
 
 impl Python {
-    /// With `safetensors` and NumPy, installed if need be: what others read and write our files with.
+    /// An interpreter with `safetensors` and NumPy, which it installs if they are missing.
     pub fn with_safetensors() -> Result<Self, Unavailable> {
         let folder = from_pypi("safetensors", "numpy", "0.8.0")
             .map_err(|reason| Unavailable { server: "Python's safetensors", reason })?;
         Ok(Self { program: folder.join("bin/python") })
     }
 
-    /// Runs a script, and gives what it prints; or what it says on failing.
+    /// Runs a script and returns its output. The error contains the last lines of the output.
     pub fn run(&self, script: &Path, arguments: &[&OsStr]) -> Result<String, String> {
         finished(Command::new(&self.program).arg(script).args(arguments), DEADLINE)
     }

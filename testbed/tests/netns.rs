@@ -1,4 +1,4 @@
-//! That the slow link is slow.
+//! The slow link has the rate that was asked for.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -12,11 +12,11 @@ use std::{
 use whimbrel_testbed::netns::{SlowLink, linked};
 
 #[test]
-fn fifty_megabits_are_fifty_megabits_both_ways() {
+fn a_link_of_50_megabits_carries_50_megabits_in_both_directions() {
     let Some(link) = linked(SlowLink::start(50)) else { return };
     let listener = TcpListener::bind((link.here(), 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    // The other end sends back what it gets, through bash's own sockets.
+    // The far end sends back what it receives, through bash's sockets.
     let script = format!("exec 3<>/dev/tcp/{}/{port}; cat <&3 >&3", link.here());
     let mut far = link.command(Path::new("bash")).args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap();
     let (mut stream, _) = listener.accept().unwrap();

@@ -1,4 +1,4 @@
-//! The proxies against a server of a few lines: what a program sees of each fault, and what the server does.
+//! The proxies in front of a minimal server: what the client and the server see of each fault.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use whimbrel_testbed::proxy::{DelayProxy, Fault, FaultProxy, Operation, Seen, Then, Verb};
 
-/// A server that keeps what is put, and the `Host` it was last asked for.
+/// A server that stores objects, and the `Host` of its last request.
 #[derive(Clone, Default)]
 struct Upstream {
     objects: Arc<Mutex<HashMap<String, Vec<u8>>>>,
@@ -25,7 +25,7 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let served = upstream.clone();
-        // It ends with the test's process.
+        // The thread ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let served = served.clone();
@@ -72,7 +72,7 @@ fn head(reader: &mut impl BufRead) -> (String, HashMap<String, String>) {
     (first, lines.map(header).collect())
 }
 
-/// What a program sees of a request: the status and the body, as far as it came within `patience`.
+/// What the client receives: the status, and the part of the body that arrived before the time-out.
 struct Answer {
     status: Option<u16>,
     length: usize,
@@ -117,7 +117,7 @@ fn get(name: &str) -> Operation {
 
 const BODY: &[u8] = b"0123456789abcdef";
 
-/// What becomes of reading an object under a fault.
+/// Reads an object with a fault.
 fn read(fault: Fault) -> (Answer, FaultProxy) {
     let (upstream, address) = Upstream::start();
     let proxy = FaultProxy::start(address, "bucket");
@@ -132,7 +132,7 @@ fn read(fault: Fault) -> (Answer, FaultProxy) {
 }
 
 #[test]
-fn what_a_reader_sees() {
+fn the_client_sees_each_fault_of_a_read() {
     assert_eq!(read(Fault::Unavailable).0.status, Some(503));
     assert_eq!(read(Fault::Throttled).0.status, Some(429));
     for fault in [Fault::CutBefore, Fault::AnswerLost] {
@@ -156,7 +156,7 @@ fn what_a_reader_sees() {
 }
 
 #[test]
-fn what_a_server_gets() {
+fn the_server_sees_each_fault_of_a_write() {
     let (upstream, address) = Upstream::start();
     let put = |fault: Fault| {
         let proxy = FaultProxy::start(address, "bucket");
@@ -178,7 +178,7 @@ fn what_a_server_gets() {
 }
 
 #[test]
-fn a_late_request_arrives_when_the_test_says_so() {
+fn a_late_request_arrives_when_the_test_delivers_it() {
     let (upstream, address) = Upstream::start();
     let proxy = FaultProxy::start(address, "bucket");
     proxy.fail_at(Operation { verb: Verb::Put, ..get("x") }, Fault::Late);
@@ -206,18 +206,7 @@ fn listings_are_stale_or_empty() {
 }
 
 #[test]
-fn an_outage_begins_with_an_operation_and_ends_when_told() {
-    let (_, address) = Upstream::start();
-    let proxy = FaultProxy::start(address, "bucket");
-    proxy.fail_from(get("x"), Fault::Unavailable);
-    let status = |path| ask(proxy.address(), "GET", path, b"").status.unwrap();
-    assert_eq!([status("/bucket/w"), status("/bucket/x"), status("/bucket/y")], [200, 503, 503]);
-    proxy.outage(None);
-    assert_eq!(status("/bucket/x"), 200);
-}
-
-#[test]
-fn the_test_is_called_back_before_and_after() {
+fn the_test_is_called_back_before_and_after_an_operation() {
     let (upstream, address) = Upstream::start();
     let proxy = FaultProxy::start(address, "bucket");
     let (sender, called) = mpsc::channel();
@@ -242,7 +231,7 @@ fn the_test_is_called_back_before_and_after() {
 }
 
 #[test]
-fn the_record_says_what_was_seen() {
+fn the_record_has_each_operation_and_its_answer() {
     let (_, address) = Upstream::start();
     let proxy = FaultProxy::start(address, "bucket");
     ask(proxy.address(), "PUT", "/bucket/x", BODY);
@@ -252,7 +241,7 @@ fn the_record_says_what_was_seen() {
 }
 
 #[test]
-fn a_far_server_answers_late_and_carries_as_much() {
+fn a_delay_does_not_limit_the_rate() {
     let (upstream, address) = Upstream::start();
     let each_way = Duration::from_millis(40);
     let proxy = DelayProxy::start("127.0.0.1:0".parse().unwrap(), address, each_way);
@@ -262,5 +251,5 @@ fn a_far_server_answers_late_and_carries_as_much() {
     let took = started.elapsed();
     assert_eq!(upstream.objects.lock().unwrap()["/bucket/x"], big);
     assert!(took >= 2 * each_way, "{took:?}");
-    assert!(took < Duration::from_secs(2), "8 MiB took {took:?}: the delay bounds the rate");
+    assert!(took < Duration::from_secs(2), "8 MiB took {took:?}: the delay limits the rate");
 }

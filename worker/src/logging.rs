@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 pub const LOG: &str = "WHIMBREL_LOG";
 
 /// Sends the log to stderr, filtered by [`LOG`]; without it, warnings and errors. A program that has set up `tracing`
-/// by itself keeps what it has.
+/// keeps its own setup.
 pub(crate) fn start() {
     let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new("warn"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

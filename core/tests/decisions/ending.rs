@@ -1,4 +1,4 @@
-//! How runs stop and end, and go on.
+//! How runs stop, end, and are resumed.
 
 use whimbrel_core::{Command, Exit, Notice, Outcome, RunEvent, Start};
 use whimbrel_plan::{NodeId, WorkerId};
@@ -10,43 +10,43 @@ fn a_stop_saves_and_then_ends() {
     let mut story = Story::with_two_workers(facts());
     story.applies(1, 1, 5);
     story.of_run(RunEvent::StopRequested { record: true });
-    assert_eq!(asked(&story.said()), [(1, true, true), (2, true, true)]);
+    assert_eq!(asked(&story.take_commands()), [(1, true, true), (2, true, true)]);
     story.halts(1, 1, 6);
     story.halts(2, 1, 6);
     story.saves(1, 1, 6);
     story.saves(2, 1, 6);
-    assert!(story.said().contains(&Command::Commit { run: run("r"), generation: 1, step: 6 }));
+    assert!(story.take_commands().contains(&Command::Commit { run: run("r"), generation: 1, step: 6 }));
 
     story.is_committed(6, 0);
-    let said = story.said();
-    let recorded = said.iter().find_map(|command| match command {
+    let commands = story.take_commands();
+    let recorded = commands.iter().find_map(|command| match command {
         Command::RecordEnd { end, .. } => Some((end.outcome, end.step, end.reason.as_str())),
         _ => None,
     });
     assert_eq!(recorded, Some((Outcome::Stopped, 6, "stopped")));
-    let left = said.iter().filter(|command| matches!(command, Command::Leave { .. })).count();
+    let left = commands.iter().filter(|command| matches!(command, Command::Leave { .. })).count();
     assert_eq!(left, 2);
 
     story.of_run(RunEvent::EndRecorded);
-    let last = story.said().pop();
+    let last = story.take_commands().pop();
     assert!(matches!(last, Some(Command::Announce { notice: Notice::Ended(_), .. })), "{last:?}");
 }
 
 #[test]
-fn a_stop_that_comes_while_others_are_let_in_still_saves() {
+fn a_stop_during_a_halt_for_joiners_still_saves() {
     let mut story = Story::of(facts());
     story.node_joins(1, 1);
     story.becomes_ready(1);
     story.node_joins(2, 1);
     story.becomes_ready(2);
-    assert_eq!(asked(&story.said()), [(1, false, true)]);
+    assert_eq!(asked(&story.take_commands()), [(1, false, true)]);
 
-    // They halt for the newcomer, without a checkpoint: it takes one more generation to save.
+    // The halt for the joiner comes without a checkpoint: the stop takes one more generation to save.
     story.of_run(RunEvent::StopRequested { record: true });
     story.halts(1, 1, 3);
-    let said = story.said();
-    assert!(said.iter().any(|command| matches!(command, Command::Form { .. })));
-    assert_eq!(asked(&said), [(1, true, true), (2, true, true)]);
+    let commands = story.take_commands();
+    assert!(commands.iter().any(|command| matches!(command, Command::Form { .. })));
+    assert_eq!(asked(&commands), [(1, true, true), (2, true, true)]);
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn a_resumed_run_waits_for_its_old_workers_to_leave() {
     story.is_committed(6, 0);
     story.of_run(RunEvent::EndRecorded);
     story.exits(1, Exit::Code(0));
-    story.said();
+    story.take_commands();
 
-    // The slot of worker 1 is free, worker 2 still sits in the other; no name is used again.
+    // The slot of worker 1 is free, worker 2 still occupies the other; no name is used again.
     story.opens("r", Start::Checkpoint { step: 6, manifest: "6-a".into() }, facts());
     assert_eq!(story.started(), [(run("r"), NodeId(1), WorkerId(3))]);
     story.exits(2, Exit::Code(0));
@@ -80,7 +80,7 @@ fn different_bits_after_the_same_steps_fail_the_run() {
 }
 
 #[test]
-fn the_last_checkpoint_is_tried_again_until_the_tries_are_spent() {
+fn the_last_checkpoint_is_retried_up_to_max_failures() {
     let mut story = Story::with_two_workers(facts());
     story.completes(1, 1, 0xaa);
     story.completes(2, 1, 0xaa);
@@ -89,9 +89,9 @@ fn the_last_checkpoint_is_tried_again_until_the_tries_are_spent() {
         let (worker, reason) = (WorkerId(2), "access denied".to_owned());
         story.of_run(RunEvent::SliceFailed { worker, generation: 1, step: 100, reason });
         if attempt < 3 {
-            story.said();
+            story.take_commands();
             story.seconds_pass(5);
-            assert_eq!(asked(&story.said()), [(1, true, false), (2, true, false)]);
+            assert_eq!(asked(&story.take_commands()), [(1, true, false), (2, true, false)]);
         }
     }
     let end = story.end_to_record();

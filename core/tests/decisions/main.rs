@@ -1,10 +1,6 @@
-//! What the core decides, told as stories.
+//! The core's decisions, one story a test.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a story that goes another way is to stop there"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where the core decides otherwise")]
 
 mod checkpoints;
 mod ending;

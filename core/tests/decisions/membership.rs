@@ -1,4 +1,4 @@
-//! Who takes part: workers that die, join, fail, or cannot be worked with.
+//! Membership: workers that die, join, fail, or cannot be reached.
 
 use whimbrel_core::{Cause, Command, Exit, Outcome, RunEvent, RunFacts, Start};
 use whimbrel_plan::{NodeId, Origin, WorkerId};
@@ -6,23 +6,23 @@ use whimbrel_plan::{NodeId, Origin, WorkerId};
 use crate::story::{Story, asked, facts, members, run};
 
 #[test]
-fn a_killed_worker_is_left_out_and_let_back_in() {
+fn a_killed_worker_is_left_out_and_its_successor_let_in() {
     let mut story = Story::with_two_workers(facts());
     story.applies(1, 1, 7);
 
     story.is_killed(2);
-    let said = story.said();
-    assert!(said.contains(&Command::Interrupt { run: run("r"), worker: WorkerId(1), generation: 1 }));
-    assert!(said.contains(&Command::Start { run: run("r"), node: NodeId(1), worker: WorkerId(3) }));
+    let commands = story.take_commands();
+    assert!(commands.contains(&Command::Interrupt { run: run("r"), worker: WorkerId(1), generation: 1 }));
+    assert!(commands.contains(&Command::Start { run: run("r"), node: NodeId(1), worker: WorkerId(3) }));
 
     // The survivor goes on alone from where it is, and does not wait for the new one.
-    story.breaks_off(1, 1, 7);
+    story.breaks(1, 1, 7);
     let alone = story.formed();
     assert_eq!((members(&alone), &alone.origin), (vec![1], &Origin::Members { step: 7 }));
 
     story.applies(1, 2, 9);
     story.becomes_ready(3);
-    assert_eq!(asked(&story.said()), [(1, false, true)]);
+    assert_eq!(asked(&story.take_commands()), [(1, false, true)]);
     story.halts(1, 2, 10);
     let both = story.formed();
     assert_eq!((members(&both), &both.origin), (vec![1, 3], &Origin::Members { step: 10 }));
@@ -51,21 +51,21 @@ fn a_worker_that_fails_at_every_start_fails_the_run() {
 }
 
 #[test]
-fn a_worker_that_nobody_can_reach_does_not_hold_up_the_run_for_ever() {
+fn a_worker_that_its_peers_cannot_reach_does_not_block_the_run() {
     let mut story = Story::with_two_workers(facts());
     story.applies(1, 1, 7);
-    // The connection between the two goes, and stays away: each generation breaks before its first step.
+    // The two cannot connect any more: each generation breaks before its first step.
     for generation in 1..=4 {
         for (worker, suspect) in [(1, 2), (2, 1)] {
             let cause = Cause::Broken { reason: "no route".into(), suspect: Some(WorkerId(suspect)) };
             story.of_run(RunEvent::Halted { worker: WorkerId(worker), generation, step: Some(7), cause });
         }
     }
-    // After as many as there are max_failures, one of the two has to go, and the other goes on alone.
-    let said = story.said();
+    // After `max_failures` such generations one of the two is lost, and the other goes on alone.
+    let commands = story.take_commands();
     let killed = |command: &&Command| matches!(command, Command::Kill { .. });
-    assert_eq!(said.iter().filter(killed).count(), 1);
-    let formations = said.iter().filter_map(|command| match command {
+    assert_eq!(commands.iter().filter(killed).count(), 1);
+    let formations = commands.iter().filter_map(|command| match command {
         Command::Form { formation, .. } => Some(members(formation).len()),
         _ => None,
     });
@@ -81,7 +81,7 @@ fn runs_get_nodes_in_the_order_of_their_submission() {
     let first = [(r.clone(), node, WorkerId(1)), (r, node, WorkerId(2)), (s.clone(), node, WorkerId(1))];
     assert_eq!(story.started(), first);
 
-    // What the first gives back, the second takes at once.
+    // A slot that the first run gives back goes to the second at once.
     story.of_run(RunEvent::CancelRequested);
     story.of_run(RunEvent::EndRecorded);
     assert_eq!(story.started(), []);

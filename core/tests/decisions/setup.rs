@@ -1,4 +1,4 @@
-//! `setup`: once on a node before its first worker.
+//! `setup`, which runs once on a node, before its first worker.
 
 use whimbrel_core::{Command, Event, Outcome, Phase, RunEvent, RunFacts};
 use whimbrel_plan::{NodeId, WorkerId};
@@ -11,24 +11,24 @@ fn a_node_whose_setup_fails_is_left_out() {
     story.node_joins(1, 1);
     story.node_joins(2, 1);
     let prepare = |node| Command::Prepare { run: run("r"), node: NodeId(node) };
-    let said = story.said();
-    assert!(said.contains(&prepare(1)) && said.contains(&prepare(2)));
+    let commands = story.take_commands();
+    assert!(commands.contains(&prepare(1)) && commands.contains(&prepare(2)));
 
     story.of_run(setup_fails_on(1));
-    let warned = warnings(&story.said());
+    let warned = warnings(&story.take_commands());
     assert_eq!(warned, ["setup failed on node n1: exit code 3; the run goes on without that node"]);
     story.of_run(RunEvent::Prepared { node: NodeId(2) });
     assert_eq!(story.started(), [(run("r"), NodeId(2), WorkerId(1))]);
 }
 
 #[test]
-fn a_node_that_had_no_turn_takes_the_place_of_one_whose_setup_fails() {
+fn another_node_replaces_one_whose_setup_fails() {
     let mut story = Story::of(RunFacts { has_setup: true, ..facts() });
     story.node_joins(1, 2);
     story.node_joins(2, 2);
-    story.said();
+    story.take_commands();
     story.of_run(setup_fails_on(1));
-    assert!(story.said().contains(&Command::Prepare { run: run("r"), node: NodeId(2) }));
+    assert!(story.take_commands().contains(&Command::Prepare { run: run("r"), node: NodeId(2) }));
     assert_eq!(story.phase(), Phase::Starting);
 
     // With none left, the run has failed.
@@ -42,9 +42,9 @@ fn a_setup_that_fails_on_a_node_already_lost_changes_nothing() {
     let mut story = Story::of(RunFacts { has_setup: true, ..facts() });
     story.node_joins(1, 1);
     story.happens(Event::NodeLost { node: NodeId(1), reason: "its stream broke".into() });
-    story.said();
+    story.take_commands();
     story.of_run(setup_fails_on(1));
-    assert_eq!((story.said(), story.phase()), (Vec::new(), Phase::Waiting));
+    assert_eq!((story.take_commands(), story.phase()), (Vec::new(), Phase::Waiting));
 }
 
 #[test]
@@ -52,7 +52,11 @@ fn a_setup_ends_with_its_run() {
     let mut story = Story::of(RunFacts { has_setup: true, ..facts() });
     story.node_joins(1, 1);
     story.of_run(RunEvent::CancelRequested);
-    assert!(story.said().contains(&Command::Kill { run: run("r"), node: NodeId(1), worker: WorkerId(0) }));
+    assert!(story.take_commands().contains(&Command::Kill {
+        run: run("r"),
+        node: NodeId(1),
+        worker: WorkerId(0)
+    }));
 }
 
 fn setup_fails_on(node: u64) -> RunEvent {

@@ -1,18 +1,18 @@
-//! What the stories are told with: a core, a clock, and what the core commands.
+//! The vocabulary of the stories: a core, a clock, and what the core has commanded.
 
 use std::time::Duration;
 
 use whimbrel_core::{
-    Cause, CheckpointEvery, Command, Core, End, Event, Exit, Formation, Notice, Past, Phase, RunEvent,
-    RunFacts, SaveCost, Start, Timing,
+    Cause, CheckpointEvery, Command, Core, EarlierTerms, End, Event, Exit, Formation, Notice, Phase,
+    RunEvent, RunFacts, SaveCost, Start, Timing,
 };
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
-/// A core, a clock, and all that the core has commanded since it was last asked for.
+/// A core, a clock, and what the core has commanded since that was last taken.
 pub(crate) struct Story {
     pub(crate) core: Core,
     now: Duration,
-    said: Vec<Command>,
+    commands: Vec<Command>,
 }
 
 pub(crate) fn run(name: &str) -> RunId {
@@ -35,7 +35,7 @@ pub(crate) fn facts() -> RunFacts {
 impl Story {
     /// A coordinator without a run.
     pub(crate) fn new() -> Self {
-        Self { core: Core::new(Timing::default()), now: Duration::from_secs(1000), said: Vec::new() }
+        Self { core: Core::new(Timing::default()), now: Duration::from_secs(1000), commands: Vec::new() }
     }
 
     /// A coordinator with one run, `r`, that starts from scratch.
@@ -50,12 +50,18 @@ impl Story {
     }
 
     pub(crate) fn opens(&mut self, name: &str, start: Start, facts: RunFacts) {
-        self.happens(Event::RunOpened { run: run(name), facts, epoch: 1, start, past: Past::default() });
+        self.happens(Event::RunOpened {
+            run: run(name),
+            facts,
+            epoch: 1,
+            start,
+            earlier: EarlierTerms::default(),
+        });
     }
 
     pub(crate) fn happens(&mut self, event: Event) {
         let commands = self.core.handle(self.now, event);
-        self.said.extend(commands);
+        self.commands.extend(commands);
     }
 
     pub(crate) fn of_run(&mut self, event: RunEvent) {
@@ -92,7 +98,7 @@ impl Story {
         self.of_run(RunEvent::Halted { worker, generation, step: Some(step), cause: Cause::Agreed });
     }
 
-    pub(crate) fn breaks_off(&mut self, worker: u64, generation: u64, step: u64) {
+    pub(crate) fn breaks(&mut self, worker: u64, generation: u64, step: u64) {
         let cause = Cause::Broken { reason: "connection reset".into(), suspect: None };
         self.of_run(RunEvent::Halted { worker: WorkerId(worker), generation, step: Some(step), cause });
     }
@@ -101,7 +107,7 @@ impl Story {
         self.of_run(RunEvent::SliceSaved { worker: WorkerId(worker), generation, step });
     }
 
-    /// The checkpoint of that step is committed; training stood still for `stall` seconds, and all took ten times that.
+    /// The checkpoint of that step is committed. Training stood still for `stall` seconds; the save took ten times that.
     pub(crate) fn is_committed(&mut self, step: u64, stall: u64) {
         let stall = Duration::from_secs(stall);
         let cost = SaveCost { stall, duration: stall * 10 };
@@ -113,23 +119,23 @@ impl Story {
         self.of_run(RunEvent::Completed { worker, generation, state, loss: None, val_loss: None });
     }
 
-    /// Time passes, second by second; nodes and workers keep showing that they live.
+    /// Time passes, second by second; nodes and workers send heartbeats.
     pub(crate) fn seconds_pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.now += Duration::from_secs(1);
             for node in 1..4 {
-                self.happens(Event::NodeHeard { node: NodeId(node) });
+                self.happens(Event::NodeHeartbeat { node: NodeId(node) });
             }
             for worker in (1..9).map(WorkerId) {
-                self.of_run(RunEvent::WorkerHeard { worker, step: 0 });
+                self.of_run(RunEvent::WorkerHeartbeat { worker, step: 0 });
             }
             self.happens(Event::Tick);
         }
     }
 
     /// What was commanded since this was last called.
-    pub(crate) fn said(&mut self) -> Vec<Command> {
-        std::mem::take(&mut self.said)
+    pub(crate) fn take_commands(&mut self) -> Vec<Command> {
+        std::mem::take(&mut self.commands)
     }
 
     pub(crate) fn started(&mut self) -> Vec<(RunId, NodeId, WorkerId)> {
@@ -137,16 +143,16 @@ impl Story {
             Command::Start { run, node, worker } => Some((run, node, worker)),
             _ => None,
         };
-        self.said().into_iter().filter_map(start).collect()
+        self.take_commands().into_iter().filter_map(start).collect()
     }
 
-    /// The generation that was formed since anything was last asked for.
+    /// The generation that was formed since commands were last taken.
     pub(crate) fn formed(&mut self) -> Formation {
         let form = |command| match command {
             Command::Form { formation, .. } => Some(formation),
             _ => None,
         };
-        self.said().into_iter().find_map(form).expect("no generation was formed")
+        self.take_commands().into_iter().find_map(form).expect("no generation was formed")
     }
 
     pub(crate) fn end_to_record(&mut self) -> End {
@@ -154,7 +160,7 @@ impl Story {
             Command::RecordEnd { end, .. } => Some(end),
             _ => None,
         };
-        self.said().into_iter().find_map(end).expect("no end was to be recorded")
+        self.take_commands().into_iter().find_map(end).expect("no end was to be recorded")
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -5,19 +5,21 @@ use std::{
     time::Duration,
 };
 
-use whimbrel_core::{Command, Core, End, Event, Formation, Notice, Outcome, Past, RunEvent, SaveCost};
+use whimbrel_core::{
+    Command, Core, EarlierTerms, End, Event, Formation, Notice, Outcome, RunEvent, SaveCost,
+};
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 use crate::{
-    agenda::{Happening, Order, ToWorker},
     invariants,
     mesh::Mesh,
+    queue::{AgentCommand, Occurrence, ToWorker},
     world::{Checkpoint, World},
 };
 
 const TICK: Duration = Duration::from_millis(250);
 
-/// What the driver does for a run, one after the other.
+/// A write to the log. The driver does one after the other for each run.
 #[derive(Clone, Debug)]
 pub(crate) enum Job {
     Commit { generation: u64, step: u64 },
@@ -25,20 +27,20 @@ pub(crate) enum Job {
     RecordEnd { end: End },
 }
 
-/// What a coordinator has been told of a run and has commanded, in its term.
+/// What the core has heard of a run, and has commanded, in the coordinator's term.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub(crate) struct Observed {
     pub(crate) formations: BTreeMap<u64, Formation>,
-    /// Slices that the driver knows of, by generation and step.
+    /// Slices that are reported saved, by generation and step.
     pub(crate) slices: BTreeMap<(u64, u64), BTreeSet<WorkerId>>,
-    /// What each committed checkpoint cost.
+    /// The cost of each committed checkpoint.
     pub(crate) costs: Vec<SaveCost>,
     pub(crate) prepared: BTreeSet<NodeId>,
     pub(crate) started: BTreeSet<WorkerId>,
     pub(crate) ready: BTreeSet<WorkerId>,
-    /// Killed, or known to have ended.
+    /// Killed, or reported to have ended.
     pub(crate) given_up: BTreeSet<WorkerId>,
-    /// When somebody asked for a stop.
+    /// When a person asked for a stop.
     pub(crate) stop: Option<Duration>,
     pub(crate) cancelled: bool,
     pub(crate) term_lost: bool,
@@ -51,7 +53,7 @@ impl World {
     pub(crate) fn coordinator_starts(&mut self) {
         self.term += 1;
         self.jobs.clear();
-        self.watches.clear();
+        self.observed.clear();
         self.occupied.clear();
         self.core = Some(Core::new(self.scenario.timing));
         let open: Vec<_> = self.records.iter().filter(|(_, record)| record.end.is_none()).collect();
@@ -62,23 +64,26 @@ impl World {
                 facts: record.facts.clone(),
                 epoch: self.term,
                 start: record.start(),
-                past: Past { trained: self.now, failures: u32::try_from(self.term).unwrap_or(u32::MAX) - 1 },
+                earlier: EarlierTerms {
+                    trained: self.now,
+                    failures: u32::try_from(self.term).unwrap_or(u32::MAX) - 1,
+                },
             })
             .collect();
         for event in opened {
             if let Event::RunOpened { run, .. } = &event {
-                self.watches.insert(run.clone(), Watch::default());
+                self.observed.insert(run.clone(), Observed::default());
             }
             self.event_arrives(self.term, event);
         }
-        self.plan_in(TICK, Happening::Tick { term: self.term });
+        self.plan_in(TICK, Occurrence::Tick { term: self.term });
     }
 
-    /// The coordinator is gone with all that it knew; it comes back after a while.
+    /// The coordinator is gone with its state; it starts again after a while.
     pub(crate) fn coordinator_crashes(&mut self) {
         self.core = None;
         for run in self.records.keys().cloned().collect::<Vec<_>>() {
-            self.woe(&run, |_| ());
+            self.record_incident(&run, |_| ());
         }
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             self.break_stream(pid);
@@ -87,13 +92,13 @@ impl World {
             self.agent_starts_over(machine);
         }
         let down = self.between(Duration::from_millis(10)..Duration::from_secs(3));
-        self.plan_in(down, Happening::CoordinatorStarts);
+        self.plan_in(down, Occurrence::CoordinatorStarts);
     }
 
     pub(crate) fn tick(&mut self, term: u64) {
         if term == self.term && self.core.is_some() {
-            self.tell_core(Event::Tick);
-            self.plan_in(TICK, Happening::Tick { term });
+            self.handle(Event::Tick);
+            self.plan_in(TICK, Occurrence::Tick { term });
         }
     }
 
@@ -102,78 +107,83 @@ impl World {
             return;
         }
         if let Event::OfRun { run, event } = &event {
-            let Some(watch) = self.watches.get_mut(run) else { return };
+            let Some(seen) = self.observed.get_mut(run) else { return };
             match event {
-                RunEvent::WorkerReady { worker, .. } => drop(watch.ready.insert(*worker)),
-                RunEvent::Prepared { node } => drop(watch.prepared.insert(*node)),
+                RunEvent::WorkerReady { worker, .. } => drop(seen.ready.insert(*worker)),
+                RunEvent::Prepared { node } => drop(seen.prepared.insert(*node)),
                 RunEvent::SliceSaved { worker, generation, step } => {
-                    watch.slices.entry((*generation, *step)).or_default().insert(*worker);
+                    seen.slices.entry((*generation, *step)).or_default().insert(*worker);
                 }
-                RunEvent::StopRequested { .. } => watch.stop = watch.stop.or(Some(self.now)),
-                RunEvent::CancelRequested => watch.cancelled = true,
-                RunEvent::TermLost { .. } => watch.term_lost = true,
+                RunEvent::StopRequested { .. } => seen.stop = seen.stop.or(Some(self.now)),
+                RunEvent::CancelRequested => seen.cancelled = true,
+                RunEvent::TermLost { .. } => seen.term_lost = true,
                 _ => {}
             }
         }
-        self.tell_core(event);
+        self.handle(event);
     }
 
-    fn tell_core(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         let Some(core) = &mut self.core else { return };
         self.trace.note(self.now, "->", &event);
         let heard = match event {
-            Event::NodeHeard { node } => Some(node),
+            Event::NodeHeartbeat { node } => Some(node),
             _ => None,
         };
         let commands = core.handle(self.now, event);
-        let stranger = heard.filter(|&node| !core.has_node(node));
-        let further =
-            if commands.is_empty() { Vec::new() } else { invariants::settled::again(core, self.now) };
-        self.require(further.is_empty(), || format!("the core was not settled, it went on to {further:?}"));
+        let unknown = heard.filter(|&node| !core.has_node(node));
+        let further = if commands.is_empty() {
+            Vec::new()
+        } else {
+            invariants::idempotent::commands_without_an_event(core, self.now)
+        };
+        self.require(further.is_empty(), || {
+            format!("the core is not idempotent: without another event it commands {further:?}")
+        });
         for command in commands {
             self.trace.note(self.now, "<-", &command);
             invariants::check(self, &command);
             self.execute(command);
         }
-        // An agent that was taken for lost is told so, and joins anew.
-        let stranger = stranger.and_then(|node| self.machine_named(node.0));
-        if let Some(machine) = stranger {
+        // An agent whose node was declared lost learns it, and joins again.
+        let unknown = unknown.and_then(|node| self.machine_named(node.0));
+        if let Some(machine) = unknown {
             self.agent_starts_over(machine);
         }
     }
 
     fn execute(&mut self, command: Command) {
         match command {
-            Command::Prepare { run, node } => self.order(node, Order::Prepare { run }),
+            Command::Prepare { run, node } => self.command_agent(node, AgentCommand::Prepare { run }),
             Command::Start { run, node, worker } => {
                 self.occupied.insert((run.clone(), worker), node.0);
-                if let Some(watch) = self.watches.get_mut(&run) {
-                    watch.started.insert(worker);
+                if let Some(seen) = self.observed.get_mut(&run) {
+                    seen.started.insert(worker);
                 }
-                self.order(node, Order::Start { run, worker });
+                self.command_agent(node, AgentCommand::Start { run, worker });
             }
             Command::Kill { run, node, worker } => {
-                self.give_up(&run, worker);
-                self.order(node, Order::Kill { run, worker });
+                self.mark_given_up(&run, worker);
+                self.command_agent(node, AgentCommand::Kill { run, worker });
             }
             Command::Form { run, formation } => self.form(run, formation),
             Command::Ask { run, worker, generation, checkpoint, halt } => {
-                self.tell(&run, worker, ToWorker::Ask { generation, checkpoint, halt });
+                self.send(&run, worker, ToWorker::Ask { generation, checkpoint, halt });
             }
             Command::Interrupt { run, worker, generation } => {
-                self.tell(&run, worker, ToWorker::Interrupt { generation });
+                self.send(&run, worker, ToWorker::Interrupt { generation });
             }
-            Command::Leave { run, worker, .. } => self.tell(&run, worker, ToWorker::Leave),
+            Command::Leave { run, worker, .. } => self.send(&run, worker, ToWorker::Leave),
             Command::Commit { run, generation, step } => self.job(run, Job::Commit { generation, step }),
             Command::Discard { run, generation, step } => {
-                if let Some(watch) = self.watches.get_mut(&run) {
-                    watch.slices.remove(&(generation, step));
+                if let Some(seen) = self.observed.get_mut(&run) {
+                    seen.slices.remove(&(generation, step));
                 }
             }
             Command::Quarantine { run, manifest, .. } => self.job(run, Job::Quarantine { manifest }),
             Command::RecordEnd { run, end } => {
-                if let Some(watch) = self.watches.get_mut(&run) {
-                    watch.recording = true;
+                if let Some(seen) = self.observed.get_mut(&run) {
+                    seen.recording = true;
                 }
                 self.job(run, Job::RecordEnd { end });
             }
@@ -184,9 +194,9 @@ impl World {
     fn announced(&mut self, run: &RunId, notice: Notice) {
         match notice {
             Notice::WorkerExited { worker, .. } => {
-                self.give_up(run, worker);
+                self.mark_given_up(run, worker);
                 self.occupied.remove(&(run.clone(), worker));
-                // Whoever the core does not know any more is not to be talked to.
+                // The driver closes the connection of a worker that the core does not know any more.
                 if let Some(pid) = self.pid_of(run, worker) {
                     self.break_stream(pid);
                 }
@@ -197,19 +207,19 @@ impl World {
                     let what = end.reason.split(' ').next().unwrap_or_default();
                     self.tally.count(format!("failed because of: {what}"));
                 }
-                if let Some(watch) = self.watches.get_mut(run) {
-                    watch.ended = Some(end);
+                if let Some(seen) = self.observed.get_mut(run) {
+                    seen.ended = Some(end);
                 }
             }
             Notice::Formed { .. } => self.tally.count("generations"),
-            Notice::Interval(_) => self.tally.count("interval told"),
+            Notice::Interval(_) => self.tally.count("interval announced"),
             _ => {}
         }
     }
 
-    fn give_up(&mut self, run: &RunId, worker: WorkerId) {
-        if let Some(watch) = self.watches.get_mut(run) {
-            watch.given_up.insert(worker);
+    fn mark_given_up(&mut self, run: &RunId, worker: WorkerId) {
+        if let Some(seen) = self.observed.get_mut(run) {
+            seen.given_up.insert(worker);
         }
     }
 
@@ -217,36 +227,36 @@ impl World {
         let key = (self.term, run.clone(), formation.number);
         self.meshes.insert(key, Mesh::new(formation.clone()));
         for member in &formation.members {
-            self.tell(&run, member.worker, ToWorker::Form { generation: formation.number });
+            self.send(&run, member.worker, ToWorker::Form { generation: formation.number });
         }
-        if let Some(watch) = self.watches.get_mut(&run) {
-            watch.formations.insert(formation.number, formation);
+        if let Some(seen) = self.observed.get_mut(&run) {
+            seen.formations.insert(formation.number, formation);
         }
     }
 
-    fn order(&mut self, node: NodeId, order: Order) {
+    fn command_agent(&mut self, node: NodeId, command: AgentCommand) {
         let delay = self.delay();
         let Some(machine) = self.machine_named(node.0) else { return };
         let Some(found) = self.machines.get_mut(&machine) else { return };
         let at = found.to.arrival(self.now, delay);
-        self.agenda.plan(at, Happening::Order { machine, name: node.0, order });
+        self.queue.plan(at, Occurrence::ToAgent { machine, name: node.0, command });
     }
 
-    fn tell(&mut self, run: &RunId, worker: WorkerId, message: ToWorker) {
+    fn send(&mut self, run: &RunId, worker: WorkerId, message: ToWorker) {
         let delay = self.delay();
         let Some(pid) = self.pid_of(run, worker) else { return };
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.connected) else { return };
         let at = process.to.arrival(self.now, delay);
-        self.agenda.plan(at, Happening::ToWorker { pid, message });
+        self.queue.plan(at, Occurrence::ToWorker { pid, message });
     }
 
     fn job(&mut self, run: RunId, job: Job) {
         let delay = self.delay() * 3;
         let at = self.jobs.entry(run.clone()).or_default().arrival(self.now, delay);
-        self.agenda.plan(at, Happening::Done { term: self.term, run, job });
+        self.queue.plan(at, Occurrence::Done { term: self.term, run, job });
     }
 
-    /// Writes to the log, and tells the core. A coordinator that crashed may have written before it did.
+    /// Writes to the log and reports it to the core. A coordinator that crashed may have written before it crashed.
     pub(crate) fn job_done(&mut self, term: u64, run: &RunId, job: Job) {
         let current = term == self.term && self.core.is_some();
         if !current && (term != self.term || self.rng.bool()) {
@@ -258,7 +268,7 @@ impl World {
         let event = match job {
             Job::Commit { step, .. } if fails => {
                 self.tally.count("commit failed");
-                self.woe(run, |woes| woes.saves += 1);
+                self.record_incident(run, |incidents| incidents.saves += 1);
                 RunEvent::CommitFailed { step, reason: "the store refused".into() }
             }
             Job::Commit { generation, step } => {
@@ -272,8 +282,8 @@ impl World {
                 self.tally.count("committed");
                 let stall = self.between(Duration::ZERO..Duration::from_millis(300));
                 let cost = SaveCost { stall, duration: stall + self.between(self.scenario.upload.clone()) };
-                if let Some(watch) = self.watches.get_mut(run) {
-                    watch.costs.push(cost);
+                if let Some(seen) = self.observed.get_mut(run) {
+                    seen.costs.push(cost);
                 }
                 RunEvent::Committed { step, manifest, cost }
             }

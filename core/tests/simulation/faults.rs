@@ -1,4 +1,4 @@
-//! What goes wrong, drawn from the seed; and the end of it.
+//! Faults, drawn from the seed, until the world heals.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use whimbrel_core::{Event, Exit, RunEvent};
 use whimbrel_plan::RunId;
 
 use crate::{
-    agenda::{Happening, Machine},
+    queue::{Machine, Occurrence},
     scenario::Fault,
     worker::{Health, Pid},
     world::World,
@@ -16,7 +16,7 @@ impl World {
     pub(crate) fn plan_fault(&mut self) {
         if !self.scenario.faults.is_empty() {
             let gap = self.between(Duration::from_millis(1)..self.scenario.fault_every * 2);
-            self.plan_in(gap, Happening::Fault);
+            self.plan_in(gap, Occurrence::Fault);
         }
     }
 
@@ -33,22 +33,22 @@ impl World {
         self.plan_fault();
     }
 
-    /// Whether there was anything for the fault to strike.
+    /// Returns whether there was anything for the fault to strike.
     fn strike(&mut self, fault: Fault) -> bool {
         let (pid, machine, run) = (self.some_process(), self.some_machine(), self.some_run());
         match fault {
             Fault::Kill => pid.map(|pid| self.end_process(pid, Exit::Signal(9))),
-            Fault::Hang => pid.map(|pid| self.sicken(pid, Health::Hung)),
-            Fault::Stall => pid.map(|pid| self.sicken(pid, Health::Stalled)),
+            Fault::Hang => pid.map(|pid| self.set_health(pid, Health::Hung)),
+            Fault::Stall => pid.map(|pid| self.set_health(pid, Health::Stalled)),
             Fault::TrainerFails => pid.map(|pid| self.trainer_fails(pid)),
             Fault::WorkerLinkBreaks => pid.map(|pid| self.break_stream(pid)),
-            Fault::WorkerGoesQuiet => pid.map(|pid| self.quieten(pid)),
+            Fault::WorkerGoesQuiet => pid.map(|pid| self.mute(pid)),
             Fault::PeerLinkBreaks => {
                 let mesh = pid.and_then(|pid| self.processes.get(&pid)?.mesh());
                 let mesh = mesh.filter(|mesh| self.members_of(mesh).len() > 1);
                 mesh.map(|mesh| self.break_mesh(&mesh, None))
             }
-            Fault::NodeLost => machine.map(|machine| self.machine_goes(machine)),
+            Fault::NodeLost => machine.map(|machine| self.remove_machine(machine)),
             Fault::NodeFreezes => machine.map(|machine| self.freeze(machine)),
             Fault::NodeLinkBreaks => machine.map(|machine| self.agent_starts_over(machine)),
             Fault::NodeGoesQuiet => machine.map(|machine| {
@@ -59,25 +59,25 @@ impl World {
             }),
             Fault::NodeJoins => {
                 let slots = self.rng.u32(1..4);
-                (self.machines.len() < 8).then(|| self.machine_comes(slots))
+                (self.machines.len() < 8).then(|| self.add_machine(slots))
             }
-            Fault::CheckpointRots => run.and_then(|run| self.rot(&run)),
+            Fault::CheckpointDamaged => run.and_then(|run| self.damage_checkpoint(&run)),
             Fault::CoordinatorCrashes => self.core.is_some().then(|| self.coordinator_crashes()),
-            Fault::Stop => run.map(|run| self.wish(run, RunEvent::StopRequested { record: true })),
-            Fault::Cancel => run.map(|run| self.wish(run, RunEvent::CancelRequested)),
+            Fault::Stop => run.map(|run| self.request(run, RunEvent::StopRequested { record: true })),
+            Fault::Cancel => run.map(|run| self.request(run, RunEvent::CancelRequested)),
             Fault::TermLost => {
-                run.map(|run| self.wish(run, RunEvent::TermLost { reason: "epoch 99".into() }))
+                run.map(|run| self.request(run, RunEvent::TermLost { reason: "epoch 99".into() }))
             }
         }
         .is_some()
     }
 
-    /// From here on nothing goes wrong, and there are as many slots as all runs can use, on new nodes.
+    /// From here on nothing goes wrong, and a new node offers as many slots as all runs can use.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
         self.trace.note(self.now, "!!", &"healed");
         let wanted: u32 = self.scenario.runs.iter().map(|facts| facts.workers_max).sum();
-        self.machine_comes(wanted);
+        self.add_machine(wanted);
     }
 
     fn some_process(&mut self) -> Option<Pid> {
@@ -98,18 +98,18 @@ impl World {
 
     fn disturb(&mut self, pid: Pid) {
         if let Some(run) = self.processes.get(&pid).map(|process| process.run.clone()) {
-            self.woe(&run, |_| ());
+            self.record_incident(&run, |_| ());
         }
     }
 
-    fn sicken(&mut self, pid: Pid, health: Health) {
+    fn set_health(&mut self, pid: Pid, health: Health) {
         self.disturb(pid);
         if let Some(process) = self.processes.get_mut(&pid) {
             process.health = health;
         }
     }
 
-    fn quieten(&mut self, pid: Pid) {
+    fn mute(&mut self, pid: Pid) {
         self.disturb(pid);
         let until = self.now + Duration::from_secs(8);
         if let Some(process) = self.processes.get_mut(&pid) {
@@ -119,20 +119,20 @@ impl World {
 
     fn trainer_fails(&mut self, pid: Pid) {
         let Some(worker) = self.processes.get(&pid).map(|process| process.worker) else { return };
-        self.say(pid, RunEvent::TrainerFailed { worker, reason: "loss of signal".into() });
+        self.report(pid, RunEvent::TrainerFailed { worker, reason: "loss of signal".into() });
         self.end_process(pid, Exit::Code(1));
     }
 
     fn freeze(&mut self, machine: Machine) {
         for pid in self.pids_on(machine) {
-            self.sicken(pid, Health::Hung);
+            self.set_health(pid, Health::Hung);
         }
         if let Some(node) = self.machines.get_mut(&machine) {
             node.frozen = true;
         }
     }
 
-    fn rot(&mut self, run: &RunId) -> Option<()> {
+    fn damage_checkpoint(&mut self, run: &RunId) -> Option<()> {
         let record = self.records.get_mut(run)?;
         let newest = record.checkpoints.iter_mut().filter(|found| !found.quarantined);
         let newest = newest.max_by_key(|found| found.step).filter(|found| !found.damaged)?;
@@ -140,8 +140,8 @@ impl World {
         Some(())
     }
 
-    fn wish(&mut self, run: RunId, event: RunEvent) {
+    fn request(&mut self, run: RunId, event: RunEvent) {
         let term = self.term;
-        self.plan_in(Duration::ZERO, Happening::Event { term, event: Event::OfRun { run, event } });
+        self.plan_in(Duration::ZERO, Occurrence::Event { term, event: Event::OfRun { run, event } });
     }
 }

@@ -1,20 +1,20 @@
-//! The decision core against a world that fails.
+//! The decision core in a simulated world that fails.
 //!
 //! A seed makes a [`scenario`]: runs, nodes, the speed of everything and the kinds of fault there are. The [`world`] then
-//! plays it on a clock of its own: the real [`whimbrel_core::Core`] with a simulated driver and run log
+//! plays it on its own clock: the real [`whimbrel_core::Core`] with a simulated driver and run log
 //! ([`coordinator`]), agents on machines ([`nodes`]), worker processes that follow the protocol ([`worker`]), their data
-//! plane, which breaks in the middle of a step ([`mesh`]), and [`faults`]. After a while it heals; from then on every run
-//! must come to its end. Meanwhile each promise is watched by a file of [`invariants`].
+//! plane, which breaks in the middle of a step ([`mesh`]), and [`faults`]. After a while the world heals; from then on every
+//! run must reach its end. Each file of [`invariants`] checks one promise all the time.
 //!
-//! A failure prints its seed; `WHIMBREL_SIM_SEED=<seed>` plays that seed alone, `WHIMBREL_SIM_SEEDS=<n>` plays more of
-//! them than usual.
+//! A failure prints its seed. `WHIMBREL_SIM_SEED=<seed>` plays that seed alone; `WHIMBREL_SIM_SEEDS=<n>` plays the first
+//! n seeds.
 
-mod agenda;
 mod coordinator;
 mod faults;
 mod invariants;
 mod mesh;
 mod nodes;
+mod queue;
 mod scenario;
 mod trace;
 mod worker;
@@ -29,7 +29,7 @@ use crate::{
 
 const SEEDS: u64 = 3000;
 
-/// What must come to pass in some seed, or the promises are watched where nothing endangers them.
+/// What must happen in some seed; otherwise the invariants are checked where nothing endangers them.
 const SEEN: [&str; 19] = [
     "applied in a broken step",
     "checkpoint postponed",
@@ -52,7 +52,7 @@ const SEEN: [&str; 19] = [
     "upload failed",
 ];
 
-/// Plays a seed and says what happened how often, or which promise was broken, and what was traced.
+/// Plays a seed. Returns how often each thing happened or which invariant was violated, and the trace.
 fn play(seed: u64, traced: bool) -> (Result<Tally, String>, Trace) {
     let mut world = World::new(seed, traced);
     let outcome = catch_unwind(AssertUnwindSafe(|| world.play()));
@@ -63,12 +63,12 @@ fn play(seed: u64, traced: bool) -> (Result<Tally, String>, Trace) {
     (violation.map_or(Ok(world.tally), Err), world.trace)
 }
 
-/// Plays a seed; if a promise is broken, plays it once more to say how it came to that.
+/// Plays a seed. If an invariant is violated, plays it again with a trace, for the message.
 fn check(seed: u64) -> Result<Tally, String> {
     play(seed, false).0.map_err(|broken| {
         let (_, trace) = play(seed, true);
         format!(
-            "seed {seed}: {broken}\n\nHow it came to that:\n{}\n\nReplay it with\n  \
+            "seed {seed}: {broken}\n\nThe last events and commands:\n{}\n\nReplay it with\n  \
              WHIMBREL_SIM_SEED={seed} cargo test -p whimbrel-core --test simulation every_seed",
             trace.tail(60)
         )
@@ -78,7 +78,7 @@ fn check(seed: u64) -> Result<Tally, String> {
 /// The number in an environment variable, if it is set.
 fn number(name: &str) -> Result<Option<u64>, String> {
     let Ok(text) = std::env::var(name) else { return Ok(None) };
-    text.parse().map(Some).map_err(|error| format!("{name} is to be a number, not {text:?}: {error}"))
+    text.parse().map(Some).map_err(|error| format!("{name} must be a number, not {text:?}: {error}"))
 }
 
 #[test]
@@ -94,7 +94,10 @@ fn every_seed_keeps_the_promises() {
     }
     println!("{tally}");
     for what in SEEN {
-        assert!(tally.of(what) > 0, "no seed led to {what:?}: the simulation does not go where it should");
+        assert!(
+            tally.of(what) > 0,
+            "no seed led to {what:?}: the simulation misses a case that it is meant for"
+        );
     }
 }
 

@@ -7,8 +7,8 @@ use whimbrel_core::{Cause, Formation, RunEvent};
 use whimbrel_plan::{Origin, WorkerId};
 
 use crate::{
-    agenda::Happening,
     invariants::same_bits::{self, State},
+    queue::Occurrence,
     worker::{Flags, Health, MeshKey, Pid},
     world::World,
 };
@@ -46,9 +46,9 @@ impl World {
             self.plan_break_noticed(pid, generation);
         } else if mesh.is_full() {
             let time = self.between(Duration::from_millis(5)..Duration::from_millis(800));
-            self.plan_in(time, Happening::Synced { mesh: key });
+            self.plan_in(time, Occurrence::Synced { mesh: key });
         } else if mesh.entered.len() == 1 {
-            self.plan_in(patience, Happening::PeersTimeOut { mesh: key, progress: 0 });
+            self.plan_in(patience, Occurrence::PeersTimeOut { mesh: key, progress: 0 });
         }
     }
 
@@ -96,14 +96,14 @@ impl World {
     /// Whether the checkpoint cannot be read, by some members at least, which say so and leave.
     fn restore_fails(&mut self, key: &MeshKey, manifest: &str, pids: &[Pid]) -> bool {
         let Some(record) = self.records.get(&key.1) else { return false };
-        let rotten = |damaged: &crate::world::Checkpoint| damaged.manifest == manifest && damaged.damaged;
-        let damaged = record.checkpoints.iter().any(rotten);
+        let is_damaged = |damaged: &crate::world::Checkpoint| damaged.manifest == manifest && damaged.damaged;
+        let damaged = record.checkpoints.iter().any(is_damaged);
         let percent = self.scenario.odds.restore;
         if !damaged && !self.goes_wrong(percent) {
             return false;
         }
         self.tally.count(if damaged { "restore: damaged" } else { "restore: out of reach" });
-        self.woe(&key.1, |woes| woes.restores += u32::from(!damaged));
+        self.record_incident(&key.1, |incidents| incidents.restores += u32::from(!damaged));
         let one = pids[self.rng.usize(0..pids.len())];
         for &pid in pids {
             if pid != one && self.rng.bool() {
@@ -113,7 +113,7 @@ impl World {
             (process.generation, process.state) = (None, None);
             let (worker, generation, manifest) = (process.worker, key.2, manifest.to_owned());
             let reason = "its hash differs".into();
-            self.say(pid, RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason });
+            self.report(pid, RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason });
         }
         self.break_mesh(key, None);
         true
@@ -122,7 +122,7 @@ impl World {
     fn plan_step(&mut self, key: &MeshKey) {
         let time = self.between(self.scenario.step.clone());
         if let Some(mesh) = self.meshes.get(key) {
-            self.plan_in(time, Happening::Reduced { mesh: key.clone(), progress: mesh.progress });
+            self.plan_in(time, Occurrence::Reduced { mesh: key.clone(), progress: mesh.progress });
         }
     }
 
@@ -163,7 +163,7 @@ impl World {
         let well = pids.len() == mesh.formation.members.len() && pids.iter().all(|&pid| self.is_well(pid));
         if !well {
             let (progress, patience) = (mesh.progress, self.patience(key));
-            self.plan_in(patience, Happening::PeersTimeOut { mesh: key.clone(), progress });
+            self.plan_in(patience, Occurrence::PeersTimeOut { mesh: key.clone(), progress });
         }
         well
     }
@@ -216,7 +216,7 @@ impl World {
 
     fn plan_break_noticed(&mut self, pid: Pid, generation: u64) {
         let delay = self.between(Duration::from_millis(1)..Duration::from_secs(1));
-        self.plan_in(delay, Happening::BreakNoticed { pid, generation });
+        self.plan_in(delay, Occurrence::BreakNoticed { pid, generation });
     }
 
     pub(crate) fn break_noticed(&mut self, pid: Pid, generation: u64) {

@@ -1,4 +1,4 @@
-//! What a seed stands for: the runs, the nodes, the speed of things, and which faults there are.
+//! What a seed stands for: the runs, the nodes, the speed of everything, and the faults.
 
 use std::{ops::Range, time::Duration};
 
@@ -10,15 +10,15 @@ use whimbrel_core::{CheckpointEvery, RunFacts, Timing};
 pub(crate) struct Scenario {
     pub(crate) timing: Timing,
     pub(crate) runs: Vec<RunFacts>,
-    /// Slots of the nodes that are there from the start.
+    /// Slots of each node that exists from the start.
     pub(crate) nodes: Vec<u32>,
-    /// The kinds of fault of this seed, each as often as it is to be drawn.
+    /// The kinds of fault of this seed; one that is listed twice is drawn twice as often.
     pub(crate) faults: Vec<Fault>,
-    /// Faults come this far apart, on average.
+    /// The mean time between faults.
     pub(crate) fault_every: Duration,
-    /// From here on nothing goes wrong any more.
+    /// From here on nothing goes wrong.
     pub(crate) heal_at: Duration,
-    /// How often, in percent, a thing fails that is tried while there are faults.
+    /// How often operations fail while there are faults.
     pub(crate) odds: Odds,
     /// Most messages take up to this long, some ten times as long.
     pub(crate) delay: Duration,
@@ -42,12 +42,12 @@ pub(crate) struct Odds {
     pub(crate) start: u32,
 }
 
-/// Something that goes wrong, or that a person wants.
+/// Something that goes wrong, or that a person requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     /// A worker gets SIGKILL.
     Kill,
-    /// A worker does nothing any more, and says nothing.
+    /// A worker does nothing any more and sends nothing.
     Hang,
     /// A worker does nothing any more but keeps sending heartbeats.
     Stall,
@@ -55,7 +55,7 @@ pub(crate) enum Fault {
     TrainerFails,
     /// The stream between a worker and the coordinator breaks.
     WorkerLinkBreaks,
-    /// A worker works but its heartbeats do not get through for a while.
+    /// A worker works, but its heartbeats do not arrive for a while.
     WorkerGoesQuiet,
     /// A connection between two members breaks; both live.
     PeerLinkBreaks,
@@ -65,15 +65,15 @@ pub(crate) enum Fault {
     NodeFreezes,
     /// The stream between an agent and the coordinator breaks.
     NodeLinkBreaks,
-    /// A node works but its heartbeats do not get through for a while.
+    /// A node works, but its heartbeats do not arrive for a while.
     NodeGoesQuiet,
-    /// A node comes.
+    /// A node joins.
     NodeJoins,
-    /// The newest checkpoint rots.
-    CheckpointRots,
+    /// The newest checkpoint is damaged in the store.
+    CheckpointDamaged,
     /// The coordinator crashes and starts again.
     CoordinatorCrashes,
-    /// Somebody else takes a run's term.
+    /// Another coordinator starts a term of a run.
     TermLost,
     /// A person stops a run.
     Stop,
@@ -94,7 +94,7 @@ const DISTURBANCES: [Fault; 14] = [
     Fault::NodeLinkBreaks,
     Fault::NodeGoesQuiet,
     Fault::NodeJoins,
-    Fault::CheckpointRots,
+    Fault::CheckpointDamaged,
     Fault::CoordinatorCrashes,
 ];
 
@@ -107,7 +107,7 @@ impl Scenario {
                 faults.extend(vec![fault; rng.usize(1..4)]);
             }
         }
-        // A person comes once in a while; the rest of the time runs are to go on to their end.
+        // Requests of persons are rare, so that most runs train to their end.
         for (fault, chance) in [(Fault::Stop, 5), (Fault::Cancel, 40), (Fault::TermLost, 40)] {
             if one_in(rng, chance) {
                 faults.push(fault);
@@ -118,17 +118,17 @@ impl Scenario {
             Odds { upload: odds(40), commit: odds(40), restore: odds(40), setup: odds(50), start: odds(30) };
         Self {
             timing: Timing {
-                start: Duration::from_secs(20),
-                stop: Duration::from_secs(60),
-                save: Duration::from_secs(5),
-                gather: millis(rng, 100..3000),
-                leave: millis(rng, 500..5000),
-                restart: millis(rng, 100..1000),
-                save_again: millis(rng, 100..3000),
+                start_timeout: Duration::from_secs(20),
+                stop_timeout: Duration::from_secs(60),
+                save_timeout: Duration::from_secs(5),
+                gather_timeout: millis(rng, 100..3000),
+                exit_timeout: millis(rng, 500..5000),
+                restart_delay: millis(rng, 100..1000),
+                save_retry_delay: millis(rng, 100..3000),
                 first_save: millis(rng, 100..3000),
-                least_interval: millis(rng, 100..1000),
-                most_interval: millis(rng, 1000..10_000),
-                prior: millis(rng, 1000..60_000),
+                min_interval: millis(rng, 100..1000),
+                max_interval: millis(rng, 1000..10_000),
+                assumed_failure_interval: millis(rng, 1000..60_000),
                 ..Timing::default()
             },
             runs,

@@ -1,8 +1,8 @@
-//! What was seen and done, as text, and how often each thing happened.
+//! The trace of a simulation as text, and counts of what happened in it.
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
-/// A run of the simulation as lines. Kept only where somebody will read it: formatting takes most of the time.
+/// The lines of a simulation. They are only kept if they are read later: formatting takes most of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     lines: Option<Vec<String>>,
@@ -23,7 +23,7 @@ impl Trace {
         self.lines.as_deref().unwrap_or_default().join("\n")
     }
 
-    /// The last lines but for those that come round again and again.
+    /// The last lines, without heartbeats and ticks.
     pub(crate) fn tail(&self, lines: usize) -> String {
         let telling = |line: &&String| !["Tick", "Heard", "Beat"].iter().any(|dull| line.contains(dull));
         let telling: Vec<&str> = self.lines.iter().flatten().filter(telling).map(String::as_str).collect();
@@ -31,7 +31,7 @@ impl Trace {
     }
 }
 
-/// How often each thing happened, by name: shows that the simulation goes where it is meant to.
+/// How often each thing happened, by name: shows that the simulation reaches the cases that it is meant for.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     counts: BTreeMap<String, u64>,

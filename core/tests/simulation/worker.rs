@@ -6,8 +6,8 @@ use whimbrel_core::{Cause, CheckpointEvery, Event, Exit, RunEvent};
 use whimbrel_plan::{RunId, WorkerId};
 
 use crate::{
-    agenda::{Happening, Link, Machine, ToWorker},
     invariants::same_bits::{self, State},
+    queue::{Channel, Machine, Occurrence, ToWorker},
     world::World,
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Process {
     pub(crate) health: Health,
     /// Its stream to the coordinator is whole.
     pub(crate) connected: bool,
-    pub(crate) to: Link,
-    from: Link,
+    pub(crate) to: Channel,
+    from: Channel,
     /// Its heartbeats are held back until then.
     pub(crate) quiet_until: Duration,
     pub(crate) state: Option<State>,
@@ -109,8 +109,8 @@ impl World {
             node,
             health: Health::Well,
             connected: true,
-            to: Link::default(),
-            from: Link::default(),
+            to: Channel::default(),
+            from: Channel::default(),
             quiet_until: Duration::ZERO,
             state: None,
             generation: None,
@@ -122,7 +122,7 @@ impl World {
         };
         self.processes.insert(self.last_pid, process);
         let building = self.between(Duration::from_millis(20)..Duration::from_secs(2));
-        self.plan_in(building, Happening::Built { pid: self.last_pid });
+        self.plan_in(building, Occurrence::Built { pid: self.last_pid });
         self.last_pid
     }
 
@@ -130,8 +130,8 @@ impl World {
         let Some(process) = self.processes.get(&pid) else { return };
         if process.health == Health::Well {
             let (worker, address) = (process.worker, ([127, 0, 0, 1], 7000).into());
-            self.say(pid, RunEvent::WorkerReady { worker, address });
-            self.plan_in(BEAT, Happening::WorkerBeat { pid });
+            self.report(pid, RunEvent::WorkerReady { worker, address });
+            self.plan_in(BEAT, Occurrence::WorkerBeat { pid });
         }
     }
 
@@ -142,27 +142,27 @@ impl World {
         }
         if process.quiet_until <= self.now {
             let (worker, step) = (process.worker, process.state.map_or(0, |state| state.step));
-            self.say(pid, RunEvent::WorkerHeard { worker, step });
+            self.report(pid, RunEvent::WorkerHeartbeat { worker, step });
         }
-        self.plan_in(BEAT, Happening::WorkerBeat { pid });
+        self.plan_in(BEAT, Occurrence::WorkerBeat { pid });
     }
 
-    pub(crate) fn say(&mut self, pid: Pid, event: RunEvent) {
+    pub(crate) fn report(&mut self, pid: Pid, event: RunEvent) {
         let delay = self.delay();
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.connected) else { return };
         let at = process.from.arrival(self.now, delay);
         let event = Event::OfRun { run: process.run.clone(), event };
-        self.agenda.plan(at, Happening::Event { term: process.term, event });
+        self.queue.plan(at, Occurrence::Event { term: process.term, event });
     }
 
     /// The coordinator hears no more of the worker; the worker may take its time to see it.
     pub(crate) fn break_stream(&mut self, pid: Pid) {
         let Some(worker) = self.processes.get(&pid).map(|process| process.worker) else { return };
-        self.say(pid, RunEvent::WorkerDisconnected { worker });
+        self.report(pid, RunEvent::WorkerDisconnected { worker });
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.connected) else { return };
         process.connected = false;
         let delay = self.between(Duration::from_millis(1)..Duration::from_secs(3));
-        self.plan_in(delay, Happening::StreamSeenBroken { pid });
+        self.plan_in(delay, Occurrence::StreamSeenBroken { pid });
     }
 
     pub(crate) fn stream_seen_broken(&mut self, pid: Pid) {
@@ -213,7 +213,7 @@ impl World {
             ToWorker::Ask { .. } | ToWorker::Interrupt { .. } => {}
             ToWorker::Leave => {
                 let delay = self.between(Duration::from_millis(1)..Duration::from_millis(300));
-                self.plan_in(delay, Happening::Exits { pid, code: 0 });
+                self.plan_in(delay, Occurrence::Exits { pid, code: 0 });
             }
         }
     }
@@ -244,7 +244,7 @@ impl World {
         let postponed = due && flags.busy && !flags.halt && !last;
         process.postponed = postponed;
         if first {
-            self.say(pid, RunEvent::StepApplied { worker, generation, step, loss: 1.0 });
+            self.report(pid, RunEvent::StepApplied { worker, generation, step, loss: 1.0 });
         }
         if postponed {
             self.tally.count("checkpoint postponed");
@@ -265,7 +265,7 @@ impl World {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let Some(generation) = process.generation else { return };
         process.evaluating = true;
-        self.plan_in(time, Happening::Evaluated { pid, generation });
+        self.plan_in(time, Occurrence::Evaluated { pid, generation });
     }
 
     pub(crate) fn evaluated(&mut self, pid: Pid, generation: u64) {
@@ -280,7 +280,7 @@ impl World {
         let Some(generation) = process.generation.take() else { return };
         (process.evaluating, process.completed) = (false, false);
         let (worker, step) = (process.worker, process.state.map(|state| state.step));
-        self.say(pid, RunEvent::Halted { worker, generation, step, cause });
+        self.report(pid, RunEvent::Halted { worker, generation, step, cause });
     }
 
     pub(crate) fn complete(&mut self, pid: Pid) {
@@ -288,7 +288,7 @@ impl World {
         let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
         (process.evaluating, process.completed) = (false, true);
         let (worker, state) = (process.worker, state.digest());
-        self.say(
+        self.report(
             pid,
             RunEvent::Completed { worker, generation, state, loss: Some(1.0), val_loss: Some(2.0) },
         );
@@ -300,7 +300,7 @@ impl World {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
         process.uploads += 1;
-        self.plan_in(upload, Happening::Uploaded { pid, generation, step: state.step });
+        self.plan_in(upload, Occurrence::Uploaded { pid, generation, step: state.step });
     }
 
     pub(crate) fn uploaded(&mut self, pid: Pid, generation: u64, step: u64) {
@@ -313,10 +313,13 @@ impl World {
         let percent = self.scenario.odds.upload;
         if self.goes_wrong(percent) {
             self.tally.count("upload failed");
-            self.woe(&run, |woes| woes.saves += 1);
-            self.say(pid, RunEvent::SliceFailed { worker, generation, step, reason: "store refused".into() });
+            self.record_incident(&run, |incidents| incidents.saves += 1);
+            self.report(
+                pid,
+                RunEvent::SliceFailed { worker, generation, step, reason: "store refused".into() },
+            );
         } else {
-            self.say(pid, RunEvent::SliceSaved { worker, generation, step });
+            self.report(pid, RunEvent::SliceSaved { worker, generation, step });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The simulated world: everything but the decisions.
+//! The simulated world: everything around the core.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,11 +7,11 @@ use whimbrel_core::{Core, End, RunFacts, Start};
 use whimbrel_plan::{RunId, WorkerId};
 
 use crate::{
-    agenda::{Agenda, Happening, Link, Machine},
-    coordinator::Watch,
+    coordinator::Observed,
     invariants::{liveness, same_bits},
     mesh::Mesh,
     nodes::Node,
+    queue::{Channel, Machine, Occurrence, Queue},
     scenario::Scenario,
     trace::{Tally, Trace},
     worker::{MeshKey, Pid, Process},
@@ -23,28 +23,28 @@ pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) rng: Rng,
     pub(crate) now: Duration,
-    pub(crate) agenda: Agenda,
-    /// How often a coordinator has started: also the epoch of all that it does.
+    pub(crate) queue: Queue,
+    /// How often a coordinator has started; also its epoch.
     pub(crate) term: u64,
-    /// The coordinator's mind; gone while it is down.
+    /// The coordinator's state; `None` while it is down.
     pub(crate) core: Option<Core>,
-    /// The driver does one thing after another for each run.
-    pub(crate) jobs: BTreeMap<RunId, Link>,
-    /// What this term's coordinator has been told and has commanded.
-    pub(crate) watches: BTreeMap<RunId, Watch>,
-    /// What is in the store.
+    /// The driver's writes to each run's log, one after the other.
+    pub(crate) jobs: BTreeMap<RunId, Channel>,
+    /// What the core has heard and commanded in this term.
+    pub(crate) observed: BTreeMap<RunId, Observed>,
+    /// The runs in the store.
     pub(crate) records: BTreeMap<RunId, Record>,
     pub(crate) machines: BTreeMap<Machine, Node>,
     pub(crate) last_name: u64,
     pub(crate) processes: BTreeMap<Pid, Process>,
     pub(crate) last_pid: Pid,
     pub(crate) meshes: BTreeMap<MeshKey, Mesh>,
-    /// Places in use as the core knows it: who was started where, and is not known to have ended.
+    /// Slots in use as far as the core knows: workers that were started and are not reported to have ended, by node name.
     pub(crate) occupied: BTreeMap<(RunId, WorkerId), u64>,
     pub(crate) healed: bool,
     pub(crate) trace: Trace,
     pub(crate) tally: Tally,
-    /// The first promise that was broken.
+    /// The first invariant that was violated.
     pub(crate) violation: Option<String>,
 }
 
@@ -56,8 +56,8 @@ pub(crate) struct Record {
     pub(crate) bits: Vec<u64>,
     pub(crate) checkpoints: Vec<Checkpoint>,
     pub(crate) end: Option<End>,
-    /// What happened to it that may explain that it failed or stopped short.
-    pub(crate) woes: Woes,
+    /// What happened to it that may explain a failure or an incomplete stop.
+    pub(crate) incidents: Incidents,
 }
 
 /// A committed checkpoint.
@@ -69,24 +69,24 @@ pub(crate) struct Checkpoint {
     pub(crate) quarantined: bool,
 }
 
-/// What went wrong for a run, as far as it may end it.
+/// What went wrong for a run, as far as it may end the run.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Woes {
+pub(crate) struct Incidents {
     pub(crate) exits: u32,
     pub(crate) setups: u32,
     pub(crate) saves: u32,
     pub(crate) restores: u32,
-    /// The last time that anything was disturbed.
+    /// When anything was last disturbed.
     pub(crate) disturbed: Duration,
 }
 
 impl Record {
     pub(crate) fn new(facts: RunFacts) -> Self {
         let bits = same_bits::all(facts.steps);
-        Self { facts, bits, checkpoints: Vec::new(), end: None, woes: Woes::default() }
+        Self { facts, bits, checkpoints: Vec::new(), end: None, incidents: Incidents::default() }
     }
 
-    /// Where the run is to go on.
+    /// Where the run goes on from.
     pub(crate) fn start(&self) -> Start {
         let good = self.checkpoints.iter().filter(|checkpoint| !checkpoint.quarantined);
         good.max_by_key(|checkpoint| checkpoint.step).map_or(Start::Initial, |checkpoint| Start::Checkpoint {
@@ -103,11 +103,11 @@ impl World {
         let mut world = Self {
             rng,
             now: Duration::ZERO,
-            agenda: Agenda::default(),
+            queue: Queue::default(),
             term: 0,
             core: None,
             jobs: BTreeMap::new(),
-            watches: BTreeMap::new(),
+            observed: BTreeMap::new(),
             records: BTreeMap::new(),
             machines: BTreeMap::new(),
             last_name: 0,
@@ -128,59 +128,59 @@ impl World {
             }
         }
         for slots in world.scenario.nodes.clone() {
-            world.machine_comes(slots);
+            world.add_machine(slots);
         }
-        world.agenda.plan(Duration::ZERO, Happening::CoordinatorStarts);
-        world.agenda.plan(world.scenario.heal_at, Happening::Heal);
+        world.queue.plan(Duration::ZERO, Occurrence::CoordinatorStarts);
+        world.queue.plan(world.scenario.heal_at, Occurrence::Heal);
         world.plan_fault();
         world
     }
 
-    /// Lets things happen until every run has ended and every process with it, a promise is broken, or it is too late.
+    /// Plays until every run and every process has ended, an invariant is violated, or the time is over.
     pub(crate) fn play(&mut self) {
         while self.violation.is_none()
-            && !liveness::all_is_over(self)
-            && let Some((at, happening)) = self.agenda.next()
+            && !liveness::is_over(self)
+            && let Some((at, occurrence)) = self.queue.next()
         {
             self.now = at;
             liveness::in_time(self);
-            self.happen(happening);
+            self.happen(occurrence);
         }
         if self.violation.is_none() {
             liveness::every_end_is_explained(self);
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        // What reaches the core is noted there.
-        if !matches!(happening, Happening::Tick { .. } | Happening::Event { .. }) {
-            self.trace.note(self.now, "  ", &happening);
+    fn happen(&mut self, occurrence: Occurrence) {
+        // Events are noted where the core takes them.
+        if !matches!(occurrence, Occurrence::Tick { .. } | Occurrence::Event { .. }) {
+            self.trace.note(self.now, "  ", &occurrence);
         }
-        match happening {
-            Happening::Tick { term } => self.tick(term),
-            Happening::Event { term, event } => self.event_arrives(term, event),
-            Happening::Done { term, run, job } => self.job_done(term, &run, job),
-            Happening::CoordinatorStarts => self.coordinator_starts(),
-            Happening::Order { machine, name, order } => self.order_arrives(machine, name, order),
-            Happening::Join { machine } => self.join(machine),
-            Happening::NodeBeat { machine, name } => self.node_beats(machine, name),
-            Happening::ToWorker { pid, message } => self.worker_receives(pid, message),
-            Happening::Built { pid } => self.worker_built(pid),
-            Happening::WorkerBeat { pid } => self.worker_beats(pid),
-            Happening::StreamSeenBroken { pid } => self.stream_seen_broken(pid),
-            Happening::Exits { pid, code } => self.exits(pid, code),
-            Happening::Uploaded { pid, generation, step } => self.uploaded(pid, generation, step),
-            Happening::Evaluated { pid, generation } => self.evaluated(pid, generation),
-            Happening::Synced { mesh } => self.synced(&mesh),
-            Happening::Reduced { mesh, progress } => self.reduced(&mesh, progress),
-            Happening::PeersTimeOut { mesh, progress } => self.peers_time_out(&mesh, progress),
-            Happening::BreakNoticed { pid, generation } => self.break_noticed(pid, generation),
-            Happening::Fault => self.fault_strikes(),
-            Happening::Heal => self.heal(),
+        match occurrence {
+            Occurrence::Tick { term } => self.tick(term),
+            Occurrence::Event { term, event } => self.event_arrives(term, event),
+            Occurrence::Done { term, run, job } => self.job_done(term, &run, job),
+            Occurrence::CoordinatorStarts => self.coordinator_starts(),
+            Occurrence::ToAgent { machine, name, command } => self.agent_receives(machine, name, command),
+            Occurrence::Join { machine } => self.join(machine),
+            Occurrence::NodeBeat { machine, name } => self.node_beats(machine, name),
+            Occurrence::ToWorker { pid, message } => self.worker_receives(pid, message),
+            Occurrence::Built { pid } => self.worker_built(pid),
+            Occurrence::WorkerBeat { pid } => self.worker_beats(pid),
+            Occurrence::StreamSeenBroken { pid } => self.stream_seen_broken(pid),
+            Occurrence::Exits { pid, code } => self.exits(pid, code),
+            Occurrence::Uploaded { pid, generation, step } => self.uploaded(pid, generation, step),
+            Occurrence::Evaluated { pid, generation } => self.evaluated(pid, generation),
+            Occurrence::Synced { mesh } => self.synced(&mesh),
+            Occurrence::Reduced { mesh, progress } => self.reduced(&mesh, progress),
+            Occurrence::PeersTimeOut { mesh, progress } => self.peers_time_out(&mesh, progress),
+            Occurrence::BreakNoticed { pid, generation } => self.break_noticed(pid, generation),
+            Occurrence::Fault => self.fault_strikes(),
+            Occurrence::Heal => self.heal(),
         }
     }
 
-    /// A promise is broken, unless `kept`.
+    /// Notes a violation unless `kept`.
     pub(crate) fn require(&mut self, kept: bool, promise: impl FnOnce() -> String) {
         if !kept && self.violation.is_none() {
             self.violation = Some(promise());
@@ -200,19 +200,19 @@ impl World {
         Duration::from_micros(self.rng.u64(from..to.max(from + 1)))
     }
 
-    /// Whether something that may go wrong in `percent` of the cases does so now.
+    /// Whether something that goes wrong in `percent` of the cases goes wrong now.
     pub(crate) fn goes_wrong(&mut self, percent: u32) -> bool {
         !self.healed && self.rng.u32(0..100) < percent
     }
 
-    pub(crate) fn plan_in(&mut self, delay: Duration, happening: Happening) {
-        self.agenda.plan(self.now + delay, happening);
+    pub(crate) fn plan_in(&mut self, delay: Duration, occurrence: Occurrence) {
+        self.queue.plan(self.now + delay, occurrence);
     }
 
-    pub(crate) fn woe(&mut self, run: &RunId, note: impl FnOnce(&mut Woes)) {
+    pub(crate) fn record_incident(&mut self, run: &RunId, note: impl FnOnce(&mut Incidents)) {
         if let Some(record) = self.records.get_mut(run) {
-            record.woes.disturbed = self.now;
-            note(&mut record.woes);
+            record.incidents.disturbed = self.now;
+            note(&mut record.incidents);
         }
     }
 }

@@ -3,7 +3,7 @@
 
     python3 bench/pytorch.py [--threads 1 2] [--steps 300]
 
-Needs nothing but torch. Prints the same line as char-lm-bench, one for each number of threads.
+Needs torch. Prints the same line as char-lm-bench, one for each number of threads.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def build(torch):
             query, key, value = (
                 part.view(by_head).transpose(1, 2) for part in self.qkv(self.ln1(x)).split(WIDTH, dim=2)
             )
-            heard = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-            x = x + self.proj(heard.transpose(1, 2).reshape(x.shape))
+            attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+            x = x + self.proj(attended.transpose(1, 2).reshape(x.shape))
             return x + self.out(functional.gelu(self.fc(self.ln2(x))))
 
     class Model(nn.Module):
@@ -106,7 +106,7 @@ def main():
         sys.exit(f"torch cannot be imported ({error}); pip install torch")
     if len(arguments.threads) == 1:
         return measure(arguments.threads[0], arguments.steps)
-    # A process for each: the thread pool is made once.
+    # One process per number of threads, because PyTorch makes its thread pool once.
     for threads in arguments.threads:
         command = [sys.executable, __file__, "--threads", str(threads), "--steps", str(arguments.steps)]
         subprocess.run(command, check=True)

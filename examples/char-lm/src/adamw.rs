@@ -1,4 +1,4 @@
-//! The optimizer: AdamW over flat buffers, with the gradient's length bounded and a learning rate that rises and falls.
+//! The optimizer: AdamW over flat buffers, with gradient clipping, warmup and cosine decay.
 //!
 //! Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
 
@@ -12,36 +12,36 @@ use crate::{
     settings::Settings,
 };
 
-/// How slowly the mean of the gradients forgets.
+/// The decay of the running mean of gradients.
 const BETA_MEAN: f32 = 0.9;
-/// How slowly the mean of their squares forgets.
+/// The decay of the running mean of squared gradients.
 const BETA_SQUARE: f32 = 0.99;
-/// Keeps a gradient that has always been 0 from dividing by 0.
+/// Avoids a division by 0 if a gradient has always been 0.
 const EPSILON: f32 = 1e-8;
-/// A gradient longer than this is shortened to it.
-const LONGEST_GRADIENT: f64 = 1.0;
+/// A gradient with a larger norm is scaled down to this norm.
+const MAX_NORM: f64 = 1.0;
 
-/// The optimizer of a model. What it remembers is part of the state.
+/// The optimizer of a model. Its running means are part of the training state.
 #[derive(Debug)]
 pub struct AdamW {
     settings: Settings,
     config: Config,
-    /// Steps of the whole run.
+    /// Steps of the run, for the learning rate.
     steps: u64,
-    /// Running mean of the gradients, one per parameter.
+    /// The running mean of each gradient.
     mean: Vec<f32>,
-    /// Running mean of their squares.
+    /// The running mean of each squared gradient.
     square: Vec<f32>,
 }
 
 /// A gradient that cannot be applied.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("the gradient of step {step} has length {length}; try a lower learning_rate")]
+#[error("the gradient of step {step} has the norm {norm}; try a lower learning_rate")]
 pub struct NotFinite {
     /// The step, counted from 0.
     pub step: u64,
-    /// The length: infinite or NaN.
-    pub length: f64,
+    /// The norm: infinite or NaN.
+    pub norm: f64,
 }
 
 impl AdamW {
@@ -60,24 +60,24 @@ impl AdamW {
 
     /// Updates the parameters by the gradient of step `step`, counted from 0.
     pub fn apply(&mut self, step: u64, parameters: &mut [f32], gradient: &[f32]) -> Result<(), NotFinite> {
-        let length = math::length(gradient);
-        if !length.is_finite() {
-            return Err(NotFinite { step, length });
+        let norm = math::norm(gradient);
+        if !norm.is_finite() {
+            return Err(NotFinite { step, norm });
         }
         let rate = self.learning_rate(step);
-        // The means start at 0; dividing by the weight of what they have seen so far makes up for that.
-        let seen = |beta: f32| 1.0 - f64::from(beta).powf((step + 1) as f64);
+        // The running means start at 0. Dividing by the total weight of their terms removes that bias.
+        let weight = |beta: f32| 1.0 - f64::from(beta).powf((step + 1) as f64);
         let mut update = Update {
-            shorten: (LONGEST_GRADIENT / length).min(1.0) as f32,
-            rate: (rate / seen(BETA_MEAN)) as f32,
-            unbias_square: (1.0 / seen(BETA_SQUARE)) as f32,
+            clip: (MAX_NORM / norm).min(1.0) as f32,
+            rate: (rate / weight(BETA_MEAN)) as f32,
+            unbias_square: (1.0 / weight(BETA_SQUARE)) as f32,
             keep: 1.0,
         };
         let mut start = 0;
         for tensor in parameters::specs(&self.config) {
             let range = start..start + tensor.shape.iter().product::<usize>();
             start = range.end;
-            // Weights decay, gains do not.
+            // Weight decay applies to matrices, not to the gains of layer norms.
             let decay = if tensor.shape.len() > 1 { self.settings.weight_decay } else { 0.0 };
             update.keep = (1.0 - rate * decay) as f32;
             let (mean, square) = (&mut self.mean[range.clone()], &mut self.square[range.clone()]);
@@ -86,7 +86,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// The learning rate of step `step`: a straight rise, then half a cosine down to a tenth.
+    /// The learning rate of a step: a linear rise, then a cosine down to a tenth.
     fn learning_rate(&self, step: u64) -> f64 {
         let Settings { learning_rate: highest, warmup, .. } = self.settings;
         if step < warmup {
@@ -98,16 +98,16 @@ impl AdamW {
     }
 }
 
-/// The numbers of an update that are the same for all elements of a tensor.
+/// The factors of an update that are equal for all elements of a tensor.
 #[derive(Clone, Copy)]
 struct Update {
-    /// What the gradient is multiplied with.
-    shorten: f32,
-    /// The learning rate over the weight of what `mean` has seen.
+    /// The factor that clips the gradient.
+    clip: f32,
+    /// The learning rate, divided by the total weight of `mean`.
     rate: f32,
-    /// One over the weight of what `square` has seen.
+    /// One divided by the total weight of `square`.
     unbias_square: f32,
-    /// What decay leaves of a parameter.
+    /// The factor of a parameter that weight decay leaves.
     keep: f32,
 }
 
@@ -115,7 +115,7 @@ vectorized! {
     fn advance(update: Update, parameters: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32]) {
         let moments = mean.iter_mut().zip(square);
         for ((parameter, gradient), (mean, square)) in parameters.iter_mut().zip(gradient).zip(moments) {
-            let gradient = gradient * update.shorten;
+            let gradient = gradient * update.clip;
             *mean = BETA_MEAN * *mean + (1.0 - BETA_MEAN) * gradient;
             *square = BETA_SQUARE * *square + (1.0 - BETA_SQUARE) * gradient * gradient;
             let deviation = (*square * update.unbias_square).sqrt() + EPSILON;
@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn the_first_step_is_one_learning_rate_long_whatever_the_gradient() {
+    fn the_first_update_has_the_size_of_the_learning_rate_for_any_gradient() {
         for size in [1e-3, 1e6] {
             let count = parameters::count(&CONFIG);
             let (mut parameters, gradient) = (vec![1.0; count], vec![size; count]);
             optimizer(24).apply(0, &mut parameters, &gradient).unwrap();
-            // Weights first lose rate × decay, a gain does not.
+            // A weight also decays by rate × decay, a gain does not.
             let (weight, gain) = (parameters[0], parameters[count - 1]);
             assert!((weight - (1.0 - 0.125 * 0.1 - 0.125)).abs() < 1e-4, "{weight} at {size}");
             assert!((gain - (1.0 - 0.125)).abs() < 1e-4, "{gain} at {size}");

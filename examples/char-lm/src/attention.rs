@@ -1,7 +1,8 @@
-//! Causal self-attention, forward and backward: for each character, what the earlier ones have to say to it.
+//! Causal self-attention, forward and backward: each character takes a weighted sum over itself and the earlier
+//! characters.
 //!
-//! `qkv` is `[rows, 3 · width]`, one row per character: queries, keys and values side by side, each of them the heads
-//! side by side. A head of a sequence is therefore some columns of some rows, and nothing needs to be copied.
+//! `qkv` is `[rows, 3 · width]`, one row per character: queries, keys and values side by side, and in each of them the
+//! heads side by side. So a head of a sequence is a range of columns in a range of rows, and nothing is copied.
 
 use std::ops::Range;
 
@@ -11,33 +12,33 @@ use crate::{
     parameters::Config,
 };
 
-/// Fills `weights` `[sequences, heads, context, context]`, who listens how much to whom, and `gathered`
-/// `[rows, width]`, what they hear.
-pub fn forward(config: &Config, qkv: &[f32], weights: &mut [f32], gathered: &mut [f32]) {
+/// Fills the attention weights, `weights` `[sequences, heads, context, context]`, and the weighted sums of the values,
+/// `attended` `[rows, width]`.
+pub fn forward(config: &Config, qkv: &[f32], weights: &mut [f32], attended: &mut [f32]) {
     let Config { heads, width, context, .. } = *config;
     let sequences = qkv
         .chunks_exact(context * 3 * width)
         .zip(weights.chunks_exact_mut(heads * context * context))
-        .zip(gathered.chunks_exact_mut(context * width));
-    for ((qkv, weights), gathered) in sequences {
+        .zip(attended.chunks_exact_mut(context * width));
+    for ((qkv, weights), attended) in sequences {
         let qkv = matrix(qkv, context);
         for (head, weights) in weights.chunks_exact_mut(context * context).enumerate() {
             let [query, key, value] = columns(config, head);
             let scores = qkv.columns(query.clone()).times(qkv.columns(key).t());
             matrix_mut(weights, context).set(scores.scaled(scale(config)));
             math::causal_softmax(weights, context);
-            let heard = matrix(weights, context).times(qkv.columns(value));
-            matrix_mut(gathered, context).columns(query).set(heard);
+            let attended_head = matrix(weights, context).times(qkv.columns(value));
+            matrix_mut(attended, context).columns(query).set(attended_head);
         }
     }
 }
 
-/// Fills `dqkv` from `dgathered`. `dweights` is scratch memory for one head, `[context, context]`.
+/// Fills `dqkv` from `dattended`. `dweights` is scratch memory for one head, `[context, context]`.
 pub fn backward(
     config: &Config,
     qkv: &[f32],
     weights: &[f32],
-    dgathered: &[f32],
+    dattended: &[f32],
     dweights: &mut [f32],
     dqkv: &mut [f32],
 ) {
@@ -45,15 +46,17 @@ pub fn backward(
     let sequences = qkv
         .chunks_exact(context * 3 * width)
         .zip(weights.chunks_exact(heads * context * context))
-        .zip(dgathered.chunks_exact(context * width))
+        .zip(dattended.chunks_exact(context * width))
         .zip(dqkv.chunks_exact_mut(context * 3 * width));
-    for (((qkv, weights), dgathered), dqkv) in sequences {
+    for (((qkv, weights), dattended), dqkv) in sequences {
         let qkv = matrix(qkv, context);
         for (head, weights) in weights.chunks_exact(context * context).enumerate() {
             let [query, key, value] = columns(config, head);
-            let dheard = matrix(dgathered, context).columns(query.clone());
-            matrix_mut(dqkv, context).columns(value.clone()).set(matrix(weights, context).t().times(dheard));
-            matrix_mut(dweights, context).set(dheard.times(qkv.columns(value).t()));
+            let dattended_head = matrix(dattended, context).columns(query.clone());
+            matrix_mut(dqkv, context)
+                .columns(value.clone())
+                .set(matrix(weights, context).t().times(dattended_head));
+            matrix_mut(dweights, context).set(dattended_head.times(qkv.columns(value).t()));
             math::causal_softmax_backward(weights, dweights, context);
             let dscores = matrix(dweights, context);
             let dquery = dscores.times(qkv.columns(key.clone())).scaled(scale(config));
@@ -70,7 +73,7 @@ fn columns(config: &Config, head: usize) -> [Range<usize>; 3] {
     [0, 1, 2].map(|part| part * config.width + head * size).map(|start| start..start + size)
 }
 
-/// Keeps scores of long vectors from growing with their length.
+/// The factor that keeps scores independent of the head's width.
 fn scale(config: &Config) -> f32 {
     1.0 / ((config.width / config.heads) as f32).sqrt()
 }

@@ -1,28 +1,28 @@
 //! Training without Whimbrel: the same steps in one process, one shard after another.
 //!
-//! It samples and sums as a run does, so that a run with the exact reduction ends in the same bits; and it costs what
-//! training costs by itself, which is what a run's overhead is measured against.
+//! It takes the same samples and adds in the same order as a run, so a run with the exact reduction must end with the
+//! same bits. Benchmarks measure the overhead of a run against it.
 
 use whimbrel_plan::Sampler;
 use whimbrel_worker::{Context, Shard, Trainer, TrainerError};
 
 use crate::math;
 
-/// A trainer with what it takes to drive it.
+/// A trainer and the loop around it.
 #[derive(Debug)]
 pub struct Bare<T> {
     trainer: T,
     sampler: Sampler,
     shards: u32,
     step: u64,
-    /// Partial sums of the step under way.
+    /// Partial sums of the current step.
     sums: Vec<Sum>,
-    /// Buffers to use again.
+    /// Buffers for reuse.
     spare: Vec<Vec<f32>>,
     elements: usize,
 }
 
-/// The sum of the gradients of `2^level` shards, or of what there is of them at the end.
+/// The sum of the gradients of `2^level` shards, or of fewer at the end of the step.
 #[derive(Debug)]
 struct Sum {
     level: u32,
@@ -58,8 +58,8 @@ impl<T: Trainer> Bare<T> {
         Ok(loss)
     }
 
-    /// Adds the last sum to the one before it for as long as the two are to be merged: the binary tree over the shards
-    /// that `whimbrel_plan::tree` describes, from left to right.
+    /// Adds the last sum to the one before while `due` returns true for the two. This builds the binary tree over the
+    /// shards that `whimbrel_plan::tree` describes, from left to right.
     fn merge(&mut self, due: impl Fn(&Sum, &Sum) -> bool) {
         while let [.., left, right] = &mut self.sums[..]
             && due(left, right)
@@ -70,7 +70,7 @@ impl<T: Trainer> Bare<T> {
         }
     }
 
-    /// The mean validation loss, if there is anything to validate on.
+    /// The mean validation loss; `None` if there is no validation text.
     pub fn evaluate(&mut self) -> Result<Option<f64>, TrainerError> {
         self.trainer.evaluate(0, 1)
     }

@@ -1,22 +1,22 @@
-//! A character-level GPT that trains under Whimbrel: the example to start a trainer of your own from.
+//! A character-level GPT that trains under Whimbrel: an example to start your own trainer from.
 //!
 //! ```text
-//!   text ──► tokens ──► model ──► loss          trainer: all of it as a `whimbrel_worker::Trainer`
+//!   text ──► tokens ──► model ──► loss          trainer: all of this as a `whimbrel_worker::Trainer`
 //!                         ▲  │
 //!              parameters ┘  └► gradient ──►(summed over all workers)──► adamw ──► parameters
 //! ```
 //!
-//! Start with [`trainer`], which is all that Whimbrel sees. The rest is a language model as small as one can be and
-//! still write English:
+//! Start with [`trainer`], the only part that Whimbrel calls. The rest is a small language model, just large enough to
+//! write English:
 //!
-//! - [`settings`]: what the run spec may set;
-//! - [`text`]: the data, and the vocabulary it is written in;
-//! - [`parameters`]: where each tensor lies in the one flat buffer;
-//! - [`model`] and [`attention`]: forward and backward, by hand;
-//! - [`matrix`] and [`math`]: the arithmetic they are made of;
+//! - [`settings`]: the keys of `[train.settings]`;
+//! - [`text`]: the data and its vocabulary;
+//! - [`parameters`]: the position of each tensor in one flat buffer;
+//! - [`model`] and [`attention`]: forward and backward pass, written by hand;
+//! - [`matrix`] and [`math`]: matrix products and the other arithmetic;
 //! - [`adamw`]: the optimizer;
-//! - [`sample`]: text from what was learned;
-//! - [`bare`]: the same training without Whimbrel, to compare with;
+//! - [`sample`]: generates text from a trained model;
+//! - [`bare`]: the same training without Whimbrel, for comparison;
 //! - [`random`]: a seeded generator.
 
 pub mod adamw;

@@ -1,4 +1,5 @@
-//! A worker that trains the character model; or, as `char-lm sample`, a reader of what it has learned.
+//! The program: without a command it is a worker that trains the character model; `char-lm sample` generates text from
+//! a checkpoint.
 
 use std::{
     error::Error,
@@ -15,7 +16,7 @@ use char_lm::{
 use clap::{Parser, Subcommand};
 use whimbrel_worker::{Checkpoint, TensorMut, TrainerError};
 
-/// Trains a character-level GPT under Whimbrel: without a command it is a worker, and `whimbrel run` starts it.
+/// Trains a character-level GPT under Whimbrel. Without a command it is a worker: `whimbrel run` starts it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -25,23 +26,23 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write text with the model of a checkpoint.
+    /// Generate text with the model of a checkpoint.
     Sample {
-        /// The run's directory in its store, and the step if not the latest: `runs/char-lm-x1@400`.
+        /// The run's directory in its store, with `@STEP` for an older checkpoint: `runs/char-lm-x1@400`.
         checkpoint: String,
-        /// What to continue.
+        /// The text to continue.
         #[arg(long, default_value = "\n")]
         prompt: String,
-        /// Characters to write.
+        /// The number of characters to generate.
         #[arg(long, default_value_t = 400)]
         length: usize,
-        /// Boldness: 0 always takes the likeliest character.
+        /// Randomness: 0 always takes the most likely character.
         #[arg(long, default_value_t = 0.8)]
         temperature: f32,
-        /// Choose among this many of the likeliest characters only.
+        /// Choose only among this many of the most likely characters.
         #[arg(long)]
         top_k: Option<usize>,
-        /// Equal seeds write equal text.
+        /// Equal seeds generate equal text.
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -52,27 +53,26 @@ fn main() -> ExitCode {
         return whimbrel_worker::train(CharLm::new);
     };
     let Command::Sample { checkpoint, prompt, length, temperature, top_k, seed } = command;
-    match write(&checkpoint, &prompt, &Sampling { length, temperature, top_k, seed }) {
+    match generate(&checkpoint, &prompt, &Sampling { length, temperature, top_k, seed }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let causes = successors(Some(&*error as &dyn Error), |&error| error.source());
             let reasons: Vec<String> = causes.map(ToString::to_string).collect();
-            // Nothing is left to be done where even this cannot be written.
+            // If standard error cannot be written, the exit code still says that it failed.
             let _ = writeln!(io::stderr(), "error: {}", reasons.join(": "));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Writes text with the model of a checkpoint. A checkpoint says all there is to know: the settings, the vocabulary and
-/// the parameters.
-fn write(checkpoint: &str, prompt: &str, sampling: &Sampling) -> Result<(), TrainerError> {
+/// Generates text with the model of a checkpoint, which holds the settings, the vocabulary and the parameters.
+fn generate(checkpoint: &str, prompt: &str, sampling: &Sampling) -> Result<(), TrainerError> {
     let checkpoint = Checkpoint::open(checkpoint)?;
     let settings: Settings = checkpoint.settings()?;
     settings.check()?;
 
-    let mut slots = [0; text::LIMIT];
-    checkpoint.load(vec![TensorMut::i64("vocabulary", [text::LIMIT], &mut slots)])?;
+    let mut slots = [0; text::MAX_SYMBOLS];
+    checkpoint.load(vec![TensorMut::i64("vocabulary", [text::MAX_SYMBOLS], &mut slots)])?;
     let vocabulary = Vocabulary::from_slots(&slots).ok_or("the checkpoint's vocabulary is damaged")?;
 
     let config = settings.config(vocabulary.len());

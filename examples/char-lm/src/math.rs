@@ -1,18 +1,18 @@
-//! What is not a matrix product: plain loops over slices.
+//! Plain loops over slices: everything except matrix products.
 //!
-//! Each public function here is compiled once per instruction set (AVX-512, AVX2, NEON, …) and the best one is picked
-//! when it is called, so that one binary is fast everywhere. No loop asks for a fused multiply-add and every sum has a
-//! fixed order, so the variants give the same bits.
+//! Each public function is compiled once per instruction set (AVX-512, AVX2, NEON, …), and each call uses the best one
+//! that the machine has, so that one binary is fast everywhere. No loop uses a fused multiply-add and every sum has a
+//! fixed order, so all variants give the same bits.
 
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
-/// Sums keep this many running totals, so that they fill the widest vector registers there are.
+/// The number of running totals in a sum: as many as fit in the widest vector register.
 const LANES: usize = 16;
 
-/// Added to the variance in [`layer_norm`], so that a constant row does not divide by zero.
+/// Added to the variance in [`layer_norm`], so that a constant row causes no division by zero.
 const EPSILON: f32 = 1e-5;
 
-/// Compiles a function for each instruction set, and calls the best that this machine has.
+/// Compiles a function for each instruction set, and calls the best one that the machine has.
 macro_rules! vectorized {
     ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block) => {
         $(#[$doc])*
@@ -25,14 +25,14 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// Runs a closure compiled for the best instruction set that this machine has. All of it must be inlined, or what is
-/// not stays compiled for the least: that is why it is taken as an `FnOnce` here, before `pulp` has it.
+/// Runs a closure that is compiled for the best instruction set of the machine. All of it must be inlined: a function
+/// that is not inlined stays compiled for the lowest instruction set. A plain `FnOnce` ensures that.
 #[inline(always)]
 pub(crate) fn best<R>(run: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(run)
 }
 
-/// How a row was normalized: its mean, and one over its standard deviation.
+/// The mean of a row, and one divided by its standard deviation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moments {
     mean: f32,
@@ -40,8 +40,8 @@ pub struct Moments {
 }
 
 vectorized! {
-    /// `y = (x − mean) · scale · gain` for each row of `x`, rows being as long as `gain`. Keeps the moments of each row
-    /// for the way back.
+    /// `y = (x − mean) · scale · gain` for each row of `x`, which is as long as `gain`. Keeps the moments of each row
+    /// for the backward pass.
     pub fn layer_norm(x: &[f32], gain: &[f32], y: &mut [f32], moments: &mut [Moments]) {
         let width = gain.len();
         for ((x, y), kept) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(moments) {
@@ -57,7 +57,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// The way back through [`layer_norm`]: adds to `dx` what comes from `dy`, and to `dgain` likewise. `dy` is used up.
+    /// The backward pass of [`layer_norm`]: adds the gradients to `dx` and `dgain`. Overwrites `dy`.
     pub fn layer_norm_backward(
         x: &[f32],
         gain: &[f32],
@@ -83,8 +83,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// `y = GELU(x)`, the exact one: x · Φ(x). Leaves the slope at each `x` in its place for the way back, which costs
-    /// little here, where Φ is at hand.
+    /// `y = GELU(x)` in its exact form, x · Φ(x). Replaces each `x` by the slope at `x` for the backward pass, which is
+    /// cheap here because Φ is known.
     pub fn gelu(x: &mut [f32], y: &mut [f32]) {
         for (x, y) in x.iter_mut().zip(y) {
             let (below, density) = normal(*x);
@@ -115,8 +115,8 @@ vectorized! {
 vectorized! {
     /// Softmax of each row of a square matrix over the columns up to the diagonal; the columns beyond become 0.
     pub fn causal_softmax(scores: &mut [f32], size: usize) {
-        for (place, row) in scores.chunks_exact_mut(size).enumerate() {
-            let (past, future) = row.split_at_mut(place + 1);
+        for (index, row) in scores.chunks_exact_mut(size).enumerate() {
+            let (past, future) = row.split_at_mut(index + 1);
             let highest = maximum(past);
             for score in &mut *past {
                 *score = exp(*score - highest);
@@ -131,13 +131,13 @@ vectorized! {
 }
 
 vectorized! {
-    /// The way back through [`causal_softmax`], whose result was `weights`: turns the gradient of the weights into that
-    /// of the scores.
+    /// The backward pass of [`causal_softmax`], whose result was `weights`: replaces the gradient of the weights by the
+    /// gradient of the scores.
     pub fn causal_softmax_backward(weights: &[f32], gradient: &mut [f32], size: usize) {
         let rows = weights.chunks_exact(size).zip(gradient.chunks_exact_mut(size));
-        for (place, (weights, gradient)) in rows.enumerate() {
-            let (past, future) = gradient.split_at_mut(place + 1);
-            let mean = sum(&weights[..=place], past, |weight, gradient| weight * gradient);
+        for (index, (weights, gradient)) in rows.enumerate() {
+            let (past, future) = gradient.split_at_mut(index + 1);
+            let mean = sum(&weights[..=index], past, |weight, gradient| weight * gradient);
             for (gradient, weight) in past.iter_mut().zip(weights) {
                 *gradient = weight * (*gradient - mean);
             }
@@ -147,7 +147,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// The cross-entropy of each row of logits against its target, in nats, summed over the rows. The logits become
+    /// The cross-entropy of each row of logits with its target, in nats, summed over the rows. Replaces the logits by
     /// the gradient of `scale` times that sum.
     pub fn cross_entropy(logits: &mut [f32], targets: &[u8], scale: f32) -> f64 {
         let width = logits.len() / targets.len();
@@ -170,15 +170,15 @@ vectorized! {
 }
 
 vectorized! {
-    /// The Euclidean length of a vector of any size.
-    pub fn length(values: &[f32]) -> f64 {
-        // Short sums in f32, the long one in f64.
+    /// The Euclidean norm of a vector of any length.
+    pub fn norm(values: &[f32]) -> f64 {
+        // Sums of 4096 elements in f32, the total in f64.
         let squares = values.chunks(4096).map(|part| f64::from(sum(part, part, |x, y| x * y)));
         squares.sum::<f64>().sqrt()
     }
 }
 
-/// Σ `term(aᵢ, bᵢ)`, always added up in the same order.
+/// Σ `term(aᵢ, bᵢ)`, always added in the same order.
 #[inline(always)]
 fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let mut totals = [0.0; LANES];
@@ -211,16 +211,16 @@ fn maximum(values: &[f32]) -> f32 {
     highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// eˣ for `x ≤ 0`, with a relative error below 3e-7; e⁻⁸⁷ stands for all that is smaller. The method and the
-/// polynomial are those of Cephes' `expf` (Moshier, 1989). NaN stays NaN.
+/// eˣ for `x ≤ 0`, with a relative error below 3e-7. The result is e⁻⁸⁷ for every smaller `x`, and NaN for NaN. The
+/// method and the polynomial are those of Cephes' `expf` (Moshier, 1989).
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    /// 1.5 · 2²³: adding it rounds to an integer, which is then found in the lowest bits.
+    /// 1.5 · 2²³: adding it rounds to an integer, which is then in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 0.0);
     let shifted = x * LOG2_E + ROUND;
     let n = shifted - ROUND;
-    // x − n · ln 2, with ln 2 in two parts of which the first times n is exact.
+    // x − n · ln 2, with ln 2 as the sum of two numbers. The first times n is exact.
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -232,7 +232,7 @@ fn exp(x: f32) -> f32 {
     (p * r * r + r + 1.0) * power_of_two
 }
 
-/// The normal distribution: how much of it lies below `x`, and its density at `x`. The absolute error is below 3e-7
+/// The normal distribution: the probability below `x`, and the density at `x`. The absolute error is below 3e-7
 /// (Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964, formula 7.1.26).
 #[inline(always)]
 fn normal(x: f32) -> (f32, f32) {
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn normal_is_the_integral_of_its_density() {
-        // Simpson's rule from −9 on, where nothing that counts lies below.
+        // Simpson's rule from −9; the probability below that is negligible.
         let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
         let (step, mut expected) = (1e-3, 0.0);
         for i in 0..18_000 {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn sums_take_every_element_whatever_their_number() {
+    fn sums_of_any_length_include_every_element() {
         for count in 0..70_u16 {
             let values: Vec<f32> = (1..=count).map(f32::from).collect();
             assert_eq!(sum(&values, &values, |x, _| x), f32::from(count) * f32::from(count + 1) / 2.0);

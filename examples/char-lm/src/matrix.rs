@@ -1,8 +1,8 @@
-//! Matrices seen in slices, and their product: the one place that calls the `gemm` crate.
+//! Matrices as views of slices, and their product. Only this file calls the `gemm` crate.
 
 use std::ops::Range;
 
-/// A matrix seen in a slice of `f32`. Transposing it or taking some of its columns moves no data.
+/// A matrix view of a slice of `f32`. Transposing it or selecting columns moves no data.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     values: &'a [f32],
@@ -12,7 +12,7 @@ pub struct Matrix<'a> {
     column_stride: usize,
 }
 
-/// The matrix of `rows` rows, not zero, that lie one after another in `values`.
+/// The matrix of `rows` rows, stored one after another in `values`. `rows` is not zero.
 pub fn matrix(values: &[f32], rows: usize) -> Matrix<'_> {
     let columns = values.len() / rows;
     Matrix { values, rows, columns, row_stride: columns, column_stride: 1 }
@@ -30,20 +30,20 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Some of the columns.
+    /// A range of its columns.
     pub fn columns(self, range: Range<usize>) -> Self {
         assert!(range.end <= self.columns, "columns {range:?} of {}", self.columns);
         let values = &self.values[range.start * self.column_stride..];
         Self { values, columns: range.len(), ..self }
     }
 
-    /// The product with `right`, to be written somewhere.
+    /// The product with `right`, not computed yet.
     pub fn times(self, right: Matrix<'a>) -> Product<'a> {
         assert_eq!(self.columns, right.rows, "inner sizes of a product");
         Product { left: self, right, factor: 1.0 }
     }
 
-    /// Elements from the first to the last, both included, in memory.
+    /// The number of slice elements from the first to the last element, both included.
     fn span(&self) -> usize {
         (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride + 1
     }
@@ -64,7 +64,7 @@ impl Product<'_> {
     }
 }
 
-/// A matrix that a product is written to; its rows may have gaps between them.
+/// A mutable matrix view, the destination of a product. There may be gaps between its rows.
 #[derive(Debug)]
 pub struct MatrixMut<'a> {
     values: &'a mut [f32],
@@ -73,14 +73,14 @@ pub struct MatrixMut<'a> {
     row_stride: usize,
 }
 
-/// The matrix of `rows` rows that lie one after another in `values`, to be written.
+/// The mutable matrix of `rows` rows, stored one after another in `values`.
 pub fn matrix_mut(values: &mut [f32], rows: usize) -> MatrixMut<'_> {
     let columns = values.len() / rows;
     MatrixMut { values, rows, columns, row_stride: columns }
 }
 
 impl MatrixMut<'_> {
-    /// Some of the columns.
+    /// A range of its columns.
     pub fn columns(self, range: Range<usize>) -> Self {
         assert!(range.end <= self.columns, "columns {range:?} of {}", self.columns);
         Self { values: &mut self.values[range.start..], columns: range.len(), ..self }
@@ -100,8 +100,8 @@ impl MatrixMut<'_> {
         assert_eq!((self.rows, self.columns), (left.rows, right.columns), "shape of a product");
         assert!(left.span() <= left.values.len() && right.span() <= right.values.len());
         assert!((self.rows - 1) * self.row_stride + self.columns <= self.values.len());
-        // SAFETY: each of the three matrices lies within its slice, as just asserted, and the one that is written is
-        // borrowed mutably, so it overlaps neither of the others.
+        // SAFETY: each of the three matrices lies within its slice, as asserted above. The destination is borrowed
+        // mutably, so it overlaps neither of the others.
         unsafe {
             gemm::gemm(
                 left.rows,
@@ -122,7 +122,7 @@ impl MatrixMut<'_> {
                 false,
                 false,
                 false,
-                // A worker drives one device, here one core; and one thread leaves one order of summing.
+                // A worker drives one device, here one core. One thread also fixes the order of the sums.
                 gemm::Parallelism::None,
             );
         }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn transposed_and_strided_products_agree_with_the_definition() {
-        // a is 2 × 3, b is 4 × 3, of whose rows the last two columns count.
+        // a is 2 × 3, b is 4 × 3. The product uses the last two columns of each.
         let a: Vec<f32> = (1..=6).map(|x| x as f32).collect();
         let b: Vec<f32> = (1..=12).map(|x| x as f32).collect();
         let mut c = vec![1.0; 2 * 6];

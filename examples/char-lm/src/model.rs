@@ -1,9 +1,8 @@
 //! The model: a GPT, forward and backward, over one flat buffer of parameters and one of gradients.
 //!
-//! A *stream* of vectors, one per character, flows through the blocks; each block adds to it what attention gathers
-//! from earlier characters, then what a feed-forward layer makes of that. The way back is the way forward read from
-//! bottom to top, so the two are written side by side. Every part of the gradient is written before it is added to:
-//! what the buffer held does not matter.
+//! The *residual stream* has one vector per character. Each block adds the output of attention to it, then the output
+//! of a feed-forward layer. The backward pass does the same steps in reverse order, so the two are written side by
+//! side. Every part of the gradient buffer is overwritten before it is added to, so its old content does not matter.
 
 use crate::{
     attention,
@@ -12,15 +11,15 @@ use crate::{
     parameters::{Block, Config, Parameters},
 };
 
-/// A model at work on batches of one size, and the memory it needs for that; the parameters live elsewhere.
+/// The memory for batches of one size. The parameters are elsewhere.
 ///
-/// Nothing is carried over from one call to the next, so equal arguments give equal bits.
+/// No call depends on an earlier one, so equal arguments give equal bits.
 #[derive(Debug)]
 pub struct Model {
     config: Config,
     /// Characters in a batch.
     rows: usize,
-    /// The stream before each block, and after the last: `[rows, width]` each.
+    /// The residual stream before each block and after the last, each `[rows, width]`.
     stream: Vec<Vec<f32>>,
     blocks: Vec<BlockMemory>,
     last: Normalized,
@@ -29,7 +28,7 @@ pub struct Model {
     back: Back,
 }
 
-/// What a block's forward leaves for its backward.
+/// What the forward pass of a block keeps for its backward pass.
 #[derive(Debug)]
 struct BlockMemory {
     before_attention: Normalized,
@@ -38,8 +37,8 @@ struct BlockMemory {
     /// `[sequences, heads, context, context]`.
     weights: Vec<f32>,
     /// `[rows, width]`.
-    gathered: Vec<f32>,
-    /// The stream between the two halves of the block.
+    attended: Vec<f32>,
+    /// The residual stream between attention and the feed-forward layer.
     middle: Vec<f32>,
     before_hidden: Normalized,
     /// The slope of the hidden layer's activation, `[rows, 4 · width]`.
@@ -48,7 +47,7 @@ struct BlockMemory {
     hidden: Vec<f32>,
 }
 
-/// A layer norm's result, and how it came about.
+/// The result of a layer norm, and the moments of each row.
 #[derive(Debug)]
 struct Normalized {
     /// `[rows, width]`.
@@ -56,12 +55,12 @@ struct Normalized {
     moments: Vec<Moments>,
 }
 
-/// Gradients on their way back.
+/// Gradients of intermediate results, during the backward pass.
 #[derive(Debug)]
 struct Back {
-    /// Of the stream.
+    /// Of the residual stream.
     stream: Vec<f32>,
-    /// Of what a part of a block made from the stream, `[rows, width]`.
+    /// Of the input of a part of a block, `[rows, width]`.
     branch: Vec<f32>,
     qkv: Vec<f32>,
     hidden: Vec<f32>,
@@ -80,7 +79,7 @@ impl Model {
             before_attention: normalized(),
             qkv: zeros(3 * width),
             weights: zeros(heads * context),
-            gathered: zeros(width),
+            attended: zeros(width),
             middle: zeros(width),
             before_hidden: normalized(),
             slope: zeros(4 * width),
@@ -103,8 +102,8 @@ impl Model {
         }
     }
 
-    /// For each character of `tokens` `[sequences, context]` the logits of the next one, `[rows, vocabulary]`. They
-    /// depend on earlier characters only.
+    /// The logits of the next character, `[rows, vocabulary]`, for each character of `tokens` `[sequences, context]`.
+    /// They do not depend on later characters.
     pub fn forward(&mut self, parameters: &[f32], tokens: &[u8]) -> &mut [f32] {
         assert_eq!(tokens.len(), self.rows, "characters in a batch");
         let parameters = Parameters::of(&self.config, parameters);
@@ -123,7 +122,7 @@ impl Model {
         math::cross_entropy(self.forward(parameters, tokens), next, 1.0)
     }
 
-    /// As [`loss`](Self::loss), and the gradient of `scale` times that to `gradient`.
+    /// Like [`loss`](Self::loss); also writes the gradient of `scale` times the loss to `gradient`.
     pub fn backward(
         &mut self,
         parameters: &[f32],
@@ -150,18 +149,19 @@ impl Model {
     }
 }
 
-/// Each character's vector plus its place's.
+/// The vector of each character plus the vector of its position.
 fn embed(config: &Config, parameters: &Parameters<&[f32]>, tokens: &[u8], stream: &mut [f32]) {
     let width = config.width;
-    let places = parameters.wpe.chunks_exact(width).cycle();
-    for ((stream, &token), place) in stream.chunks_exact_mut(width).zip(tokens).zip(places) {
+    let positions = parameters.wpe.chunks_exact(width).cycle();
+    for ((stream, &token), position) in stream.chunks_exact_mut(width).zip(tokens).zip(positions) {
         let start = usize::from(token) * width;
-        stream.copy_from_slice(place);
+        stream.copy_from_slice(position);
         math::add_to(stream, &parameters.wte[start..start + width]);
     }
 }
 
-/// Adds to the gradient of the token embedding, where that of the logits is already, and sets that of the places.
+/// Adds to the gradient of the token embedding, which already has the part from the logits, and sets the gradient of
+/// the position embedding.
 fn embed_backward(config: &Config, tokens: &[u8], dstream: &[f32], gradient: &mut Parameters<&mut [f32]>) {
     let width = config.width;
     gradient.wpe.fill(0.0);
@@ -187,9 +187,9 @@ fn block_forward(
 
     memory.before_attention.fill(input, block.ln1);
     linear(&memory.before_attention.values, block.qkv, &mut memory.qkv, rows);
-    attention::forward(config, &memory.qkv, &mut memory.weights, &mut memory.gathered);
+    attention::forward(config, &memory.qkv, &mut memory.weights, &mut memory.attended);
     memory.middle.copy_from_slice(input);
-    linear_onto(&memory.gathered, block.proj, &mut memory.middle, rows);
+    linear_onto(&memory.attended, block.proj, &mut memory.middle, rows);
 
     memory.before_hidden.fill(&memory.middle, block.ln2);
     linear(&memory.before_hidden.values, block.fc, &mut memory.slope, rows);
@@ -198,7 +198,7 @@ fn block_forward(
     linear_onto(&memory.hidden, block.out, output, rows);
 }
 
-/// Turns the gradient of the stream after the block into that before it.
+/// Replaces the gradient of the residual stream after the block by the gradient before it.
 fn block_backward(
     config: &Config,
     block: &Block<&[f32]>,
@@ -215,7 +215,7 @@ fn block_backward(
     linear_backward(&memory.before_hidden.values, block.fc, hidden, branch, gradient.fc, rows);
     memory.before_hidden.backward(&memory.middle, block.ln2, branch, stream, gradient.ln2);
 
-    linear_backward(&memory.gathered, block.proj, stream, branch, gradient.proj, rows);
+    linear_backward(&memory.attended, block.proj, stream, branch, gradient.proj, rows);
     attention::backward(config, &memory.qkv, &memory.weights, branch, weights, qkv);
     linear_backward(&memory.before_attention.values, block.qkv, qkv, branch, gradient.qkv, rows);
     memory.before_attention.backward(input, block.ln1, branch, stream, gradient.ln1);
@@ -226,7 +226,7 @@ impl Normalized {
         math::layer_norm(x, gain, &mut self.values, &mut self.moments);
     }
 
-    /// Adds to `dx` what comes from `dy`, which is used up, and sets `dgain`.
+    /// Adds the gradient to `dx` and sets `dgain`. Overwrites `dy`.
     fn backward(&self, x: &[f32], gain: &[f32], dy: &mut [f32], dx: &mut [f32], dgain: &mut [f32]) {
         dgain.fill(0.0);
         math::layer_norm_backward(x, gain, &self.moments, dy, dx, dgain);
@@ -245,7 +245,7 @@ fn linear_onto(x: &[f32], w: &[f32], y: &mut [f32], rows: usize) {
     matrix_mut(y, rows).accumulate(matrix(x, rows).times(matrix(w, outputs).t()));
 }
 
-/// The way back through [`linear`]: sets `dx` and `dw`.
+/// The backward pass of [`linear`]: sets `dx` and `dw`.
 fn linear_backward(x: &[f32], w: &[f32], dy: &[f32], dx: &mut [f32], dw: &mut [f32], rows: usize) {
     let outputs = dy.len() / rows;
     matrix_mut(dw, outputs).set(matrix(dy, rows).t().times(matrix(x, rows)));
@@ -259,7 +259,7 @@ mod tests {
 
     const TINY: Config = Config { layers: 2, heads: 2, width: 16, context: 6, vocabulary: 11 };
 
-    /// Parameters large enough that every part of the model matters, and a batch of two sequences.
+    /// Parameters so large that every part of the model has an effect, and a batch of two sequences.
     fn example() -> (Vec<f32>, Vec<u8>, Vec<u8>) {
         let mut random = Random::new(2);
         let parameters = parameters::initial(&TINY, 1).iter().map(|p| p + 0.2 * random.normal()).collect();
@@ -267,8 +267,8 @@ mod tests {
         (parameters, tokens(), tokens())
     }
 
-    /// The slope of the loss along `direction`, from four losses nearby: the error falls with the fourth power of the
-    /// distance, and rounding to f32 stays small beside the differences.
+    /// The slope of the loss along `direction`, by a finite difference of four losses. Its error is of the fourth order
+    /// in the distance, and rounding to f32 is small compared with the differences.
     fn slope(model: &mut Model, parameters: &[f32], tokens: &[u8], next: &[u8], direction: &[f32]) -> f64 {
         const DISTANCE: f64 = 0.02;
         let mut at = |times: f64| {
@@ -294,16 +294,16 @@ mod tests {
         for spec in parameters::specs(&TINY) {
             let range = start..start + spec.checked_elements().unwrap();
             start = range.end;
-            let norm = math::length(&gradient[range.clone()]);
-            assert!(norm > 0.05, "{} hardly matters: {norm}", spec.name);
-            // Along the gradient itself, where the slope is its length, and along random directions of length 1.
+            let norm = math::norm(&gradient[range.clone()]);
+            assert!(norm > 0.05, "{} has hardly any effect: {norm}", spec.name);
+            // Along the gradient itself, where the slope is its norm, and along random directions of norm 1.
             for attempt in 0..6 {
                 let mut direction = vec![0.0; parameters.len()];
                 match attempt {
                     0 => direction[range.clone()].copy_from_slice(&gradient[range.clone()]),
                     _ => direction[range.clone()].fill_with(|| random.normal()),
                 }
-                let length = math::length(&direction) as f32;
+                let length = math::norm(&direction) as f32;
                 direction.iter_mut().for_each(|d| *d /= length);
                 let expected = slope(&mut model, &parameters, &tokens, &next, &direction);
                 let found: f64 =
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_gives_the_same_bits_whatever_was_computed_before() {
+    fn a_batch_gives_the_same_bits_after_any_other_batch() {
         let (parameters, tokens, next) = example();
         let mut model = Model::new(TINY, 2);
         let mut gradient = vec![f32::NAN; parameters.len()];
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_later_does_not_change_what_was_said() {
+    fn later_characters_do_not_change_earlier_logits() {
         let (parameters, mut tokens, _) = example();
         let mut model = Model::new(TINY, 2);
         let before = model.forward(&parameters, &tokens).to_vec();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_in_a_parameter_is_not_swallowed() {
+    fn a_nan_in_a_parameter_reaches_the_loss() {
         let (mut parameters, tokens, next) = example();
         parameters[0] = f32::NAN;
         let loss = Model::new(TINY, 2).loss(&parameters, &tokens, &next);

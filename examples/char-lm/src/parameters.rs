@@ -1,7 +1,7 @@
-//! Where each parameter lies in the one flat buffer that holds them all.
+//! The position of each parameter in one flat buffer.
 //!
-//! Gradients and optimizer moments are buffers of the same layout. A flat buffer is what a worker sums over the
-//! network in one go; the names are for people, for checkpoints and for errors.
+//! Gradients and optimizer moments are buffers of the same layout. A worker sums the flat buffer over the network; the
+//! names are for checkpoints and errors.
 
 use std::fmt;
 
@@ -16,20 +16,20 @@ pub struct Config {
     pub layers: usize,
     /// Attention heads per block.
     pub heads: usize,
-    /// Length of the vector that stands for a character.
+    /// The length of a character's vector.
     pub width: usize,
-    /// Characters that the model sees at once.
+    /// The number of characters that the model sees at once.
     pub context: usize,
     /// Distinct characters.
     pub vocabulary: usize,
 }
 
-/// One thing, `T`, for each parameter of a model: its values, its gradient, …
+/// A `T` for each parameter of a model: its values, its gradient, …
 ///
 /// Weights are `[outputs, inputs]`, row-major; there are no biases.
 #[derive(Debug)]
 pub struct Parameters<T> {
-    /// Token embedding `[vocabulary, width]`, also used to turn the last vectors into logits.
+    /// Token embedding `[vocabulary, width]`, also the output layer.
     pub wte: T,
     /// Position embedding `[context, width]`.
     pub wpe: T,
@@ -39,25 +39,25 @@ pub struct Parameters<T> {
     pub lnf: T,
 }
 
-/// One thing for each parameter of a transformer block.
+/// A `T` for each parameter of a transformer block.
 #[derive(Debug)]
 pub struct Block<T> {
     /// Gain of the layer norm before attention `[width]`.
     pub ln1: T,
     /// Queries, keys and values `[3 · width, width]`.
     pub qkv: T,
-    /// What attention gathered, on its way back into the stream `[width, width]`.
+    /// From attention to the residual stream `[width, width]`.
     pub proj: T,
     /// Gain of the layer norm before the feed-forward part `[width]`.
     pub ln2: T,
-    /// Into the hidden layer `[4 · width, width]`.
+    /// To the hidden layer `[4 · width, width]`.
     pub fc: T,
-    /// Out of the hidden layer `[width, 4 · width]`.
+    /// From the hidden layer to the residual stream `[width, 4 · width]`.
     pub out: T,
 }
 
 impl<T> Parameters<T> {
-    /// Calls `next` with the name and shape of each parameter, in the order in which they lie in a flat buffer.
+    /// Calls `next` with the name and shape of each parameter, in the order of the flat buffer.
     fn in_order(config: &Config, mut next: impl FnMut(fmt::Arguments<'_>, &[usize]) -> T) -> Self {
         let width = config.width;
         Self {
@@ -90,7 +90,7 @@ impl<'a> Parameters<&'a [f32]> {
 }
 
 impl<'a> Parameters<&'a mut [f32]> {
-    /// The parts of a flat buffer, to be written.
+    /// The parts of a flat buffer, mutable.
     pub fn of_mut(config: &Config, mut flat: &'a mut [f32]) -> Self {
         Self::in_order(config, |_, shape| {
             let (part, rest) = std::mem::take(&mut flat).split_at_mut(shape.iter().product());
@@ -100,7 +100,7 @@ impl<'a> Parameters<&'a mut [f32]> {
     }
 }
 
-/// Names and shapes, in the order of a flat buffer.
+/// Names and shapes, in the order of the flat buffer.
 pub fn specs(config: &Config) -> Vec<TensorSpec> {
     let mut specs = Vec::new();
     Parameters::in_order(config, |name, shape| specs.push(TensorSpec::f32(name.to_string(), shape)));
@@ -114,7 +114,7 @@ pub fn count(config: &Config) -> usize {
     count
 }
 
-/// The parts of a flat buffer by name, each name after `prefix`.
+/// The parts of a flat buffer as named tensors; each name starts with `prefix`.
 pub fn named<'a>(config: &Config, prefix: &str, mut flat: &'a mut [f32]) -> Vec<TensorMut<'a>> {
     let mut tensors = Vec::new();
     Parameters::in_order(config, |name, shape| {
@@ -125,10 +125,10 @@ pub fn named<'a>(config: &Config, prefix: &str, mut flat: &'a mut [f32]) -> Vec<
     tensors
 }
 
-/// Parameters to start training from, a function of the sizes and the seed alone.
+/// The initial parameters, a function of the sizes and the seed alone.
 ///
-/// As in GPT-2 (Radford et al., "Language models are unsupervised multitask learners", 2019), weights are normal with
-/// a standard deviation of 0.02, smaller for those that write into the stream, the more of them there are.
+/// As in GPT-2 (Radford et al., "Language models are unsupervised multitask learners", 2019), weights are normal with a
+/// standard deviation of 0.02, divided by √(2 · layers) for those that write to the residual stream.
 pub fn initial(config: &Config, seed: u64) -> Vec<f32> {
     let mut flat = vec![1.0; count(config)];
     let mut random = Random::new(seed);
@@ -136,7 +136,7 @@ pub fn initial(config: &Config, seed: u64) -> Vec<f32> {
         weights.fill_with(|| random.normal() * deviation);
     };
     let into_stream = 0.02 / (2.0 * config.layers as f32).sqrt();
-    // The gains keep their 1.
+    // The gains stay 1.
     let parameters = Parameters::of_mut(config, &mut flat);
     normal(parameters.wte, 0.02);
     normal(parameters.wpe, 0.02);
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_shapes_and_parts_tell_one_story() {
+    fn names_shapes_and_parts_agree() {
         let config = Config { layers: 2, heads: 2, width: 6, context: 5, vocabulary: 7 };
         let mut flat = initial(&config, 3);
         assert_eq!(flat, initial(&config, 3));

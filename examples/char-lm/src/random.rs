@@ -1,11 +1,11 @@
-//! A small seeded generator for initial weights and for sampling text.
+//! A small seeded random generator, for initial weights and for sampling.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The generator of `seed`: equal seeds give equal sequences, on any machine.
+    /// A generator. Equal seeds give equal sequences on every machine.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -17,12 +17,12 @@ impl Random {
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        // The 24 bits that an f32 holds exactly.
+        // An f32 holds 24 bits exactly.
         (bits >> 40) as f32 / (1_u64 << 24) as f32
     }
 
-    /// Nearly normal, of mean 0 and variance 1: twelve uniforms less six, which needs no function whose last bit
-    /// differs between machines.
+    /// Approximately normal, with mean 0 and variance 1: the sum of twelve uniform numbers minus six. It uses no
+    /// function whose last bit differs between machines.
     pub fn normal(&mut self) -> f32 {
         (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
     }

@@ -1,41 +1,41 @@
-//! Text from a trained model, one character after another.
+//! Generates text with a trained model, character by character.
 
 use crate::{model::Model, parameters::Config, random::Random, text::Vocabulary};
 
 /// How to choose characters.
 #[derive(Clone, Debug)]
 pub struct Sampling {
-    /// Characters to write after the prompt.
+    /// The number of characters to generate after the prompt.
     pub length: usize,
-    /// Below 1 the likely becomes likelier, above 1 the unlikely does; not negative. At 0 the likeliest character
-    /// is always taken.
+    /// Divides the logits: below 1 the text is less random, above 1 more. Not negative. At 0 the most likely character
+    /// is always chosen.
     pub temperature: f32,
-    /// Choose among this many of the likeliest characters only.
+    /// Choose only among this many of the most likely characters.
     pub top_k: Option<usize>,
-    /// Equal seeds choose alike.
+    /// Equal seeds give equal text.
     pub seed: u64,
 }
 
-/// A text that cannot be continued.
+/// Text cannot be generated.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SampleError {
-    /// There is nothing to continue.
+    /// The prompt is empty.
     #[error("the prompt is empty; give at least one character")]
     EmptyPrompt,
-    /// The model has never seen a character of the prompt.
+    /// A character of the prompt is not in the vocabulary.
     #[error(
         "the model does not know the character {0:?} of the prompt; it did not occur in the training text"
     )]
     UnknownCharacter(char),
-    /// Not a temperature.
-    #[error("the temperature is {0}; give a number from 0 up, such as 0.8")]
+    /// The temperature is negative or not finite.
+    #[error("the temperature is {0}; it must be 0 or a positive number, such as 0.8")]
     Temperature(f32),
-    /// No character to choose among.
-    #[error("top-k is 0; give at least 1")]
+    /// `top_k` is 0.
+    #[error("top-k is 0; it must be at least 1")]
     TopK,
 }
 
-/// Continues `prompt`, and returns the prompt with what follows.
+/// Continues `prompt`. Returns the prompt and the generated text.
 pub fn sample(
     config: &Config,
     vocabulary: &Vocabulary,
@@ -57,7 +57,7 @@ pub fn sample(
     let mut model = Model::new(*config, 1);
     let mut random = Random::new(sampling.seed);
     for _ in 0..sampling.length {
-        // What the model sees is filled up behind; a character's logits do not depend on later ones.
+        // The window is padded at its end: the logits of a character do not depend on later ones.
         let seen = &symbols[symbols.len().saturating_sub(config.context)..];
         let mut window = seen.to_vec();
         window.resize(config.context, 0);
@@ -67,7 +67,7 @@ pub fn sample(
     Ok(symbols.into_iter().map(|symbol| vocabulary.character(symbol)).collect())
 }
 
-/// Draws a symbol by its logit; `draw` is uniform in `0 ≤ x < 1`.
+/// Chooses a symbol by the logits. `draw` is uniform in `0 ≤ x < 1`.
 fn choose(logits: &[f32], sampling: &Sampling, draw: f32) -> u8 {
     let mut likeliest: Vec<(u8, f32)> = (0..=u8::MAX).zip(logits.iter().copied()).collect();
     likeliest.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -82,7 +82,7 @@ fn choose(logits: &[f32], sampling: &Sampling, draw: f32) -> u8 {
         left -= weight(*logit);
         left < 0.0
     });
-    // Rounding may leave a sliver after the last symbol.
+    // Rounding may leave a small remainder after the last symbol.
     chosen.or(likeliest.last()).map_or(first.0, |(symbol, _)| *symbol)
 }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_always_writes_the_same_text_and_another_seed_another() {
+    fn equal_seeds_give_equal_text_and_other_seeds_other_text() {
         let seeded = |seed| Sampling { length: 40, temperature: 1.0, top_k: None, seed };
         let text = write(&seeded(1));
         assert!(text.len() == 43 && text.starts_with("bad"), "{text}");
@@ -108,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn the_coldest_choice_and_the_narrowest_are_the_likeliest() {
+    fn temperature_0_and_top_k_1_both_choose_the_most_likely_symbol() {
         let cold = write(&Sampling { length: 20, temperature: 0.0, top_k: None, seed: 1 });
         let narrow = write(&Sampling { length: 20, temperature: 1.0, top_k: Some(1), seed: 2 });
         assert_eq!(cold, narrow);
     }
 
     #[test]
-    fn symbols_are_drawn_as_often_as_their_logits_say() {
+    fn symbols_are_chosen_with_the_probabilities_of_their_logits() {
         let sampling = Sampling { length: 0, temperature: 0.5, top_k: Some(2), seed: 0 };
         let mut random = Random::new(8);
         let mut counts = [0_u32; 3];
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_arguments_are_refused() {
         let good = Sampling { length: 1, temperature: 1.0, top_k: None, seed: 0 };
         let parameters = parameters::initial(&CONFIG, 1);
         let error = |prompt, sampling: Sampling| {

@@ -1,10 +1,10 @@
-//! The run spec's `[train.settings]`.
+//! The settings of this trainer: the keys of `[train.settings]` in the run spec.
 
 use serde::{Deserialize, Serialize};
 
 use crate::parameters::Config;
 
-/// What a user may set. Whatever is left out has the default given.
+/// The settings. The number at the end of each description is the default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -12,20 +12,20 @@ pub struct Settings {
     pub layers: usize,
     /// Attention heads per block; divides `width`. 4.
     pub heads: usize,
-    /// Length of the vector that stands for a character. 128.
+    /// The length of a character's vector. 128.
     pub width: usize,
-    /// Characters that the model sees at once. 64.
+    /// The number of characters that the model sees at once. 64.
     pub context: usize,
-    /// The highest learning rate. It falls to a tenth of that by the end of the run, along a cosine. 0.006.
+    /// The highest learning rate. It falls along a cosine, to a tenth at the end of the run. 0.006.
     pub learning_rate: f64,
-    /// Steps over which the learning rate rises from 0. 100.
+    /// The number of steps over which the learning rate rises from 0. 100.
     pub warmup: u64,
-    /// How much of each weight every step takes away, times the learning rate. 0.1.
+    /// Weight decay: each step reduces each weight by this times the learning rate. 0.1.
     pub weight_decay: f64,
-    /// A UTF-8 file to train on, by its path or `file://` URI; every worker reads it. The licence texts that come with
-    /// the program.
+    /// The text to train on: the path or the `file://` URI of a UTF-8 file that every worker can read. Default: the
+    /// licence texts that are built into the program.
     pub text: Option<String>,
-    /// The part of the text, taken from its end, that is kept for validation. 0.1; none if 0.
+    /// The fraction of the text, at its end, that is used for validation; 0 for none. 0.1.
     pub validation_fraction: f64,
 }
 
@@ -45,10 +45,10 @@ impl Default for Settings {
     }
 }
 
-/// Settings that make no model.
+/// Invalid settings.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum SettingsError {
-    /// A size that is zero, or beyond what this program can do.
+    /// A size that is 0 or too large.
     #[error("{name} = {value} in [train.settings]; it must be from 1 to {highest}")]
     Size {
         /// The setting.
@@ -58,8 +58,8 @@ pub enum SettingsError {
         /// The highest it may be.
         highest: usize,
     },
-    /// The heads cannot share the width.
-    #[error("width = {width} in [train.settings] cannot be shared by {heads} heads; make it a multiple")]
+    /// The width is not a multiple of the heads.
+    #[error("width = {width} in [train.settings] is not a multiple of heads = {heads}; make it one")]
     Heads {
         /// The width.
         width: usize,
@@ -73,13 +73,13 @@ pub enum SettingsError {
         name: &'static str,
         /// Its value.
         value: f64,
-        /// What it may be.
+        /// The allowed range, in words.
         range: &'static str,
     },
 }
 
 impl Settings {
-    /// Checks every setting by itself and with the others.
+    /// Checks each setting and the settings together.
     pub fn check(&self) -> Result<(), SettingsError> {
         let sizes = [
             ("layers", self.layers, 1000),
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_settings_are_refused() {
         assert_eq!(Settings::default().check(), Ok(()));
         let settings = Settings::default;
         assert!(error(Settings { heads: 3, ..settings() }).contains("width = 128"));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_does_not_exist_is_refused() {
+    fn an_unknown_key_is_refused() {
         let error = serde_json::from_str::<Settings>(r#"{"layer": 4}"#).unwrap_err();
         assert!(error.to_string().contains("unknown field `layer`"), "{error}");
     }

@@ -1,4 +1,5 @@
-//! The model as Whimbrel sees it: samples, a gradient per shard, an update per step, and the state that survives.
+//! The trainer that Whimbrel calls: the number of samples, the gradient of a shard, the update of a step, and the
+//! state.
 
 use whimbrel_worker::{Context, Shard, TensorMut, TensorSpec, Trainer, TrainerError};
 
@@ -11,58 +12,59 @@ use crate::{
     text::{self, Text},
 };
 
-/// Samples of validation text, evenly spaced.
+/// The number of validation samples, evenly spaced in the validation text.
 const VALIDATION_SAMPLES: usize = 64;
 
-/// The character model in training. Sample `i` is the stretch of training text that starts at character `i`.
+/// The character model in training. Sample `i` is the training text from character `i` on, `context + 1` characters
+/// long.
 #[derive(Debug)]
 pub struct CharLm {
     config: Config,
     text: Text,
-    /// Part of the state, so that a checkpoint says by itself what its symbols mean.
-    vocabulary: [i64; text::LIMIT],
+    /// Part of the state, so that a checkpoint defines its symbols.
+    vocabulary: [i64; text::MAX_SYMBOLS],
     parameters: Vec<f32>,
     optimizer: AdamW,
-    /// For a shard.
+    /// For the samples of a shard.
     model: Model,
-    /// For one sample of validation text.
+    /// For one validation sample.
     validation: Model,
     global_batch: u32,
     samples_per_shard: usize,
-    /// The symbols of a shard, and of each the one that comes next.
+    /// The symbols of a shard, and for each symbol the one that follows.
     tokens: Vec<u8>,
     next: Vec<u8>,
 }
 
-/// A shard or a state that does not belong to this run.
+/// A shard or a state that does not fit this run.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    /// The state came from elsewhere.
+    /// The state was trained on another text.
     #[error(
-        "the state's vocabulary is not that of the text at hand: the checkpoint was trained on another text; \
-         give every worker the text the run began with"
+        "the checkpoint's vocabulary is not that of the text: the checkpoint was trained on another text; \
+         give every worker the text that the run started with"
     )]
     Vocabulary,
-    /// Every shard has one size.
+    /// A shard of another size.
     #[error("shard {index} of step {step} has {found} samples; every shard of this run has {expected}")]
     Size {
         /// The step.
         step: u64,
         /// The shard.
         index: u32,
-        /// Samples it has.
+        /// Its number of samples.
         found: usize,
-        /// Samples it should have.
+        /// The number of samples of every shard.
         expected: usize,
     },
     /// A sample beyond the text.
-    #[error("sample {sample} of step {step} is none of the {samples} that the text has")]
+    #[error("sample {sample} of step {step} does not exist; the text has {samples} samples")]
     Sample {
         /// The step.
         step: u64,
         /// The sample.
         sample: u64,
-        /// How many there are.
+        /// The number of samples.
         samples: u64,
     },
 }
@@ -90,7 +92,7 @@ impl CharLm {
         })
     }
 
-    /// Continues `prompt` with what the model knows by now.
+    /// Continues `prompt` with the current parameters.
     pub fn write(&self, prompt: &str, sampling: &Sampling) -> Result<String, SampleError> {
         sample::sample(&self.config, &self.text.vocabulary, &self.parameters, prompt, sampling)
     }
@@ -114,7 +116,7 @@ impl CharLm {
         Ok(())
     }
 
-    /// A state that was read from a checkpoint brings its own vocabulary.
+    /// Checks the vocabulary of a state that was read from a checkpoint.
     fn check_vocabulary(&self) -> Result<(), ShardError> {
         if self.vocabulary == self.text.vocabulary.slots() { Ok(()) } else { Err(ShardError::Vocabulary) }
     }
@@ -134,7 +136,7 @@ impl Trainer for CharLm {
     }
 
     fn state(&mut self) -> Vec<TensorMut<'_>> {
-        let mut tensors = vec![TensorMut::i64("vocabulary", [text::LIMIT], &mut self.vocabulary)];
+        let mut tensors = vec![TensorMut::i64("vocabulary", [text::MAX_SYMBOLS], &mut self.vocabulary)];
         tensors.extend(parameters::named(&self.config, "", &mut self.parameters));
         tensors.extend(self.optimizer.state());
         tensors
@@ -170,8 +172,8 @@ impl Trainer for CharLm {
     }
 }
 
-/// Rounds to a multiple of 2⁻⁴⁰. Such numbers add up without rounding, so that a mean does not depend on how its terms
-/// were shared out.
+/// Rounds to a multiple of 2⁻⁴⁰. Such numbers are added without rounding, so the sum does not depend on how the workers
+/// share its terms.
 fn round(value: f64) -> f64 {
     const UNIT: f64 = (1_u64 << 40) as f64;
     (value * UNIT).round() / UNIT
@@ -202,19 +204,19 @@ mod tests {
     }
 
     #[test]
-    fn it_learns() {
+    fn the_loss_falls() {
         let folder = tempfile::tempdir().unwrap();
         let context = context(folder.path());
         let mut training = Bare::new(&context, CharLm::new(&context).unwrap());
         let before = training.evaluate().unwrap().unwrap();
-        assert!((before - 28_f64.ln()).abs() < 0.1, "28 symbols, none likelier than another: {before}");
+        assert!((before - 28_f64.ln()).abs() < 0.1, "28 symbols, all equally likely: {before}");
         let losses: Vec<f64> = (0..context.steps).map(|_| training.step().unwrap()).collect();
         let after = training.evaluate().unwrap().unwrap();
         assert!(after < 0.7 && losses[79] < 0.7, "validation {before} to {after}, losses {losses:?}");
     }
 
     #[test]
-    fn equal_runs_end_in_equal_bits_and_other_seeds_do_not() {
+    fn equal_runs_end_with_equal_bits_and_other_seeds_with_other_bits() {
         let folder = tempfile::tempdir().unwrap();
         let end = |seed| {
             let context = Context { seed, ..context(folder.path()) };
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_gives_the_same_bits_whatever_was_computed_before() {
+    fn a_shard_gives_the_same_bits_after_any_other_shard() {
         let folder = tempfile::tempdir().unwrap();
         let context = context(folder.path());
         let mut trainer = CharLm::new(&context).unwrap();
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_an_evaluation_add_up_to_the_same_bits_however_it_is_shared() {
+    fn an_evaluation_gives_the_same_bits_for_any_number_of_parts() {
         let folder = tempfile::tempdir().unwrap();
         let mut trainer = CharLm::new(&context(folder.path())).unwrap();
         let whole = trainer.evaluate(0, 1).unwrap().unwrap();
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_the_whole_trainer() {
+    fn a_trainer_with_a_restored_state_continues_with_the_same_bits() {
         let folder = tempfile::tempdir().unwrap();
         let context = context(folder.path());
         let mut old = Bare::new(&context, CharLm::new(&context).unwrap());
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_shards_and_settings_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let context = context(folder.path());
         let mut trainer = CharLm::new(&context).unwrap();
@@ -280,14 +282,14 @@ mod tests {
             trainer.shard(&Shard { step: 4, index: 2, samples }, &mut gradient).unwrap_err().to_string()
         };
         assert!(error(&[1]).contains("shard 2 of step 4 has 1 samples"));
-        assert!(error(&[1, u64::MAX]).contains("none of the 2414"), "{}", error(&[1, u64::MAX]));
+        assert!(error(&[1, u64::MAX]).contains("has 2414 samples"), "{}", error(&[1, u64::MAX]));
         trainer.vocabulary[0] += 1;
         let error = trainer.shard(&Shard { step: 4, index: 2, samples: &[1, 2] }, &mut gradient).unwrap_err();
         assert!(error.to_string().contains("another text"), "{error}");
 
         let with = |settings| CharLm::new(&Context { settings, ..context.clone() }).unwrap_err().to_string();
         assert!(with(json!({"layer": 4})).contains("unknown field `layer`"));
-        assert!(with(json!({"heads": 5})).contains("cannot be shared"));
+        assert!(with(json!({"heads": 5})).contains("not a multiple"));
         assert!(with(json!({"text": "/no/such/text"})).contains("/no/such/text"));
     }
 }

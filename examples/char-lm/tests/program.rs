@@ -1,4 +1,4 @@
-//! The program and its run spec, as a user meets them.
+//! The program and its run spec, as a user uses them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ fn char_lm(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_char-lm")).args(arguments).env_clear().output().unwrap()
 }
 
-fn complaint(arguments: &[&str]) -> String {
+fn error_of(arguments: &[&str]) -> String {
     let output = char_lm(arguments);
     assert!(!output.status.success(), "{arguments:?} succeeded");
     assert!(output.stdout.is_empty(), "{arguments:?} wrote {output:?}");
@@ -19,7 +19,7 @@ fn complaint(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_run_spec_is_sound_and_its_settings_are_the_programs() {
+fn the_run_spec_is_valid_and_has_the_default_settings() {
     let spec = RunSpec::parse("run.toml", include_str!("../run.toml"), &[]).unwrap();
     let settings: Settings = serde_json::from_value(spec.train.settings.into()).unwrap();
     settings.check().unwrap();
@@ -27,15 +27,15 @@ fn the_run_spec_is_sound_and_its_settings_are_the_programs() {
 }
 
 #[test]
-fn what_cannot_be_sampled_is_named() {
+fn a_missing_run_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let nowhere = folder.path().join("no-such-run");
-    let complaint = complaint(&["sample", nowhere.to_str().unwrap()]);
-    assert!(complaint.starts_with("error: ") && complaint.contains("no-such-run"), "{complaint}");
+    let missing = folder.path().join("no-such-run");
+    let error = error_of(&["sample", missing.to_str().unwrap()]);
+    assert!(error.starts_with("error: ") && error.contains("no-such-run"), "{error}");
 }
 
 #[test]
-fn a_worker_that_nobody_started_says_so() {
-    let complaint = complaint(&[]);
-    assert!(complaint.contains("whimbrel run"), "{complaint}");
+fn a_worker_started_by_hand_says_how_to_start_it() {
+    let error = error_of(&[]);
+    assert!(error.contains("whimbrel run"), "{error}");
 }

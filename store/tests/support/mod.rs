@@ -25,7 +25,7 @@ use object_store::{
 };
 use tempfile::TempDir;
 use whimbrel_state::{
-    Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT, tensor::Place,
+    Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT, tensor::Memory,
 };
 use whimbrel_store::{
     Committed, Limits, Mode, RestoreError, RetryPolicy, RunDir, Store, Term, commit, restore, save_slice,
@@ -277,7 +277,7 @@ impl State {
         let mut tensors = Vec::new();
         for (index, spec) in self.layout.tensors().iter().enumerate() {
             let (memory, later) = rest.split_at_mut(self.layout.range_of(index).len());
-            tensors.push(TensorMut { spec: spec.clone(), place: Place::Host(memory) });
+            tensors.push(TensorMut { spec: spec.clone(), memory: Memory::Host(memory) });
             rest = later;
         }
         tensors

@@ -1,4 +1,4 @@
-//! Bodies that arrive whole, cut, or hardly at all.
+//! The answers that the fault proxy sends: the server's own, or changed by a fault.
 
 use std::{convert::Infallible, io, time::Duration};
 
@@ -7,50 +7,51 @@ use futures::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{Response, body::Frame, header::CONTENT_LENGTH, http::response};
 
-/// A body that may break off.
+/// A body that may end with an error.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Time between two bytes of a body that trickles: the least that a timer measures, so that a test waits for the end
-/// of its patience and not for the trickle.
+/// The time between two bytes of a slow body. It is the shortest that a timer measures, so that a test waits for the
+/// client's deadline and not for the bytes.
 const DRIP: Duration = Duration::from_millis(1);
-/// Bytes that trickle before nothing more comes.
+/// The most bytes of a slow body before it stops.
 const DRIPS: usize = 64;
 
-/// An answer as the server gave it.
+/// The server's answer, unchanged.
 pub(super) fn whole(head: response::Parts, body: Bytes) -> Response<Body> {
     Response::from_parts(head, full(body))
 }
 
-/// An answer of the proxy's own.
+/// An error that the proxy makes itself.
 pub(super) fn refusal(status: u16, code: &str) -> Response<Body> {
-    let body =
-        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a test says so</Message></Error>");
+    let body = format!(
+        "<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>injected by a test</Message></Error>"
+    );
     Response::builder().status(status).body(full(body.into())).unwrap()
 }
 
-/// Half of the body, under a length that fits.
+/// The first half of the body, with a matching length.
 pub(super) fn truncated(head: response::Parts, body: Bytes) -> Response<Body> {
     with_body(head, body.slice(..body.len() / 2))
 }
 
-/// Another body, under a length that fits.
+/// Another body, with a matching length.
 pub(super) fn with_body(mut head: response::Parts, body: Bytes) -> Response<Body> {
     head.headers.insert(CONTENT_LENGTH, body.len().into());
     whole(head, body)
 }
 
-/// Half of the body, and the end of the connection.
+/// The first half of the body; then the connection ends.
 pub(super) fn cut(head: response::Parts, body: Bytes) -> Response<Body> {
     let half = body.slice(..body.len() / 2);
     let frames = stream::once(async { Ok(Frame::data(half)) }).chain(stream::once(async {
-        // What was written is flushed when the body has nothing ready.
+        // hyper flushes what it has written when the body has nothing ready.
         tokio::task::yield_now().await;
         Err(io::Error::from(io::ErrorKind::ConnectionAborted))
     }));
     Response::from_parts(head, StreamBody::new(frames).boxed_unsync())
 }
 
-/// Half of the body, or its first bytes, one at a time, and then nothing.
+/// The first bytes of the body, at most half of them, one at a time; then nothing, and the connection stays open.
 pub(super) fn drip(head: response::Parts, body: Bytes) -> Response<Body> {
     let bytes = (body.len() / 2).min(DRIPS);
     let drops = stream::iter(0..bytes).then(move |at| {
@@ -63,7 +64,7 @@ pub(super) fn drip(head: response::Parts, body: Bytes) -> Response<Body> {
     Response::from_parts(head, StreamBody::new(drops.chain(stream::pending())).boxed_unsync())
 }
 
-/// One bit in the middle of it is another.
+/// The body with one bit flipped, in the middle.
 pub(super) fn flipped(body: &Bytes) -> Bytes {
     let mut bytes = body.to_vec();
     let middle = bytes.len() / 2;
@@ -71,7 +72,7 @@ pub(super) fn flipped(body: &Bytes) -> Bytes {
     bytes.into()
 }
 
-/// A listing without its entries, in any of the clouds' dialects.
+/// A listing without its entries, in the XML of any of the clouds.
 pub(super) fn emptied(body: &Bytes) -> Bytes {
     let mut text = String::from_utf8_lossy(body).into_owned();
     for element in ["Contents", "CommonPrefixes", "Blob", "BlobPrefix", "NextContinuationToken", "NextMarker"]
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_emptied_listing_is_a_listing() {
+    fn an_emptied_listing_is_still_valid() {
         let s3 = "<L><IsTruncated>true</IsTruncated><Contents><Key>a</Key></Contents><Contents></Contents>\
                   <NextContinuationToken>x</NextContinuationToken></L>";
         assert_eq!(emptied(&s3.into()), "<L><IsTruncated>false</IsTruncated></L>");
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bit_is_one_bit() {
+    fn exactly_one_bit_is_flipped() {
         let body = Bytes::from_static(b"0123456789");
         let changed: u32 = flipped(&body).iter().zip(&body).map(|(a, b)| (a ^ b).count_ones()).sum();
         assert_eq!(changed, 1);

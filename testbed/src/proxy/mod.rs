@@ -1,22 +1,23 @@
 //! Proxies between a program and an object store.
 //!
-//! [`FaultProxy`] understands HTTP/1.1: it recognises each [`Operation`], records it, and at the one it was told of lets
-//! a [`Fault`] happen, or calls the test back. [`DelayProxy`] moves bytes, each of them late.
+//! [`FaultProxy`] reads HTTP/1.1: it recognises each [`Operation`], records it, and at the operation that the test
+//! chose injects a [`Fault`] or calls the test back. [`DelayProxy`] forwards bytes with a delay.
 //!
-//! # Why operations are recognised and not counted
-//! A program that has several requests under way sends them in another order each time. An operation is therefore
-//! identified by what it does to which object, and by how many like it came before: the second look-up of *this* pack
-//! is the same operation in every run, and a fault placed there is placed there every time.
+//! # How operations are identified
+//! A program with several concurrent requests sends them in a different order each time, so their number does not
+//! identify them. An operation is identified by its verb, its object, and how many equal operations came before: the
+//! second HEAD of one pack is the same operation in every run of the program, and a fault at that operation is
+//! repeatable.
 
 mod answer;
-mod delay;
+mod delay_proxy;
 mod fault;
+mod fault_proxy;
 mod operation;
 mod plan;
-mod server;
 
-pub use delay::DelayProxy;
+pub use delay_proxy::DelayProxy;
 pub use fault::Fault;
+pub use fault_proxy::FaultProxy;
 pub use operation::{Operation, Part, Seen, Verb};
 pub use plan::Then;
-pub use server::FaultProxy;

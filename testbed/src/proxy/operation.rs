@@ -1,33 +1,33 @@
-//! What a request does to which object, whatever the cloud's dialect.
+//! Operations: what a request does to which object. Recognises the requests of S3, Azure and GCS clients alike.
 
 use std::{collections::HashMap, fmt};
 
 use hyper::{Method, http::request};
 use url::form_urlencoded;
 
-/// How the names of a store's probes begin; what follows is drawn anew each time.
+/// The start of a store probe's name; the rest is random.
 const PROBE: &str = "whimbrel-probe-";
 
-/// What is done.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
-    /// An object is written.
+    /// Writes an object.
     Put,
-    /// An object, or a range of it, is read.
+    /// Reads an object or a range of it.
     Get,
-    /// An object is looked up.
+    /// Looks up an object's size and version.
     Head,
-    /// Objects are listed.
+    /// Lists objects.
     List,
-    /// An object is deleted.
+    /// Deletes an object.
     Delete,
-    /// Several objects are deleted in one request.
+    /// Deletes several objects with one request.
     DeleteMany,
     /// Anything else.
     Other,
 }
 
-/// The part of a run's directory that an operation is about.
+/// A part of a run's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
     /// `log/`
@@ -38,38 +38,38 @@ pub enum Part {
     Packs,
     /// `output/`
     Output,
-    /// Not one of these.
+    /// None of these.
     Other,
 }
 
-/// One operation of a program on its store: the same in every run of the program that does the same.
+/// One operation of a program on its store. Equal runs of the program make equal operations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Operation {
-    /// What is done.
+    /// Its kind.
     pub verb: Verb,
     /// The object's name, or the prefix of a listing, within the proxy's root.
     pub name: String,
-    /// The `Range` asked for, as it was sent.
+    /// The header `Range`, as it was sent.
     pub range: Option<String>,
-    /// How many like it came before.
+    /// How many operations of the same kind, name and range came before.
     pub occurrence: usize,
 }
 
 /// An operation that went through the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Which.
+    /// The operation.
     pub operation: Operation,
-    /// Bytes of the request's body.
+    /// The size of the request's body, in bytes.
     pub sent: usize,
-    /// Bytes of the body of the server's answer.
+    /// The size of the body of the server's answer, in bytes.
     pub answered: usize,
-    /// The status of the server's answer; `None` where the server was not asked, or did not answer.
+    /// The status of the server's answer; `None` if the server was not asked or did not answer.
     pub status: Option<u16>,
 }
 
 impl Operation {
-    /// The part of a run's directory that it is about.
+    /// The part of a run's directory that the operation is about.
     pub fn part(&self) -> Part {
         let is =
             |part: &str| self.name.contains(&format!("/{part}/")) || self.name.ends_with(&format!("/{part}"));
@@ -105,7 +105,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Recognises operations under a root, and counts like ones.
+/// Recognises operations under a root, and counts equal ones.
 #[derive(Debug)]
 pub(super) struct Recognizer {
     /// `/bucket/prefix`, without a slash at its end.
@@ -118,7 +118,7 @@ impl Recognizer {
         Self { root: format!("/{}", root.trim_matches('/')), counts: HashMap::new() }
     }
 
-    /// The operation that a request is.
+    /// The operation of a request.
     pub(super) fn recognize(&mut self, request: &request::Parts) -> Operation {
         let query: HashMap<String, String> =
             form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -139,7 +139,7 @@ impl Recognizer {
         };
         let mut name = match verb {
             Verb::List => self.listed(query.get("prefix").map_or("", String::as_str)),
-            // An account's name may come before the bucket's.
+            // An account's name may come before the bucket's name.
             _ => path
                 .find(&self.root)
                 .map_or(path.as_str(), |at| &path[at + self.root.len()..])
@@ -161,7 +161,8 @@ impl Recognizer {
         Operation { verb, name, range, occurrence }
     }
 
-    /// A listing's prefix without the part of the root that lies within the bucket, which is some end of the root.
+    /// A listing's prefix relative to the root. The prefix contains only the part of the root within the bucket, so
+    /// each tail of the root is tried.
     fn listed(&self, prefix: &str) -> String {
         let ends = self.root.match_indices('/').map(|(at, _)| &self.root[at + 1..]);
         let mut within = ends.filter_map(|end| prefix.strip_prefix(end));
@@ -169,7 +170,7 @@ impl Recognizer {
     }
 }
 
-/// A path with its percent-encoded bytes decoded. A `+` stays one: in a path it stands for itself.
+/// Decodes the percent-encoded bytes of a path. In a path, `+` is a plain character.
 fn decoded(path: &str) -> String {
     let kept = path.replace('+', "%2B");
     let pairs = form_urlencoded::parse(kept.as_bytes());
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_dialects_say_the_same() {
+    fn requests_of_s3_azure_and_gcs_are_recognised_alike() {
         for (root, list) in [
             ("bucket/case/7", "/bucket?list-type=2&prefix=case%2F7%2Fr%2Flog%2F"),
             (
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn like_operations_are_told_apart_by_what_came_before() {
+    fn equal_operations_are_distinguished_by_their_number() {
         let mut recognizer = Recognizer::new("b");
         let first = seen(&mut recognizer, "HEAD", "/b/r/packs/1");
         let other = seen(&mut recognizer, "HEAD", "/b/r/packs/2");

@@ -1,4 +1,4 @@
-//! What the proxy was told to do, and what it saw.
+//! The faults and callbacks that a test has set, and the record of operations. The test and the proxy share it.
 
 use std::{
     collections::HashMap,
@@ -14,29 +14,29 @@ use super::{
     operation::{Operation, Recognizer, Seen},
 };
 
-/// What becomes of an operation after the test was called back.
+/// What happens to an operation after a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It goes its way.
+    /// It continues.
     Pass,
-    /// Its connection is cut.
+    /// Its connection ends.
     Cut,
 }
 
-/// When the test is called back.
+/// The moment of a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Moment {
-    /// Before the request goes to the server.
+    /// Before the request is sent to the server.
     Before,
-    /// When the server has answered.
+    /// After the server has answered.
     After,
 }
 
 pub(super) type Wanted = Box<dyn Fn(&Operation, &Bytes) -> bool + Send>;
 pub(super) type Action = Box<dyn FnOnce(&Operation) -> Then + Send>;
 
-/// A call back to the test, made once.
-pub(super) struct Hook {
+/// A callback of the test, made once.
+pub(super) struct Callback {
     pub(super) moment: Moment,
     pub(super) wanted: Wanted,
     pub(super) action: Action,
@@ -47,13 +47,11 @@ pub(super) struct Hook {
 pub(super) struct Plan(Arc<Mutex<State>>);
 
 struct State {
-    /// How often the record has begun anew.
-    term: usize,
+    /// How often the test has reset the plan.
+    resets: usize,
     recognizer: Recognizer,
     faults: HashMap<Operation, Fault>,
-    outages: HashMap<Operation, Fault>,
-    outage: Option<Fault>,
-    hooks: Vec<Hook>,
+    callbacks: Vec<Callback>,
     seen: Vec<Seen>,
     happened: usize,
     listings: HashMap<String, Bytes>,
@@ -63,12 +61,10 @@ struct State {
 impl State {
     fn new(root: &str) -> Self {
         Self {
-            term: 0,
+            resets: 0,
             recognizer: Recognizer::new(root),
             faults: HashMap::new(),
-            outages: HashMap::new(),
-            outage: None,
-            hooks: Vec::new(),
+            callbacks: Vec::new(),
             seen: Vec::new(),
             happened: 0,
             listings: HashMap::new(),
@@ -79,23 +75,24 @@ impl State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = f.debug_struct("State");
-        told.field("faults", &self.faults).field("outage", &self.outage).field("seen", &self.seen);
-        told.finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("faults", &self.faults)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
     }
 }
 
-/// A place in the record of a term.
+/// The index of an operation in the record, valid until the next reset.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    term: usize,
+pub(super) struct RecordIndex {
+    resets: usize,
     index: usize,
 }
 
-/// A request that was recognised: its place in the record, and what is to happen to it.
-pub(super) struct Verdict {
+/// A recognised request: its operation, its index in the record, and the fault to inject.
+pub(super) struct Recognized {
     pub(super) operation: Operation,
-    pub(super) place: Place,
+    pub(super) index: RecordIndex,
     pub(super) fault: Option<Fault>,
 }
 
@@ -108,25 +105,17 @@ impl Plan {
         change(&mut self.0.lock().unwrap())
     }
 
-    /// Forgets everything, and names operations relative to another root from here on.
+    /// Forgets all faults, callbacks and records. Later operations are named relative to `root`.
     pub(super) fn begin(&self, root: &str) {
-        self.with(|state| *state = State { term: state.term + 1, ..State::new(root) });
+        self.with(|state| *state = State { resets: state.resets + 1, ..State::new(root) });
     }
 
     pub(super) fn fail_at(&self, operation: Operation, fault: Fault) {
         self.with(|state| state.faults.insert(operation, fault));
     }
 
-    pub(super) fn fail_from(&self, operation: Operation, fault: Fault) {
-        self.with(|state| state.outages.insert(operation, fault));
-    }
-
-    pub(super) fn outage(&self, fault: Option<Fault>) {
-        self.with(|state| state.outage = fault);
-    }
-
-    pub(super) fn hook(&self, hook: Hook) {
-        self.with(|state| state.hooks.push(hook));
+    pub(super) fn call_back(&self, callback: Callback) {
+        self.with(|state| state.callbacks.push(callback));
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -137,54 +126,52 @@ impl Plan {
         self.with(|state| state.happened)
     }
 
-    /// Recognises a request, records it, and says what is to happen to it.
-    pub(super) fn judge(&self, request: &request::Parts, body: &Bytes) -> Verdict {
+    /// Recognises a request and records it.
+    pub(super) fn recognize(&self, request: &request::Parts, body: &Bytes) -> Recognized {
         self.with(|state| {
             let operation = state.recognizer.recognize(request);
-            let place = Place { term: state.term, index: state.seen.len() };
+            let index = RecordIndex { resets: state.resets, index: state.seen.len() };
             let seen = Seen { operation: operation.clone(), sent: body.len(), answered: 0, status: None };
             state.seen.push(seen);
-            if let Some(fault) = state.outages.remove(&operation) {
-                state.outage = Some(fault);
-            }
-            let fault = state.faults.remove(&operation).or(state.outage);
+            let fault = state.faults.remove(&operation);
             state.happened += usize::from(fault.is_some());
-            Verdict { operation, place, fault }
+            Recognized { operation, index, fault }
         })
     }
 
-    /// The call back that is due, if one is.
+    /// Takes the callback that is due at this moment of an operation, if there is one.
     pub(super) fn due(&self, moment: Moment, operation: &Operation, body: &Bytes) -> Option<Action> {
         self.with(|state| {
-            let is_due = |hook: &Hook| hook.moment == moment && (hook.wanted)(operation, body);
-            let place = state.hooks.iter().position(is_due)?;
+            let is_due =
+                |callback: &Callback| callback.moment == moment && (callback.wanted)(operation, body);
+            let index = state.callbacks.iter().position(is_due)?;
             state.happened += 1;
-            Some(state.hooks.remove(place).action)
+            Some(state.callbacks.remove(index).action)
         })
     }
 
-    /// Completes the record of an operation that the server answered.
-    pub(super) fn answered(&self, place: Place, status: u16, bytes: usize) {
+    /// Adds the server's answer to the record of an operation.
+    pub(super) fn answered(&self, at: RecordIndex, status: u16, bytes: usize) {
         self.with(|state| {
-            // The record may have begun anew while the server was at it.
-            if place.term == state.term {
-                let seen = &mut state.seen[place.index];
+            // The test may have reset the plan while the server was working.
+            if at.resets == state.resets {
+                let seen = &mut state.seen[at.index];
                 (seen.status, seen.answered) = (Some(status), bytes);
             }
         });
     }
 
-    /// Remembers a listing, and returns the one before it.
+    /// Stores a listing, and returns the previous one of the same name.
     pub(super) fn listing(&self, name: &str, body: Bytes) -> Option<Bytes> {
         self.with(|state| state.listings.insert(name.to_owned(), body))
     }
 
-    /// Keeps a request until it is to arrive.
+    /// Keeps a request for [`FaultProxy::deliver_late`](super::FaultProxy::deliver_late).
     pub(super) fn delay(&self, head: request::Parts, body: Bytes) {
         self.with(|state| state.late.push((head, body)));
     }
 
-    /// The requests that were kept.
+    /// Takes the requests that were kept.
     pub(super) fn delayed(&self) -> Vec<(request::Parts, Bytes)> {
         self.with(|state| std::mem::take(&mut state.late))
     }

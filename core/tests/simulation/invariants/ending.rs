@@ -1,4 +1,4 @@
-//! The end is announced once, and after it nothing happens but that workers leave.
+//! The end of a run is announced once, and after it the core only ends the run's workers.
 
 use whimbrel_core::{Command, Notice};
 use whimbrel_plan::RunId;
@@ -7,7 +7,7 @@ use crate::world::World;
 
 pub(crate) fn nothing_after_the_end(world: &mut World, command: &Command) {
     let run = run_of(command);
-    let ended = world.watches.get(run).is_some_and(|watch| watch.ended.is_some());
+    let ended = world.observed.get(run).is_some_and(|seen| seen.ended.is_some());
     let harmless = matches!(
         command,
         Command::Leave { .. }

@@ -1,5 +1,5 @@
-//! Finished means that every step is applied and that the last checkpoint is there; and what the log says of the end
-//! is what was announced.
+//! Finished means that every step is applied and the last checkpoint is committed; and the end in the log is the end that
+//! was announced.
 
 use whimbrel_core::{End, Outcome};
 use whimbrel_plan::RunId;

@@ -1,5 +1,5 @@
-//! Where the core chooses how often checkpoints are taken, none is taken more often than saves take or the limits allow,
-//! and between those bounds no other interval is cheaper.
+//! If the core chooses how often checkpoints are taken, no interval is shorter than a save takes or than the limits allow,
+//! and between those bounds no other interval costs less.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use whimbrel_plan::RunId;
 
 use crate::world::World;
 
-/// So many saves back, the longest one bounds the interval.
+/// The longest of this many last saves bounds the interval.
 const REMEMBERED: usize = 5;
 
 pub(crate) fn is_the_cheapest(world: &mut World, run: &RunId) {
@@ -23,13 +23,13 @@ pub(crate) fn is_the_cheapest(world: &mut World, run: &RunId) {
         Some(Bound::Limit) => "interval: by its limits",
         Some(Bound::SaveTakes) => "interval: not below a save",
     });
-    let costs = world.watches.get(run).map(|watch| watch.costs.as_slice()).unwrap_or_default();
+    let costs = world.observed.get(run).map(|seen| seen.costs.as_slice()).unwrap_or_default();
     let longest = costs.iter().rev().take(REMEMBERED).map(|cost| cost.duration).max().unwrap_or_default();
     let timing = world.scenario.timing;
-    let least = longest.max(timing.least_interval);
-    let within = (least..=timing.most_interval.max(least)).contains(&interval.every);
-    world.require(within, || format!("{interval:?} is not between {least:?} and {:?}", timing.most_interval));
-    // Young's sum is a model of failures that are rare; where they are not, the interval is the time between them.
+    let least = longest.max(timing.min_interval);
+    let within = (least..=timing.max_interval.max(least)).contains(&interval.every);
+    world.require(within, || format!("{interval:?} is not between {least:?} and {:?}", timing.max_interval));
+    // Young's sum is a model of rare failures; if they are frequent, the interval is the time between them.
     if interval.bound.is_none() && cost * 2 < interval.between_failures {
         let here = lost(&interval, cost, interval.every);
         for other in [interval.every.mul_f64(0.9), interval.every.mul_f64(1.1)] {
@@ -39,7 +39,7 @@ pub(crate) fn is_the_cheapest(world: &mut World, run: &RunId) {
     }
 }
 
-/// The part of the time that is lost with an interval: to checkpoints, and to failures.
+/// The part of the time that an interval costs: for checkpoints and for failures.
 fn lost(interval: &Interval, cost: Duration, every: Duration) -> f64 {
     cost.div_duration_f64(every) + every.div_duration_f64(interval.between_failures * 2)
 }

@@ -1,5 +1,5 @@
-//! A generation's members are distinct, ready, not given up, in rank order, neither too many nor too few, and their
-//! shares add up.
+//! A generation's members are distinct, ready, not given up, in rank order, neither too many nor too few, and their shares
+//! add up to the shards.
 
 use whimbrel_core::Formation;
 use whimbrel_plan::{RunId, WorkerId};
@@ -7,22 +7,22 @@ use whimbrel_plan::{RunId, WorkerId};
 use crate::world::World;
 
 pub(crate) fn is_sound(world: &mut World, run: &RunId, formation: &Formation) {
-    if let Err(why) = judge(world, run, formation) {
+    if let Err(why) = check(world, run, formation) {
         world.require(false, || format!("{formation:?}: {why}"));
     }
 }
 
-fn judge(world: &World, run: &RunId, formation: &Formation) -> Result<(), String> {
+fn check(world: &World, run: &RunId, formation: &Formation) -> Result<(), String> {
     let none = || "the run is unknown".to_owned();
-    let watch = world.watches.get(run).ok_or_else(none)?;
+    let seen = world.observed.get(run).ok_or_else(none)?;
     let facts = &world.records.get(run).ok_or_else(none)?.facts;
     let view = world.core.as_ref().and_then(|core| core.view(run)).ok_or_else(none)?;
-    let last = watch.formations.keys().next_back().copied().unwrap_or(0);
+    let last = seen.formations.keys().next_back().copied().unwrap_or(0);
     if formation.number != last + 1 {
         return Err(format!("the last one was number {last}"));
     }
     let workers: Vec<WorkerId> = formation.members.iter().map(|member| member.worker).collect();
-    let fit = |worker: &WorkerId| watch.ready.contains(worker) && !watch.given_up.contains(worker);
+    let fit = |worker: &WorkerId| seen.ready.contains(worker) && !seen.given_up.contains(worker);
     if let Some(unfit) = workers.iter().find(|worker| !fit(worker)) {
         return Err(format!("{unfit} is not ready, or given up"));
     }
@@ -37,7 +37,7 @@ fn judge(world: &World, run: &RunId, formation: &Formation) -> Result<(), String
     if shares != facts.shards {
         return Err(format!("shares add up to {shares} of {}", facts.shards));
     }
-    let fewest = if watch.stop.is_some() { 1 } else { facts.workers_min as usize };
+    let fewest = if seen.stop.is_some() { 1 } else { facts.workers_min as usize };
     if workers.len() < fewest || workers.len() > facts.workers_max as usize {
         return Err(format!("{} members, not {fewest} to {}", workers.len(), facts.workers_max));
     }

@@ -1,4 +1,4 @@
-//! What must hold whatever happens: one promise to a file.
+//! What must hold whatever happens: one promise in each file.
 
 use whimbrel_core::{Command, Notice};
 
@@ -7,21 +7,21 @@ use crate::world::World;
 pub(crate) mod checkpoints;
 pub(crate) mod ending;
 pub(crate) mod finished;
+pub(crate) mod idempotent;
 pub(crate) mod interval;
 pub(crate) mod liveness;
 pub(crate) mod membership;
-pub(crate) mod no_scapegoat;
+pub(crate) mod no_healthy_worker_killed;
 pub(crate) mod no_step_lost;
 pub(crate) mod same_bits;
-pub(crate) mod settled;
 pub(crate) mod slots;
 
-/// Looks at a command before it is executed.
+/// Checks a command before it is executed.
 pub(crate) fn check(world: &mut World, command: &Command) {
     ending::nothing_after_the_end(world, command);
     match command {
-        Command::Start { run, node, worker } => slots::one_process_to_a_place(world, run, *node, *worker),
-        Command::Kill { run, worker, .. } => no_scapegoat::deserves_it(world, run, *worker),
+        Command::Start { run, node, worker } => slots::one_worker_per_slot(world, run, *node, *worker),
+        Command::Kill { run, worker, .. } => no_healthy_worker_killed::has_a_cause(world, run, *worker),
         Command::Form { run, formation } => {
             membership::is_sound(world, run, formation);
             no_step_lost::starts_where_the_furthest_is(world, run, formation);

@@ -17,7 +17,7 @@ pub(crate) fn starts_where_the_furthest_is(world: &mut World, run: &RunId, forma
     });
 }
 
-/// A run that was stopped in peace has everything in its last checkpoint.
+/// A run that was stopped undisturbed has every step in its last checkpoint.
 pub(crate) fn a_stop_keeps_them(world: &mut World, run: &RunId, end: &End) {
     if end.outcome == Outcome::Stopped && !end.reason.starts_with("stopped,") {
         let furthest = furthest(world, run);
@@ -27,14 +27,14 @@ pub(crate) fn a_stop_keeps_them(world: &mut World, run: &RunId, end: &End) {
     }
 }
 
-/// The most steps applied to a state that somebody holds who is not lost.
+/// The most steps applied to a state that a worker holds which is not lost.
 fn furthest(world: &World, run: &RunId) -> Option<u64> {
-    let watch = world.watches.get(run)?;
+    let seen = world.observed.get(run)?;
     let lives = |process: &&Process| {
         process.run == *run
             && process.term == world.term
             && process.connected
-            && !watch.given_up.contains(&process.worker)
+            && !seen.given_up.contains(&process.worker)
     };
     let living = world.processes.values().filter(lives);
     living.filter_map(|process| process.state).map(|state| state.step).max()

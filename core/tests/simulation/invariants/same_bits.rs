@@ -1,5 +1,5 @@
-//! Every sample once, the same bits: whoever holds the state after step *t* holds the same one, and members of a
-//! generation are always equal.
+//! Every sample once, the same bits: all workers that hold the state after step *t* hold the same bits, and so do the
+//! members of a generation.
 
 use whimbrel_core::Formation;
 use whimbrel_plan::Origin;
@@ -60,7 +60,7 @@ pub(crate) fn are_equal(world: &mut World, pids: &[Pid]) {
     world.require(equal, || format!("members of one generation hold {states:?}"));
 }
 
-/// Whoever is to hand over the state holds it.
+/// The members that are to send the state hold it.
 pub(crate) fn sources_hold(world: &mut World, formation: &Formation, pids: &[Pid]) {
     let Origin::Members { step } = formation.origin else { return };
     let sources: Vec<_> = formation.members.iter().filter(|member| member.holds == Some(step)).collect();
@@ -69,5 +69,5 @@ pub(crate) fn sources_hold(world: &mut World, formation: &Formation, pids: &[Pid
             && process.state.is_some_and(|state| state.step == step)
     });
     let kept = truly.count() == sources.len() && !sources.is_empty();
-    world.require(kept, || format!("nobody, or not everybody who should, holds the state of {formation:?}"));
+    world.require(kept, || format!("a member that is to send the state does not hold it: {formation:?}"));
 }

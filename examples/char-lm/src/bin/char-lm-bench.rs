@@ -1,8 +1,8 @@
 //! Measures the model without Whimbrel.
 //!
-//! - `char-lm-bench step` times the step that `bench/pytorch.py` does in PyTorch;
-//! - `char-lm-bench bare` times the steps of a run, in one process: what a run's overhead is measured against;
-//! - `char-lm-bench train` trains as a run does, and shows what the model has learned.
+//! - `char-lm-bench step` times the same step as `bench/pytorch.py`;
+//! - `char-lm-bench bare` times the steps of a run in one process without Whimbrel, the baseline of a run's overhead;
+//! - `char-lm-bench train` trains like a run, and shows losses and generated text.
 
 use std::{
     io::{self, Write},
@@ -23,15 +23,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Measure {
-    /// Time the step that bench/pytorch.py does in PyTorch.
+    /// Time the same step as bench/pytorch.py.
     Step {
-        /// Steps to time, after 30 to warm up.
+        /// Steps to time, after 30 steps of warmup.
         #[arg(long, default_value_t = 300)]
         steps: u64,
     },
     /// Time the steps of a run in one process.
     Bare(Run),
-    /// Train as a run does; show losses, and text in the end.
+    /// Train like a run; show losses, and generated text at the end.
     Train(Run),
 }
 
@@ -64,7 +64,7 @@ fn main() -> Result<(), TrainerError> {
     }
 }
 
-/// The model of nanoGPT's example for CPUs, on a batch of 12.
+/// Times the model of nanoGPT's CPU example with a batch of 12.
 fn step(steps: u64, screen: &mut impl Write) -> Result<(), TrainerError> {
     const BATCH: usize = 12;
     let settings = Settings { learning_rate: 1e-3, ..Settings::default() };
@@ -131,13 +131,13 @@ impl Run {
     }
 }
 
-/// How long each step took, and the processor time of all of them.
+/// The time of each step, sorted, and the processor time of all.
 struct Times {
     steps: Vec<Duration>,
     processor: Duration,
 }
 
-/// Times `steps` calls of `step` after `warmup` of them.
+/// Times `steps` calls of `step` after `warmup` calls.
 fn measure(
     warmup: u64,
     steps: u64,
