@@ -46,7 +46,7 @@ pub use session::{
     work::Work,
 };
 pub use train::train;
-pub use trainer::{Context, Shard, Trainer, TrainerError};
+pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
 pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};

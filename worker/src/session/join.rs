@@ -21,7 +21,7 @@ use crate::{
     gradients::{Gradients, GradientsError},
     numerics,
     saver::Saver,
-    session::{Open, Session, State},
+    session::{Open, Session, State, trainer_failed},
     trainer::Context,
 };
 
@@ -147,9 +147,9 @@ impl Joiner {
     }
 
     /// Tells the coordinator that the program failed, and why. A worker that ends by itself calls this first.
-    pub fn fail(mut self, error: &dyn Error) {
-        let reason = with_causes(error);
-        self.control.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason }));
+    /// The run fails with an error that is marked as [`fatal`](crate::fatal).
+    pub fn fail(mut self, error: &(dyn Error + 'static)) {
+        self.control.outbox().send(trainer_failed(error));
         self.control.close();
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     control::{listener::StreamError, settings::RunSettings, stream::ControlStream},
     gradients::Gradients,
     saver::Saver,
-    trainer::{Context, Trainer},
+    trainer::{Context, Trainer, is_fatal},
 };
 
 mod boundary;
@@ -59,7 +59,7 @@ pub enum SessionError {
         /// How.
         source: Arc<StreamError>,
     },
-    /// The gradient is infinite or not a number, and the run stops for that.
+    /// The gradient is infinite or not a number, and the run stops for that. It would be so on every worker.
     #[error(
         "the gradient of {tensor:?} is {value} at element {element} in step {step}; lower the learning rate, \
          look at the samples of that step, or set on_nonfinite = \"skip\" in [reduction]"
@@ -158,11 +158,13 @@ impl Session {
 
     /// Tells the coordinator that the program failed, and why, and ends the session. A worker that ends by itself calls
     /// this first. Takes at most 10 s.
-    pub fn fail(mut self, error: &dyn Error) {
+    ///
+    /// The run fails with the error, and no other worker is started for it, if it is a [`SessionError::Nonfinite`] or
+    /// marked as [`fatal`](crate::fatal).
+    pub fn fail(mut self, error: &(dyn Error + 'static)) {
         // The connections first: the peers must not wait for this worker's share.
         self.group = None;
-        let reason = with_causes(error);
-        self.control.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason }));
+        self.control.outbox().send(trainer_failed(error));
         // A checkpoint may be complete but for this worker's slice.
         self.saver.finish(&self.control);
         self.control.close();
@@ -185,6 +187,14 @@ impl Session {
         self.layout.same_as(bytes.layout())?;
         Ok(bytes)
     }
+}
+
+/// The message for an error with which a worker ends by itself.
+fn trainer_failed(error: &(dyn Error + 'static)) -> Message {
+    // The same samples give the same gradient on every worker.
+    let is_nonfinite = matches!(error.downcast_ref(), Some(SessionError::Nonfinite { .. }));
+    let fatal = is_nonfinite || is_fatal(error);
+    Message::TrainerFailed(v1::TrainerFailed { reason: with_causes(error), fatal })
 }
 
 /// The error for a program that calls the session in another way than documented.
