@@ -1,10 +1,13 @@
 //! An evaluation: the program evaluates parts of the validation data, and the values are added up across workers.
 
-use std::{mem, ops::Range};
+use std::mem;
 
 use whimbrel_member::{Event, encode_parts};
 
-use crate::session::{Open, Session, SessionError, misuse, no_group};
+use crate::session::{
+    Session, SessionError, misuse, no_group,
+    open::{Evaluating, Open},
+};
 
 /// An evaluation of which this worker evaluates some parts.
 #[derive(Debug)]
@@ -19,21 +22,6 @@ pub struct Part {
     pub index: u32,
     /// The number of parts.
     pub parts: u32,
-}
-
-/// This worker's parts of an evaluation, while the program evaluates them.
-#[derive(Debug)]
-pub(super) struct Evaluating {
-    step: u64,
-    parts: Range<u32>,
-    /// The values of the finished parts, in order.
-    values: Vec<Option<f64>>,
-}
-
-impl Evaluating {
-    pub(super) fn new(step: u64, parts: Range<u32>) -> Self {
-        Self { step, parts, values: Vec::new() }
-    }
 }
 
 impl Evaluation<'_> {

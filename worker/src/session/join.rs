@@ -21,7 +21,7 @@ use crate::{
     gradients::{Gradients, GradientsError},
     numerics,
     saver::Saver,
-    session::{Open, Session, State, trainer_failed},
+    session::{Session, State, open::Open, trainer_failed},
     trainer::Context,
 };
 

@@ -21,6 +21,7 @@ use crate::{
     control::{listener::StreamError, settings::RunSettings, stream::ControlStream},
     gradients::Gradients,
     saver::Saver,
+    session::open::Open,
     trainer::{Context, Trainer, is_fatal},
 };
 
@@ -29,6 +30,7 @@ mod enter;
 pub(crate) mod evaluation;
 pub(crate) mod join;
 mod leave;
+mod open;
 pub(crate) mod step;
 pub(crate) mod work;
 
@@ -125,7 +127,7 @@ pub struct Session {
     worker: Worker,
     /// The connections to the other members, while this worker is one.
     group: Option<Group>,
-    /// The program's work that is not finished.
+    /// The program's work that is given out and not finished.
     open: Open,
     endpoint: Endpoint,
     control: ControlStream,
@@ -139,15 +141,6 @@ pub struct Session {
     sum: Vec<f32>,
     saver: Saver,
     coordinator: Address,
-}
-
-/// The program's work that is given out and not finished.
-#[derive(Debug, Default)]
-enum Open {
-    #[default]
-    Nothing,
-    Step(step::Computing),
-    Evaluation(evaluation::Evaluating),
 }
 
 impl Session {

@@ -2,7 +2,6 @@
 
 use std::{
     mem,
-    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -11,7 +10,7 @@ use whimbrel_member::{Event, Phase};
 
 use crate::{
     control::settings::OnNonfinite,
-    session::{Open, Session, SessionError, misuse, no_group},
+    session::{Session, SessionError, misuse, no_group, open::Open},
     trainer::Shard,
 };
 
@@ -28,32 +27,6 @@ pub struct Update<'a> {
     pub step: u64,
     /// The gradient of the step's mean loss.
     pub gradient: &'a [f32],
-}
-
-/// This worker's shards of a step, while the program computes them.
-#[derive(Debug)]
-pub(super) struct Computing {
-    began: Instant,
-    step: u64,
-    shards: Range<u32>,
-    /// The losses of the finished shards, in order.
-    losses: Vec<f64>,
-    /// The samples of the shard that is given out and not finished; empty if there is none.
-    samples: Vec<u64>,
-    /// The program pushed a loss without a shard.
-    misused: bool,
-}
-
-impl Computing {
-    pub(super) fn new(step: u64, shards: Range<u32>) -> Self {
-        let (losses, samples) = (Vec::new(), Vec::new());
-        Self { began: Instant::now(), step, shards, losses, samples, misused: false }
-    }
-
-    /// The first shard that is not finished.
-    fn next(&self) -> Option<u32> {
-        self.shards.clone().nth(self.losses.len())
-    }
 }
 
 impl<'a> Step<'a> {

@@ -3,9 +3,10 @@
 use whimbrel_member::{Action, End};
 
 use crate::session::{
-    Open, Session, SessionError, State,
-    evaluation::{Evaluating, Evaluation},
-    step::{Computing, Step},
+    Session, SessionError, State,
+    evaluation::Evaluation,
+    open::{Computing, Evaluating, Open},
+    step::Step,
 };
 
 /// The program's next work. Work that the program leaves unfinished is given out again by the next [`Session::next`].
