@@ -1,9 +1,9 @@
 //! Saving this worker's slice of a checkpoint behind the steps that follow.
 //!
 //! Training stops only while the slice is copied to the staging buffer: hashing and upload run on the threads of the
-//! control stream. There is one buffer, kept from save to save. It is allocated and touched behind the first steps. While
-//! that goes on, or an upload, the saver is busy: the members put the next save off. Only the last save of a run or of a
-//! generation waits for it.
+//! control stream. There is one buffer, kept from save to save. It is allocated and touched behind the first steps.
+//! While that goes on, or an upload, the saver is busy: the members put the next save off. Only the last save of a run
+//! or of a generation waits for it.
 
 use std::{
     future::Future,
@@ -83,7 +83,8 @@ impl Saver {
     }
 
     /// Prepares the buffer for slices of `bytes` bytes, behind the program's steps, if it is too small. Memory that is
-    /// written for the first time costs several times as much as the copy itself, and the first save must not wait for it.
+    /// written for the first time costs several times as much as the copy itself, and the first save must not wait for
+    /// it.
     pub(crate) fn prepare(&mut self, handle: &Handle, bytes: usize) {
         self.collect_finished();
         if !self.upload.is_empty() || self.buffer.capacity() >= bytes {
@@ -99,8 +100,8 @@ impl Saver {
         }
     }
 
-    /// Copies a slice of `state` and starts its upload, whose end is reported to the coordinator. Nothing is saved if the
-    /// generation is called off first. A slice that is being uploaded is not staged again.
+    /// Copies a slice of `state` and starts its upload, whose end is reported to the coordinator. Nothing is saved if
+    /// the generation is called off first. A slice that is being uploaded is not staged again.
     pub(crate) fn stage(&mut self, control: &ControlStream, slice: Slice, state: &StateBytes<'_>) {
         let began = Instant::now();
         let is_this = |last: &Staged| (last.generation, last.step) == (slice.generation, slice.step);
@@ -148,8 +149,8 @@ impl Saver {
         }
     }
 
-    /// Whether a save would have to wait: for an upload, or for the buffer. A buffer that is not there after the time that
-    /// a save waits does not count: the next save fails then, and the failure is reported.
+    /// Whether a save would have to wait: for an upload, or for the buffer. A buffer that is not there after the time
+    /// that a save waits does not count: the next save fails then, and the failure is reported.
     pub(crate) fn is_busy(&mut self) -> bool {
         self.collect_finished();
         !self.upload.is_empty() && self.preparing.is_none_or(|since| since.elapsed() < self.timeout)

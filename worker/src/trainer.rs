@@ -103,8 +103,8 @@ pub trait Trainer {
     /// Forward and backward of one shard.
     ///
     /// Returns the shard's part of the step's mean loss: the sum of its samples' losses divided by
-    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: on entry it holds values
-    /// of other shards.
+    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: on entry it holds
+    /// values of other shards.
     fn shard(&mut self, shard: &Shard<'_>, gradient: &mut [f32]) -> Result<f64, TrainerError>;
 
     /// Applies the update of step `step`, counted from 0, given the gradient of the step's mean loss.
@@ -117,8 +117,8 @@ pub trait Trainer {
         Ok(None)
     }
 
-    /// Tokens in a sample, where the program counts in tokens: then the run's speed is also reported in tokens per second.
-    /// `None` is the default.
+    /// Tokens in a sample, where the program counts in tokens: then the run's speed is also reported in tokens per
+    /// second. `None` is the default.
     fn tokens_per_sample(&self) -> Option<u64> {
         None
     }

@@ -25,8 +25,8 @@ pub struct Part {
 }
 
 impl Evaluation<'_> {
-    /// The next part, which is given out until its value is [pushed](Self::push). `None` when all parts are finished, or
-    /// when the generation is called off.
+    /// The next part, which is given out until its value is [pushed](Self::push). `None` when all parts are finished,
+    /// or when the generation is called off.
     pub fn part(&mut self) -> Option<Part> {
         if self.session.is_called_off() {
             return None;

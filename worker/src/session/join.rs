@@ -85,8 +85,9 @@ impl Session {
         for uri in &settings.replicas {
             match open_run(uri) {
                 Ok((replica, _)) => sources = sources.with_replica(replica),
-                // A replica is only read for what the run's own directory lacks. The cause, such as credentials that this
-                // node does not have, lasts as long as this process: one warning is enough, and the run's output has it.
+                // A replica is only read for what the run's own directory lacks. The cause, such as credentials that
+                // this node does not have, lasts as long as this process: one warning is enough, and the run's output
+                // has it.
                 Err(error) => tracing::warn!(
                     uri,
                     error = with_causes(&error),

@@ -1,8 +1,8 @@
 //! The session: a worker's part in its run, driven by one thread of the program.
 //!
-//! What comes next is decided by [`whimbrel_member::Worker`]. The session performs it: [`work`] asks for the next action
-//! and gives the program its work, [`enter`] joins a generation and gets its state, [`step`] and [`evaluation`] compute,
-//! [`boundary`] saves and completes, [`leave`] ends a membership. [`join`] sets a session up.
+//! What comes next is decided by [`whimbrel_member::Worker`]. The session performs it: [`work`] asks for the next
+//! action and gives the program its work, [`enter`] joins a generation and gets its state, [`step`] and [`evaluation`]
+//! compute, [`boundary`] saves and completes, [`leave`] ends a membership. [`join`] sets a session up.
 
 use std::{error::Error, sync::Arc};
 

@@ -30,11 +30,11 @@ pub struct Update<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// The next shard, and the buffer for its gradient. The program writes every element: the buffer holds values of other
-    /// shards. The shard is given out until its loss is [pushed](Self::push).
+    /// The next shard, and the buffer for its gradient. The program writes every element: the buffer holds values of
+    /// other shards. The shard is given out until its loss is [pushed](Self::push).
     ///
-    /// `None` when all shards are finished, or when the generation is called off. In both cases the program goes on with
-    /// [`reduce`](Self::reduce).
+    /// `None` when all shards are finished, or when the generation is called off. In both cases the program goes on
+    /// with [`reduce`](Self::reduce).
     pub fn shard(&mut self) -> Option<(Shard<'_>, &mut [f32])> {
         if self.session.is_called_off() {
             return None;

@@ -12,8 +12,8 @@ use crate::session::{
 /// The program's next work. Work that the program leaves unfinished is given out again by the next [`Session::next`].
 #[derive(Debug)]
 pub enum Work<'a> {
-    /// Make the initial state from the seed again: the program's state has changed since it was built. Asking for the next
-    /// work says that it is made.
+    /// Make the initial state from the seed again: the program's state has changed since it was built. Asking for the
+    /// next work says that it is made.
     Initialise,
     /// Compute shards of a step, and apply the sum.
     Step(Step<'a>),
