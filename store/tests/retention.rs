@@ -8,9 +8,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use proptest::prelude::*;
 use support::{Faulty, Scene, State, checkpoint, checkpoints::with_checkpoints, restored, save};
-use whimbrel_state::{Hash, Manifest};
-use whimbrel_store::{CommitError, Entry, KeepEvery, Mode, Record, Retention, Store, Term, collect, commit};
+use whimbrel_state::{Hash, Manifest, TensorSpec};
+use whimbrel_store::{
+    Collected, Collector, CommitError, Entry, KeepEvery, Mode, Record, Retention, Store, Term, collect,
+    collectable, commit, quarantine,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -155,7 +159,7 @@ async fn no_pack_is_deleted_while_a_kept_manifest_is_unreadable() {
     assert_eq!((steps(&term), collected.packs), (vec![2, 3], 0));
     assert_eq!(scene.files("packs").len(), before);
 
-    whimbrel_store::quarantine(&mut term, &newest, "unreadable", &[]).await.unwrap();
+    quarantine(&mut term, &newest, "unreadable", &[]).await.unwrap();
     let collected = collect(&mut term, &keep(1)).await.unwrap();
     assert_eq!((steps(&term), collected.unreadable.len()), (vec![2], 0));
     assert_eq!(scene.files("packs").len(), its_packs);
@@ -247,4 +251,149 @@ async fn temp_files_of_a_killed_put_are_deleted_after_the_grace() {
     assert_eq!(collect(&mut term, &keep(1)).await.unwrap().temp_files, 1);
     assert!(!old.exists() && young.exists() && no_number.exists());
     assert_eq!(steps(&term), [1]);
+}
+
+/// A state of one pack, which no other seed has.
+fn one_pack(seed: u64) -> State {
+    let mut state = State::filled(vec![TensorSpec::f32("weights", [8])], 0);
+    state.bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    state
+}
+
+#[tokio::test]
+async fn the_requests_of_a_commit_do_not_grow_with_the_number_of_kept_checkpoints() {
+    let keep_all = Retention { every: Some(KeepEvery::Steps(1)), ..keep(3) };
+    let keep_newest = keep(3);
+    for (retention, kept) in [(&keep_all, 1000), (&keep_newest, 3)] {
+        let scene = Scene::new().await;
+        let store = Faulty::over(scene.folder());
+        let mut term = scene.run_over(&store).start_term("c").await.unwrap();
+        let mut collector = Collector::default();
+        let mut requests = Vec::new();
+        for step in 1..=1000 {
+            let manifest = save(term.run(), &one_pack(step), step, 1).await.unwrap();
+            let before = store.seen().len();
+            commit(&mut term, &manifest, None).await.unwrap();
+            collector.collect(&mut term, retention).await.unwrap();
+            if [10, 1000].contains(&step) {
+                requests.push(store.seen().split_off(before));
+            }
+        }
+        assert_eq!(steps(&term).len(), kept);
+        let [few, many] = &requests[..] else { panic!("{requests:#?}") };
+        assert_eq!(few.len(), many.len(), "{few:#?}\n{many:#?}");
+        assert!(!many.iter().any(|request| request.starts_with("list")), "{many:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_deletes_nothing_in_favour_of_a_checkpoint_that_lost_a_pack_since() {
+    // Of the newest ones.
+    let (scene, mut term) = with_checkpoints(&[1, 2]).await;
+    let mut collector = Collector::default();
+    collector.collect(&mut term, &keep(2)).await.unwrap();
+    let lacking = scene.run().manifest(&term.run_log().checkpoints()[1].manifest).await.unwrap();
+    fs::remove_file(&scene.files("packs")[&pack_name(&lacking, 1)]).unwrap();
+    checkpoint(&mut term, &State::small(3), 3).await;
+    collector.collect(&mut term, &keep(2)).await.unwrap();
+    assert_eq!(steps(&term), [1, 2, 3]);
+
+    // Of those that are kept for an interval.
+    let retention = Retention { every: Some(KeepEvery::Steps(10)), ..keep(1) };
+    let (scene, mut term) = with_checkpoints(&[11, 12]).await;
+    let mut collector = Collector::default();
+    collector.collect(&mut term, &retention).await.unwrap();
+    let lacking = scene.run().manifest(&term.run_log().checkpoints()[0].manifest).await.unwrap();
+    fs::remove_file(&scene.files("packs")[&pack_name(&lacking, 1)]).unwrap();
+    checkpoint(&mut term, &State::small(21), 21).await;
+    collector.collect(&mut term, &retention).await.unwrap();
+    assert_eq!(steps(&term), [11, 12, 21]);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    /// Commits a state with this many of its packs in common with the others.
+    Commit(u8),
+    /// Quarantines one of the checkpoints.
+    Quarantine(usize),
+    /// Deletes a pack of one of the checkpoints, as no program of ours does.
+    LosePack(usize),
+    Collect,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        5 => (0_u8..4).prop_map(Act::Commit),
+        1 => any::<usize>().prop_map(Act::Quarantine),
+        1 => any::<usize>().prop_map(Act::LosePack),
+        6 => Just(Act::Collect),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Two runs with the same acts: one is collected by one collector, the other by a new one each time.
+    #[test]
+    fn a_collector_that_remembers_decides_as_one_that_looks_at_everything(
+        acts in prop::collection::vec(act(), 1..40), last in 1_u32..4, every in prop::option::of(10_u64..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let retention = Retention { every: every.map(KeepEvery::Steps), ..keep(last) };
+        runtime.block_on(async {
+            let runs = [with_checkpoints(&[]).await, with_checkpoints(&[]).await];
+            let mut remembering = Collector::default();
+            let [mut one, mut other] = runs;
+            for (number, act) in acts.into_iter().enumerate() {
+                for ((scene, term), is_one) in [(&mut one, true), (&mut other, false)] {
+                    if let Act::Collect = act {
+                        let collected = if is_one {
+                            remembering.collect(term, &retention).await
+                        } else {
+                            collect(term, &retention).await
+                        };
+                        collected.unwrap();
+                        let left = collectable(&scene.run(), term.run_log(), &retention).await.unwrap();
+                        assert_eq!(left, Collected { unreadable: left.unreadable.clone(), ..Collected::default() });
+                    } else {
+                        perform(scene, term, &act, number as u64 * 7 + 1).await;
+                    }
+                }
+                let [a, b] = [&one, &other].map(|(scene, term)| {
+                    let mut packs: Vec<String> = scene.files("packs").into_keys().collect();
+                    packs.sort();
+                    let records: Vec<Record> =
+                        term.run_log().entries().iter().map(|entry| entry.record.clone()).collect();
+                    (records, packs)
+                });
+                assert_eq!(a, b);
+            }
+        });
+    }
+}
+
+/// Does something to a run, as a function of what is in it.
+async fn perform(scene: &Scene, term: &mut Term, act: &Act, step: u64) {
+    let checkpoints = term.run_log().all_checkpoints();
+    match *act {
+        Act::Commit(shared) => {
+            let mut state = State::small(0);
+            let own = state.bytes.len() - 64 * shared as usize;
+            state.bytes[..own].iter_mut().for_each(|byte| *byte ^= step as u8);
+            checkpoint(term, &state, step).await;
+        }
+        Act::Quarantine(which) if !checkpoints.is_empty() => {
+            let manifest = &checkpoints[which % checkpoints.len()].manifest;
+            quarantine(term, manifest, "a test", &[]).await.unwrap();
+        }
+        Act::LosePack(which) if !checkpoints.is_empty() => {
+            let name = &checkpoints[which % checkpoints.len()].manifest;
+            let manifest = scene.run().manifest(name).await.unwrap();
+            let pack = pack_name(&manifest, which % manifest.packs.len());
+            if let Some(file) = scene.files("packs").get(&pack) {
+                fs::remove_file(file).unwrap();
+            }
+        }
+        Act::Quarantine(_) | Act::LosePack(_) | Act::Collect => {}
+    }
 }

@@ -104,7 +104,7 @@ pub(crate) async fn append_checkpoint(
 }
 
 /// The packs of a manifest that the store does not have in their right length.
-async fn lacking(run: &RunDir, manifest: &Manifest) -> Result<Vec<Hash>, StoreError> {
+pub(crate) async fn lacking(run: &RunDir, manifest: &Manifest) -> Result<Vec<Hash>, StoreError> {
     let look_ups: Vec<_> =
         manifest.packs.iter().map(|pack| is_stored(run.folder().clone(), pack.clone())).collect();
     let mut looked_up = stream::iter(look_ups).buffered(LOOK_UPS);

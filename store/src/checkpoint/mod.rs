@@ -44,11 +44,11 @@ pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use save::{SaveError, save_slice};
 pub use sources::Sources;
 pub use state_reader::{StateReader, read_state};
-pub use verify::{Verified, VerifyError, verify};
+pub use verify::{Verified, Verifier, VerifyError, verify};
 
 pub(crate) use bad_pack::ReadPackError;
 pub(crate) use block_reader::read_pack;
-pub(crate) use commit::append_checkpoint;
+pub(crate) use commit::{append_checkpoint, lacking};
 pub(crate) use pack::{cut, pack_hash, pack_name};
 pub(crate) use put_pack::{put_pack, stored_length};
 pub(crate) use state_digest::{DigestInput, digest_received};

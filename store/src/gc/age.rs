@@ -37,4 +37,15 @@ impl Ages {
         let age = self.now.as_ref().map(|now| SystemTime::from(now.last_modified).duration_since(modified));
         age.and_then(Result::ok).is_some_and(|age| age >= self.grace)
     }
+
+    /// The time of the log's last entry, by the store's clock.
+    pub(super) fn now(&self) -> Option<SystemTime> {
+        self.now.as_ref().map(|now| now.last_modified.into())
+    }
+
+    /// Whether the grace period has passed since a [`now`](Self::now) before.
+    pub(super) fn is_grace_over_since(&self, before: SystemTime) -> bool {
+        let passed = self.now().and_then(|now| now.duration_since(before).ok());
+        passed.is_none_or(|passed| passed >= self.grace)
+    }
 }

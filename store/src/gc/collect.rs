@@ -27,10 +27,13 @@
 //! be excluded. Batches are small to keep the interval short, a restore notices (the hash), and a checkpoint that lost a
 //! pack does not count among those that are kept.
 
+use std::time::SystemTime;
+
 use super::{
     age::Ages,
-    mark::{Deletions, ManifestCache, UnreadableManifest, decide},
-    retention::Retention,
+    kept::Kept,
+    mark::{Deletions, Logged, UnreadableManifest, decide_all, decide_new},
+    retention::{KeepEvery, Retention},
 };
 use crate::{
     checkpoint::pack_name,
@@ -78,10 +81,49 @@ pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected
     Collector::default().collect(term, retention).await
 }
 
-/// Collects one run again and again, e.g. after each commit. It remembers manifests that it has read.
+/// Collects one run again and again, e.g. after each commit.
+///
+/// The first collection of a term looks at every object in the store. Later ones look only at the checkpoints committed
+/// since and at those that they replace, so their cost does not grow with the number of kept checkpoints. All objects are
+/// looked at again once each [`Retention::grace`]: objects that no checkpoint names, e.g. the packs of a save that died,
+/// are deleted then, after one to two graces.
 #[derive(Debug, Default)]
 pub struct Collector {
-    manifests: ManifestCache,
+    known: Option<Known>,
+}
+
+/// What the last successful collection left.
+#[derive(Debug)]
+struct Known {
+    /// The term whose log it was decided by.
+    token: String,
+    /// The retention that it was decided by.
+    last: u32,
+    every: Option<KeepEvery>,
+    /// When all objects were looked at, by the store's clock.
+    listed_at: SystemTime,
+    kept: Kept,
+    /// The number of the first log entry that is not taken into account in `kept`.
+    next: u64,
+}
+
+impl Known {
+    /// Whether a collection may rely on it.
+    fn holds(&self, term: &Term, retention: &Retention, ages: &Ages) -> bool {
+        self.token == term.token()
+            && (self.last, self.every) == (retention.last, retention.every)
+            && !ages.is_grace_over_since(self.listed_at)
+    }
+}
+
+/// A decision, and what it leaves if it is carried out.
+struct Decided {
+    deletions: Deletions,
+    /// `None` if a kept manifest cannot be read: the next collection must look at everything again.
+    known: Option<Known>,
+    /// Every object was looked at.
+    is_full: bool,
+    ages: Ages,
 }
 
 impl Collector {
@@ -100,18 +142,23 @@ impl Collector {
     ) -> Result<Collected, CollectError> {
         term.check().await?;
         let folder = term.run().folder().clone();
-        let (deletions, ages) = loop {
-            let ages = Ages::of(term.run(), term.run_log(), retention.grace).await?;
-            let deletions = decide(term.run(), term.run_log(), retention, &ages, &mut self.manifests).await?;
-            if deletions.is_empty() {
-                break (deletions, ages);
+        // Put back only after success: what a failed collection recorded and did not delete, only a full one finds.
+        let mut known = self.known.take();
+        let decided = loop {
+            let decided = decide(term, retention, known).await?;
+            if decided.deletions.is_empty() {
+                break decided;
             }
-            let boundary = Record::Collected { manifests: deletions.checkpoints.clone() };
+            let boundary = Record::Collected { manifests: decided.deletions.checkpoints.clone() };
             if term.append_next(boundary).await?.is_some() {
-                break (deletions, ages);
+                break decided;
             }
             // An earlier entry of this term landed, perhaps a checkpoint: decide again with it in view.
+            known = decided.known;
         };
+        // Entries that land later are not taken into account yet.
+        let next = term.run_log().next_number();
+        let Decided { deletions, known, is_full, ages } = decided;
         for UnreadableManifest { why, .. } in &deletions.unreadable {
             tracing::warn!(
                 run = term.run().uri(),
@@ -126,10 +173,49 @@ impl Collector {
             term.check().await?;
             folder.delete(batch).await?;
         }
-        let is_old = |modified| ages.is_file_past_grace(modified);
-        let temp_files = temp_files::sweep(&folder, &FOLDERS, is_old).await?;
+        let temp_files = if is_full {
+            let is_old = |modified| ages.is_file_past_grace(modified);
+            temp_files::sweep(&folder, &FOLDERS, is_old).await?
+        } else {
+            0
+        };
+        self.known = known.map(|mut known| {
+            for manifest in &deletions.checkpoints {
+                known.kept.remove(manifest);
+            }
+            known.next = next;
+            known
+        });
         Ok(deletions.report(temp_files))
     }
+}
+
+/// Decides by what is known, if that is enough, or else by all objects in the store.
+async fn decide(term: &Term, retention: &Retention, known: Option<Known>) -> Result<Decided, CollectError> {
+    let run = Logged { dir: term.run(), run_log: term.run_log() };
+    let ages = Ages::of(run.dir, run.run_log, retention.grace).await?;
+    let before = match known {
+        Some(mut known) if known.holds(term, retention, &ages) => {
+            let new = run.run_log.entries().get(known.next as usize..).unwrap_or_default();
+            if let Some(deletions) = decide_new(run, new, retention, &mut known.kept).await? {
+                known.next = run.run_log.next_number();
+                return Ok(Decided { deletions, known: Some(known), is_full: false, ages });
+            }
+            known.kept
+        }
+        Some(known) => known.kept,
+        None => Kept::default(),
+    };
+    let (deletions, kept) = decide_all(run, retention, &ages, &before).await?;
+    let known = ages.now().filter(|_| deletions.unreadable.is_empty()).map(|listed_at| Known {
+        token: term.token().to_owned(),
+        last: retention.last,
+        every: retention.every,
+        listed_at,
+        kept,
+        next: run.run_log.next_number(),
+    });
+    Ok(Decided { deletions, known, is_full: true, ages })
 }
 
 /// What [`collect`] would delete from a run with this log. Nothing is written, and no term is needed.
@@ -139,7 +225,8 @@ pub async fn collectable(
     retention: &Retention,
 ) -> Result<Collected, StoreError> {
     let ages = Ages::of(run, run_log, retention.grace).await?;
-    let deletions = decide(run, run_log, retention, &ages, &mut ManifestCache::default()).await?;
+    let run = Logged { dir: run, run_log };
+    let (deletions, _) = decide_all(run, retention, &ages, &Kept::default()).await?;
     Ok(deletions.report(0))
 }
 

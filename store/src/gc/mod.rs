@@ -7,10 +7,12 @@
 //! | `retention` | which checkpoints are kept |
 //! | `collect` | the protocol: decide, record, delete |
 //! | `mark` | the decision: which objects stay, and which are deleted |
+//! | `kept` | what is known of the kept checkpoints from one collection to the next |
 //! | `age` | how old objects are, by the store's clock |
 
 mod age;
 mod collect;
+mod kept;
 mod mark;
 mod retention;
 

@@ -6,13 +6,15 @@
 //! | file | is |
 //! | --- | --- |
 //! | `entry` | one entry of the log, and its encoding |
-//! | `run_log` | the whole log, and what follows from it: checkpoints, the epoch, whether the run goes on |
+//! | `run_log` | the whole log, and what follows from it: the epoch, whether the run goes on |
+//! | `checkpoints` | the checkpoints that a log names |
 //! | `run_dir` | the directory: opened by URI, or found in a store |
 //! | `create_entry` | creating one entry, whatever the store answers |
 //! | `term` | creating a run, starting a term, appending |
 //! | `lineage` | replicas, and which copy of a run is the newest |
 //! | `output` | the workers' printed lines |
 
+mod checkpoints;
 mod create_entry;
 mod entry;
 mod lineage;
@@ -21,10 +23,11 @@ mod run_dir;
 mod run_log;
 mod term;
 
+pub use checkpoints::CheckpointInfo;
 pub use entry::{Ended, Entry, EntryError, Mode, Origin, Outcome, Record, ReplicaOf, Stopped};
 pub use lineage::{Relation, ReplicaLogError, relation};
 pub use run_dir::{RunDir, open_run, open_run_in};
-pub use run_log::{CheckpointInfo, LogError, RunLog};
+pub use run_log::{LogError, RunLog};
 pub use term::{AppendError, CreateError, Term, TermError};
 
 pub(crate) use entry::{identity, name as entry_name};

@@ -1,11 +1,11 @@
 //! The whole log of a run, and what follows from it: the checkpoints, the epoch in force, whether the run goes on.
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
-use whimbrel_state::Hash;
 
-use super::entry::{
-    self, Ended, Entry, EntryError, Mode, Origin, Record, ReplicaOf, Stopped, identities, identity,
+use super::{
+    checkpoints::{CheckpointInfo, Checkpoints},
+    entry::{self, Ended, Entry, EntryError, Mode, Record, ReplicaOf, Stopped, identities, identity},
 };
 use crate::object::{Folder, StoreError};
 
@@ -18,6 +18,9 @@ const CONCURRENCY: usize = 16;
 pub struct RunLog {
     first: Submission,
     entries: Vec<Entry>,
+    /// The number of the entry that started the term in force.
+    term: Option<usize>,
+    checkpoints: Checkpoints,
 }
 
 /// The first entry and its content.
@@ -26,25 +29,6 @@ struct Submission {
     entry: Entry,
     spec: String,
     hosted_by: Mode,
-}
-
-/// A committed checkpoint.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckpointInfo {
-    /// Steps applied to its state.
-    pub step: u64,
-    /// The manifest's name in the run's directory, for [`RunDir::manifest`](crate::RunDir::manifest).
-    pub manifest: String,
-    /// When it was committed, by the clock of the coordinator that made it.
-    pub time: Timestamp,
-    /// The original commit: in this directory, or in the one that this is a copy of.
-    pub origin: Origin,
-    /// Bytes of its packs.
-    pub bytes: u64,
-    /// The digest of its state, if it was computed.
-    pub state: Option<Hash>,
-    /// Why it must not be used, if it is damaged.
-    pub quarantined: Option<String>,
 }
 
 /// A run log that cannot be read or written.
@@ -131,7 +115,12 @@ impl RunLog {
             Record::Submitted { spec, hosted_by } if first.epoch == 0 && first.number == 0 => {
                 let submission =
                     Submission { entry: first.clone(), spec: spec.clone(), hosted_by: *hosted_by };
-                Ok(Self { first: submission, entries: vec![first] })
+                Ok(Self {
+                    first: submission,
+                    entries: vec![first],
+                    term: None,
+                    checkpoints: Checkpoints::default(),
+                })
             }
             _ => Err("a log starts with the submission of its run, before the first term"),
         }
@@ -175,6 +164,10 @@ impl RunLog {
         if !starts_term && entry.epoch != self.epoch() {
             return Err("it was written by a coordinator that was not leading the run");
         }
+        if starts_term {
+            self.term = Some(self.entries.len());
+        }
+        self.checkpoints.apply(&entry);
         self.entries.push(entry);
         Ok(())
     }
@@ -201,7 +194,7 @@ impl RunLog {
     }
 
     /// When the run was submitted, by the submitter's clock.
-    pub fn submitted(&self) -> Timestamp {
+    pub fn submitted(&self) -> DateTime<Utc> {
         self.first.entry.time
     }
 
@@ -220,14 +213,19 @@ impl RunLog {
         self.entries.iter().filter(|entry| matches!(entry.record, Record::Term { .. }))
     }
 
+    /// The entry that started the term in force.
+    fn term(&self) -> Option<&Entry> {
+        self.entries.get(self.term?)
+    }
+
     /// The token of the term in force: the name of the write that started it.
     pub(crate) fn token(&self) -> Option<&str> {
-        self.terms().next_back().map(|entry| entry.writer.as_str())
+        self.term().map(|entry| entry.writer.as_str())
     }
 
     /// The identity of the term in force, or of the source's term if the directory is a replica.
     pub(crate) fn identity(&self) -> Option<&str> {
-        self.terms().next_back().and_then(identity)
+        self.term().and_then(identity)
     }
 
     /// The identities of all terms that this log knows of, in order.
@@ -257,7 +255,7 @@ impl RunLog {
 
     /// The description of the coordinator that leads the run; `None` before the first term.
     pub fn coordinator(&self) -> Option<&str> {
-        match &self.terms().next_back()?.record {
+        match &self.term()?.record {
             Record::Term { coordinator, .. } => Some(coordinator),
             _ => None,
         }
@@ -265,7 +263,7 @@ impl RunLog {
 
     /// The source, if the directory is a *replica*: the run goes on there, and not here until it is resumed here.
     pub fn replica_of(&self) -> Option<&ReplicaOf> {
-        match &self.terms().next_back()?.record {
+        match &self.term()?.record {
             Record::Term { replica_of, .. } => replica_of.as_ref(),
             _ => None,
         }
@@ -302,48 +300,25 @@ impl RunLog {
 
     /// The usable checkpoints: committed, not quarantined and not collected; newest last.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        self.all_checkpoints().into_iter().filter(|checkpoint| checkpoint.quarantined.is_none()).collect()
+        self.checkpoints.iter().filter(|checkpoint| checkpoint.quarantined.is_none()).cloned().collect()
     }
 
     /// The committed checkpoints, quarantined ones included and collected ones not; newest last.
     ///
-    /// A checkpoint that is committed again is usable again, and is as new as its newest commit: a run that continues from
-    /// an earlier state, here or in a copy, may compute the same state again. The order is that of the original commits,
-    /// not that in which copies were made.
+    /// A checkpoint that is committed again is usable again, and is as new as its newest commit. The order is that of the
+    /// original commits, not that in which copies were made.
     pub fn all_checkpoints(&self) -> Vec<CheckpointInfo> {
-        let mut checkpoints: Vec<CheckpointInfo> = Vec::new();
-        for entry in &self.entries {
-            match &entry.record {
-                Record::Checkpoint { step, manifest, bytes, state, origin } => {
-                    let here = Origin { epoch: entry.epoch, entry: entry.number, time: entry.time };
-                    let before = checkpoints.iter().position(|known| known.manifest == *manifest);
-                    let before = before.map(|index| checkpoints.remove(index).origin);
-                    // A copied commit may be older than the one known.
-                    let origin = origin.unwrap_or(here);
-                    let origin = before.map_or(origin, |before| before.max(origin));
-                    checkpoints.push(CheckpointInfo {
-                        step: *step,
-                        manifest: manifest.clone(),
-                        time: origin.time,
-                        origin,
-                        bytes: *bytes,
-                        state: *state,
-                        quarantined: None,
-                    });
-                }
-                Record::Quarantined { manifest, reason } => {
-                    for known in checkpoints.iter_mut().filter(|known| known.manifest == *manifest) {
-                        known.quarantined = Some(reason.clone());
-                    }
-                }
-                Record::Collected { manifests } => {
-                    checkpoints.retain(|known| !manifests.contains(&known.manifest));
-                }
-                _ => {}
-            }
-        }
-        checkpoints.sort_by_key(|known| (known.origin.epoch, known.origin.entry));
-        checkpoints
+        self.checkpoints.iter().cloned().collect()
+    }
+
+    /// The same as [`all_checkpoints`](Self::all_checkpoints), one by one, newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &CheckpointInfo> {
+        self.checkpoints.iter().rev()
+    }
+
+    /// The newest usable checkpoint.
+    pub fn newest_checkpoint(&self) -> Option<&CheckpointInfo> {
+        self.newest_first().find(|checkpoint| checkpoint.quarantined.is_none())
     }
 }
 

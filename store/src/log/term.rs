@@ -134,6 +134,11 @@ impl Term {
         &self.run
     }
 
+    /// The random name of the write that started the term: no other term has it.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// This term's epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch

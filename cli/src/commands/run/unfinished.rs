@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
@@ -30,7 +30,7 @@ pub(super) struct Unfinished {
     /// The URI of the run itself, where this is a replica.
     pub(super) replica_of: Option<String>,
     /// The time of its last log entry.
-    last: Timestamp,
+    last: DateTime<Utc>,
 }
 
 impl Unfinished {
@@ -73,7 +73,7 @@ pub(super) async fn find(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished
 /// Classifies a run by its log; `None` if there is nothing to resume.
 fn classify(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Unfinished> {
     let stopped = run_log.stopped().is_some();
-    if run_log.ended().is_some() || (run_log.submitter() == Mode::Service && !stopped) {
+    if run_log.ended().is_some() || (run_log.hosted_by() == Mode::Service && !stopped) {
         return None;
     }
     let stored = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok()?;
@@ -87,7 +87,7 @@ fn classify(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Un
         same: same_training(&stored, spec),
         busy: RunLock::take(uri).is_none(),
         replica_of: run_log.replica_of().map(|replica| replica.source.clone()),
-        last: run_log.entries().last().map_or(Timestamp::MIN, |entry| entry.time),
+        last: run_log.entries().last().map_or(DateTime::<Utc>::MIN_UTC, |entry| entry.time),
         id,
     })
 }
