@@ -123,7 +123,9 @@ impl Run {
             RunEvent::WorkerLost { worker, reason } => {
                 return self.fleet.declare_lost(cx, worker, Loss::Unusable(reason));
             }
-            RunEvent::TrainerFailed { worker, reason } => self.fleet.trainer_failed(worker, reason),
+            RunEvent::TrainerFailed { worker, reason, fatal } => {
+                self.fleet.trainer_failed(worker, reason, fatal);
+            }
             RunEvent::WorkerExited { worker, exit, tail } => {
                 return self.fleet.worker_exited(cx, worker, exit, tail, false);
             }

@@ -30,7 +30,7 @@ pub(crate) struct Mesh {
     pub(crate) asked: u32,
     /// A checkpoint is due after the step that is computed.
     pub(crate) save_due: bool,
-    /// A member could not read the checkpoint while the store was out of reach.
+    /// A member could not read the checkpoint.
     restore_failed: bool,
 }
 
@@ -218,11 +218,12 @@ impl World {
             return false;
         }
         self.tally.count(if damaged { "restore: damaged" } else { "restore: out of reach" });
-        let first = self
-            .meshes
-            .get_mut(key)
-            .is_some_and(|mesh| !damaged && !std::mem::replace(&mut mesh.restore_failed, true));
-        self.record_incident(&key.1, |incidents| incidents.restores += u32::from(first));
+        let first =
+            self.meshes.get_mut(key).is_some_and(|mesh| !std::mem::replace(&mut mesh.restore_failed, true));
+        self.record_incident(&key.1, |incidents| {
+            incidents.breaks += u32::from(first);
+            incidents.restores += u32::from(first && !damaged);
+        });
         self.handle_in_worker(pid, Event::RestoreFailed { damaged, reason: "its hash differs".into() });
         true
     }

@@ -76,6 +76,10 @@ pub(crate) struct Incidents {
     pub(crate) setups: u32,
     pub(crate) saves: u32,
     pub(crate) restores: u32,
+    /// Generations that broke though no member was lost.
+    pub(crate) breaks: u32,
+    /// Failures of trainers that would fail on any worker.
+    pub(crate) fatal: u32,
     /// When anything was last disturbed.
     pub(crate) disturbed: Duration,
 }
