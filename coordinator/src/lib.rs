@@ -1,47 +1,38 @@
-//! The gRPC coordinator: the server that decides, and keeps nothing that matters outside the store.
+//! The gRPC coordinator: the server that decides. It keeps nothing that matters outside the store.
 //!
 //! ```text
-//!   clients ──┐                         ┌── recorder (one a run): the run's log and checkpoints, in order
-//!   agents  ──┼─ services ─► driver ────┤
-//!   workers ──┘   (gRPC)     │   ▲      └── output (one a run): what its workers print
-//!                            ▼   │
-//!                     whimbrel_core::Core: events in, commands out
+//!   clients ──┐                         ┌── recorder (one a run): writes the run's log, commits its checkpoints
+//!   agents  ──┼── serve ──► driver ─────┼── replica tasks (one a replica): copy the run to its other stores
+//!   workers ──┘   (gRPC)    │    ▲      └── output writer (one a run): stores what the run's workers print
+//!                           ▼    │
+//!                    whimbrel_core::Core: events in, commands out
 //! ```
 //!
-//! - [`Coordinator`] (`server`) binds, serves and stops;
-//! - `services` turns calls and messages into `Input`s, and refuses what makes no sense at the border;
-//! - `driver` is the one task that owns the core: it feeds it, and executes what it commands;
-//! - `hosted` is what the driver keeps of a run beside the core: its links, its slices, its watchers;
-//! - `opening` submits and resumes runs, `adoption` takes up those in the store; `facts` is what their specs and logs say to
-//!   the core and the store;
-//! - `recorder` is the one task that holds a run's term, and so writes its log; `examination` tells it whether a
-//!   checkpoint is damaged that a worker could not read;
-//! - `replicas` opens the other stores of a run and compares their logs; `replication` keeps them in step behind it,
-//!   `standing` says how they stand;
-//! - `output` keeps what workers print;
-//! - `wire` says to watchers what the core has to say;
-//! - [`Token`] is what callers from beyond loopback must show.
+//! | folder | what | start reading at |
+//! | --- | --- | --- |
+//! | `serve` | binds, authenticates, passes calls and streams on to the driver | `server.rs` |
+//! | `driver` | the one task that owns the core; what it keeps of each hosted run | `mod.rs` |
+//! | `open` | submits, resumes and adopts runs: how this coordinator comes to hold a term | `take_over.rs` |
+//! | `record` | the tasks of a run during a term: recorder, replica tasks, output writer | `recorder.rs` |
+//! | `events` | maps facts to the messages that clients get | `mod.rs` |
+//!
+//! Dependencies point one way: `serve` → `driver` → `open`, `record`, `events`. The tasks in `open` and `record` report to the
+//! driver through channels and never see its state.
 
-mod adoption;
-mod attendance;
 mod driver;
-mod examination;
-mod facts;
-mod hosted_run;
-mod input;
-mod opening;
-mod output_writer;
-mod recorder;
-mod replicas;
-mod replication;
-mod server;
-mod services;
-mod standing;
-mod token;
-mod wire;
+mod events;
+mod open;
+mod record;
+mod serve;
 
-pub use opening::{SubmitError, new_run_id};
-pub use replicas::{NotFetched, ReplicaError, WentOn, submitted as settle_stores};
-pub use server::{Coordinator, ServeError, Settings, StartError};
-pub use token::{Token, TokenError};
+pub use open::{
+    compare::{ContinuedElsewhere, NotRecovered},
+    replicas::{ReplicaError, open_replicas},
+    submit::new_run_id,
+    submit_error::SubmitError,
+};
+pub use serve::{
+    server::{Coordinator, ServeError, Settings, StartError},
+    token::{Token, TokenError},
+};
 pub use whimbrel_core::Timing;

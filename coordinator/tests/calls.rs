@@ -1,6 +1,6 @@
-//! Calls over real sockets: who is let in, what is answered, and what is refused in which words.
+//! Calls to a coordinator over real sockets: authentication, answers and errors.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "an error in a test must fail it")]
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -75,7 +75,7 @@ async fn health_and_reflection_answer_for_every_service() {
 }
 
 #[tokio::test]
-async fn without_the_token_nothing_is_done() {
+async fn calls_without_the_token_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let token: Token = "0123456789abcdef".parse().unwrap();
     let (coordinator, channel) = start(folder.path(), Some(token)).await;
@@ -95,7 +95,7 @@ async fn without_the_token_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn a_spec_with_mistakes_makes_no_run() {
+async fn a_spec_with_mistakes_creates_no_run() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, channel) = start(folder.path(), None).await;
     let mut runs = RunsClient::new(channel);
@@ -106,12 +106,12 @@ async fn a_spec_with_mistakes_makes_no_run() {
         "{}",
         status.message()
     );
-    assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 0, "nothing is half-done");
+    assert_eq!(fs::read_dir(folder.path().join("runs")).unwrap().count(), 0, "the store must stay empty");
     coordinator.stop().await;
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found_and_what_is_over_stays_over() {
+async fn an_unknown_run_is_not_found_and_an_ended_run_stays_ended() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, channel) = start(folder.path(), None).await;
     let mut runs = RunsClient::new(channel.clone());
@@ -139,7 +139,7 @@ async fn what_is_not_there_is_not_found_and_what_is_over_stays_over() {
     assert_eq!(resumed.code(), Code::FailedPrecondition);
     assert!(resumed.message().contains("cancelled"), "{}", resumed.message());
 
-    // Another coordinator over the same store knows of it.
+    // Another coordinator over the same store lists the run.
     coordinator.stop().await;
     let (coordinator, channel) = start(folder.path(), None).await;
     let mut runs = RunsClient::new(channel);
@@ -152,7 +152,7 @@ async fn what_is_not_there_is_not_found_and_what_is_over_stays_over() {
 }
 
 #[tokio::test]
-async fn a_worker_that_nobody_started_is_turned_away() {
+async fn a_worker_that_the_coordinator_did_not_start_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, channel) = start(folder.path(), None).await;
     let run = RunsClient::new(channel.clone()).submit(spec(SPEC)).await.unwrap().into_inner().run;
@@ -163,20 +163,20 @@ async fn a_worker_that_nobody_started_is_turned_away() {
     assert_eq!(status.code(), Code::NotFound, "{status}");
 
     let heartbeat = v1::WorkerHeartbeat { generation: 1, step: 1 };
-    let rude = v1::WorkerMessage { message: Some(v1::worker_message::Message::Heartbeat(heartbeat)) };
-    let status = workers.connect(tokio_stream::once(rude)).await.unwrap_err();
+    let no_hello = v1::WorkerMessage { message: Some(v1::worker_message::Message::Heartbeat(heartbeat)) };
+    let status = workers.connect(tokio_stream::once(no_hello)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     coordinator.stop().await;
 }
 
 #[tokio::test]
-async fn who_watches_first_is_told_of_workers_that_had_come_and_gone() {
+async fn the_first_watcher_gets_earlier_exits_and_later_watchers_do_not() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, channel) = start(folder.path(), None).await;
     let mut runs = RunsClient::new(channel.clone());
     let run = runs.submit(spec(SPEC)).await.unwrap().into_inner().run;
 
-    // A node whose first worker ends at once. That the next is asked for says that this was heard of.
+    // A node whose first worker exits at once. The coordinator has taken the exit when it starts the next worker.
     let (node, messages) = tokio::sync::mpsc::channel(8);
     let says = |message| node.send(v1::AgentMessage { message: Some(message) });
     let join = v1::Join { name: "n".into(), slots: 1, ..v1::Join::default() };
@@ -210,10 +210,10 @@ async fn who_watches_first_is_told_of_workers_that_had_come_and_gone() {
     let status = events.message().await.unwrap().unwrap().event;
     assert!(matches!(status, Some(v1::run_event::Event::Status(_))), "{status:?}");
     let exit = events.message().await.unwrap().unwrap().event;
-    let Some(v1::run_event::Event::Exit(exit)) = exit else { panic!("not told of: {exit:?}") };
+    let Some(v1::run_event::Event::Exit(exit)) = exit else { panic!("no exit event: {exit:?}") };
     assert_eq!((exit.worker, exit.pid, exit.tail), (started[0], 77, vec!["out of luck".into()]));
 
-    // It is told once.
+    // A second watcher does not get it.
     let mut events = runs.watch(watch).await.unwrap().into_inner();
     drop((node, commands));
     coordinator.stop().await;

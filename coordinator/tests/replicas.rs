@@ -1,7 +1,7 @@
-//! Replicas, seen through calls over real sockets: what is refused, how they stand, and who may hold a run that is in
-//! several stores. No worker is needed for that: a run that waits for nodes is in its replicas too.
+//! Replicas, through calls over real sockets: which are refused, their status, and which coordinator may lead a run that is in
+//! several stores. No test needs a worker: a run that waits for nodes is in its replicas too.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong in a test is to fail it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "an error in a test must fail it")]
 
 use std::{
     fs,
@@ -19,7 +19,8 @@ use whimbrel_proto::v1::{
 };
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    Ended, Limits, Mode, Outcome, Record, Relation, Store, Which, commit, plan_copy, relation, save_slice,
+    CheckpointSelection, Ended, Limits, Mode, Outcome, Record, Relation, Store, commit, plan_copy, relation,
+    save_slice,
 };
 
 /// A coordinator over the folder `name`, and a client of it.
@@ -63,13 +64,17 @@ async fn status(runs: &mut RunsClient<Channel>, run: &str) -> RunStatus {
     runs.get(v1::GetRequest { run: run.to_owned() }).await.unwrap().into_inner()
 }
 
-/// Asks how a run stands until its replicas are as wanted.
-async fn until(runs: &mut RunsClient<Channel>, run: &str, wanted: impl Fn(&[ReplicaStatus]) -> bool) {
-    until_it_stands(runs, run, |status| wanted(&status.replicas)).await;
+/// Polls a run's status until its replicas are as wanted.
+async fn until_replicas(
+    runs: &mut RunsClient<Channel>,
+    run: &str,
+    wanted: impl Fn(&[ReplicaStatus]) -> bool,
+) {
+    until_status(runs, run, |status| wanted(&status.replicas)).await;
 }
 
-/// Asks how a run stands until that is as wanted.
-async fn until_it_stands(runs: &mut RunsClient<Channel>, run: &str, wanted: impl Fn(&RunStatus) -> bool) {
+/// Polls a run's status until it is as wanted.
+async fn until_status(runs: &mut RunsClient<Channel>, run: &str, wanted: impl Fn(&RunStatus) -> bool) {
     let asking = async {
         while !wanted(&status(runs, run).await) {
             tokio::task::yield_now().await;
@@ -100,7 +105,7 @@ fn in_step(replicas: &[ReplicaStatus]) -> bool {
     !replicas.is_empty() && replicas.iter().all(|replica| replica.in_step)
 }
 
-/// Puts a folder out of reach, and gives what puts it back.
+/// Makes a folder unreachable; the returned function makes it reachable again.
 fn out_of_reach(folder: &Path, name: &str) -> impl FnOnce() + use<> {
     let (path, away) = (folder.join(name), folder.join(format!("{name}-away")));
     fs::write(&away, "no folder").unwrap();
@@ -108,22 +113,22 @@ fn out_of_reach(folder: &Path, name: &str) -> impl FnOnce() + use<> {
     move || exchange(&path, &away)
 }
 
-/// Exchanges two paths at one stroke, whoever is at work there.
+/// Exchanges two paths atomically, while a coordinator may be using them.
 fn exchange(one: &Path, other: &Path) {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }
 
 #[tokio::test]
-async fn replicas_that_will_not_do_make_no_run() {
+async fn a_run_with_unusable_replicas_is_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     fs::write(folder.path().join("file"), "").unwrap();
-    let words = refused(&mut runs, spec(folder.path(), &["west", "file"])).await;
-    assert!(words.contains("file cannot be opened; correct `replicas` under [checkpoint]"), "{words}");
-    let words = refused(&mut runs, spec(folder.path(), &["west/../runs"])).await;
-    assert!(words.contains("is the run's own store under another name"), "{words}");
-    let words = refused(&mut runs, spec(folder.path(), &["west", "west/../west"])).await;
-    assert!(words.contains("is another replica under another name"), "{words}");
+    let message = refused(&mut runs, spec(folder.path(), &["west", "file"])).await;
+    assert!(message.contains("file cannot be opened; correct `replicas` under [checkpoint]"), "{message}");
+    let message = refused(&mut runs, spec(folder.path(), &["west/../runs"])).await;
+    assert!(message.contains("is the run's own store under another name"), "{message}");
+    let message = refused(&mut runs, spec(folder.path(), &["west", "west/../west"])).await;
+    assert!(message.contains("is another replica under another name"), "{message}");
     for store in ["runs", "west"] {
         let left: Vec<_> = fs::read_dir(folder.path().join(store)).unwrap().collect();
         assert!(left.is_empty(), "{store}: {left:?}");
@@ -132,11 +137,11 @@ async fn replicas_that_will_not_do_make_no_run() {
 }
 
 #[tokio::test]
-async fn a_run_is_in_its_replicas_from_its_first_to_its_last_word() {
+async fn replicas_have_a_run_from_its_submission_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west", "south"])).await;
-    until(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, in_step).await;
     let events = watch(&mut runs, &run).await;
     runs.cancel(v1::CancelRequest { run: run.clone() }).await.unwrap();
     let (ended, warnings) = to_the_end(events).await;
@@ -149,38 +154,38 @@ async fn a_run_is_in_its_replicas_from_its_first_to_its_last_word() {
         assert_eq!(there.ended(), here.ended(), "{name}");
         assert_eq!(relation(&here, &there), Relation::Same);
         assert_eq!(there.replica_of().unwrap().source, store(folder.path(), "runs").run(&id).uri());
-        // By the stores' own names, so that it means the same wherever the run is taken up.
+        // The spec has canonical URIs, which mean the same wherever the run is taken over.
         assert!(there.spec().contains(&format!("store = {:?}", store(folder.path(), "runs").uri())));
     }
     coordinator.stop().await;
 }
 
 #[tokio::test]
-async fn a_replica_is_taken_up_only_when_asked_for_and_then_holds_the_run() {
+async fn a_replica_is_not_adopted_but_can_be_resumed_and_then_leads_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let (first, mut at_first) = start(folder.path(), "runs").await;
     let run = submit(&mut at_first, spec(folder.path(), &["west"])).await;
-    until(&mut at_first, &run, in_step).await;
+    until_replicas(&mut at_first, &run, in_step).await;
     let events = watch(&mut at_first, &run).await;
 
     let (second, mut at_second) = start(folder.path(), "west").await;
     let listed = at_second.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
     let uri = store(folder.path(), "runs").run(&run.parse().unwrap()).uri().to_owned();
     assert_eq!((listed[0].phase(), &listed[0].detail), (v1::Phase::Stopped, &format!("a replica of {uri}")));
-    assert_eq!(status(&mut at_first, &run).await.epoch, 1, "nobody was disturbed");
+    assert_eq!(status(&mut at_first, &run).await.epoch, 1, "the second coordinator must not start a term");
 
-    // Asked for, it goes on there; what it was copied from is its replica now, and who held it there is fenced.
+    // Resumed, the run goes on there; the first store is its replica now, and the first coordinator is fenced.
     submit(&mut at_second, What::Resume(run.clone())).await;
-    until(&mut at_second, &run, in_step).await;
+    until_replicas(&mut at_second, &run, in_step).await;
     assert_eq!(status(&mut at_second, &run).await.replicas[0].uri, uri);
-    // The first one finds out at the latest when it has something to write.
+    // The first coordinator notices at the latest when it writes to the log.
     at_first.cancel(v1::CancelRequest { run: run.clone() }).await.ok();
     let (ended, _) = to_the_end(events).await;
     assert_eq!(ended.phase(), v1::Phase::Stopped);
     assert!(ended.reason.contains("fenced"), "{}", ended.reason);
     assert_eq!(status(&mut at_second, &run).await.phase(), v1::Phase::Waiting);
 
-    // Nor does another coordinator over the first store take it up unasked.
+    // A new coordinator over the first store does not adopt it.
     first.stop().await;
     let (first, mut at_first) = start(folder.path(), "runs").await;
     let listed = at_first.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
@@ -190,43 +195,44 @@ async fn a_replica_is_taken_up_only_when_asked_for_and_then_holds_the_run() {
 }
 
 #[tokio::test]
-async fn a_run_that_went_on_in_a_replica_is_not_taken_up_where_it_was_before() {
+async fn a_run_that_went_on_in_a_replica_is_not_adopted_in_its_first_store() {
     let folder = tempfile::tempdir().unwrap();
     let (first, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
-    until(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, in_step).await;
     first.stop().await;
     // The store is out of reach while the run goes on in the replica.
-    let again = out_of_reach(folder.path(), "runs");
+    let restore = out_of_reach(folder.path(), "runs");
     let (second, mut at_second) = start(folder.path(), "west").await;
     submit(&mut at_second, What::Resume(run.clone())).await;
     second.stop().await;
-    again();
+    restore();
 
     let (first, mut runs) = start(folder.path(), "runs").await;
-    // What is wanted of the run waits until it is known how it stands.
+    // A request about the run waits until its logs are compared.
     let stop = runs.stop(v1::StopRequest { run: run.clone() }).await.unwrap_err();
     assert_eq!(stop.code(), Code::FailedPrecondition, "{stop}");
     let listed = runs.list(v1::ListRequest {}).await.unwrap().into_inner().runs;
     let west = store(folder.path(), "west").run(&run.parse().unwrap()).uri().to_owned();
     assert_eq!(listed[0].phase(), v1::Phase::Stopped);
     assert!(listed[0].detail.contains(&format!("went on at {west}")), "{}", listed[0].detail);
-    let words = refused(&mut runs, What::Resume(run.clone())).await;
-    assert!(words.contains(&format!("--resume {west}")), "{words}");
+    let message = refused(&mut runs, What::Resume(run.clone())).await;
+    assert!(message.contains(&format!("--resume {west}")), "{message}");
     first.stop().await;
 }
 
 #[tokio::test]
-async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
+async fn a_lost_replica_is_reported_and_caught_up_later() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
-    until(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, in_step).await;
     coordinator.stop().await;
 
-    let again = out_of_reach(folder.path(), "west");
+    let restore = out_of_reach(folder.path(), "west");
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
-    until(&mut runs, &run, |replicas| replicas.iter().any(|replica| !replica.trouble.is_empty())).await;
+    until_replicas(&mut runs, &run, |replicas| replicas.iter().any(|replica| !replica.problem.is_empty()))
+        .await;
     let mut events = watch(&mut runs, &run).await;
     let warning = loop {
         if let Some(Event::Warning(warning)) = events.message().await.unwrap().unwrap().event {
@@ -234,30 +240,29 @@ async fn a_replica_lost_on_the_way_is_told_of_and_made_up_for() {
         }
     };
     assert!(warning.contains("does not come into step") && warning.contains("west"), "{warning}");
-    again();
-    until(&mut runs, &run, in_step).await;
+    restore();
+    until_replicas(&mut runs, &run, in_step).await;
     coordinator.stop().await;
 }
 
 #[tokio::test]
-async fn a_run_does_not_go_on_without_a_newer_checkpoint_that_a_replica_has_and_does_not_give() {
+async fn a_run_does_not_go_on_while_a_newer_checkpoint_cannot_be_copied_from_a_replica() {
     let folder = tempfile::tempdir().unwrap();
-    let (name, packs, away) =
-        a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(folder.path()).await;
+    let (name, packs, away) = a_run_whose_newest_checkpoint_cannot_be_copied(folder.path()).await;
     let west = store(folder.path(), "west").run(&name.parse().unwrap());
 
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     let has = format!("{} has a checkpoint of step 2 of run t-1", west.uri());
-    until_it_stands(&mut runs, &name, |status| status.detail.contains(&has)).await;
+    until_status(&mut runs, &name, |status| status.detail.contains(&has)).await;
     assert_eq!(status(&mut runs, &name).await.phase(), v1::Phase::Stopped);
-    let words = refused(&mut runs, What::Resume(name.clone())).await;
+    let message = refused(&mut runs, What::Resume(name.clone())).await;
     assert!(
-        words.contains(&has) && words.contains(&format!("move {} out of the way", west.uri())),
-        "{words}"
+        message.contains(&has) && message.contains(&format!("move {} out of the way", west.uri())),
+        "{message}"
     );
-    // It is taken up by itself once there is all that it needs.
+    // Once the checkpoint can be copied, the run is adopted.
     exchange(&away, &packs);
-    until_it_stands(&mut runs, &name, |status| {
+    until_status(&mut runs, &name, |status| {
         status.phase() == v1::Phase::Waiting && status.checkpoint == Some(2)
     })
     .await;
@@ -265,31 +270,28 @@ async fn a_run_does_not_go_on_without_a_newer_checkpoint_that_a_replica_has_and_
 }
 
 #[tokio::test]
-async fn a_coordinator_that_tries_again_to_take_a_run_up_leaves_it_to_who_took_office_meanwhile() {
+async fn a_coordinator_that_retries_an_adoption_leaves_the_run_to_one_that_started_a_term_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
-    let (name, packs, away) =
-        a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(folder.path()).await;
+    let (name, packs, away) = a_run_whose_newest_checkpoint_cannot_be_copied(folder.path()).await;
     let here = store(folder.path(), "runs").run(&name.parse().unwrap());
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
-    until_it_stands(&mut runs, &name, |status| status.detail.contains("has a checkpoint of step 2")).await;
+    until_status(&mut runs, &name, |status| status.detail.contains("has a checkpoint of step 2")).await;
     let mut other = here.start_term("the other").await.unwrap();
     exchange(&away, &packs);
-    until_it_stands(&mut runs, &name, |status| status.detail.contains("the other took the run over")).await;
+    until_status(&mut runs, &name, |status| status.detail.contains("the other took the run over")).await;
     let refused = runs.cancel(v1::CancelRequest { run: name.clone() }).await.unwrap_err();
     assert!(refused.message().contains("the other took the run over"), "{refused}");
-    // Its end is told of here.
+    // The run's end under the other coordinator is reported here.
     let (outcome, reason) = (Outcome::Failed, Some("a test".to_owned()));
     let ended = Ended { outcome, step: 0, loss: None, val_loss: None, state: None, reason };
     other.append(Record::Ended(ended)).await.unwrap();
-    until_it_stands(&mut runs, &name, |status| status.phase() == v1::Phase::Failed).await;
+    until_status(&mut runs, &name, |status| status.phase() == v1::Phase::Failed).await;
     coordinator.stop().await;
 }
 
-/// A run in the folders `runs` and `west`, of which the first has lost the only checkpoint, and the second does not give
-/// it: its packs are a link to themselves. Its name, the link, and where the packs are.
-async fn a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(
-    folder: &Path,
-) -> (String, PathBuf, PathBuf) {
+/// A run in the folders `runs` and `west`. The first has lost the only checkpoint; the second has it, but its packs cannot be
+/// read: their folder is a link to itself. Returns the run's id, the link, and where the packs are.
+async fn a_run_whose_newest_checkpoint_cannot_be_copied(folder: &Path) -> (String, PathBuf, PathBuf) {
     let What::Spec(text) = spec(folder, &["west"]) else { panic!("a spec") };
     let name = "t-1".to_owned();
     let [here, west] = ["runs", "west"].map(|at| store(folder, at).run(&name.parse().unwrap()));
@@ -300,8 +302,8 @@ async fn a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(
     let manifest =
         Manifest { format: FORMAT, run: name.clone(), step: 2, generation: 1, samples: 8, layout, packs };
     commit(&mut term, &manifest, None).await.unwrap();
-    let plan = plan_copy(&here, &west, Which::All).await.unwrap();
-    plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
+    let plan = plan_copy(&here, &west, CheckpointSelection::All).await.unwrap();
+    plan.execute("a test", &Limits::default(), &mut |_| {}).await.unwrap();
     drop(term);
     let lost = folder.join("runs/t-1");
     let mut log: Vec<_> =
@@ -318,26 +320,26 @@ async fn a_run_whose_newest_checkpoint_a_replica_has_and_does_not_give(
 }
 
 #[tokio::test]
-async fn what_a_lost_store_knew_of_a_stop_does_not_stop_the_run_that_was_resumed_since() {
+async fn a_stop_that_only_a_lost_store_knows_does_not_stop_a_run_that_was_resumed_since() {
     let folder = tempfile::tempdir().unwrap();
     let (first, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
-    until(&mut runs, &run, in_step).await;
-    // The replica never hears that it was stopped, and the store is lost for a while.
-    let west_again = out_of_reach(folder.path(), "west");
+    until_replicas(&mut runs, &run, in_step).await;
+    // The replica does not learn that the run was stopped, and the store is lost for a while.
+    let restore_west = out_of_reach(folder.path(), "west");
     runs.stop(v1::StopRequest { run: run.clone() }).await.unwrap();
-    until_it_stands(&mut runs, &run, |status| status.phase() == v1::Phase::Stopped).await;
+    until_status(&mut runs, &run, |status| status.phase() == v1::Phase::Stopped).await;
     first.stop().await;
-    west_again();
-    let runs_again = out_of_reach(folder.path(), "runs");
+    restore_west();
+    let restore_runs = out_of_reach(folder.path(), "runs");
     let (second, mut at_second) = start(folder.path(), "west").await;
     submit(&mut at_second, What::Resume(run.clone())).await;
     second.stop().await;
 
-    runs_again();
+    restore_runs();
     let (second, mut at_second) = start(folder.path(), "west").await;
-    until_it_stands(&mut at_second, &run, |status| status.phase() == v1::Phase::Waiting && status.epoch == 3)
+    until_status(&mut at_second, &run, |status| status.phase() == v1::Phase::Waiting && status.epoch == 3)
         .await;
-    until(&mut at_second, &run, in_step).await;
+    until_replicas(&mut at_second, &run, in_step).await;
     second.stop().await;
 }

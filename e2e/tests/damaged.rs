@@ -98,7 +98,7 @@ fn a_checkpoint_that_no_store_has_whole_is_quarantined_and_the_one_before_is_use
 
     let resumed = Run::start(&spec, folder.path(), &["--workers", "2"]).finish();
     assert_eq!(resumed.state(), undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state());
-    assert!(warned(&resumed, "is damaged in every store, and put aside"), "{:#?}", resumed.events);
+    assert!(warned(&resumed, "is damaged in every store, and is quarantined"), "{:#?}", resumed.events);
     assert_eq!(resumed.steps()[0], 201, "the checkpoint before is used");
     assert!(is_any_quarantined(&directory(folder.path(), "runs")));
 }

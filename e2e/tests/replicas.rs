@@ -125,7 +125,7 @@ fn damage_in_the_store_is_repaired_from_the_replica() {
     assert_eq!(resumed.state(), oracle(STEPS));
     assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was not used: {:?}", resumed.steps());
     assert!(warned(&resumed, "are whole there again"), "no warning of the repair: {:#?}", resumed.events);
-    assert!(!warned(&resumed, "put aside"), "a checkpoint that a replica has is quarantined");
+    assert!(!warned(&resumed, "quarantined"), "a checkpoint that a replica has is quarantined");
 }
 
 #[test]
@@ -333,7 +333,7 @@ async fn a_replica_that_never_answers_delays_no_other_run_and_no_request() {
     for run in &delayed {
         let status = cluster.status(run);
         let detail = status["detail"].as_str().unwrap();
-        assert!(status["phase"] == "waiting" && detail.contains("is being taken up"), "{status:#}");
+        assert!(status["phase"] == "waiting" && detail.contains("is being adopted"), "{status:#}");
     }
     // A stop request waits until the run is resumed, and then stops it.
     let stopped = cluster.call(&["stop", &delayed[0]]);

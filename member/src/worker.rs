@@ -128,7 +128,7 @@ impl Worker {
         std::mem::take(&mut self.reports)
     }
 
-    /// Whether the requests have something to do for a worker that was told to [wait](Action::Wait).
+    /// Whether the requests have something to do for a worker whose last action was to [wait](Action::Wait).
     pub fn wakes(&self, requests: &Requests) -> bool {
         if requests.ended().is_some() {
             return true;

@@ -1,20 +1,23 @@
-//! Where messages become domain types, and back.
+//! Conversions between messages and the domain types that several programs share. An invalid message is refused with the
+//! field's name.
+
+use std::time::Duration;
 
 use whimbrel_plan::{Generation, InvalidGeneration, Member, Origin, RunId, WorkerId};
 use whimbrel_state::{Dtype, Hash, Pack, Piece, TensorSpec};
 
 use crate::v1;
 
-/// A message that does not say what it must.
+/// A message is invalid. Becomes the gRPC code INVALID_ARGUMENT.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// A field that must be there is not.
+    /// A required field is missing.
     #[error("field {0} is missing")]
     Missing(&'static str),
-    /// A field holds what it must not.
+    /// A field has an invalid value.
     #[error("field {0} is {1}")]
     Invalid(&'static str, String),
-    /// The fields are fine one by one, but not together.
+    /// Each field is valid, but they contradict each other.
     #[error(transparent)]
     Generation(#[from] InvalidGeneration),
 }
@@ -25,16 +28,21 @@ impl From<WireError> for tonic::Status {
     }
 }
 
-/// A run's name out of a message's `run` field.
+/// Parses the `run` field of a message.
 pub fn run_id(text: &str) -> Result<RunId, WireError> {
     text.parse().map_err(|error| WireError::Invalid("run", format!("{error}")))
 }
 
-/// A BLAKE3 hash out of 32 bytes.
+/// Reads a BLAKE3 hash from 32 bytes. `field` names the field in the error.
 pub fn hash(field: &'static str, bytes: &[u8]) -> Result<Hash, WireError> {
     let bytes: [u8; 32] =
         bytes.try_into().map_err(|_| WireError::Invalid(field, format!("{} bytes, not 32", bytes.len())))?;
     Ok(blake3::Hash::from_bytes(bytes).into())
+}
+
+/// Reads a duration in seconds. An invalid number counts as zero.
+pub fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
 }
 
 impl From<&Generation> for v1::Generation {
@@ -143,7 +151,7 @@ impl From<&TensorSpec> for v1::Tensor {
             Dtype::U16 => v1::Dtype::U16,
             Dtype::U32 => v1::Dtype::U32,
             Dtype::U64 => v1::Dtype::U64,
-            // A later dtype of the state crate needs a number of its own in the protocol first.
+            // A dtype that the state crate adds needs a number in the protocol first.
             _ => v1::Dtype::Unspecified,
         };
         let shape = tensor.shape.iter().map(|&size| size as u64).collect();

@@ -1,11 +1,17 @@
-//! The gRPC protocol of Whimbrel, `package whimbrel.v1`, and its border with the domain.
+//! The gRPC protocol of Whimbrel, `package whimbrel.v1`.
 //!
-//! The `.proto` files beside this crate are the public document; [`v1`] is what is generated from them. Messages become
-//! domain types in [`border`], once, at the edge: what is missing or invalid is refused there with the field's name, and
-//! inside the program there are only types that cannot be wrong.
+//! The `.proto` files in `whimbrel/v1` are the public document: start reading at `runs.proto`. [`v1`] is generated from them.
+//!
+//! Messages are converted to domain types at the edge of each program, and inside there are only valid types:
+//!
+//! | what is converted | where |
+//! | --- | --- |
+//! | types that several programs share: generations, packs, tensors, hashes | [`border`] |
+//! | messages of agents and workers, to events of the decision core | the coordinator, `driver/inbound.rs` |
+//! | facts about runs, to statuses and events for clients | the coordinator, `events/` |
 
 pub mod border;
-mod words;
+mod error_text;
 
 /// The messages and services, generated from the `.proto` files; `tests/generated.rs` writes and checks the code.
 #[allow(
@@ -20,11 +26,11 @@ pub mod v1 {
     include!("generated/whimbrel.v1.rs");
 }
 
-pub use words::with_causes;
+pub use error_text::with_causes;
 
-/// The compiled `.proto` files with their comments, for the gRPC reflection service.
+/// The compiled `.proto` files with their comments. The coordinator serves them through gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
-/// The largest gRPC message that either side accepts, in bytes: a generation of thousands of workers or the pieces of a
-/// checkpoint of a hundred thousand tensors fit with room.
+/// The largest gRPC message that each side accepts, in bytes: enough for a generation of thousands of workers, or for the packs
+/// of a checkpoint of a hundred thousand tensors.
 pub const MAX_MESSAGE: usize = 64 << 20;

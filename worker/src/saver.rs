@@ -1,8 +1,8 @@
 //! Saving this worker's slice of a checkpoint behind the steps that follow.
 //!
-//! Training stands still while the slice is copied to a buffer, and no longer: hashing and upload happen on the control
-//! link's threads. There is one buffer, kept from save to save. While it is still being uploaded the members put the next
-//! save off; only the last one, of the run or of a generation, waits for it.
+//! Training stops only while the slice is copied to the staging buffer: hashing and upload run on the threads of the
+//! control stream. There is one buffer, kept from save to save. While it is being uploaded the members put the next save
+//! off; only the last save of a run or of a generation waits for it.
 
 use std::{
     future::Future,
@@ -26,7 +26,10 @@ use whimbrel_proto::{
 use whimbrel_state::{Layout, StateBytes};
 use whimbrel_store::{Limits, RunDir, save_slice};
 
-use crate::link::{FAREWELL, Link, Outbox};
+use crate::control::{
+    outbox::Outbox,
+    stream::{CLOSE, ControlStream},
+};
 
 /// Saves slices of checkpoints, one at a time.
 #[derive(Debug)]
@@ -34,18 +37,18 @@ pub(crate) struct Saver {
     run: RunDir,
     layout: Arc<Layout>,
     /// How long a save waits for the one before.
-    patience: Duration,
+    timeout: Duration,
     limits: Limits,
-    /// What has the buffer, and gives it back: the upload under way, or who makes it large enough.
+    /// The task that has the buffer, and returns it: an upload, or the preparation of the buffer.
     upload: JoinSet<BytesMut>,
-    /// It is being made large enough, which is no matter of a store's speed.
+    /// The task prepares the buffer, and no upload is in progress.
     preparing: bool,
-    /// The slice that was staged last, if it was.
+    /// The last slice that was staged.
     last: Option<Staged>,
     buffer: BytesMut,
 }
 
-/// Which part of which checkpoint.
+/// A part of a checkpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Slice {
     /// The generation that stages it.
@@ -61,19 +64,19 @@ pub(crate) struct Slice {
 struct Staged {
     generation: u64,
     step: u64,
-    /// How its upload ended is said, or about to be: whoever asks for it after that wants it once more.
-    told: Arc<AtomicBool>,
+    /// The end of its upload is reported, or about to be. A later request for it asks for another upload.
+    reported: Arc<AtomicBool>,
 }
 
 impl Saver {
-    pub(crate) fn new(run: RunDir, layout: Layout, patience: Duration, limits: Limits) -> Self {
+    pub(crate) fn new(run: RunDir, layout: Layout, timeout: Duration, limits: Limits) -> Self {
         let (layout, upload, buffer) = (Arc::new(layout), JoinSet::new(), BytesMut::new());
-        Self { run, layout, patience, limits, upload, preparing: false, last: None, buffer }
+        Self { run, layout, timeout, limits, upload, preparing: false, last: None, buffer }
     }
 
     /// Makes room for slices of `bytes` bytes behind the program's back, so that the first save takes no longer than the
     /// next: memory that is written for the first time costs more than the copy itself.
-    pub(crate) fn prepare(&mut self, link: &Link, bytes: usize) {
+    pub(crate) fn prepare(&mut self, control: &ControlStream, bytes: usize) {
         let has_buffer = !self.is_busy() && !self.preparing;
         if has_buffer && self.buffer.capacity() < bytes {
             let prepare = move || {
@@ -83,35 +86,36 @@ impl Saver {
                 buffer
             };
             self.buffer = BytesMut::new();
-            self.upload.spawn_blocking_on(prepare, link.handle());
+            self.upload.spawn_blocking_on(prepare, control.handle());
             self.preparing = true;
         }
     }
 
-    /// Copies a slice of `state` and starts to upload it; the coordinator is told how that ends. Nothing is saved when
-    /// the generation is called off before. A slice that is being uploaded is not staged once more.
-    pub(crate) fn stage(&mut self, link: &Link, slice: Slice, state: &StateBytes<'_>) {
+    /// Copies a slice of `state` and starts its upload, whose end is reported to the coordinator. Nothing is saved if the
+    /// generation is called off first. A slice that is being uploaded is not staged again.
+    pub(crate) fn stage(&mut self, control: &ControlStream, slice: Slice, state: &StateBytes<'_>) {
         let began = Instant::now();
         let is_this = |last: &Staged| (last.generation, last.step) == (slice.generation, slice.step);
-        let is_untold = |last: &Staged| !last.told.load(Ordering::Acquire);
-        if self.is_busy() && self.last.as_ref().is_some_and(|last| is_this(last) && is_untold(last)) {
+        let is_in_progress = |last: &Staged| !last.reported.load(Ordering::Acquire);
+        if self.is_busy() && self.last.as_ref().is_some_and(|last| is_this(last) && is_in_progress(last)) {
             return;
         }
-        let patience = self.patience;
-        let ready = async { timeout(patience, self.finish_previous()).await };
-        match link.unless_called_off(slice.generation, ready) {
+        let limit = self.timeout;
+        let ready = async { timeout(limit, self.finish_previous()).await };
+        match control.unless_called_off(slice.generation, ready) {
             Some(Ok(())) => {}
             Some(Err(_)) => {
                 let why = if self.preparing {
-                    format!("there was no memory for it within {patience:?}: this machine is short of it")
+                    format!("there was no memory for it within {limit:?}: this machine is short of it")
                 } else {
-                    format!("the save before it was not done within {patience:?}: the store is slow")
+                    format!("the save before it was not done within {limit:?}: the store is slow")
                 };
-                link.outbox().send(failed(&slice, why));
+                control.outbox().send(failed(&slice, why));
                 return;
             }
             None => {
-                link.outbox()
+                control
+                    .outbox()
                     .send(failed(&slice, "its generation was called off before it was staged".into()));
                 return;
             }
@@ -122,16 +126,17 @@ impl Saver {
             self.buffer.extend_from_slice(part);
         }
         let staged = std::mem::take(&mut self.buffer).freeze();
-        let told = Arc::<AtomicBool>::default();
-        self.last = Some(Staged { generation: slice.generation, step: slice.step, told: Arc::clone(&told) });
-        let upload = self.upload(slice, staged, began, link.outbox().clone(), told);
-        self.upload.spawn_on(upload, link.handle());
+        let reported = Arc::<AtomicBool>::default();
+        self.last =
+            Some(Staged { generation: slice.generation, step: slice.step, reported: Arc::clone(&reported) });
+        let upload = self.upload(slice, staged, began, control.outbox().clone(), reported);
+        self.upload.spawn_on(upload, control.handle());
     }
 
-    /// Waits for the upload under way, if there is one, but not for long.
-    pub(crate) fn finish(&mut self, link: &Link) {
-        if link.handle().block_on(async { timeout(FAREWELL, self.finish_previous()).await }).is_err() {
-            tracing::warn!("the upload of a slice was not done within {FAREWELL:?}, and is given up");
+    /// Waits for the upload in progress, if there is one, for at most 5 s.
+    pub(crate) fn finish(&mut self, control: &ControlStream) {
+        if control.handle().block_on(async { timeout(CLOSE, self.finish_previous()).await }).is_err() {
+            tracing::warn!("the upload of a slice was not done within {CLOSE:?}, and is abandoned");
         }
     }
 
@@ -152,7 +157,7 @@ impl Saver {
     fn take_back(&mut self, done: Result<BytesMut, JoinError>) {
         self.preparing = false;
         self.buffer = done.unwrap_or_else(|error| {
-            tracing::error!(%error, "an upload ended before its time");
+            tracing::error!(%error, "an upload ended early");
             BytesMut::new()
         });
     }
@@ -163,7 +168,7 @@ impl Saver {
         staged: Bytes,
         began: Instant,
         outbox: Outbox,
-        told: Arc<AtomicBool>,
+        reported: Arc<AtomicBool>,
     ) -> impl Future<Output = BytesMut> + use<> {
         let (run, layout, blocked) = (self.run.clone(), Arc::clone(&self.layout), began.elapsed());
         let limits = self.limits;
@@ -179,7 +184,7 @@ impl Saver {
                 }),
                 Err(error) => failed(&slice, with_causes(&error)),
             };
-            told.store(true, Ordering::Release);
+            reported.store(true, Ordering::Release);
             outbox.send(message);
             staged.try_into_mut().unwrap_or_default()
         }

@@ -5,14 +5,14 @@ use std::error::Error;
 use serde::de::DeserializeOwned;
 use whimbrel_state::{TensorMut, TensorSpec};
 
-/// What a trainer may fail with.
+/// The error of a trainer.
 pub type TrainerError = Box<dyn Error + Send + Sync>;
 
 /// What a program knows of its run when it builds its trainer.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The run's seed. The initial state must be a function of it and of the settings alone: every worker makes its
-    /// own, and all must be equal.
+    /// The run's seed. The initial state must be a function of it and of the settings alone: every worker makes its own
+    /// initial state, and all must be equal.
     pub seed: u64,
     /// Samples per step.
     pub global_batch: u32,
@@ -57,28 +57,28 @@ pub trait Trainer {
     /// errors (which tensor has the NaN); usually they are those of the parameters.
     fn gradients(&self) -> Vec<TensorSpec>;
 
-    /// Everything that must survive for training to go on as if nothing had happened: parameters, optimizer moments,
-    /// generator seeds. The step is kept by the library. Same names, dtypes and shapes at every call.
+    /// Everything that training needs to continue exactly where it was: parameters, optimizer moments, generator seeds.
+    /// The library keeps the step. Same names, dtypes and shapes at every call.
     fn state(&mut self) -> Vec<TensorMut<'_>>;
 
     /// Forward and backward of one shard.
     ///
     /// Returns the shard's part of the step's mean loss: the sum of its samples' losses divided by
-    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: what it holds on
-    /// entry is left over from other shards.
+    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: on entry it holds values
+    /// of other shards.
     fn shard(&mut self, shard: &Shard<'_>, gradient: &mut [f32]) -> Result<f64, TrainerError>;
 
     /// Applies the update of step `step`, counted from 0, given the gradient of the step's mean loss.
     fn apply(&mut self, step: u64, gradient: &[f32]) -> Result<(), TrainerError>;
 
     /// Evaluates part `part` of `parts` of the validation data, and returns the part's contribution to the mean
-    /// validation loss: parts are added up. `None` where there is nothing to evaluate, which is the default.
+    /// validation loss; the parts are added up. `None`, the default, where there is nothing to evaluate.
     fn evaluate(&mut self, part: u32, parts: u32) -> Result<Option<f64>, TrainerError> {
         let _ = (part, parts);
         Ok(None)
     }
 
-    /// Tokens in a sample, where the program counts in tokens; then the run's speed is also told in tokens per second.
+    /// Tokens in a sample, where the program counts in tokens: then the run's speed is also reported in tokens per second.
     /// `None` is the default.
     fn tokens_per_sample(&self) -> Option<u64> {
         None

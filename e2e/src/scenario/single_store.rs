@@ -13,7 +13,7 @@ use super::{
 /// Creates the run and the checkpoint of step 10.
 pub(super) async fn prepare(run: &RunDir) -> ScenarioResult {
     run.create("[run]\nname = \"r\"\n", Mode::Embedded).await?;
-    run.put_output("w0", 0, "a worker says\n".into()).await?;
+    run.put_output(1, 0, "a worker says\n".into()).await?;
     let mut term = run.start_term("setup").await?;
     checkpoint(&mut term, 10).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Stores opened as people have their URIs and credentials, on servers that check them.
+//! Stores opened by all forms of URIs and credentials, on servers that check them.
 
 use std::fs;
 

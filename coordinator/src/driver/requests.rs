@@ -1,0 +1,72 @@
+//! What clients ask of the driver about runs: statuses, events, output, and to stop or cancel.
+
+use std::iter;
+
+use tokio::sync::broadcast;
+use tonic::Status;
+use whimbrel_core::{Phase, RunEvent};
+use whimbrel_plan::RunId;
+use whimbrel_proto::v1;
+
+use super::{Driver, hosted_run::HostedRun, input::Watched, node_name};
+use crate::{events, record::output_writer::OutputReader};
+
+impl Driver {
+    /// Passes a client's request on to the core, if the run is hosted here and has not ended.
+    pub(super) fn request(&mut self, run: &RunId, event: RunEvent) -> Result<(), Status> {
+        let Some(view) = self.core.view(run) else {
+            return Err(match self.archive.get(run) {
+                Some(status) if status.detail.is_empty() => {
+                    Status::failed_precondition(format!("run {run} is not under way"))
+                }
+                Some(v1::RunStatus { detail, .. }) => {
+                    Status::failed_precondition(format!("run {run} is not under way here: {detail}"))
+                }
+                None => Status::not_found(format!("there is no run {run} here")),
+            });
+        };
+        if has_ended(view.phase) {
+            return Err(Status::failed_precondition(format!("run {run} has ended already")));
+        }
+        self.run_event(run.clone(), event);
+        Ok(())
+    }
+
+    pub(super) fn status(&self, run: &RunId) -> Option<v1::RunStatus> {
+        match (self.hosted.get(run), self.core.view(run)) {
+            (Some(hosted), Some(view)) => {
+                Some(events::run_status(&hosted.facts(), view, |node| node_name(&self.nodes, node)))
+            }
+            _ => self.archive.get(run).cloned(),
+        }
+    }
+
+    pub(super) fn statuses(&self) -> Vec<v1::RunStatus> {
+        let hosted = self.core.views().into_iter().map(|(id, _)| id);
+        self.archive.keys().cloned().chain(hosted).filter_map(|id| self.status(&id)).collect()
+    }
+
+    /// The run's status and backlog, and the events that follow; no events if the run is not hosted here. `None` if the run is
+    /// not known.
+    pub(super) fn watch(&mut self, run: &RunId) -> Option<Watched> {
+        let status = v1::RunEvent { event: Some(v1::run_event::Event::Status(self.status(run)?)) };
+        let (backlog, events) = match self.hosted.get_mut(run) {
+            Some(HostedRun { watchers, .. }) => watchers.watch(),
+            None => (Vec::new(), broadcast::channel(1).1),
+        };
+        Some((iter::once(status).chain(backlog).collect(), events))
+    }
+
+    /// A reader of the run's output; `None` if the run is not known.
+    pub(super) fn logs(&mut self, run: &RunId) -> Option<OutputReader> {
+        match self.hosted.get_mut(run) {
+            Some(hosted) => Some(hosted.output.reader()),
+            None if self.archive.contains_key(run) => Some(OutputReader::of_archived(self.store.run(run))),
+            None => None,
+        }
+    }
+}
+
+pub(super) fn has_ended(phase: Phase) -> bool {
+    matches!(phase, Phase::Stopped | Phase::Finished | Phase::Failed | Phase::Cancelled)
+}

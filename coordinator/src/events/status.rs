@@ -1,0 +1,130 @@
+//! The status of a run: of one that this coordinator hosts, and of one that is only in its store.
+
+use std::time::Duration;
+
+use whimbrel_core::{Phase, RunView};
+use whimbrel_plan::NodeId;
+use whimbrel_proto::v1;
+use whimbrel_spec::RunSpec;
+use whimbrel_store::{Outcome, RunDir, RunLog};
+
+use crate::{
+    events::{FINISHING_REPLICAS, interval::explain, phase},
+    record::replica_status::ReplicaStatus,
+};
+
+/// What the driver knows of a hosted run beside the core.
+#[derive(Debug)]
+pub(crate) struct HostedFacts<'a> {
+    pub(crate) spec: &'a RunSpec,
+    pub(crate) dir: &'a RunDir,
+    /// The step of the newest checkpoint.
+    pub(crate) checkpoint: Option<u64>,
+    pub(crate) replicas: Vec<ReplicaStatus>,
+    /// The run's end is recorded, and the recorder waits for the replicas.
+    pub(crate) is_finishing_replicas: bool,
+    /// Since the driver began to host the run.
+    pub(crate) age: Duration,
+}
+
+impl HostedFacts<'_> {
+    pub(super) fn replica_statuses(&self) -> Vec<v1::ReplicaStatus> {
+        self.replicas.iter().map(|replica| replica_status(replica, self.checkpoint)).collect()
+    }
+}
+
+/// The status of a hosted run.
+pub(crate) fn run_status(
+    hosted: &HostedFacts<'_>,
+    view: RunView,
+    node_name: impl Fn(NodeId) -> String,
+) -> v1::RunStatus {
+    let workers = view.workers.into_iter().map(|worker| v1::WorkerStatus {
+        worker: worker.worker.0,
+        rank: worker.rank,
+        pid: worker.pid.unwrap_or(0),
+        node: node_name(worker.node),
+        state: worker.state.to_owned(),
+        share: worker.share,
+    });
+    let is_finishing = hosted.is_finishing_replicas && view.phase == Phase::Stopping;
+    v1::RunStatus {
+        run: hosted.dir.id().to_string(),
+        name: hosted.spec.name.clone(),
+        uri: hosted.dir.uri().to_owned(),
+        phase: phase(view.phase).into(),
+        detail: if is_finishing { FINISHING_REPLICAS.to_owned() } else { view.detail },
+        step: view.step,
+        steps: hosted.spec.train.steps,
+        generation: view.generation,
+        epoch: view.epoch,
+        workers: workers.collect(),
+        loss: view.loss,
+        val_loss: view.val_loss,
+        checkpoint: view.checkpoint,
+        workers_min: hosted.spec.workers.min,
+        workers_max: hosted.spec.workers.max,
+        interval: view.interval.map_or_else(|| hosted.spec.checkpoint.every.to_string(), explain),
+        replicas: hosted.replica_statuses(),
+        save_failure: view
+            .save_failure
+            .map(|failure| format!("step {}: {}", failure.step, failure.reason))
+            .unwrap_or_default(),
+    }
+}
+
+/// The status of a run that this coordinator does not host, from its log.
+pub(crate) fn archived_status(dir: &RunDir, run_log: &RunLog) -> v1::RunStatus {
+    // A spec that this version cannot read leaves its fields empty.
+    let spec = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok();
+    let checkpoint = run_log.checkpoints().last().map(|checkpoint| checkpoint.step);
+    let (mut loss, mut val_loss, mut step) = (None, None, checkpoint.unwrap_or(0));
+    let mut detail = String::new();
+    let phase = match run_log.ended() {
+        Some(ended) => {
+            (loss, val_loss, step) = (ended.loss, ended.val_loss, ended.step);
+            detail = ended.reason.clone().unwrap_or_default();
+            match ended.outcome {
+                Outcome::Finished => v1::Phase::Finished,
+                Outcome::Failed => v1::Phase::Failed,
+                Outcome::Cancelled => v1::Phase::Cancelled,
+            }
+        }
+        None => v1::Phase::Stopped,
+    };
+    if let Some(replica) = run_log.replica_of() {
+        detail = format!("a replica of {}", replica.source);
+    }
+    v1::RunStatus {
+        run: dir.id().to_string(),
+        name: spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default(),
+        uri: dir.uri().to_owned(),
+        phase: phase.into(),
+        detail,
+        step,
+        steps: spec.as_ref().map_or(0, |spec| spec.train.steps),
+        generation: 0,
+        epoch: run_log.epoch(),
+        workers: Vec::new(),
+        loss,
+        val_loss,
+        checkpoint,
+        workers_min: spec.as_ref().map_or(0, |spec| spec.workers.min),
+        workers_max: spec.as_ref().map_or(0, |spec| spec.workers.max),
+        interval: spec.as_ref().map(|spec| spec.checkpoint.every.to_string()).unwrap_or_default(),
+        replicas: Vec::new(),
+        save_failure: String::new(),
+    }
+}
+
+/// The status of a replica; `newest_of_run` is the step of the run's newest checkpoint.
+pub(crate) fn replica_status(replica: &ReplicaStatus, newest_of_run: Option<u64>) -> v1::ReplicaStatus {
+    v1::ReplicaStatus {
+        uri: replica.uri.clone(),
+        checkpoint: replica.newest,
+        steps_behind: newest_of_run.unwrap_or(0).saturating_sub(replica.newest.unwrap_or(0)),
+        bytes_behind: replica.missing_bytes,
+        problem: replica.problem.clone().unwrap_or_default(),
+        in_step: replica.is_in_step(),
+    }
+}
