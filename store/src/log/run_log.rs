@@ -149,6 +149,13 @@ impl RunLog {
         self.add(entry).map_err(|why| LogError::Order { object: folder.uri_of(&entry::name(number)), why })
     }
 
+    /// Adds the entries that `newer` has and this one lacks. Both must be the same log, `newer` read later.
+    pub fn extend_from(&mut self, newer: &Self) {
+        for entry in newer.entries.get(self.entries.len()..).unwrap_or_default() {
+            self.accept(entry.clone());
+        }
+    }
+
     /// Adds the next entry, or says how it contradicts those before it.
     fn add(&mut self, entry: Entry) -> Result<(), &'static str> {
         let starts_term = matches!(entry.record, Record::Term { .. });
@@ -164,12 +171,16 @@ impl RunLog {
         if !starts_term && entry.epoch != self.epoch() {
             return Err("it was written by a coordinator that was not leading the run");
         }
-        if starts_term {
+        self.accept(entry);
+        Ok(())
+    }
+
+    fn accept(&mut self, entry: Entry) {
+        if matches!(entry.record, Record::Term { .. }) {
             self.term = Some(self.entries.len());
         }
         self.checkpoints.apply(&entry);
         self.entries.push(entry);
-        Ok(())
     }
 
     /// Whether `next` starts a term of another replica task over the same term of the source as the last one.
