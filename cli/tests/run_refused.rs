@@ -37,6 +37,21 @@ fn all_mistakes_of_a_spec_are_reported_at_once() {
 }
 
 #[test]
+fn a_key_is_unset_and_a_required_one_cannot_be() {
+    // A key that is wrong in the file is no mistake once it is unset: only the missing store is reported.
+    let folder = folder_with(&format!("setup = \"\"\n{SPEC}"));
+    let error = refused(folder.path(), &["run.toml", "--unset", "setup"]);
+    assert!(error.contains("no store is named"), "{error}");
+    let error = refused(folder.path(), &["run.toml"]);
+    assert!(error.contains("run.toml:1: setup: empty") && error.contains("--unset setup"), "{error}");
+
+    let error = refused(folder.path(), &["run.toml", "--unset", "train.steps", "--unset", "setpu"]);
+    for part in ["--unset train.steps: train.steps: required", "--unset setpu: setpu: there is no such key"] {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+}
+
+#[test]
 fn a_missing_spec_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = refused(folder.path(), &["nowhere.toml"]);

@@ -1,8 +1,8 @@
-//! The generated code in `src/generated` is what the `.proto` files say.
+//! Checks that the generated code in `src/generated` matches the `.proto` files.
 //!
-//! It is kept in the repository so that a build of Whimbrel needs no protobuf compiler and none of its dependencies. This
-//! test compiles the `.proto` files with a compiler written in Rust and compares. After a change of a `.proto` file, write
-//! the new code with `WHIMBREL_GENERATE=1 cargo test -p whimbrel-proto --test generated`.
+//! The code is in the repository so that a build of Whimbrel needs no protobuf compiler. This test compiles the `.proto` files
+//! with a compiler written in Rust and compares. After a change of a `.proto` file, write the new code with
+//! `WHIMBREL_GENERATE=1 cargo test -p whimbrel-proto --test generated`.
 
 use std::{env, fs, path::Path};
 
@@ -16,11 +16,11 @@ const FILES: [&str; 5] = [
     "whimbrel/v1/workers.proto",
 ];
 
-/// What is generated: the code of the package, and the compiled `.proto` files for the reflection service.
+/// The generated files: the Rust code, and the compiled `.proto` files for the reflection service.
 const GENERATED: [&str; 2] = ["whimbrel.v1.rs", "descriptors.bin"];
 
 #[test]
-fn the_generated_code_is_that_of_the_proto_files() {
+fn the_generated_code_matches_the_proto_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fresh = tempdir().unwrap();
     generate(root, fresh.path());
@@ -34,7 +34,7 @@ fn the_generated_code_is_that_of_the_proto_files() {
             let kept = fs::read(kept.join(name)).unwrap_or_default();
             assert!(
                 kept == fresh,
-                "src/generated/{name} is not what the .proto files say; run \
+                "src/generated/{name} does not match the .proto files; run \
                  `WHIMBREL_GENERATE=1 cargo test -p whimbrel-proto --test generated` and commit the result"
             );
         }
@@ -48,7 +48,7 @@ fn generate(root: &Path, out: &Path) {
     // With its comments: the reflection service serves the whole document.
     fs::write(out.join(GENERATED[1]), compiler.encode_file_descriptor_set()).unwrap();
     tonic_prost_build::configure()
-        // The transport's `connect` would have the name of the rpc `Connect`.
+        // The transport's `connect` method would clash with the rpc `Connect`.
         .build_transport(false)
         .out_dir(out)
         .compile_fds(compiler.file_descriptor_set())

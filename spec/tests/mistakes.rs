@@ -16,10 +16,12 @@ shards = 16
 /// The messages for a text with overrides; empty if there is no mistake.
 fn mistakes_of(text: &str, overrides: &[&str]) -> String {
     let overrides: Vec<Override> = overrides.iter().map(|change| change.parse().unwrap()).collect();
-    RunSpec::parse("run.toml", text, &overrides)
-        .err()
-        .map(|mistakes| mistakes.to_string())
-        .unwrap_or_default()
+    mistakes_with(text, &overrides)
+}
+
+/// The same with overrides that are read already.
+fn mistakes_with(text: &str, overrides: &[Override]) -> String {
+    RunSpec::parse("run.toml", text, overrides).err().map(|mistakes| mistakes.to_string()).unwrap_or_default()
 }
 
 /// Replaces one line of a good spec at a time and checks the message.
@@ -394,6 +396,43 @@ fn a_mistake_in_an_override_names_the_override() {
     ] {
         assert_eq!(mistakes_of(GOOD, changes), expected, "{changes:?}");
     }
+}
+
+#[test]
+fn a_key_that_cannot_be_unset_names_the_override() {
+    for (key, expected) in [
+        (
+            "name",
+            "--unset name: name: required, so it cannot be unset; set another value, as in name = \"char-lm\"",
+        ),
+        (
+            "train.steps",
+            "--unset train.steps: train.steps: required, so it cannot be unset; set another value, \
+             as in steps = 2000",
+        ),
+        ("setpu", "--unset setpu: setpu: there is no such key; did you mean setup?"),
+        (
+            "workers.env",
+            "--unset workers.env: workers.env: there is no such key; did you mean workers.environment?",
+        ),
+        (
+            "checkpoint.keep.first",
+            "--unset checkpoint.keep.first: checkpoint.keep.first: there is no such key; \
+             [checkpoint.keep] has the keys last, every",
+        ),
+        ("setup.first", "--unset setup.first: setup: there is no such key; did you mean setup?"),
+    ] {
+        assert_eq!(mistakes_with(GOOD, &[Override::unset(key).unwrap()]), expected, "{key}");
+    }
+}
+
+#[test]
+fn an_empty_optional_key_says_how_to_unset_it() {
+    assert_eq!(
+        mistakes_of(GOOD, &["setup=\"\""]),
+        "--set setup=\"\": setup: empty; give a value, as in setup = \"cargo build --release -p char-lm\"; \
+         or remove the key, or give --unset setup"
+    );
 }
 
 #[test]

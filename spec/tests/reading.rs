@@ -138,6 +138,24 @@ fn overrides_are_applied_in_order() {
 }
 
 #[test]
+fn an_unset_key_has_its_default() {
+    let unset = |keys: &[&str]| {
+        let overrides: Vec<Override> = keys.iter().map(|key| Override::unset(key).unwrap()).collect();
+        RunSpec::parse("run.toml", FULL, &overrides).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    };
+    let spec = unset(&["setup", "train.settings.rate", "workers.environment.EMPTY", "checkpoint.keep.every"]);
+    assert_eq!(spec.setup, None);
+    assert_eq!((spec.train.settings.get("rate"), spec.train.settings["layers"].as_u64()), (None, Some(4)));
+    assert_eq!(spec.workers.environment, BTreeMap::from([("RUST_LOG".into(), "info".into())]));
+    assert_eq!(spec.checkpoint.keep, Keep { last: 4, every: None });
+    // A whole table, and keys that the text does not have.
+    let spec =
+        unset(&["checkpoint", "evaluate.every", "try_next", "train.settings.absent", "evaluate.every"]);
+    assert_eq!(spec.checkpoint, read(MINIMAL, &[]).checkpoint);
+    assert_eq!(spec.evaluate.every, None);
+}
+
+#[test]
 fn a_spec_is_stored_as_toml_with_every_default() {
     let stored = r#"name = "char-lm"
 setup = "cargo build --release -p char-lm"

@@ -44,11 +44,11 @@ pub mod uri;
 
 pub use checkpoint::{
     BadPack, CommitError, Committed, QuarantineError, ReadManifestError, RestoreError, RestoreReport,
-    SaveError, Sources, StateReader, Verified, VerifyError, commit, quarantine, read_state, restore,
-    restore_some, save_slice, verify,
+    SaveError, Sources, StateReader, Verified, Verifier, VerifyError, commit, quarantine, read_state,
+    restore, restore_some, save_slice, verify,
 };
 pub use copy::{
-    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, Lag, PlannedCheckpoint,
+    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, CopySize, Lag, PlannedCheckpoint,
     ReplicateError, Replicator, SkipReason, SkippedCheckpoint, Unreplicated, is_ahead, newer, plan_copy,
     recover_from,
 };

@@ -11,8 +11,9 @@ use support::{
 };
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, CheckpointSelection, Copied, CopyError, CopyProgress, KeepEvery, Limits, Mode, Record,
-    Relation, ReplicaLogError, ReplicateError, Replicator, Retention, RunDir, collect, plan_copy, relation,
+    Amount, AppendError, CheckpointSelection, Copied, CopyError, CopyProgress, CopySize, KeepEvery, Limits,
+    Mode, Record, Relation, ReplicaLogError, ReplicateError, Replicator, Retention, RunDir, collect,
+    plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
@@ -41,13 +42,20 @@ async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     term.append(stopped(30)).await.unwrap();
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
-    assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
+    assert_eq!((plan.to_move.packs.objects, plan.there.objects), (scene.files("packs").len(), 0));
     let expected = plan.to_move;
     let mut progress = Vec::new();
     let copied = plan.execute("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
-    assert_eq!((&copied.committed[..], copied.moved, copied.output), (&[30, 20, 10][..], expected, 1));
+    assert_eq!((expected.manifests.objects, expected.output), (3, Amount { objects: 1, bytes: 9 }));
+    assert_eq!((&copied.committed[..], copied.moved), (&[30, 20, 10][..], expected));
     let moved = progress.iter().filter(|event| matches!(event, CopyProgress::Moved { .. })).count();
-    assert_eq!(moved, expected.packs);
+    assert_eq!(moved, expected.packs.objects);
+    let bytes = progress.iter().map(|event| match event {
+        CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } => *bytes,
+        CopyProgress::Bad { bytes, .. } | CopyProgress::Committed { bytes, .. } => *bytes,
+        CopyProgress::Output { bytes } => *bytes,
+    });
+    assert_eq!(bytes.sum::<u64>(), expected.bytes(), "the plan covers all that moved");
 
     assert_eq!(steps(&there.run()).await, [10, 20, 30]);
     assert_whole(&there.run()).await;
@@ -62,7 +70,7 @@ async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     // A second copy moves nothing and writes nothing.
     let files = there.files("");
     let again = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
-    assert_eq!((again.committed.len(), again.moved.packs, again.output), (0, 0, 0));
+    assert_eq!((again.committed.len(), again.moved), (0, CopySize::default()));
     assert_eq!(there.files(""), files);
 }
 
@@ -88,12 +96,12 @@ async fn packs_that_vanish_after_the_plan_are_moved_at_the_commit() {
         fs::copy(scene.folder().join("r").join(name), to).unwrap();
     }
     let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
-    assert_eq!(plan.to_move.packs, older.len() + 1);
+    assert_eq!(plan.to_move.packs.objects, older.len() + 1);
     fs::remove_dir_all(there.folder().join("r/packs")).unwrap();
     let mut ignore = |_| {};
     let executed = plan.execute("a copy", &SMALL_PACKS, &mut ignore);
     let copied = tokio::time::timeout(Duration::from_secs(60), Box::pin(executed)).await.unwrap().unwrap();
-    assert_eq!((&copied.committed[..], copied.moved.packs), (&[2, 1][..], older.len() + newer.len()));
+    assert_eq!((&copied.committed[..], copied.moved.packs.objects), (&[2, 1][..], older.len() + newer.len()));
     assert_whole(&there.run()).await;
 }
 
@@ -208,12 +216,12 @@ async fn a_replica_keeps_what_the_run_keeps() {
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, IN_TURN);
     let mut order = Vec::new();
     let mut note = |event| {
-        if let CopyProgress::Committed { step } = event {
+        if let CopyProgress::Committed { step, .. } = event {
             order.push(step);
         }
     };
     let lag = replicator.replicate(term.run_log(), &mut note).await.unwrap();
-    assert_eq!((lag.newest, lag.newest_of_run, lag.missing.packs), (Some(30), Some(30), 0));
+    assert_eq!((lag.newest, lag.newest_of_run, lag.missing.objects), (Some(30), Some(30), 0));
     assert_eq!(order, [30, 20], "the newest first, and only kept checkpoints");
 
     checkpoint(&mut term, &State::small(40), 40).await;
@@ -362,8 +370,12 @@ async fn an_interrupted_copy_goes_on_where_it_was() {
             .unwrap();
         (source.seen().len(), destination.seen().len())
     };
-    let total =
-        plan_copy(&scene.run(), &empty().run(), CheckpointSelection::All).await.unwrap().to_move.packs;
+    let total = plan_copy(&scene.run(), &empty().run(), CheckpointSelection::All)
+        .await
+        .unwrap()
+        .to_move
+        .packs
+        .objects;
     assert!(seen_source > total && seen_destination > 2 * total);
     let cases =
         (0..seen_source).map(|at| (Some(at), None)).chain((0..seen_destination).map(|at| (None, Some(at))));
@@ -394,7 +406,11 @@ async fn an_interrupted_copy_goes_on_where_it_was() {
             }
             let arrived = there.files("packs").len();
             let again = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
-            assert_eq!(again.moved.packs, total - arrived, "{case}: packs that had arrived moved again");
+            assert_eq!(
+                again.moved.packs.objects,
+                total - arrived,
+                "{case}: packs that had arrived moved again"
+            );
             assert_eq!(steps(&there.run()).await, [10, 20], "{case}");
             assert_whole(&there.run()).await;
             assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 20, "{case}");

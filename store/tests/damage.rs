@@ -5,11 +5,11 @@ mod support;
 
 use std::{error::Error, fs, path::Path};
 
-use support::{SMALL_PACKS, Scene, State, checkpoint, restored, save};
-use whimbrel_state::StateBytes;
+use support::{Faulty, SMALL_PACKS, Scene, State, checkpoint, restored, save};
+use whimbrel_state::{Pack, StateBytes};
 use whimbrel_store::{
-    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, Store, VerifyError, commit,
-    quarantine, restore, verify,
+    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, Store, Verifier, VerifyError,
+    commit, quarantine, restore, verify,
 };
 
 /// Flips one bit in each byte of a file in turn, and calls `noticed` for each.
@@ -221,4 +221,37 @@ async fn a_checkpoint_is_damaged_if_no_source_has_a_pack() {
     let error = restore(&sources, &manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
     let is_missing = matches!(&error, RestoreError::Damaged { source: BadPack::Missing { .. }, .. });
     assert!(is_missing, "the error is that of the primary: {error}");
+}
+
+#[tokio::test]
+async fn a_verifier_reads_a_shared_pack_once_and_finds_all_checkpoints_that_it_damages() {
+    let scene = Scene::new().await;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let mut state = State::small(1);
+    let older = checkpoint(&mut term, &state, 10).await.manifest;
+    state.bytes[0] ^= 1;
+    let newer = checkpoint(&mut term, &state, 20).await.manifest;
+    let (older, newer) =
+        (scene.run().manifest(&older).await.unwrap(), scene.run().manifest(&newer).await.unwrap());
+    let is_shared = |pack: &&Pack| older.packs.iter().any(|other| other.hash == pack.hash);
+    let shared: Vec<_> = newer.packs.iter().filter(is_shared).collect();
+    assert_eq!(shared.len() + 1, newer.packs.len(), "all packs but one are shared");
+
+    let store = Faulty::over(scene.folder());
+    let reads = || store.seen().iter().filter(|request| request.starts_with("get r/packs/")).count();
+    let mut verifier = Verifier::new(&scene.run_over(&store), &SMALL_PACKS);
+    let mut bytes = 0;
+    let mut progress = |read| bytes += read;
+    assert_eq!(verifier.verify(&newer, &mut progress).await.unwrap(), Some(state.digest(20)));
+    assert_eq!(verifier.verify(&older, &mut progress).await.unwrap(), None, "not all of it was read");
+    assert_eq!((reads(), bytes), (newer.packs.len() + 1, Verifier::bytes_of([&newer, &older])));
+
+    let hash = shared[0].hash.to_string();
+    fs::write(&scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash[..2])], b"cut").unwrap();
+    let mut verifier = Verifier::new(&scene.run(), &SMALL_PACKS);
+    for (manifest, expected) in [(&newer, 20), (&older, 10)] {
+        let error = verifier.verify(manifest, |_| {}).await.unwrap_err();
+        let VerifyError::Damaged { step, bad } = error else { panic!("{error}") };
+        assert_eq!((step, bad.len(), bad[0].pack()), (expected, 1, shared[0].hash));
+    }
 }

@@ -89,7 +89,7 @@ async fn a_few_packs() {
     let copy = Store::open(there.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
     let plan = plan_copy(&run, &copy, CheckpointSelection::All).await.unwrap();
     let (copied, most) = peak(Box::pin(plan.execute("a test", &LIMITS, &mut |_| {}))).await;
-    assert_eq!(copied.unwrap().moved.packs, manifest.packs.len());
+    assert_eq!(copied.unwrap().moved.packs.objects, manifest.packs.len());
     // As many come in as go out.
     assert!(most <= 2 * LIMITS.concurrency + 1, "a copy held {most} packs");
 }

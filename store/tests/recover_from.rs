@@ -110,7 +110,7 @@ async fn a_run_whose_last_checkpoint_is_damaged_everywhere_has_not_finished_and_
     let mut next = scene.run().start_term("next").await.unwrap();
     let recovered = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!((&recovered.committed[..], recovered.skipped.len()), (&[20][..], 1));
-    assert!(recovered.moved.packs > 0 && recovered.bad.packs == 1, "{recovered:?}");
+    assert!(recovered.moved.packs.objects > 0 && recovered.bad.objects == 1, "{recovered:?}");
     assert!(next.run_log().ended().is_none());
 
     // The updated copy does not say that the run has finished, either.

@@ -2,10 +2,10 @@
 
 use std::{env, path::PathBuf};
 
-use whimbrel_spec::Override;
+use whimbrel_client::Address;
 use whimbrel_store::shell;
 
-use whimbrel_client::Address;
+use super::overrides::OverrideArgs;
 
 /// How to reach the coordinator.
 #[derive(Debug, clap::Args)]
@@ -50,12 +50,11 @@ pub(crate) struct SubmitArgs {
     #[arg(value_name = "SPEC", required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) spec: Option<PathBuf>,
 
-    /// Set a key of the spec, e.g. train.steps=40; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
-    pub(crate) set: Vec<Override>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
 
     /// Resume the run of this id, in place of a new one.
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["set", "unset"])]
     pub(crate) resume: Option<String>,
 
     /// Stay, and show what happens to the run until it ends.

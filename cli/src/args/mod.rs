@@ -7,6 +7,7 @@ pub(crate) mod agent;
 pub(crate) mod checkpoint;
 pub(crate) mod client;
 pub(crate) mod coordinator;
+mod overrides;
 pub(crate) mod run;
 
 use std::{path::PathBuf, str::FromStr};
@@ -20,7 +21,7 @@ use crate::exit;
 /// A flag overrides its WHIMBREL_* variable, and that overrides the settings files. These are: the file given with
 /// --config; or else whimbrel.toml in the working directory, and below it config.toml in the user's configuration directory
 /// (~/.config/whimbrel). They have the sections [coordinator], [agent] and [client], with the names of the flags as keys (_
-/// for -); and [egress], see `whimbrel checkpoint copy --help`.
+/// for -); and `egress`, see `whimbrel checkpoint copy --help`.
 #[derive(Debug, Parser)]
 #[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]
 pub(crate) struct Args {
@@ -109,14 +110,15 @@ mod tests {
     #[test]
     fn run_takes_what_the_user_story_says() {
         let Ok(Command::Run(args)) = parse(
-            "whimbrel run run.toml --workers 4 --set train.steps=40 --set seed=1 --store s3://b/p --resume --json",
+            "whimbrel run run.toml --workers 4 --set train.steps=40 --unset setup --set seed=1 --store s3://b/p \
+             --resume --json",
         ) else {
             panic!("not parsed")
         };
         assert_eq!((args.spec.to_str(), args.workers.map(u32::from)), (Some("run.toml"), Some(4)));
         assert_eq!(
-            args.set.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["train.steps=40", "seed=1"]
+            args.overrides.all().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["train.steps=40", "seed=1", "setup"]
         );
         assert_eq!((args.resume, args.json), (Some(None), true));
 
@@ -131,6 +133,7 @@ mod tests {
         for (line, part) in [
             ("whimbrel run run.toml --workers 0", "1 or more"),
             ("whimbrel run run.toml --set steps", "KEY=VALUE"),
+            ("whimbrel run run.toml --unset steps=40", "not a dotted key"),
             ("whimbrel run run.toml --new --resume", "--resume"),
             ("whimbrel run", "SPEC"),
             ("whimbrel agent --join nowhere", "HOST:PORT"),
@@ -139,6 +142,8 @@ mod tests {
             ("whimbrel coordinator --store runs --listen 7070", "--listen"),
             ("whimbrel submit", "SPEC"),
             ("whimbrel submit run.toml --resume r", "--resume"),
+            ("whimbrel submit --resume r --set train.steps=40", "--set"),
+            ("whimbrel submit --resume r --unset setup", "--unset"),
             ("whimbrel checkpoint show", "RUN"),
             ("whimbrel checkpoint collect r --keep 0", "1 or more"),
             ("whimbrel stop", "RUN"),

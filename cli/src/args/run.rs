@@ -2,9 +2,7 @@
 
 use std::{num::NonZero, path::PathBuf};
 
-use whimbrel_spec::Override;
-
-use super::at_least_one;
+use super::{at_least_one, overrides::OverrideArgs};
 
 /// Run a spec on this machine: coordinator and agent in this process, workers as its children.
 ///
@@ -15,6 +13,7 @@ use super::at_least_one;
 Examples:
   whimbrel run examples/char-lm/run.toml
   whimbrel run run.toml --workers 4 --set train.steps=400 --store s3://bucket/runs --new
+  whimbrel run run.toml --unset setup
 
 Exit codes: 0 finished, 1 failed, 2 bad input, 3 the store cannot be reached, 75 stopped and resumable.")]
 pub(crate) struct RunArgs {
@@ -26,9 +25,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) workers: Option<NonZero<u32>>,
 
-    /// Set a key of the spec, e.g. train.steps=40; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<Override>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
 
     /// The store for the run's directory: s3://…, az://…, gs://…, file://… or a path [default: checkpoint.store of the
     /// spec].

@@ -22,7 +22,7 @@ pub(super) async fn submit(
 ) -> Result<Code, Failure> {
     let what = match (&args.spec, args.resume) {
         // Mistakes in the spec are reported before the coordinator is called.
-        (Some(path), _) => What::Spec(spec_file::read(path, &args.set)?.to_toml()),
+        (Some(path), _) => What::Spec(spec_file::read(path, &args.overrides.all())?.to_toml()),
         (None, Some(run)) => What::Resume(run),
         (None, None) => return Err(Failure::bad_input("name a run spec, or a run with --resume")),
     };

@@ -51,6 +51,33 @@ fn a_copy_prints_its_plan_and_then_the_next_commands() {
 }
 
 #[test]
+fn the_plan_covers_manifests_and_output() {
+    let stage = Stage::finished();
+    block_on(stage.run("runs", "r-test").put_output(1, 0, "w1 hello\n".into())).unwrap();
+    let said = stage.good(&["copy", "runs/r-test", "elsewhere", "--dry-run"]);
+    assert!(said.contains("  to move      2 packs, 2 manifests, 1 output object, "), "{said}");
+    let events = events(&stage.good(&["copy", "runs/r-test", "elsewhere", "--json"]));
+    let moved: u64 = ["packs", "manifests", "output"]
+        .iter()
+        .flat_map(|folder| files(&stage.path("elsewhere/r-test").join(folder)))
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    let event = |kind: &str| events.iter().rfind(|event| event["event"] == kind).unwrap();
+    for kind in ["plan", "copied"] {
+        let event = event(kind);
+        assert_eq!(
+            (&event["packs"], &event["manifests"], &event["output"]),
+            (&2.into(), &2.into(), &1.into())
+        );
+        assert_eq!(event["bytes"], moved, "{event}");
+    }
+    let progress = event("progress");
+    assert_eq!((&progress["bytes"], &progress["total"]), (&moved.into(), &moved.into()));
+    let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
+    assert!(said.contains("  to move      0 packs, 0 B") && said.contains("it is all there"), "{said}");
+}
+
+#[test]
 fn one_checkpoint_is_copied_and_the_rest_later() {
     let stage = Stage::finished();
     stage.good(&["copy", "runs/r-test@20", "elsewhere"]);

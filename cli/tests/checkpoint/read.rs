@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 use whimbrel_state::Hash;
+use whimbrel_store::quarantine;
 
-use crate::stage::{Stage, block_on};
+use crate::stage::{Stage, State, block_on, checkpoint};
 
 #[test]
 fn a_run_is_found_by_path_by_uri_and_by_its_id_in_a_store() {
@@ -20,7 +21,7 @@ fn a_run_is_found_by_path_by_uri_and_by_its_id_in_a_store() {
     assert_eq!(lines[0], format!("{store}/r-test"));
     assert!(lines[1].starts_with("STEP  TIME"), "{by_path}");
     assert!(lines[2].starts_with("20    ") && lines[3].starts_with("40    "), "{by_path}");
-    assert!(lines[2].ends_with("  good") && lines.len() == 4, "{by_path}");
+    assert!(lines[2].ends_with("  recorded") && lines.len() == 4, "{by_path}");
 }
 
 #[test]
@@ -50,10 +51,60 @@ fn show_prints_the_contents_of_a_checkpoint() {
 #[test]
 fn verify_prints_the_digest_of_the_state() {
     let run = Stage::finished();
-    let text = run.good(&["verify", "runs/r-test"]);
+    let text = run.good(&["verify", "runs/r-test@40"]);
     assert!(text.contains(&format!("BLAKE3 {}, as the run recorded", run.state)), "{text}");
+    assert!(!text.contains("@20"), "{text}");
     let json: Value = serde_json::from_str(&run.good(&["verify", "runs/r-test@40", "--json"])).unwrap();
     assert_eq!(json["state"], run.state.as_str());
+}
+
+#[test]
+fn verify_without_a_step_reads_all_checkpoints() {
+    let run = Stage::finished();
+    let text = run.good(&["verify", "runs/r-test"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("@20: all of ") && lines[2].contains("@40: all of "), "{text}");
+    assert!(lines[3].ends_with(&format!("BLAKE3 {}, as the run recorded", run.state)), "{text}");
+    assert_eq!(lines[4..], ["2 checkpoints are good"]);
+    let json = run.good(&["verify", "runs/r-test", "--json"]);
+    let steps: Vec<Value> =
+        json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].clone()).collect();
+    assert_eq!(steps, [20, 40]);
+
+    // The older of the two is damaged.
+    let tensor = State::small(20).tensor("weight").to_vec();
+    let holds = |bytes: &[u8]| bytes.windows(tensor.len()).any(|window| window == tensor);
+    let pack = run.files("packs").into_iter().find(|path| holds(&fs::read(path).unwrap())).unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let (code, stdout, stderr) = run.checkpoint(&["verify", "runs/r-test"]);
+    assert_eq!(code, Some(4), "{stdout}{stderr}");
+    assert!(stdout.contains("@40: all of ") && !stdout.contains("@20"), "{stdout}");
+    let hash = pack.file_stem().unwrap().to_str().unwrap();
+    for part in ["1 of the 2 checkpoints of ", "the checkpoint of step 20 is damaged", hash, "r-test@40"] {
+        assert!(stderr.contains(part), "{part:?} is not in\n{stderr}");
+    }
+    run.good(&["verify", "runs/r-test@40"]);
+}
+
+#[test]
+fn verify_reads_a_shared_pack_once_and_skips_quarantined_checkpoints() {
+    let stage = Stage::finished();
+    block_on(async {
+        let mut term = stage.run("runs", "r-test").start_term("a test").await.unwrap();
+        // The same tensors after another step: the same pack.
+        checkpoint(&mut term, 50, &State::small(40), 64 << 20).await;
+        let oldest = term.run_log().checkpoints()[0].manifest.clone();
+        quarantine(&mut term, &oldest, "a test", &[]).await.unwrap();
+    });
+    let text = stage.good(&["verify", "runs/r-test"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("@40: all of ") && lines[1].contains("@50: all of "), "{text}");
+    assert!(lines[2].contains("BLAKE3 "), "the digest of the newest: {text}");
+    assert_eq!(lines[3..], ["2 checkpoints are good; 1 is quarantined and was not read"]);
+    let listed = stage.good(&["list", "runs/r-test"]);
+    assert!(listed.contains("  damaged: a test") && listed.ends_with("  recorded\n"), "{listed}");
 }
 
 #[test]

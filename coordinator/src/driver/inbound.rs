@@ -32,7 +32,7 @@ impl Driver {
             self.nodes.remove(&node);
             return;
         }
-        self.decide(Event::NodeHeard { node });
+        self.decide(Event::NodeHeartbeat { node });
         match self.agent_event(node, message) {
             Ok(Some((run, event))) => self.run_event(run, event),
             Ok(None) => {}
@@ -154,7 +154,7 @@ fn worker_event(
             tracing::debug!(run = %hosted.id(), %worker, %address, numerics = ready.numerics, "worker ready");
             RunEvent::WorkerReady { worker, address }
         }
-        Message::Heartbeat(heartbeat) => RunEvent::WorkerHeard { worker, step: heartbeat.step },
+        Message::Heartbeat(heartbeat) => RunEvent::WorkerHeartbeat { worker, step: heartbeat.step },
         Message::StepApplied(applied) => step_applied(hosted, worker, applied),
         Message::Halted(v1::Halted { generation, step, cause: halt }) => {
             let cause = cause(halt.ok_or("it does not say why it halted")?);

@@ -211,7 +211,7 @@ impl Driver {
         }
         self.hosted.insert(id.clone(), hosted);
         tracing::info!(run = %id, epoch, step = start.step(), "term started");
-        self.decide(Event::RunOpened { run: id, facts: run_facts, epoch, start, past });
+        self.decide(Event::RunOpened { run: id, facts: run_facts, epoch, start, earlier: past });
         Ok(response)
     }
 }

@@ -169,7 +169,7 @@ impl Adoption {
             }
         };
         let mut status = archived_status(&dir, &run_log);
-        if run_log.submitter() == Mode::Embedded
+        if run_log.hosted_by() == Mode::Embedded
             || run_log.replica_of().is_some()
             || run_log.ended().is_some()
             || run_log.stopped().is_some()

@@ -12,7 +12,7 @@
 //! [`rival`] decides whether another coordinator holds a run; [`facts`] turns specs and logs into what the core and the store
 //! need; [`replicas`] opens the other stores of a run.
 
-use whimbrel_core::{Past, Start};
+use whimbrel_core::{EarlierTerms, Start};
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{RunDir, Term};
 
@@ -35,7 +35,7 @@ pub(crate) struct OpenedRun {
     pub(crate) spec: RunSpec,
     pub(crate) term: Term,
     pub(crate) start: Start,
-    pub(crate) past: Past,
+    pub(crate) past: EarlierTerms,
     pub(crate) replicas: Vec<Replica>,
     /// Warnings from the opening, for watchers.
     pub(crate) warnings: Vec<String>,

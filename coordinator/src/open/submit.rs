@@ -1,6 +1,6 @@
 //! Submits a new run: checks its spec and stores, creates its directory, starts its first term.
 
-use whimbrel_core::{Past, Start};
+use whimbrel_core::{EarlierTerms, Start};
 use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
 use whimbrel_store::{Mode, Store, TermError};
@@ -31,7 +31,7 @@ pub(crate) async fn submit(
         TermError::Taken { coordinator, .. } => SubmitError::AdoptedByAnother { run: id, coordinator },
         error => error.into(),
     })?;
-    let (start, past, warnings) = (Start::Initial, Past::default(), Vec::new());
+    let (start, past, warnings) = (Start::Initial, EarlierTerms::default(), Vec::new());
     Ok(OpenedRun { dir, spec, term, start, past, replicas, warnings })
 }
 

@@ -93,6 +93,7 @@ impl Recorder {
     ) -> Self {
         Self {
             term,
+            collector: Collector::default(),
             sources,
             unopened,
             retention,

@@ -300,7 +300,7 @@ impl ReplicaTask {
 
     /// Updates the status after a round and reports what changed.
     fn round_succeeded(&mut self, lag: Lag, entries: u64, bytes: u64, duration: Duration) {
-        let problem = lag.left_out.first().map(|left_out| {
+        let problem = lag.skipped.first().map(|left_out| {
             let what = if left_out.why.is_damage() { "is damaged and" } else { "is" };
             format!(
                 "the checkpoint of step {} {what} left out: {}",

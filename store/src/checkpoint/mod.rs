@@ -44,7 +44,7 @@ pub use restore::{RestoreError, RestoreReport, restore, restore_some};
 pub use save::{SaveError, save_slice};
 pub use sources::Sources;
 pub use state_reader::{StateReader, read_state};
-pub use verify::{Verified, VerifyError, verify};
+pub use verify::{Verified, Verifier, VerifyError, verify};
 
 pub(crate) use bad_pack::ReadPackError;
 pub(crate) use block_reader::read_pack;

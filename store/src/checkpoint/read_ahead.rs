@@ -152,10 +152,14 @@ impl ReadAhead {
         Self::new(sources, packs, range, false, limits)
     }
 
-    /// Reads every block of every pack, headers included. The wanted bytes are the whole state.
-    pub(crate) fn of_all_packs(sources: &Sources, manifest: &Manifest, limits: &Limits) -> Self {
-        let whole_state = 0..manifest.layout.bytes() as u64;
-        Self::new(sources, manifest.packs.iter().cloned().collect(), whole_state, true, limits)
+    /// Reads every block of these packs of a checkpoint, headers included. All bytes of the state are wanted.
+    pub(crate) fn of_packs(
+        sources: &Sources,
+        manifest: &Manifest,
+        packs: VecDeque<Pack>,
+        limits: &Limits,
+    ) -> Self {
+        Self::new(sources, packs, 0..manifest.layout.bytes() as u64, true, limits)
     }
 
     fn new(sources: &Sources, packs: VecDeque<Pack>, range: Range<u64>, all: bool, limits: &Limits) -> Self {

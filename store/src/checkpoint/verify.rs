@@ -1,7 +1,11 @@
-//! Reading every byte of a checkpoint without keeping it: are its packs good, and what is the digest of its state?
+//! Reading every byte of checkpoints without keeping it: are their packs good, and what is the digest of each state?
+//!
+//! `whimbrel checkpoint verify` calls this, for one checkpoint or for all of a run.
+
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::sync::mpsc;
-use whimbrel_state::{Hash, Manifest, ManifestError};
+use whimbrel_state::{Hash, Manifest, ManifestError, Pack};
 
 use crate::{
     checkpoint::{
@@ -60,19 +64,103 @@ pub async fn verify(
     run: &RunDir,
     manifest: &Manifest,
     limits: &Limits,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<Verified, VerifyError> {
+    let step = manifest.step;
+    let found = read_packs(run, manifest, manifest.packs.iter().cloned().collect(), limits, progress).await?;
+    match found.state {
+        Some(state) if found.bad.is_empty() => Ok(Verified { state, bytes: found.bytes }),
+        _ => Err(VerifyError::Damaged { step, bad: found.bad }),
+    }
+}
+
+/// Verifies checkpoints of a run, one after another. A pack that several of them share is read once.
+#[derive(Debug)]
+pub struct Verifier {
+    run: RunDir,
+    limits: Limits,
+    /// The packs that were read, and what is wrong with each.
+    read: HashMap<Hash, Option<BadPack>>,
+}
+
+impl Verifier {
+    /// A verifier that has read nothing yet. It reads from `run` alone, not from its replicas.
+    pub fn new(run: &RunDir, limits: &Limits) -> Self {
+        Self { run: run.clone(), limits: *limits, read: HashMap::new() }
+    }
+
+    /// Bytes that a new verifier reads for these checkpoints.
+    pub fn bytes_of<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> u64 {
+        let (mut read, mut bytes) = (HashSet::new(), 0);
+        for manifest in manifests {
+            let unread = unread(manifest, |hash| read.contains(hash));
+            bytes += unread.iter().map(|pack| pack.length).sum::<u64>();
+            read.extend(manifest.packs.iter().map(|pack| pack.hash));
+        }
+        bytes
+    }
+
+    /// Verifies a checkpoint as [`verify`] does, but reads only the packs that it has not read yet.
+    ///
+    /// Returns the digest of the state; `None` if packs were read before: the digest takes all bytes in order.
+    pub async fn verify(
+        &mut self,
+        manifest: &Manifest,
+        progress: impl FnMut(u64),
+    ) -> Result<Option<Hash>, VerifyError> {
+        let packs = unread(manifest, |hash| self.read.contains_key(hash));
+        let found = read_packs(&self.run, manifest, packs.clone(), &self.limits, progress).await?;
+        for pack in &packs {
+            let bad = found.bad.iter().find(|bad| bad.pack() == pack.hash);
+            self.read.insert(pack.hash, bad.cloned());
+        }
+        let mut seen = HashSet::new();
+        let packs = manifest.packs.iter().filter(|pack| seen.insert(pack.hash));
+        let bad: Vec<_> = packs.filter_map(|pack| self.read.get(&pack.hash).cloned().flatten()).collect();
+        if bad.is_empty() { Ok(found.state) } else { Err(VerifyError::Damaged { step: manifest.step, bad }) }
+    }
+}
+
+/// The packs of a checkpoint that have to be read: all, in order, if none was read before; otherwise each of the others
+/// once.
+fn unread(manifest: &Manifest, is_read: impl Fn(&Hash) -> bool) -> VecDeque<Pack> {
+    if !manifest.packs.iter().any(|pack| is_read(&pack.hash)) {
+        return manifest.packs.iter().cloned().collect();
+    }
+    let mut seen = HashSet::new();
+    let packs = manifest.packs.iter().filter(|pack| !is_read(&pack.hash) && seen.insert(pack.hash));
+    packs.cloned().collect()
+}
+
+/// What a read of packs found.
+struct Found {
+    /// The digest of the state, if all packs of the checkpoint were read and are good.
+    state: Option<Hash>,
+    bytes: u64,
+    /// The packs that are missing or damaged.
+    bad: Vec<BadPack>,
+}
+
+/// Reads packs of a checkpoint.
+async fn read_packs(
+    run: &RunDir,
+    manifest: &Manifest,
+    packs: VecDeque<Pack>,
+    limits: &Limits,
+    mut progress: impl FnMut(u64),
+) -> Result<Found, VerifyError> {
     let step = manifest.step;
     manifest.check().map_err(|source| VerifyError::Manifest { step, source })?;
 
     let (send, input) = mpsc::channel(1);
     let layout = manifest.layout.clone();
     let digest = tokio::task::spawn_blocking(move || digest_received(&layout, step, input));
+    // A state of which some bytes are not read, or are bad, has no digest.
+    let mut to_digest = (packs.len() == manifest.packs.len()).then_some(send);
 
     let mut bad: Vec<BadPack> = Vec::new();
     let mut bytes = 0;
-    let mut to_digest = Some(send);
-    let mut reads = ReadAhead::of_all_packs(&Sources::new(run.clone()), manifest, limits);
+    let mut reads = ReadAhead::of_packs(&Sources::new(run.clone()), manifest, packs, limits);
     while let Some(Completed { read, bytes: parts, memory }) = reads.next().await? {
         match parts {
             Ok(parts) => {
@@ -82,7 +170,6 @@ pub async fn verify(
                     to_digest.send((parts, memory)).await.ok();
                 }
             }
-            // A state with a hole has no digest.
             Err(ReadPackError::Bad(found)) => {
                 to_digest = None;
                 if bad.last().is_none_or(|last| last.pack() != found.pack()) {
@@ -94,10 +181,6 @@ pub async fn verify(
         progress(read.bytes());
     }
     drop(to_digest);
-
     let cut_off = |source| StoreError::CutOff { object: run.uri().to_owned(), source };
-    match digest.await.map_err(cut_off)? {
-        Some(state) if bad.is_empty() => Ok(Verified { state, bytes }),
-        _ => Err(VerifyError::Damaged { step, bad }),
-    }
+    Ok(Found { state: digest.await.map_err(cut_off)?, bytes, bad })
 }

@@ -105,7 +105,11 @@ impl CopyPlan {
         try_join(moving, committing).await?;
 
         let mut copied = commits.copied;
-        copied.output = output::copy(&self.source, &self.destination).await?;
+        output::copy(&self.source, &self.destination, |bytes| {
+            copied.moved.output.add(bytes);
+            progress(CopyProgress::Output { bytes });
+        })
+        .await?;
         // A run that was stopped or has ended since the plan was made has a last checkpoint that this copy lacks. The
         // next copy brings both.
         if !self.source_went_on
@@ -186,7 +190,7 @@ impl Commits {
         let bytes = pack.length;
         match outcome {
             TransferOutcome::Moved => {
-                self.copied.moved.add(bytes);
+                self.copied.moved.packs.add(bytes);
                 progress(CopyProgress::Moved { bytes });
                 None
             }
@@ -238,7 +242,9 @@ impl Commits {
             }
         }
         self.copied.committed.push(step);
-        progress(CopyProgress::Committed { step });
+        let bytes = bytes.len() as u64;
+        self.copied.moved.manifests.add(bytes);
+        progress(CopyProgress::Committed { step, bytes });
         Ok(())
     }
 

@@ -38,4 +38,4 @@ pub use error::CopyError;
 pub use plan::{CheckpointSelection, CopyPlan, PlannedCheckpoint, plan_copy};
 pub use recover_from::recover_from;
 pub use replicate::{Lag, ReplicateError, Replicator, Unreplicated};
-pub use report::{Amount, Copied, CopyProgress, SkipReason, SkippedCheckpoint};
+pub use report::{Amount, Copied, CopyProgress, CopySize, SkipReason, SkippedCheckpoint};

@@ -9,9 +9,9 @@ use crate::{
     checkpoint::{ReadManifestError, pack_hash},
     copy::{
         error::CopyError,
-        report::{Amount, SkipReason, SkippedCheckpoint},
+        report::{Amount, CopySize, SkipReason, SkippedCheckpoint},
     },
-    log::{CheckpointInfo, LogError, Origin, ReplicaLogError, RunDir, RunLog, refusal},
+    log::{CheckpointInfo, LogError, Origin, ReplicaLogError, RunDir, RunLog, output, refusal},
 };
 
 /// Which checkpoints of a run to copy.
@@ -35,9 +35,9 @@ pub struct CopyPlan {
     pub(super) destination_log: Option<RunLog>,
     /// The checkpoints that will be in the destination, newest first.
     pub checkpoints: Vec<PlannedCheckpoint>,
-    /// What will move.
-    pub to_move: Amount,
-    /// What is in the destination already.
+    /// What will move. The output is known only to a plan of [`plan_copy`].
+    pub to_move: CopySize,
+    /// Packs that are in the destination already.
     pub there: Amount,
     /// Checkpoints whose manifests cannot be used.
     pub skipped: Vec<SkippedCheckpoint>,
@@ -115,7 +115,11 @@ pub async fn plan_copy(
         }
     }
     let destination_log = log_of(destination).await?;
-    plan_to_replica(source, run_log, destination, destination_log, wanted).await
+    let mut plan = plan_to_replica(source, run_log, destination, destination_log, wanted).await?;
+    for missing in output::missing(source, destination).await? {
+        plan.to_move.output.add(missing.meta.size);
+    }
+    Ok(plan)
 }
 
 /// The log of a destination; `None` if the run is not there yet.
@@ -179,7 +183,7 @@ pub(super) async fn plan_checkpoints(
         destination: destination.clone(),
         destination_log,
         checkpoints: Vec::new(),
-        to_move: Amount::default(),
+        to_move: CopySize::default(),
         there: Amount::default(),
         skipped: Vec::new(),
         source_went_on: false,
@@ -197,7 +201,7 @@ pub(super) async fn plan_checkpoints(
         };
         let is_there = |pack: &&Pack| there.get(&pack.hash) == Some(&pack.length);
         for pack in manifest.packs.iter().filter(|pack| counted.insert(pack.hash)) {
-            if is_there(&pack) { &mut plan.there } else { &mut plan.to_move }.add(pack.length);
+            if is_there(&pack) { &mut plan.there } else { &mut plan.to_move.packs }.add(pack.length);
         }
         let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
         // A checkpoint whose manifest was lost is committed again. Listings lag: a manifest that is not listed is
@@ -205,6 +209,9 @@ pub(super) async fn plan_checkpoints(
         let committed = usable.has(&checkpoint)
             && (manifests.contains(&checkpoint.manifest)
                 || destination.folder().head(&checkpoint.manifest).await?.is_some());
+        if !committed {
+            plan.to_move.manifests.add(manifest_bytes.len() as u64);
+        }
         plan.checkpoints.push(PlannedCheckpoint { checkpoint, committed, manifest, manifest_bytes, missing });
     }
     Ok(plan)

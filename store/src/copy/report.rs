@@ -1,28 +1,50 @@
 //! What a copy reports: its progress, what it moved, and which checkpoints it skipped.
 
+use std::ops::AddAssign;
+
 use whimbrel_state::Hash;
 
 use crate::checkpoint::{BadPack, ReadManifestError};
 
-/// A number of packs and their bytes.
+/// A number of objects and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// Packs.
-    pub packs: usize,
+    /// Objects.
+    pub objects: usize,
     /// Their bytes.
     pub bytes: u64,
 }
 
 impl Amount {
-    /// Adds one pack.
+    /// Adds one object.
     pub(super) fn add(&mut self, bytes: u64) {
-        self.packs += 1;
+        self.objects += 1;
         self.bytes += bytes;
     }
+}
 
-    fn add_all(&mut self, other: Self) {
-        self.packs += other.packs;
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.objects += other.objects;
         self.bytes += other.bytes;
+    }
+}
+
+/// What a copy moves, by the kind of object. Entries of the log are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopySize {
+    /// Packs.
+    pub packs: Amount,
+    /// Manifests.
+    pub manifests: Amount,
+    /// The workers' output.
+    pub output: Amount,
+}
+
+impl CopySize {
+    /// Bytes of all objects.
+    pub fn bytes(&self) -> u64 {
+        self.packs.bytes + self.manifests.bytes + self.output.bytes
     }
 }
 
@@ -50,6 +72,13 @@ pub enum CopyProgress {
     Committed {
         /// Its step.
         step: u64,
+        /// Bytes of its manifest.
+        bytes: u64,
+    },
+    /// An object of the workers' output has arrived.
+    Output {
+        /// Its bytes.
+        bytes: u64,
     },
 }
 
@@ -59,9 +88,7 @@ pub struct Copied {
     /// The steps of the checkpoints committed, in the order of their commits.
     pub committed: Vec<u64>,
     /// What it moved.
-    pub moved: Amount,
-    /// Objects of the workers' output that it copied.
-    pub output: usize,
+    pub moved: CopySize,
     /// Packs that are missing or damaged in the source.
     pub bad: Amount,
     /// Checkpoints of the source that were not copied.
@@ -76,11 +103,12 @@ pub struct Copied {
 impl Copied {
     /// Adds what a later copy did.
     pub(super) fn add(&mut self, next: Self) {
-        let Self { committed, moved, output, bad, skipped, source_went_on, packs_of_skipped } = next;
+        let Self { committed, moved, bad, skipped, source_went_on, packs_of_skipped } = next;
         self.committed.extend(committed);
-        self.moved.add_all(moved);
-        self.output += output;
-        self.bad.add_all(bad);
+        self.moved.packs += moved.packs;
+        self.moved.manifests += moved.manifests;
+        self.moved.output += moved.output;
+        self.bad += bad;
         self.skipped.extend(skipped);
         self.source_went_on |= source_went_on;
         self.packs_of_skipped.extend(packs_of_skipped);

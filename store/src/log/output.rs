@@ -46,24 +46,31 @@ fn position(name: &str) -> Option<(u64, u64)> {
     (self::name(position.0, position.1) == name).then_some(position)
 }
 
-/// The names of the output objects that `destination` lacks, or has in another length.
-pub(crate) async fn missing(source: &RunDir, destination: &RunDir) -> Result<Vec<String>, StoreError> {
+/// The output objects that `destination` lacks, or has in another length.
+pub(crate) async fn missing(source: &RunDir, destination: &RunDir) -> Result<Vec<Listed>, StoreError> {
     let there = destination.folder().list("output").await?;
     let there: HashMap<String, u64> =
         there.into_iter().map(|object| (object.name, object.meta.size)).collect();
     let here = source.folder().list("output").await?.into_iter();
     let lacks = |object: &Listed| there.get(&object.name) != Some(&object.meta.size);
-    Ok(here.filter(lacks).map(|object| object.name).collect())
+    Ok(here.filter(lacks).collect())
 }
 
-/// Copies the output objects that `destination` lacks; returns how many.
-pub(crate) async fn copy(source: &RunDir, destination: &RunDir) -> Result<usize, StoreError> {
-    let names = missing(source, destination).await?;
-    let copies = names.into_iter().map(|name| async move {
-        match source.folder().get(&name, MOST_BYTES).await? {
-            Some(text) => destination.folder().replace(&name, text).await.map(|()| 1),
-            None => Ok(0),
-        }
+/// Copies the output objects that `destination` lacks. `copied` is called with the number of bytes of each.
+pub(crate) async fn copy(
+    source: &RunDir,
+    destination: &RunDir,
+    mut copied: impl FnMut(u64),
+) -> Result<(), StoreError> {
+    let copies = missing(source, destination).await?.into_iter().map(|Listed { name, .. }| async move {
+        let Some(text) = source.folder().get(&name, MOST_BYTES).await? else { return Ok(None) };
+        let bytes = text.len() as u64;
+        destination.folder().replace(&name, text).await?;
+        Ok(Some(bytes))
     });
-    stream::iter(copies).buffer_unordered(CONCURRENCY).try_fold(0, |sum, one| ready(Ok(sum + one))).await
+    let mut copies = stream::iter(copies).buffer_unordered(CONCURRENCY);
+    while let Some(bytes) = copies.try_next().await? {
+        bytes.into_iter().for_each(&mut copied);
+    }
+    Ok(())
 }

@@ -439,7 +439,7 @@ impl World {
         let mut replicator =
             Replicator::new(coordinator.term.run(), &fresh.run(), "the last", self.retention(), LIMITS);
         let lag = replicator.replicate(coordinator.term.run_log(), &mut |_| {}).await.unwrap();
-        assert_eq!((lag.newest, lag.missing.packs), (lag.newest_of_run, 0));
+        assert_eq!((lag.newest, lag.missing.objects), (lag.newest_of_run, 0));
     }
 }
 

@@ -4,10 +4,12 @@ use std::{num::NonZero, path::PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use whimbrel_plan::RunId;
-use whimbrel_spec::Override;
 
 use super::RunOptions;
-use crate::{args::at_least_one, size::Size};
+use crate::{
+    args::{at_least_one, overrides::OverrideArgs},
+    size::Size,
+};
 
 /// Write a checkpoint as a folder of safetensors files that other programs can load.
 #[derive(Debug, clap::Args)]
@@ -78,9 +80,8 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) spec: Option<PathBuf>,
 
-    /// Set a key of a new run's spec, e.g. train.steps=4000; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<Override>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
 
     /// The id of a new run [default: the spec's name and six random characters]. The id of an interrupted import continues
     /// it.

@@ -43,17 +43,21 @@ pub(crate) struct ShowArgs {
     pub(crate) options: RunOptions,
 }
 
-/// Read every byte of a checkpoint, compare it with its hash, and print the digest of the state.
+/// Read every byte of a run's checkpoints, compare it with its hash, and print the digests of the states.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+A pack that several checkpoints share is read once. A checkpoint that shares packs with a newer one is verified without
+the digest of its state; @STEP prints that. Quarantined checkpoints are read only with @STEP.
+
+Examples:
+  whimbrel checkpoint verify s3://bucket/runs/char-lm-k3x9qa
   whimbrel checkpoint verify s3://bucket/runs/char-lm-k3x9qa@2000
 
 Exit codes: 0 every byte is good, 2 no such checkpoint, or one of a later version, 3 the store cannot be reached, 4 bytes
 are damaged or missing.")]
 pub(crate) struct VerifyArgs {
     /// The run: the URI or path of its directory, or its id in --store. @STEP selects the checkpoint after that step;
-    /// the default is the newest.
+    /// the default is all checkpoints.
     #[arg(value_name = "RUN[@STEP]")]
     pub(crate) run: String,
 

@@ -1,6 +1,6 @@
 //! Compares the directory of a run with another directory of the same run.
 
-use whimbrel_store::{Relation, RunDir, RunLog, Which, plan_copy, relation};
+use whimbrel_store::{CheckpointSelection, Relation, RunDir, RunLog, plan_copy, relation};
 
 use super::locate::read_log;
 use crate::{
@@ -35,16 +35,16 @@ pub(super) async fn compare(run: &RunDir, run_log: &RunLog, other: &RunDir) -> R
     if is_source || matches!(relation, Relation::Ahead | Relation::Diverged) {
         return Ok(Comparison { against, relation, lacks: None });
     }
-    let plan = plan_copy(other, run, Which::All).await?;
+    let plan = plan_copy(other, run, CheckpointSelection::All).await?;
     let newest = |run_log: &RunLog| run_log.checkpoints().last().map_or(0, |newest| newest.step);
     let here = run_log.checkpoints();
     let is_here = |manifest: &str| here.iter().any(|checkpoint| checkpoint.manifest == manifest);
     let lacks = Lacks {
         steps: newest(&other_log).saturating_sub(newest(run_log)),
         checkpoints: plan.checkpoints.iter().filter(|planned| !planned.committed).count(),
-        packs: plan.to_move.packs,
-        bytes: plan.to_move.bytes,
-        left_out: plan.left_out.iter().filter(|out| !is_here(&out.manifest)).count(),
+        packs: plan.to_move.packs.objects,
+        bytes: plan.to_move.packs.bytes,
+        left_out: plan.skipped.iter().filter(|out| !is_here(&out.manifest)).count(),
     };
     Ok(Comparison { against, relation, lacks: Some(lacks) })
 }

@@ -9,8 +9,8 @@ use std::{
 use indicatif::MultiProgress;
 use whimbrel_plan::RunId;
 use whimbrel_store::{
-    CopyProgress, Limits, LogError, Prices, RunDir, Store, Which, egress_price, open_run, plan_copy,
-    uri::parent,
+    CheckpointSelection, CopyProgress, Limits, LogError, Prices, RunDir, Store, egress_price, open_run,
+    plan_copy, uri::parent,
 };
 
 use super::{exit_code, locate::locate};
@@ -45,14 +45,14 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         .map_err(|error| Failure::bad_input(error).hint("it is set under [egress] of the settings file"))?;
     let (source, step) = locate(&args.source, &args.options, &config.client)?;
     let which = match (step, args.newest) {
-        (None, false) => Which::All,
-        (None, true) => Which::Newest,
-        (Some(step), false) => Which::Step(step),
+        (None, false) => CheckpointSelection::All,
+        (None, true) => CheckpointSelection::Newest,
+        (Some(step), false) => CheckpointSelection::Step(step),
         (Some(_), true) => return Err(Failure::bad_input(CopyInputError::Both { uri: args.source })),
     };
     let (store, destination) = destination(&args.destination, source.id()).await?;
     let plan = plan_copy(&source, &destination, which).await?;
-    let price = egress_price(source.uri(), destination.uri(), plan.to_move.bytes, &prices);
+    let price = egress_price(source.uri(), destination.uri(), plan.to_move.bytes(), &prices);
     output::plan(&plan, &price, args.options.json);
     if args.dry_run {
         return Ok(Code::Done);
@@ -65,18 +65,23 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
 
     let limits = limits(&args);
     let audience = if args.options.json { Audience::Programs } else { Audience::People };
-    let mut meter = Meter::new("copying", plan.to_move.bytes, audience, bars);
+    let mut meter = Meter::new("copying", plan.to_move.bytes(), audience, bars);
     let mut progress = |seen| match seen {
-        CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } | CopyProgress::Bad { bytes, .. } => {
+        CopyProgress::Moved { bytes }
+        | CopyProgress::Found { bytes }
+        | CopyProgress::Bad { bytes, .. }
+        | CopyProgress::Output { bytes } => meter.advance(bytes),
+        CopyProgress::Committed { step, bytes } => {
             meter.advance(bytes);
+            if args.options.json {
+                output::committed(step);
+            }
         }
-        CopyProgress::Committed { step } if args.options.json => output::committed(step),
-        CopyProgress::Committed { .. } => {}
     };
     let started = Instant::now();
     let was_there = plan.checkpoints.iter().any(|planned| planned.committed);
     let who = format!("whimbrel checkpoint copy, process {}", std::process::id());
-    let work = Box::pin(plan.carry_out(&who, &limits, &mut progress));
+    let work = Box::pin(plan.execute(&who, &limits, &mut progress));
     let left = "what has arrived stays, and the same command goes on from there";
     let copied = unless_interrupted(work, left).await;
     meter.finish();
@@ -88,7 +93,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         resumable: destination.run_log().await.map_or(true, |run_log| run_log.ended().is_none()),
     };
     output::copied(&destination, &copied, next, time, args.options.json);
-    Ok(exit_code(copied.left_out.iter().map(|left_out| left_out.why.is_damage())))
+    Ok(exit_code(copied.skipped.iter().map(|left_out| left_out.why.is_damage())))
 }
 
 fn limits(args: &CopyArgs) -> Limits {

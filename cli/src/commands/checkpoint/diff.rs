@@ -29,7 +29,7 @@ pub(super) async fn diff(
     let (from_a, from_b) = ((&in_a, &a.manifest), (&in_b, &b.manifest));
     let mut progress = |bytes| meter.advance(bytes);
     let limits = Limits::default();
-    let work = plan.carry_out(from_a, from_b, &limits, &mut progress);
+    let work = plan.execute(from_a, from_b, &limits, &mut progress);
     let found = unless_interrupted(work, "no difference was found yet").await;
     meter.finish();
     let found = found?;

@@ -140,8 +140,12 @@ async fn target(
     config: &ClientConfig,
 ) -> Result<(RunDir, Option<RunSpec>), Failure> {
     if let Some((run, run_log)) = existing(args, config).await? {
-        let flags =
-            [("--spec", args.spec.is_some()), ("--set", !args.set.is_empty()), ("--run", args.run.is_some())];
+        let flags = [
+            ("--spec", args.spec.is_some()),
+            ("--set", !args.overrides.set.is_empty()),
+            ("--unset", !args.overrides.unset.is_empty()),
+            ("--run", args.run.is_some()),
+        ];
         if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given) {
             let error = ImportInputError::HasIts { run: run.uri().to_owned(), flag };
             return Err(Failure::bad_input(error));
@@ -170,7 +174,7 @@ async fn target(
             return Err(Failure::bad_input(error).hint("give --spec run.toml, or name a run that is stopped"));
         }
     };
-    let mut spec = spec_file::read(path, &args.set)?;
+    let mut spec = spec_file::read(path, &args.overrides.all())?;
     check_end(step, &spec)?;
     let store = Store::open(&args.into)?;
     store.probe().await?;

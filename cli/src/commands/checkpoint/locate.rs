@@ -108,14 +108,17 @@ pub(super) async fn find(run: &str, options: &RunOptions, config: &ClientConfig)
         Some(step) => run_log.all_checkpoints().into_iter().rfind(|checkpoint| checkpoint.step == step),
         None => run_log.checkpoints().pop(),
     };
-    let Some(checkpoint) = found else {
-        let error = LocateError::None { run: run.id().to_string(), step };
-        return Err(Failure::bad_input(error)
-            .hint(format!("`whimbrel checkpoint list {}` shows those there are", shell::word(run.uri()))));
-    };
+    let Some(checkpoint) = found else { return Err(no_checkpoint(&run, step)) };
     let manifest = run.manifest(&checkpoint.manifest).await?;
     let checkpoint = recorded(&run_log, checkpoint);
     Ok(Found { run, run_log, checkpoint, manifest })
+}
+
+/// The error that a run has no checkpoint, or none after this step.
+pub(super) fn no_checkpoint(run: &RunDir, step: Option<u64>) -> Failure {
+    let error = LocateError::None { run: run.id().to_string(), step };
+    Failure::bad_input(error)
+        .hint(format!("`whimbrel checkpoint list {}` shows those there are", shell::word(run.uri())))
 }
 
 /// The checkpoint with the digest of its state that the run recorded: in the checkpoint's log entry, or in that of the

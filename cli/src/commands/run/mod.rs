@@ -99,8 +99,8 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
 /// The name by which the user resumes the run: its id if the spec file names the store, or else its URI.
 fn name(args: &RunArgs, store: &Store, run: &str) -> Result<String, Failure> {
     let by_uri = matches!(&args.resume, Some(Some(run)) if run.contains('/'));
-    let set_by_flag = |set: &Override| set.to_string().starts_with("checkpoint.store");
-    if !by_uri && args.store.is_none() && !args.set.iter().any(set_by_flag) {
+    let changes_store = |change: &Override| change.to_string().starts_with("checkpoint.store");
+    if !by_uri && args.store.is_none() && !args.overrides.all().iter().any(changes_store) {
         return Ok(run.to_owned());
     }
     Ok(store.run(&run.parse().map_err(Failure::unexpected)?).uri().to_owned())
@@ -164,9 +164,9 @@ async fn stop(mut client: Client, run: &str) -> Result<(), ClientError> {
     }
 }
 
-/// `--set`, and `--workers` as one more override, so that the spec's own checks apply to it.
+/// `--set`, `--unset`, and `--workers` as one more override, so that the spec's own checks apply to it.
 fn overrides(args: &RunArgs) -> Result<Vec<Override>, Failure> {
-    let mut overrides = args.set.clone();
+    let mut overrides = args.overrides.all();
     if let Some(workers) = args.workers.map(NonZero::get) {
         overrides.push(format!("workers.local={workers}").parse().map_err(Failure::unexpected)?);
     }

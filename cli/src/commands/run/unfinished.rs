@@ -73,7 +73,7 @@ pub(super) async fn find(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished
 /// Classifies a run by its log; `None` if there is nothing to resume.
 fn classify(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Unfinished> {
     let stopped = run_log.stopped().is_some();
-    if run_log.ended().is_some() || (run_log.submitter() == Mode::Service && !stopped) {
+    if run_log.ended().is_some() || (run_log.hosted_by() == Mode::Service && !stopped) {
         return None;
     }
     let stored = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok()?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use whimbrel_store::{Amount, Copied, CopyPlan, Price, RunDir, shell};
+use whimbrel_store::{Amount, Copied, CopyPlan, CopySize, Price, RunDir, shell};
 
 use crate::output::{
     print::Printer,
@@ -22,9 +22,13 @@ pub(crate) fn plan(plan: &CopyPlan, price: &Price, json: bool) {
             "destination": destination,
             // The steps of all checkpoints that will be there.
             "checkpoints": steps,
-            "packs": plan.to_move.packs,
-            "bytes": plan.to_move.bytes,
-            "packs_there": plan.there.packs,
+            "packs": plan.to_move.packs.objects,
+            "manifests": plan.to_move.manifests.objects,
+            // Objects of the workers' output.
+            "output": plan.to_move.output.objects,
+            // Of all these objects.
+            "bytes": plan.to_move.bytes(),
+            "packs_there": plan.there.objects,
             "bytes_there": plan.there.bytes,
             // Dollars at most; null where no price is known.
             "usd": (!matches!(price, Price::Unknown)).then(|| price.usd()),
@@ -41,11 +45,11 @@ pub(crate) fn plan(plan: &CopyPlan, price: &Price, json: bool) {
     let mut facts = vec![
         ("to", Some(destination.to_owned())),
         ("checkpoints", Some(format!("{}{there}", listed(&steps)))),
-        ("to move", Some(amount(plan.to_move))),
-        ("there", (plan.there.packs > 0).then(|| amount(plan.there))),
+        ("to move", Some(size(&plan.to_move))),
+        ("there", (plan.there.objects > 0).then(|| packs(plan.there))),
         ("price", Some(price.to_string())),
     ];
-    let left_out = plan.left_out.iter();
+    let left_out = plan.skipped.iter();
     facts.extend(left_out.map(|out| ("left out", Some(format!("step {}: {}", out.step, out.why)))));
     out.facts(&facts);
 }
@@ -69,31 +73,32 @@ pub(crate) fn copied(destination: &RunDir, copied: &Copied, next: Next, took: Du
     let uri = destination.uri();
     let mut out = Printer::stdout();
     if json {
-        let left_out =
-            copied.left_out.iter().map(|out| json!({"step": out.step, "why": out.why.to_string()}));
+        let left_out = copied.skipped.iter().map(|out| json!({"step": out.step, "why": out.why.to_string()}));
         let left_out: Vec<_> = left_out.collect();
         out.json(&json!({
             "event": "copied",
             "destination": uri,
             "checkpoints": copied.committed,
-            "packs": copied.moved.packs,
-            "bytes": copied.moved.bytes,
+            "packs": copied.moved.packs.objects,
+            "manifests": copied.moved.manifests.objects,
+            "output": copied.moved.output.objects,
+            "bytes": copied.moved.bytes(),
             "seconds": took.as_secs_f64(),
             "left_out": left_out,
             "source_went_on": copied.source_went_on,
         }));
         return;
     }
-    let rate = copied.moved.bytes as f64 / took.as_secs_f64().max(1e-3);
+    let rate = copied.moved.bytes() as f64 / took.as_secs_f64().max(1e-3);
     match copied.committed.as_slice() {
-        [] if copied.moved.packs == 0 && !copied.left_out.is_empty() => out.line("nothing was copied"),
-        [] if copied.moved.packs == 0 => out.line("nothing to copy: it is all there"),
+        [] if copied.moved.bytes() == 0 && !copied.skipped.is_empty() => out.line("nothing was copied"),
+        [] if copied.moved.bytes() == 0 => out.line("nothing to copy: it is all there"),
         steps => {
-            let (moved, took, rate) = (amount(copied.moved), time(took), bytes(rate as u64));
+            let (moved, took, rate) = (size(&copied.moved), time(took), bytes(rate as u64));
             out.line(format!("copied {}: {moved} in {took}, {rate}/s", listed(steps)));
         }
     }
-    for left_out in &copied.left_out {
+    for left_out in &copied.skipped {
         out.line(format!("left out: the checkpoint after step {}: {}", left_out.step, left_out.why));
     }
     if copied.source_went_on {
@@ -110,8 +115,20 @@ pub(crate) fn copied(destination: &RunDir, copied: &Copied, next: Next, took: Du
     }
 }
 
-fn amount(amount: Amount) -> String {
-    format!("{}, {}", counted(amount.packs, "pack"), bytes(amount.bytes))
+fn packs(packs: Amount) -> String {
+    format!("{}, {}", counted(packs.objects, "pack"), bytes(packs.bytes))
+}
+
+/// `32 packs, 3 manifests, 12 output objects, 1.94 GiB`
+fn size(size: &CopySize) -> String {
+    let mut words = vec![counted(size.packs.objects, "pack")];
+    for (amount, what) in [(size.manifests, "manifest"), (size.output, "output object")] {
+        if amount.objects > 0 {
+            words.push(counted(amount.objects, what));
+        }
+    }
+    words.push(bytes(size.bytes()));
+    words.join(", ")
 }
 
 /// `3 checkpoints, after steps 20 to 60`

@@ -47,7 +47,7 @@ fn value(a: &str, b: &str, found: &Difference) -> Value {
         "changed": changed,
         // Bytes of each state: read and compared; and the same by their hashes.
         "compared": found.compared,
-        "vouched": found.vouched,
+        "vouched": found.equal_by_hash,
     })
 }
 
@@ -84,7 +84,7 @@ fn elements(tensor: &TensorSpec) -> usize {
 
 fn summary(found: &Difference) -> String {
     let unequal = found.only_in_a.len() + found.only_in_b.len() + found.reshaped.len() + found.changed.len();
-    let hashes = match found.vouched {
+    let hashes = match found.equal_by_hash {
         0 => String::new(),
         vouched => format!(", {} the same by their hashes alone", bytes(vouched)),
     };

@@ -6,7 +6,7 @@ use serde_json::json;
 use whimbrel_state::Hash;
 use whimbrel_store::{
     RunDir,
-    interop::{SPEC, Shards},
+    interop::{FileLayout, SPEC},
     uri::inside,
 };
 
@@ -17,7 +17,14 @@ use crate::output::{
 
 /// Prints the files that were written for the checkpoint of `run` after `step`. `left_out` is the number of tensors that
 /// were not selected.
-pub(crate) fn exported(run: &RunDir, step: u64, folder: &Path, shards: &Shards, left_out: usize, json: bool) {
+pub(crate) fn exported(
+    run: &RunDir,
+    step: u64,
+    folder: &Path,
+    shards: &FileLayout,
+    left_out: usize,
+    json: bool,
+) {
     let uri = run.checkpoint_uri(step);
     let mut out = Printer::stdout();
     if json {

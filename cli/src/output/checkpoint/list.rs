@@ -33,7 +33,8 @@ pub(crate) fn list(
     } else {
         let row = |Recorded { info, .. }: &Recorded| {
             let status = match &info.quarantined {
-                None => "good".to_owned(),
+                // The log names it. Whether its bytes are good, `verify` tells.
+                None => "recorded".to_owned(),
                 Some(reason) => format!("damaged: {reason}"),
             };
             [info.step.to_string(), time(info), bytes(info.bytes), status]
