@@ -97,7 +97,6 @@ impl Recorder {
             sources,
             unopened,
             retention,
-            collector: Collector::default(),
             replication,
             reporter,
             replicas_are_finished: false,
