@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     checkpoints::{CheckpointInfo, Checkpoints},
-    entry::{self, Ended, Entry, EntryError, Mode, Record, ReplicaOf, Stopped, identities, identity},
+    entry::{self, Ended, Entry, EntryError, HostedBy, Record, ReplicaOf, Stopped, identities, identity},
 };
 use crate::object::{Folder, StoreError};
 
@@ -28,7 +28,7 @@ pub struct RunLog {
 struct Submission {
     entry: Entry,
     spec: String,
-    hosted_by: Mode,
+    hosted_by: HostedBy,
 }
 
 /// A run log that cannot be read or written.
@@ -210,7 +210,7 @@ impl RunLog {
     }
 
     /// Which kind of coordinator hosts the run.
-    pub fn hosted_by(&self) -> Mode {
+    pub fn hosted_by(&self) -> HostedBy {
         self.first.hosted_by
     }
 
@@ -298,11 +298,11 @@ impl RunLog {
 
     /// The last record that the run was stopped, resumed or ended.
     fn last_status(&self) -> Option<&Record> {
-        self.standing_entry().map(|entry| &entry.record)
+        self.last_status_entry().map(|entry| &entry.record)
     }
 
     /// The last entry that the run was stopped, resumed or ended.
-    pub(crate) fn standing_entry(&self) -> Option<&Entry> {
+    pub(crate) fn last_status_entry(&self) -> Option<&Entry> {
         let is_status = |entry: &&Entry| {
             matches!(entry.record, Record::Stopped(_) | Record::Resumed { .. } | Record::Ended(_))
         };
