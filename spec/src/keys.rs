@@ -32,10 +32,10 @@ impl Key {
 }
 
 pub(crate) const NAME: Key = Key::required("", "name", r#"name = "char-lm""#);
-pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build --release -p char-lm""#);
-pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/release/char-lm"]"#);
+pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build -p char-lm""#);
+pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/debug/char-lm"]"#);
 pub(crate) const TRY_NEXT: Key =
-    Key::optional("", "try_next", r#"try_next = "target/release/char-lm sample {checkpoint}""#);
+    Key::optional("", "try_next", r#"try_next = "target/debug/char-lm sample {checkpoint}""#);
 // Not required itself: if the table is missing, each of its required keys is reported.
 pub(crate) const TRAIN: Key = Key::optional("", "train", "[train]");
 pub(crate) const EVALUATE: Key = Key::optional("", "evaluate", "[evaluate]");

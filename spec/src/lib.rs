@@ -21,7 +21,7 @@
 //!
 //! let text = r#"
 //! name = "char-lm"
-//! command = ["target/release/char-lm"]
+//! command = ["target/debug/char-lm"]
 //!
 //! [train]
 //! steps = 2000

@@ -5,7 +5,7 @@
 use whimbrel_spec::{Override, RunSpec};
 
 const GOOD: &str = r#"name = "char-lm"
-command = ["target/release/char-lm"]
+command = ["target/debug/char-lm"]
 
 [train]
 steps = 2000
@@ -88,26 +88,26 @@ fn a_wrong_value_of_a_required_key() {
             "run.toml:1: name: empty; give a value, as in name = \"char-lm\"",
         ),
         (
-            "[\"target/release/char-lm\"]",
-            "\"target/release/char-lm --fast\"",
-            "run.toml:2: command: found the string \"target/release/char-lm --fast\", wanted an array of strings, \
-             as in command = [\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
+            "\"target/debug/char-lm --fast\"",
+            "run.toml:2: command: found the string \"target/debug/char-lm --fast\", wanted an array of strings, \
+             as in command = [\"target/debug/char-lm\"]",
         ),
         (
-            "[\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
             "[]",
-            "run.toml:2: command: empty; give a value, as in command = [\"target/release/char-lm\"]",
+            "run.toml:2: command: empty; give a value, as in command = [\"target/debug/char-lm\"]",
         ),
         (
-            "[\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
             "[\"\", \"\"]",
-            "run.toml:2: command[0]: empty; give a value, as in command = [\"target/release/char-lm\"]",
+            "run.toml:2: command[0]: empty; give a value, as in command = [\"target/debug/char-lm\"]",
         ),
         (
-            "[\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
             "[\n  \"train\",\n  4,\n  \"\\u0000\",\n]",
             "run.toml:4: command[1]: found the number 4, wanted a string, as in \
-             command = [\"target/release/char-lm\"]\n\
+             command = [\"target/debug/char-lm\"]\n\
              run.toml:5: command[2]: contains a NUL byte, which no argument or path can; remove it",
         ),
     ] {
@@ -331,7 +331,7 @@ fn a_missing_key_names_its_table() {
     assert_eq!(
         mistakes_of("", &[]),
         "run.toml: name: missing; add name = \"char-lm\" at the top, before the first [table]\n\
-         run.toml: command: missing; add command = [\"target/release/char-lm\"] at the top, before the first [table]\n\
+         run.toml: command: missing; add command = [\"target/debug/char-lm\"] at the top, before the first [table]\n\
          run.toml: train.steps: missing; add steps = 2000 under [train]\n\
          run.toml: train.global_batch: missing; add global_batch = 48 under [train]\n\
          run.toml: train.shards: missing; add shards = 16 under [train]"
@@ -430,7 +430,7 @@ fn a_key_that_cannot_be_unset_names_the_override() {
 fn an_empty_optional_key_says_how_to_unset_it() {
     assert_eq!(
         mistakes_of(GOOD, &["setup=\"\""]),
-        "--set setup=\"\": setup: empty; give a value, as in setup = \"cargo build --release -p char-lm\"; \
+        "--set setup=\"\": setup: empty; give a value, as in setup = \"cargo build -p char-lm\"; \
          or remove the key, or give --unset setup"
     );
 }

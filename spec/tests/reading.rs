@@ -11,8 +11,8 @@ use whimbrel_spec::{
 
 const FULL: &str = r#"
 name    = "char-lm"
-setup   = "cargo build --release -p char-lm"
-command = ["target/release/char-lm", ""]
+setup   = "cargo build -p char-lm"
+command = ["target/debug/char-lm", ""]
 
 [train]
 steps        = 2_000
@@ -60,8 +60,8 @@ fn read(text: &str, overrides: &[&str]) -> RunSpec {
 fn every_key_is_read() {
     let spec = read(FULL, &[]);
     assert_eq!(spec.name, "char-lm");
-    assert_eq!(spec.setup.as_deref(), Some("cargo build --release -p char-lm"));
-    assert_eq!(spec.command, ["target/release/char-lm", ""]);
+    assert_eq!(spec.setup.as_deref(), Some("cargo build -p char-lm"));
+    assert_eq!(spec.command, ["target/debug/char-lm", ""]);
     let train = &spec.train;
     assert_eq!((train.steps, train.global_batch, train.shards, train.seed), (2000, 48, 16, u64::MAX));
     let settings = json!({
@@ -158,8 +158,8 @@ fn an_unset_key_has_its_default() {
 #[test]
 fn a_spec_is_stored_as_toml_with_every_default() {
     let stored = r#"name = "char-lm"
-setup = "cargo build --release -p char-lm"
-command = ["target/release/char-lm", ""]
+setup = "cargo build -p char-lm"
+command = ["target/debug/char-lm", ""]
 
 [train]
 steps = 2000

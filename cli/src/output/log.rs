@@ -1,13 +1,21 @@
 //! Log lines, on stderr, above the progress bars.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    env,
+    io::{self, IsTerminal, Write},
+};
 
 use indicatif::MultiProgress;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use super::screen;
 
-/// The variable that selects what is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+/// The variable that selects what is logged: levels by target, in the syntax of `tracing_subscriber::filter::Targets`.
 const VARIABLE: &str = "WHIMBREL_LOG";
 
 /// Starts logging. A server logs from level `info`, any other command from `warn`; each `-v` adds a level. `WHIMBREL_LOG`
@@ -20,13 +28,16 @@ pub(crate) fn start(is_server: bool, verbose: u8, bars: MultiProgress) {
         _ => LevelFilter::TRACE,
     };
     // Below a warning, other crates log little of use, and h2 logs very much of it.
-    let default = format!("warn,{}", OURS.map(|target| format!("{target}={level}")).join(","));
-    let filter = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(default));
+    let default =
+        || Targets::new().with_default(LevelFilter::WARN).with_targets(OURS.map(|target| (target, level)));
+    let chosen = env::var(VARIABLE).ok().and_then(|text| text.parse::<Targets>().ok());
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(io::stderr().is_terminal() && !screen::no_color())
         .with_target(verbose > 0)
         .with_writer(AboveBars(bars))
+        .finish()
+        .with(chosen.unwrap_or_else(default))
         .init();
 }
 

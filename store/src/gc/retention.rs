@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use jiff::Timestamp;
+use chrono::{DateTime, Utc};
 use whimbrel_state::Hash;
 
 use crate::log::{CheckpointInfo, RunLog};
@@ -38,13 +38,12 @@ impl Default for Retention {
 
 impl KeepEvery {
     /// The number of the interval that a checkpoint is in, from 0.
-    fn interval_of(self, checkpoint: &CheckpointInfo, submitted: Timestamp) -> u64 {
+    fn interval_of(self, checkpoint: &CheckpointInfo, submitted: DateTime<Utc>) -> u64 {
         match self {
             Self::Steps(steps) => checkpoint.step.checked_div(steps).unwrap_or(0),
             Self::Time(time) => {
-                let age = checkpoint.time.duration_since(submitted);
-                let interval =
-                    age.as_nanos().checked_div(i128::try_from(time.as_nanos()).unwrap_or(i128::MAX));
+                let age = (checkpoint.time - submitted).to_std().unwrap_or_default();
+                let interval = age.as_nanos().checked_div(time.as_nanos());
                 interval.and_then(|interval| u64::try_from(interval).ok()).unwrap_or(0)
             }
         }
@@ -78,7 +77,7 @@ mod tests {
     use crate::log::{Entry, HostedBy, Origin, Record};
 
     fn entry(number: u64, time: i64, record: Record) -> Entry {
-        let time = Timestamp::from_second(time).unwrap();
+        let time = DateTime::from_timestamp(time, 0).unwrap();
         Entry { format: 1, number, epoch: u64::from(number > 0), writer: number.to_string(), time, record }
     }
 
@@ -135,7 +134,7 @@ mod tests {
             if let Record::Checkpoint { origin, .. } = &mut entry.record {
                 *origin = Some(Origin { epoch: 1, entry: entry.number, time: entry.time });
             }
-            entry.time = Timestamp::from_second(9999).unwrap();
+            entry.time = DateTime::from_timestamp(9999, 0).unwrap();
         }
         let retention = Retention {
             last: 1,

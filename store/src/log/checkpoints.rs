@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use jiff::Timestamp;
+use chrono::{DateTime, Utc};
 use whimbrel_state::Hash;
 
 use super::entry::{Entry, Origin, Record};
@@ -16,7 +16,7 @@ pub struct CheckpointInfo {
     /// The manifest's name in the run's directory, for [`RunDir::manifest`](crate::RunDir::manifest).
     pub manifest: String,
     /// When it was committed, by the clock of the coordinator that made it.
-    pub time: Timestamp,
+    pub time: DateTime<Utc>,
     /// The original commit: in this directory, or in the one that this is a copy of.
     pub origin: Origin,
     /// Bytes of its packs.

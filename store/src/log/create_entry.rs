@@ -6,7 +6,7 @@
 //! failed for good may still land later; the next append of the same term then finds that entry and goes on after it.
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use chrono::Utc;
 use tokio::time::sleep;
 
 use super::{
@@ -25,7 +25,7 @@ pub(super) enum EntryCreation {
 
 /// An entry that is not in the log yet.
 pub(super) fn draft(number: u64, epoch: u64, record: Record) -> Result<Entry, LogError> {
-    Ok(Entry { format: FORMAT, number, epoch, writer: random_name()?, time: Timestamp::now(), record })
+    Ok(Entry { format: FORMAT, number, epoch, writer: random_name()?, time: Utc::now(), record })
 }
 
 /// Creates an entry under its number.

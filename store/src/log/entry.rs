@@ -6,7 +6,7 @@
 //! A reader ignores fields that it does not know, so a later version may add some. A change that earlier versions must not
 //! ignore, such as a new kind of record, raises [`FORMAT`]; a reader refuses entries of a higher format than it knows.
 
-use jiff::Timestamp;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use whimbrel_state::Hash;
 
@@ -26,7 +26,7 @@ pub struct Entry {
     pub writer: String,
     /// When it was written, by the writer's clock. For display only: no decision depends on it, except that
     /// [`KeepEvery::Time`](crate::KeepEvery) spaces checkpoints by it.
-    pub time: Timestamp,
+    pub time: DateTime<Utc>,
     /// The event.
     #[serde(flatten)]
     pub record: Record,
@@ -115,7 +115,7 @@ pub struct Origin {
     /// The number of the entry in the log that it wrote.
     pub entry: u64,
     /// When, by the coordinator's clock.
-    pub time: Timestamp,
+    pub time: DateTime<Utc>,
 }
 
 /// Where and why a run was stopped.

@@ -1,7 +1,7 @@
 //! The whole log of a run, and what follows from it: the checkpoints, the epoch in force, whether the run goes on.
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 
 use super::{
     checkpoints::{CheckpointInfo, Checkpoints},
@@ -205,7 +205,7 @@ impl RunLog {
     }
 
     /// When the run was submitted, by the submitter's clock.
-    pub fn submitted(&self) -> Timestamp {
+    pub fn submitted(&self) -> DateTime<Utc> {
         self.first.entry.time
     }
 

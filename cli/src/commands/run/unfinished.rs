@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
@@ -30,7 +30,7 @@ pub(super) struct Unfinished {
     /// The URI of the run itself, where this is a replica.
     pub(super) replica_of: Option<String>,
     /// The time of its last log entry.
-    last: Timestamp,
+    last: DateTime<Utc>,
 }
 
 impl Unfinished {
@@ -87,7 +87,7 @@ fn classify(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Un
         same: same_training(&stored, spec),
         busy: RunLock::take(uri).is_none(),
         replica_of: run_log.replica_of().map(|replica| replica.source.clone()),
-        last: run_log.entries().last().map_or(Timestamp::MIN, |entry| entry.time),
+        last: run_log.entries().last().map_or(DateTime::<Utc>::MIN_UTC, |entry| entry.time),
         id,
     })
 }

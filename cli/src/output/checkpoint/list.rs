@@ -1,5 +1,6 @@
 //! Checkpoints: a table of a run's, or all that is known of one.
 
+use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use whimbrel_state::{Hash, Manifest, TensorSpec};
 use whimbrel_store::{CheckpointInfo, RunDir, RunLog};
@@ -103,5 +104,5 @@ fn value(run: &RunDir, run_log: &RunLog, Recorded { info, state }: &Recorded) ->
 
 /// To the second, in UTC.
 fn time(checkpoint: &CheckpointInfo) -> String {
-    format!("{:.0}", checkpoint.time)
+    checkpoint.time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
