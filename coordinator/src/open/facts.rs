@@ -84,6 +84,8 @@ fn term_has_gone_on(index: usize, term: &[Entry]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use whimbrel_store::{HostedBy, Stopped, Store};
 
     use super::*;
