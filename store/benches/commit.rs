@@ -26,7 +26,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Collector, KeepEvery, Limits, Mode, Retention, Store, Term, commit, save_slice};
+use whimbrel_store::{Collector, HostedBy, KeepEvery, Limits, Retention, Store, Term, commit, save_slice};
 
 /// Kept checkpoints.
 const KEPT: [u64; 3] = [100, 3_000, 30_000];
@@ -126,7 +126,7 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
     for kept in KEPT {
         let store = Counting::default();
         let run = Store::with_backend("test://store", Arc::new(store.clone())).run(&"bench".parse()?);
-        run.create("", Mode::Embedded).await?;
+        run.create("", HostedBy::Embedded).await?;
         let mut term = run.start_term("bench").await?;
         for step in 1..=kept {
             let manifest = save(&term, step).await?;

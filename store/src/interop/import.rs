@@ -10,7 +10,7 @@ use whimbrel_state::{Hash, Manifest, Pack, manifest};
 use crate::{
     checkpoint::{CommitError, Committed, DigestInput, SaveError, commit, cut, digest_received, save_slice},
     interop::model::{Model, ModelError},
-    log::{AppendError, CreateError, LogError, Mode, Record, RunDir, Stopped, TermError},
+    log::{AppendError, CreateError, HostedBy, LogError, Record, RunDir, Stopped, TermError},
     object::{Limits, StoreError},
 };
 
@@ -114,7 +114,7 @@ pub async fn import(
     }
     let (packs, state) = save(run, model.clone(), options.step, limits, progress).await?;
     if let Some(spec) = &options.spec {
-        match run.create(spec, Mode::Embedded).await {
+        match run.create(spec, HostedBy::Embedded).await {
             Err(CreateError::Exists { .. }) if is_unfinished_import(run, spec, options).await? => {}
             created => created?,
         }
