@@ -7,14 +7,14 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Lines kept for the case that the process fails.
+/// Number of last lines kept for the report of a failure.
 const TAIL: usize = 30;
-/// Bytes of a line; what is longer is cut off.
+/// Limit of the bytes of a line; the rest is cut off.
 const LONGEST_LINE: usize = 64 << 10;
 /// Bytes read at a time.
 const READ: usize = 16 << 10;
 
-/// The last lines that a process printed, on both of its streams.
+/// The last lines that a process printed, on stdout and stderr.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tail(Arc<Mutex<VecDeque<String>>>);
 
@@ -35,17 +35,17 @@ impl Tail {
     }
 }
 
-/// Cuts what is read into lines, of bounded length.
+/// Cuts bytes into lines of bounded length.
 #[derive(Debug, Default)]
 struct Lines {
-    /// The line that has not ended yet, as far as it is kept.
+    /// The line that has not ended yet, up to the limit.
     unfinished: Vec<u8>,
-    /// It is longer than what is kept of it.
+    /// The line is longer than the limit.
     cut: bool,
 }
 
 impl Lines {
-    /// Takes in what was read, and returns the lines that ended in it.
+    /// Adds bytes, and returns the lines that they end.
     fn take(&mut self, mut bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
@@ -57,15 +57,15 @@ impl Lines {
         lines
     }
 
-    /// The last line, where no line feed ends it.
+    /// The last line, if no line feed ends it.
     fn rest(&mut self) -> Option<String> {
         (!self.unfinished.is_empty()).then(|| self.finish())
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        let room = LONGEST_LINE - self.unfinished.len();
-        self.cut |= bytes.len() > room;
-        self.unfinished.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let free = LONGEST_LINE - self.unfinished.len();
+        self.cut |= bytes.len() > free;
+        self.unfinished.extend_from_slice(&bytes[..bytes.len().min(free)]);
     }
 
     fn finish(&mut self) -> String {
@@ -76,27 +76,27 @@ impl Lines {
     }
 }
 
-/// Reads a stream to its end and passes its lines on, as many at a time as came together.
-pub(crate) async fn read(mut stream: impl AsyncRead + Unpin, tail: Tail, pass_on: impl Fn(Vec<String>)) {
+/// Reads a stream to its end. Calls `on_lines` with the lines of each read.
+pub(crate) async fn read(mut stream: impl AsyncRead + Unpin, tail: Tail, on_lines: impl Fn(Vec<String>)) {
     let (mut lines, mut buffer) = (Lines::default(), Vec::with_capacity(READ));
-    let pass_on = |lines: Vec<String>| {
+    let on_lines = |lines: Vec<String>| {
         tail.push(&lines);
         if !lines.is_empty() {
-            pass_on(lines);
+            on_lines(lines);
         }
     };
     loop {
         buffer.clear();
         match stream.read_buf(&mut buffer).await {
             Ok(0) => break,
-            Ok(_) => pass_on(lines.take(&buffer)),
+            Ok(_) => on_lines(lines.take(&buffer)),
             Err(error) => {
-                pass_on(vec![format!("(the rest of the output could not be read: {error})")]);
+                on_lines(vec![format!("(the rest of the output could not be read: {error})")]);
                 break;
             }
         }
     }
-    pass_on(lines.rest().into_iter().collect());
+    on_lines(lines.rest().into_iter().collect());
 }
 
 #[cfg(test)]
@@ -110,13 +110,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_whole_whatever_is_printed() {
+    async fn lines_are_whole_and_valid_utf_8() {
         let (lines, _) = lines_of(b"one\r\ntwo\n\nbad \xff\nlast").await;
         assert_eq!(lines, ["one", "two", "", "bad \u{fffd}", "last"]);
     }
 
     #[tokio::test]
-    async fn endless_lines_take_no_endless_memory() {
+    async fn a_line_without_end_is_cut_off() {
         let mut bytes = vec![b'x'; LONGEST_LINE * 3];
         bytes.extend(b"\nafter\n");
         let (lines, _) = lines_of(&bytes).await;

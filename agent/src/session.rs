@@ -1,4 +1,4 @@
-//! One attendance after another.
+//! Sessions with the coordinator, one after another: join, execute commands, send reports, join again.
 
 use std::{
     collections::BTreeMap,
@@ -8,136 +8,103 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Request, Status, Streaming,
-    metadata::MetadataValue,
-    transport::{Channel, Endpoint},
-};
-use whimbrel_proto::{
-    MAX_MESSAGE,
-    v1::{self, agent_command::Command, agent_message::Message, agents_client::AgentsClient},
-};
+use tonic::{Code, Status, Streaming};
+use whimbrel_client::{Address, ConnectError};
+use whimbrel_proto::v1::{self, agent_command::Command, agent_message::Message};
 
-use crate::{keeper::Keeper, settings::Settings};
+use crate::{settings::Settings, supervisor::Supervisor};
 
-/// A connection must be made within this time.
-const CONNECT: Duration = Duration::from_secs(5);
-/// How often the coordinator hears that the node lives.
+/// Deadline of the coordinator's answer to a node that joins.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Between two heartbeats to the coordinator.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A coordinator that says nothing for this long, though it says something every second, is gone.
+/// The coordinator sends something every second. After this long without a message it counts as lost.
 const SILENCE: Duration = Duration::from_secs(15);
-/// Workers that are told to end have this long before they are killed.
+/// Between SIGTERM and SIGKILL when the agent ends its workers.
 const GRACE: Duration = Duration::from_secs(10);
-/// The first new attempt to join waits this long, each further one twice as long, up to the last figure.
+/// The wait before the first new attempt to join, and the longest wait. Each wait is twice the one before.
 const REJOIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// An agent cannot join, or not go on.
+/// An agent cannot join a coordinator, or lost it.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The address makes no sense.
-    #[error("{address:?} is not HOST:PORT: {source}")]
-    Address {
-        /// The address.
-        address: String,
-        /// Why not.
-        source: tonic::transport::Error,
-    },
-    /// Nobody answers there.
-    #[error("no coordinator can be reached at {address}; is it running, and is this its address?")]
-    Unreachable {
-        /// The address.
-        address: String,
-        /// Why not.
-        source: tonic::transport::Error,
-    },
-    /// The coordinator does not let the node in.
-    #[error("the coordinator at {address} does not let this node in: {}", status.message())]
+    /// No connection could be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The coordinator refused the node.
+    #[error("the coordinator at {address} refused this node: {}", status.message())]
     Refused {
         /// The address.
-        address: String,
-        /// Its words.
+        address: Address,
+        /// The answer.
         status: Box<Status>,
     },
     /// The connection was lost.
     #[error("the connection to the coordinator at {address} was lost: {reason}")]
     Lost {
         /// The address.
-        address: String,
-        /// How.
+        address: Address,
+        /// How it was lost.
         reason: String,
     },
 }
 
-/// Joins a node to a coordinator and keeps its workers until told to stop. A lost connection ends the node's workers,
-/// since the coordinator has given them up, and is made anew; an error is returned only where the very first one could
-/// not be made.
+/// Joins a node to a coordinator, and starts and ends workers on its commands, until `stop`.
+///
+/// A lost connection ends the node's workers, since the coordinator has given them up; then the node joins again. An error
+/// is returned only if the first connection fails.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
-    let mut connected = open(&settings).await?;
+    let mut stream = open(&settings).await?;
     loop {
-        let Err(error) = keep(&settings, connected, &stop).await else { return Ok(()) };
-        tracing::warn!(%error, "the node's workers are ended, and it joins again");
+        let Err(error) = serve(&settings, stream, &stop).await else { return Ok(()) };
+        tracing::warn!(%error, "the connection was lost: the node has ended its workers and joins again");
         let mut wait = REJOIN.0;
-        connected = loop {
+        stream = loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = sleep_until(Instant::now() + wait) => {}
             }
             match open(&settings).await {
-                Ok(connected) => break connected,
-                Err(error) => tracing::warn!(%error, "trying again"),
+                Ok(stream) => break stream,
+                Err(error) => tracing::warn!(%error, "cannot join; trying again"),
             }
             wait = (wait * 2).min(REJOIN.1);
         };
     }
 }
 
-/// The two halves of an attendance.
-struct Connected {
+/// The two directions of the stream to the coordinator.
+struct Stream {
     messages: mpsc::UnboundedSender<v1::AgentMessage>,
     commands: Streaming<v1::AgentCommand>,
 }
 
-async fn open(settings: &Settings) -> Result<Connected, AgentError> {
-    let address = settings.coordinator.clone();
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|source| AgentError::Address { address: address.clone(), source })?
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true);
-    let channel: Channel = endpoint
-        .connect()
-        .await
-        .map_err(|source| AgentError::Unreachable { address: address.clone(), source })?;
+/// Connects and joins.
+async fn open(settings: &Settings) -> Result<Stream, AgentError> {
+    let connection = settings.coordinator.connect().await?;
     let (messages, outbound) = mpsc::unbounded_channel();
     let join = v1::AgentMessage { message: Some(Message::Join(settings.join())) };
     // The receiver is right here.
     messages.send(join).ok();
-    let mut request = Request::new(UnboundedReceiverStream::new(outbound));
-    if let Some(token) = &settings.token {
-        let refused = || AgentError::Refused {
-            address: address.clone(),
-            status: Box::new(Status::unauthenticated("the token holds characters that cannot be sent")),
-        };
-        let bearer = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| refused())?;
-        request.metadata_mut().insert("authorization", bearer);
-    }
-    let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let answer = tokio::time::timeout(CONNECT, client.connect(request)).await;
+    let mut client = connection.agents();
+    let answer = timeout(ANSWER, client.connect(UnboundedReceiverStream::new(outbound))).await;
     let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it does not answer")));
+    let address = settings.coordinator.address.clone();
     let commands =
         answer.map_err(|status| AgentError::Refused { address, status: Box::new(status) })?.into_inner();
-    Ok(Connected { messages, commands })
+    Ok(Stream { messages, commands })
 }
 
-/// Does what the coordinator says until told to stop, or until the connection is lost. Either way the node's processes
+/// Executes the coordinator's commands until `stop` or until the connection is lost. In both cases the node's processes
 /// have ended when this returns.
-async fn keep(settings: &Settings, connected: Connected, stop: &CancellationToken) -> Result<(), AgentError> {
-    let Connected { messages, mut commands } = connected;
-    let (told, mut to_tell) = mpsc::unbounded_channel();
-    let mut keeper = Keeper::new(told);
+async fn serve(settings: &Settings, stream: Stream, stop: &CancellationToken) -> Result<(), AgentError> {
+    let Stream { messages, mut commands } = stream;
+    let (reports, mut to_send) = mpsc::unbounded_channel();
+    let mut supervisor = Supervisor::new(reports);
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
@@ -146,69 +113,72 @@ async fn keep(settings: &Settings, connected: Connected, stop: &CancellationToke
             command = commands.message() => match command {
                 Ok(Some(command)) => {
                     heard = Instant::now();
-                    obey(settings, &mut keeper, command);
+                    execute(settings, &mut supervisor, command);
                     continue;
                 }
                 Ok(None) => break "it closed the connection".to_owned(),
                 Err(status) if status.code() == Code::Unknown => break "the connection broke".to_owned(),
                 Err(status) => break status.message().to_owned(),
             },
-            Some(message) = to_tell.recv() => message,
-            () = keeper.tidy() => continue,
+            Some(message) = to_send.recv() => message,
+            () = supervisor.reap() => continue,
             _ = heartbeat.tick() => Message::Heartbeat(v1::AgentHeartbeat {}),
-            () = sleep_until(heard + SILENCE) => break format!("nothing heard for {} s", SILENCE.as_secs()),
+            () = sleep_until(heard + SILENCE) => break format!("no message for {} s", SILENCE.as_secs()),
             () = stop.cancelled() => {
-                // The coordinator hears how each of them ends, as far as it still listens.
-                keeper.end_all(GRACE).await;
-                while let Ok(message) = to_tell.try_recv() {
+                // Reports how each process ended, if the coordinator still reads.
+                supervisor.end_all(GRACE).await;
+                while let Ok(message) = to_send.try_recv() {
                     messages.send(v1::AgentMessage { message: Some(message) }).ok();
                 }
                 return Ok(());
             }
         };
         if messages.send(v1::AgentMessage { message: Some(message) }).is_err() {
-            break "it takes no messages any more".to_owned();
+            break "it no longer takes messages".to_owned();
         }
     };
-    keeper.end_all(Duration::ZERO).await;
-    Err(AgentError::Lost { address: settings.coordinator.clone(), reason: lost })
+    supervisor.end_all(Duration::ZERO).await;
+    Err(AgentError::Lost { address: settings.coordinator.address.clone(), reason: lost })
 }
 
-fn obey(settings: &Settings, keeper: &mut Keeper, command: v1::AgentCommand) {
+fn execute(settings: &Settings, supervisor: &mut Supervisor, command: v1::AgentCommand) {
     match command.command {
         Some(Command::Welcome(welcome)) => tracing::info!(node = welcome.node, "joined"),
         Some(Command::Heartbeat(_)) => {}
-        Some(Command::Prepare(prepare)) => keeper.prepare(prepare, &settings.workdir),
+        Some(Command::Prepare(prepare)) => supervisor.prepare(prepare, &settings.workdir),
         Some(Command::Start(start)) => {
             let environment = environment(settings, &start);
-            keeper.start(start, &settings.workdir, environment);
+            supervisor.start(start, &settings.workdir, environment);
         }
         Some(Command::Stop(stop)) => {
-            keeper.stop(&stop.run, stop.worker, Duration::from_millis(stop.grace_ms))
+            supervisor.stop(&stop.run, stop.worker, Duration::from_millis(stop.grace_ms))
         }
-        None => tracing::warn!("the coordinator says something that this version does not know; ignored"),
+        None => tracing::warn!("ignoring a command of the coordinator that this version does not know"),
     }
 }
 
-/// What a worker finds in its environment: who it is, and whom to call.
+/// The environment variables by which a worker knows its run, its number and its coordinator.
 fn environment(settings: &Settings, start: &v1::StartWorker) -> BTreeMap<String, String> {
     let mut environment = BTreeMap::from([
-        ("WHIMBREL_COORDINATOR".to_owned(), settings.coordinator.clone()),
+        ("WHIMBREL_COORDINATOR".to_owned(), settings.coordinator.address.to_string()),
         ("WHIMBREL_RUN".to_owned(), start.run.clone()),
         ("WHIMBREL_WORKER".to_owned(), start.worker.to_string()),
-        ("WHIMBREL_ADVERTISE".to_owned(), settings.advertise.unwrap_or_else(|| facing(settings)).to_string()),
+        (
+            "WHIMBREL_ADVERTISE".to_owned(),
+            settings.advertise.unwrap_or_else(|| local_address(settings)).to_string(),
+        ),
     ]);
-    if let Some(token) = &settings.token {
+    if let Some(token) = &settings.coordinator.token {
         environment.insert("WHIMBREL_TOKEN".to_owned(), token.clone());
     }
     environment
 }
 
-/// The address of this machine from which the coordinator is reached; nothing is sent to find out.
-fn facing(settings: &Settings) -> IpAddr {
+/// The address of this machine from which it reaches the coordinator. Asks the routing table; sends nothing.
+fn local_address(settings: &Settings) -> IpAddr {
     let probe = || -> std::io::Result<IpAddr> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect(&settings.coordinator)?;
+        socket.connect(settings.coordinator.address.as_str())?;
         Ok(socket.local_addr()?.ip())
     };
     probe().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))

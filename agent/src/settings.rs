@@ -1,41 +1,40 @@
-//! What an agent is told.
+//! The settings of an agent.
 
 use std::{net::IpAddr, path::PathBuf};
 
+use whimbrel_client::Access;
 use whimbrel_proto::v1;
 
-/// What an agent is told.
+/// The settings of an agent.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `host:port` of the coordinator.
-    pub coordinator: String,
-    /// What the coordinator asks for, if it does.
-    pub token: Option<String>,
-    /// What the node is called, for people.
+    /// The coordinator to join.
+    pub coordinator: Access,
+    /// The name of the node, for people.
     pub name: String,
-    /// The cloud, e.g. `aws`; may be empty.
+    /// The provider, e.g. `aws`; may be empty.
     pub provider: String,
-    /// e.g. `us-east-1`; may be empty.
+    /// The region, e.g. `us-east-1`; may be empty.
     pub region: String,
-    /// e.g. `us-east-1a`; may be empty.
+    /// The zone, e.g. `us-east-1a`; may be empty.
     pub zone: String,
-    /// e.g. `g5.xlarge`; may be empty.
+    /// The machine type, e.g. `g5.xlarge`; may be empty.
     pub instance_type: String,
-    /// Whether the provider may take it away.
+    /// Whether the provider may take the machine away.
     pub spot: bool,
-    /// US dollars, if known.
+    /// US dollars per hour, if known.
     pub price_per_hour: Option<f64>,
-    /// How many workers it offers to run; at least 1.
+    /// Number of workers that the node offers to run; at least 1.
     pub slots: u32,
-    /// The address at which other nodes' workers reach this one's. By default the one from which the coordinator is
-    /// reached.
+    /// The address at which workers on other nodes reach the workers here. By default the address from which this
+    /// machine reaches the coordinator.
     pub advertise: Option<IpAddr>,
-    /// Where `setup` and the workers run.
+    /// The working directory of `setup` and of the workers.
     pub workdir: PathBuf,
 }
 
 impl Settings {
-    /// The node as the coordinator hears of it.
+    /// The message with which the node joins.
     pub(crate) fn join(&self) -> v1::Join {
         v1::Join {
             name: self.name.clone(),

@@ -1,4 +1,4 @@
-//! Settings from files, for what neither a flag nor a variable says.
+//! The settings files. They apply where neither a flag nor a variable is given.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +8,9 @@ use std::{
 
 use serde::Deserialize;
 use toml::Table;
+use whimbrel_client::Address;
 
 use crate::{
-    address::HostPort,
     args::{agent::NodeSettings, coordinator::ServerSettings},
     paths,
 };
@@ -18,10 +18,10 @@ use crate::{
 /// The file looked for in the working directory.
 const LOCAL: &str = "whimbrel.toml";
 
-/// What the settings files say.
+/// The settings.
 ///
-/// Either the one file given with `--config`; or `whimbrel.toml` in the working directory, and below it, for keys that
-/// it does not have, `config.toml` in the user's configuration directory.
+/// They come from the file given with `--config`; or else from `whimbrel.toml` in the working directory and, for keys that it
+/// does not have, from `config.toml` in the user's configuration directory.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
@@ -31,7 +31,7 @@ pub(crate) struct Config {
     pub(crate) agent: NodeSettings,
     /// For all other commands.
     pub(crate) client: ClientConfig,
-    /// What it costs that data leaves a store, in dollars per GB: by provider (`aws`) or by bucket (`s3://lab`).
+    /// The price of data that leaves a store, in US dollars per GB: by provider (`aws`) or by bucket (`s3://lab`).
     pub(crate) egress: BTreeMap<String, f64>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ClientConfig {
     /// Where the coordinator listens.
-    pub(crate) coordinator: Option<HostPort>,
+    pub(crate) coordinator: Option<Address>,
     /// The file that holds its token.
     pub(crate) token_file: Option<PathBuf>,
     /// The store of runs.
@@ -58,7 +58,7 @@ pub(crate) enum ConfigError {
         /// Why not.
         source: io::Error,
     },
-    /// What it holds are not settings.
+    /// The file is not TOML, or holds unknown keys or wrong values.
     #[error("the settings file {} has a mistake: {}", path.display(), source.to_string().trim_end())]
     Content {
         /// The file.
@@ -84,13 +84,13 @@ impl Config {
         }
     }
 
-    /// What those of `files` that exist say together; of two that set a key, the later counts.
+    /// The settings of those of `files` that exist. A later file overrides an earlier one, key by key.
     fn layered(files: &[PathBuf]) -> Result<Self, ConfigError> {
         let mut merged = Table::new();
         let mut last = None;
         for path in files {
             if let Some((table, _)) = Self::read(path)? {
-                lay_over(&mut merged, table);
+                merge(&mut merged, table);
                 last = Some(path);
             }
         }
@@ -98,7 +98,7 @@ impl Config {
         merged.try_into().map_err(|source| content(path, source))
     }
 
-    /// One file, checked by itself, so that a mistake is found with its file and its line.
+    /// Reads one file. It is checked by itself, so that a mistake is reported with its file and line.
     fn read(path: &Path) -> Result<Option<(Table, Self)>, ConfigError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -115,10 +115,11 @@ fn content(path: &Path, source: toml::de::Error) -> ConfigError {
     ConfigError::Content { path: path.to_owned(), source: Box::new(source) }
 }
 
-fn lay_over(below: &mut Table, above: Table) {
+/// Merges `above` into `below`; `above` counts.
+fn merge(below: &mut Table, above: Table) {
     for (key, value) in above {
         match (below.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => lay_over(below, above),
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
             (_, value) => {
                 below.insert(key, value);
             }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_file_counts_key_by_key() {
+    fn a_later_file_overrides_key_by_key() {
         let (_folder, paths) = files(&[
             "[client]\ncoordinator = \"a:1\"\nstore = \"below\"\n[agent]\nslots = 2\nspot = true\n",
             "[client]\ncoordinator = \"b:2\"\n[agent]\nspot = false\n",
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_not_there_say_nothing_unless_they_were_asked_for() {
+    fn a_missing_file_is_no_mistake_unless_it_was_named() {
         let folder = tempfile::tempdir().unwrap();
         let absent = folder.path().join("absent.toml");
         assert!(Config::layered(std::slice::from_ref(&absent)).unwrap().client.store.is_none());
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_file_and_line() {
+    fn mistakes_are_reported_with_file_and_line() {
         for (text, parts) in [
             ("[client]\nstor = \"runs\"\n", ["0.toml", "line 2", "unknown field `stor`"]),
             ("\n[cleint]\n", ["0.toml", "line 2", "unknown field `cleint`"]),

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `5GB`, `64 MiB`.
+//! Sizes with units: `5GB`, `64 MiB`.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
-/// The text is no size.
+/// The text is not a size.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0:?} is not a size; write it as 500MB, 5 GB or 64 MiB (kB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB of 1024)"
@@ -38,7 +38,7 @@ impl FromStr for Size {
         let (_, factor) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
         let bytes = match number.parse::<u64>() {
             Ok(number) => number.checked_mul(factor),
-            // A fraction, such as 1.5: exact enough for sizes that people write.
+            // A fraction such as 1.5. The rounding of f64 does not matter for such sizes.
             Err(_) => {
                 let bytes = number.parse::<f64>().map_err(|_| invalid())? * factor as f64;
                 (bytes < u64::MAX as f64).then_some(bytes as u64)
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
+    fn sizes_with_units_are_parsed() {
         for (text, bytes) in [
             ("5GB", 5_000_000_000),
             ("64 MiB", 64 << 20),

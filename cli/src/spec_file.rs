@@ -1,4 +1,4 @@
-//! The run spec's file.
+//! Reads the file of a run spec.
 
 use std::{
     fs, io,
@@ -20,7 +20,7 @@ pub(crate) enum SpecError {
         /// Why not.
         source: io::Error,
     },
-    /// What it says makes no sense; all of the mistakes are told.
+    /// The spec has mistakes; all of them are reported.
     #[error("the run spec has mistakes:\n{0}")]
     Mistakes(Mistakes),
 }
@@ -31,7 +31,7 @@ impl From<SpecError> for Failure {
     }
 }
 
-/// Reads the spec in `path` with `overrides` laid over it.
+/// Reads the spec in `path` and applies `overrides`.
 pub(crate) fn read(path: &Path, overrides: &[Override]) -> Result<RunSpec, SpecError> {
     let text =
         fs::read_to_string(path).map_err(|source| SpecError::Read { path: path.to_owned(), source })?;

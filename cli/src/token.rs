@@ -1,4 +1,4 @@
-//! Where the token is that a coordinator asks for.
+//! Finds the token of a coordinator.
 
 use std::{
     env, io,
@@ -12,27 +12,27 @@ use crate::{exit::Failure, paths};
 /// The variable that holds the token itself.
 const VARIABLE: &str = "WHIMBREL_TOKEN";
 
-/// The file in which a user's token is, unless another is named.
-pub(crate) fn usual_file() -> Option<PathBuf> {
+/// The default file of a user's token; `None` for a user without a home directory.
+pub(crate) fn default_file() -> Option<PathBuf> {
     paths::config().map(|folder| folder.join("token"))
 }
 
-/// The token that agents and clients show: that of the file given by flag or variable, that in `WHIMBREL_TOKEN`, that
-/// of the file named in the settings, or that of the user's own file if there is one.
-pub(crate) fn to_show(given: Option<&Path>, configured: Option<&Path>) -> Result<Option<Token>, Failure> {
+/// Finds the token that agents and clients send. In this order: the file given by flag or variable, `WHIMBREL_TOKEN`, the
+/// file named in the settings, and [`default_file`] if it exists.
+pub(crate) fn find(given: Option<&Path>, configured: Option<&Path>) -> Result<Option<String>, Failure> {
+    let secret = |token: Token| Some(token.reveal().to_owned());
     if let Some(path) = given {
-        return Ok(Some(load(path)?));
+        return load(path).map(secret);
     }
     if let Ok(text) = env::var(VARIABLE) {
-        let token = text.trim().parse().map_err(Failure::bad_input)?;
-        return Ok(Some(token));
+        return text.trim().parse().map(secret).map_err(Failure::bad_input);
     }
     if let Some(path) = configured {
-        return Ok(Some(load(path)?));
+        return load(path).map(secret);
     }
-    let Some(path) = usual_file() else { return Ok(None) };
+    let Some(path) = default_file() else { return Ok(None) };
     match Token::load(&path) {
-        Ok(token) => Ok(Some(token)),
+        Ok(token) => Ok(secret(token)),
         Err(TokenError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::bad_input(error)),
     }

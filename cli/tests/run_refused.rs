@@ -1,4 +1,4 @@
-//! What `whimbrel run` refuses before it starts anything, all with exit code 2.
+//! Bad input that `whimbrel run` refuses before it starts anything, with exit code 2.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
@@ -26,7 +26,7 @@ fn folder_with(spec: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn all_mistakes_of_a_spec_are_told_at_once() {
+fn all_mistakes_of_a_spec_are_reported_at_once() {
     let folder = folder_with(&SPEC.replace("shards = 4", "shards = 5").replace("steps", "stpes"));
     let error = refused(folder.path(), &["run.toml", "--set", "workers.min=0", "--store", "runs"]);
     assert!(error.starts_with("error: the run spec has mistakes:\n"), "{error}");
@@ -37,7 +37,22 @@ fn all_mistakes_of_a_spec_are_told_at_once() {
 }
 
 #[test]
-fn a_spec_that_is_not_there() {
+fn a_key_is_unset_and_a_required_one_cannot_be() {
+    // A key that is wrong in the file is no mistake once it is unset: only the missing store is reported.
+    let folder = folder_with(&format!("setup = \"\"\n{SPEC}"));
+    let error = refused(folder.path(), &["run.toml", "--unset", "setup"]);
+    assert!(error.contains("no store is named"), "{error}");
+    let error = refused(folder.path(), &["run.toml"]);
+    assert!(error.contains("run.toml:1: setup: empty") && error.contains("--unset setup"), "{error}");
+
+    let error = refused(folder.path(), &["run.toml", "--unset", "train.steps", "--unset", "setpu"]);
+    for part in ["--unset train.steps: train.steps: required", "--unset setpu: setpu: there is no such key"] {
+        assert!(error.contains(part), "{part:?} is not in {error}");
+    }
+}
+
+#[test]
+fn a_missing_spec_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = refused(folder.path(), &["nowhere.toml"]);
     assert!(error.contains("nowhere.toml") && error.contains("caused by: No such file"), "{error}");
@@ -58,7 +73,7 @@ fn a_run_without_a_store() {
 }
 
 #[test]
-fn a_store_that_is_none() {
+fn a_uri_that_is_no_store() {
     let folder = folder_with(SPEC);
     let error = refused(folder.path(), &["run.toml", "--store", "gcs://bucket"]);
     assert!(error.contains("gs://"), "{error}");

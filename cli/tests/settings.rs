@@ -1,5 +1,5 @@
-//! Where settings come from: flags, then variables, then files. Seen from outside: a client that cannot reach its
-//! coordinator says which one it tried.
+//! Flags override variables, and variables override settings files. A client that cannot reach its coordinator names the
+//! address that it tried, which shows the setting that counted.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its stage has failed")]
 
@@ -10,8 +10,8 @@ use std::{
     process::{Command, Output},
 };
 
-/// Addresses at which nobody listens: each was free a moment ago.
-fn deserted<const N: usize>() -> [String; N] {
+/// Addresses without a listener: each port was free a moment ago.
+fn unused<const N: usize>() -> [String; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().to_string())
 }
@@ -32,9 +32,9 @@ fn failed(command: &mut Command, code: i32) -> String {
 }
 
 #[test]
-fn flags_come_before_variables_and_those_before_files() {
+fn flags_override_variables_and_variables_override_files() {
     let folder = tempfile::tempdir().unwrap();
-    let [personal, local, chosen, variable, flag] = deserted();
+    let [personal, local, chosen, variable, flag] = unused();
     let section = |address: &str| format!("[client]\ncoordinator = {address:?}\n");
     let config = folder.path().join(".config/whimbrel");
     fs::create_dir_all(&config).unwrap();
@@ -42,7 +42,7 @@ fn flags_come_before_variables_and_those_before_files() {
         let mut command = whimbrel(folder.path());
         command.arg("runs").args(args).envs(variable.map(|address| ("WHIMBREL_COORDINATOR", address)));
         let error = failed(&mut command, 3);
-        assert!(error.starts_with(&format!("error: cannot reach a coordinator at {expected}\n")), "{error}");
+        assert!(error.starts_with(&format!("error: cannot reach a coordinator at {expected}; ")), "{error}");
         assert!(error.contains("hint: start one with"), "{error}");
     };
 
@@ -66,7 +66,7 @@ fn an_unknown_key_is_an_error_with_its_file_and_line() {
 }
 
 #[test]
-fn a_token_file_that_was_named_must_be_there() {
+fn a_named_token_file_must_exist() {
     let folder = tempfile::tempdir().unwrap();
     let error = failed(whimbrel(folder.path()).args(["runs", "--token-file", "no/such/token"]), 2);
     assert!(error.contains("no/such/token") && error.contains("hint: "), "{error}");
@@ -75,7 +75,7 @@ fn a_token_file_that_was_named_must_be_there() {
 }
 
 #[test]
-fn servers_say_what_they_lack() {
+fn servers_name_the_missing_setting() {
     let folder = tempfile::tempdir().unwrap();
     let error = failed(whimbrel(folder.path()).arg("coordinator"), 2);
     assert!(error.contains("no store is named") && error.contains("--store"), "{error}");

@@ -1,4 +1,4 @@
-//! The sums a worker makes by itself, while it computes its shards.
+//! The sums that a worker computes by itself, shard by shard.
 
 use std::{fmt, mem, ops::Range};
 
@@ -40,7 +40,8 @@ pub struct Accumulator {
     elements: usize,
     shards: u32,
     range: Range<u32>,
-    /// Calls of `push` since `begin`; more than the range holds is misuse, found by whoever takes the sums.
+    /// Calls of `push` since `begin`. [`Group::all_reduce`](crate::Group::all_reduce) refuses more than the range
+    /// holds.
     pushed: u32,
     /// Finished nodes that could not be added to a neighbour yet, from left to right.
     finished: Vec<(Node, Vec<f32>)>,
@@ -64,15 +65,15 @@ impl Accumulator {
         }
     }
 
-    /// Starts a step in which this worker computes the shards `range`. What was summed before is forgotten.
+    /// Starts a step in which this worker computes the shards `range`. Earlier sums are dropped.
     pub fn begin(&mut self, range: Range<u32>) {
         self.free.extend(self.finished.drain(..).map(|(_, buffer)| buffer));
         self.range = range;
         self.pushed = 0;
     }
 
-    /// The buffer that the next shard's gradient is to be written to, every element of it: what it holds is left over
-    /// from other shards.
+    /// The buffer for the next shard's gradient. The caller writes every element: the buffer holds values of other
+    /// shards.
     #[expect(clippy::should_implement_trait, reason = "an iterator could not lend its own buffer")]
     pub fn next(&mut self) -> &mut [f32] {
         if self.leaf.len() != self.elements {
@@ -81,9 +82,9 @@ impl Accumulator {
         &mut self.leaf
     }
 
-    /// Takes what was written to [`next`](Self::next) as the gradient of the next shard of the range, in order.
+    /// Adds what was written to [`next`](Self::next), as the gradient of the next shard of the range, in order.
     ///
-    /// To be called once per shard of the range. With more or fewer calls, [`Group::all_reduce`](crate::Group::all_reduce)
+    /// Called once per shard of the range. With more or fewer calls, [`Group::all_reduce`](crate::Group::all_reduce)
     /// refuses the sums as misuse.
     pub fn push(&mut self) {
         let shard = self.range.start.saturating_add(self.pushed);
@@ -190,11 +191,11 @@ fn fold(left: &mut [f32], between: &[(Node, Vec<f32>)], leaf: &[f32]) {
     }
     let mut block = [0.0; BLOCK];
     for (index, left) in left.chunks_mut(BLOCK).enumerate() {
-        let place = index * BLOCK..index * BLOCK + left.len();
+        let range = index * BLOCK..index * BLOCK + left.len();
         let block = &mut block[..left.len()];
-        block.copy_from_slice(&leaf[place.clone()]);
+        block.copy_from_slice(&leaf[range.clone()]);
         for (_, buffer) in between.iter().rev() {
-            for (right, left) in block.iter_mut().zip(&buffer[place.clone()]) {
+            for (right, left) in block.iter_mut().zip(&buffer[range.clone()]) {
                 *right += left;
             }
         }

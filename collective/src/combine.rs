@@ -1,20 +1,25 @@
-//! Partial sums of all workers, combined in a fixed order.
+//! The order in which the partial sums of all workers are added, and the adding.
+
+use std::{
+    iter::{Copied, Enumerate, Peekable},
+    slice,
+};
 
 use whimbrel_plan::Node;
 
-/// Elements combined at a time: the intermediate sums of a block stay in the first-level cache.
+/// Elements added at a time: the intermediate sums of a block stay in the first-level cache.
 const BLOCK: usize = 2048;
 
-/// An order in which partial sums are added, written down as a program for a small stack machine. The sums are numbered
-/// from left to right.
+/// An order in which partial sums are added, as a program for a small stack machine. The sums are numbered from left to
+/// right.
 #[derive(Debug)]
 pub(crate) struct Program {
-    moves: Vec<Move>,
+    instructions: Vec<Instruction>,
     depth: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Move {
+enum Instruction {
     /// Put a sum on the stack.
     Load(usize),
     /// Add a sum to the top of the stack.
@@ -23,63 +28,67 @@ enum Move {
     Merge,
 }
 
+/// The nodes whose values are the sums, numbered.
+type Sums<'a> = Peekable<Enumerate<Copied<slice::Iter<'a, Node>>>>;
+
 impl Program {
-    /// The order of the tree over `shards` shards, of which the sums are the values of `nodes`: from left to right,
-    /// each shard under exactly one of them.
+    /// The order of the tree over `shards` shards. The sums are the values of `nodes`, from left to right, each shard
+    /// under exactly one of them. Takes time linear in the number of nodes.
     pub(crate) fn tree(shards: u32, nodes: &[Node]) -> Self {
-        let mut program = Self { moves: Vec::new(), depth: 0 };
-        program.visit(Node::root(shards), shards, nodes, 1);
+        let mut program = Self { instructions: Vec::new(), depth: 0 };
+        program.visit(Node::root(shards), shards, &mut nodes.iter().copied().enumerate().peekable(), 1);
         program
     }
 
     /// `count` sums from left to right.
     pub(crate) fn line(count: usize) -> Self {
-        let moves = (0..count).map(|sum| if sum == 0 { Move::Load(sum) } else { Move::Add(sum) });
-        Self { moves: moves.collect(), depth: 1 }
+        let instructions =
+            (0..count).map(|sum| if sum == 0 { Instruction::Load(sum) } else { Instruction::Add(sum) });
+        Self { instructions: instructions.collect(), depth: 1 }
     }
 
-    /// Puts the value of `node` on the stack, as its `depth`-th entry.
-    fn visit(&mut self, node: Node, shards: u32, nodes: &[Node], depth: usize) {
-        let given = |node: Node| nodes.iter().position(|&one| one == node);
+    /// Appends what puts the value of `node` on the stack, as its `depth`-th entry. `sums` are those that are not added
+    /// yet: the tree is walked from left to right, so the next of them is the only one that can be `node`.
+    fn visit(&mut self, node: Node, shards: u32, sums: &mut Sums<'_>, depth: usize) {
         self.depth = self.depth.max(depth);
-        if let Some(sum) = given(node) {
-            self.moves.push(Move::Load(sum));
+        if let Some((sum, _)) = sums.next_if(|(_, one)| *one == node) {
+            self.instructions.push(Instruction::Load(sum));
             return;
         }
         let Some((left, right)) = node.halves() else { return };
-        self.visit(left, shards, nodes, depth);
+        self.visit(left, shards, sums, depth);
         if right.span(shards).is_empty() {
             return;
         }
-        if let Some(sum) = given(right) {
-            self.moves.push(Move::Add(sum));
+        if let Some((sum, _)) = sums.next_if(|(_, one)| *one == right) {
+            self.instructions.push(Instruction::Add(sum));
         } else {
-            self.visit(right, shards, nodes, depth + 1);
-            self.moves.push(Move::Merge);
+            self.visit(right, shards, sums, depth + 1);
+            self.instructions.push(Instruction::Merge);
         }
     }
 
-    /// Combines `sums`, all as long as `total`, into `total`. No sums make zero.
+    /// Adds `sums`, all as long as `total`, into `total`. No sums make zero.
     pub(crate) fn run(&self, sums: &[&[f32]], total: &mut [f32]) {
-        if self.moves.is_empty() {
+        if self.instructions.is_empty() {
             total.fill(0.0);
             return;
         }
-        // The bottom of the stack is the result's own place.
+        // The bottom of the stack is the result itself.
         let mut above = vec![0.0; self.depth.saturating_sub(1) * BLOCK];
         for (index, bottom) in total.chunks_mut(BLOCK).enumerate() {
             let (start, length) = (index * BLOCK, bottom.len());
             let mut stack: Vec<&mut [f32]> = vec![bottom];
             stack.extend(above.chunks_mut(BLOCK).map(|entry| &mut entry[..length]));
             let mut height = 0;
-            for &one in &self.moves {
+            for &one in &self.instructions {
                 match one {
-                    Move::Load(sum) => {
+                    Instruction::Load(sum) => {
                         stack[height].copy_from_slice(&sums[sum][start..start + length]);
                         height += 1;
                     }
-                    Move::Add(sum) => add(stack[height - 1], &sums[sum][start..start + length]),
-                    Move::Merge => {
+                    Instruction::Add(sum) => add(stack[height - 1], &sums[sum][start..start + length]),
+                    Instruction::Merge => {
                         height -= 1;
                         let (lower, upper) = stack.split_at_mut(height);
                         add(lower[height - 1], upper[0]);
@@ -104,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_cut_of_the_shards_combines_to_the_same_bits() {
+    fn any_cut_of_the_shards_adds_up_to_the_same_bits() {
         let shards = 13;
         let length = BLOCK + 5;
         let leaf = |shard: u32| -> Vec<f32> {
@@ -118,9 +127,9 @@ mod tests {
                 .map(|node| {
                     let span = node.span(shards);
                     let inner: Vec<Node> = span.clone().map(Node::leaf).collect();
-                    let mut program = Program { moves: Vec::new(), depth: 0 };
+                    let mut program = Program { instructions: Vec::new(), depth: 0 };
                     // Leaves stand for themselves here: a node cut off by the edge is reached through its halves.
-                    program.visit(*node, shards, &inner, 1);
+                    program.visit(*node, shards, &mut inner.iter().copied().enumerate().peekable(), 1);
                     let sums: Vec<&[f32]> = span.map(|shard| leaves[shard as usize].as_slice()).collect();
                     let mut value = vec![0.0; length];
                     program.run(&sums, &mut value);

@@ -1,8 +1,8 @@
-//! What can go wrong among workers, and whom it points to.
+//! The errors of the data plane, and the worker that each points to.
 
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
-use whimbrel_plan::WorkerId;
+use whimbrel_plan::{Generation, WorkerId};
 
 /// A member of a generation, as errors name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +15,21 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
+impl Peer {
+    /// The member of rank `rank`, which the generation has.
+    pub(crate) fn of(generation: &Generation, rank: usize) -> Self {
+        let member = &generation.members[rank];
+        Self { rank, worker: member.worker, address: member.address }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (rank {}, {})", self.worker, self.rank, self.address)
     }
 }
 
-/// The operation in which something went wrong.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum During {
     /// The all-reduce of a step.
@@ -51,9 +59,9 @@ impl fmt::Display for During {
     }
 }
 
-/// Why a group could not be joined, or an operation not be finished.
+/// Why a group could not be joined, or an operation failed.
 ///
-/// All but [`Misuse`](Self::Misuse) end the group: its connections are closed, and a new generation is needed to go on.
+/// All but [`Misuse`](Self::Misuse) end the group: its connections are closed, and the run needs a new generation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection to a peer broke: most likely its process or its machine died.
@@ -61,46 +69,46 @@ pub enum Error {
     Lost {
         /// The peer.
         peer: Peer,
-        /// What was going on.
+        /// The operation.
         during: During,
-        /// What the connection said.
+        /// The error of the connection.
         #[source]
         source: io::Error,
     },
-    /// A peer left the group on purpose, because something failed on its side or because it was interrupted.
+    /// A peer left the group on purpose, after a failure on its side or an interrupt.
     #[error("{peer} left the group in {during}{}; join the next generation", blame(.blamed.as_ref()))]
     Abandoned {
-        /// Who left.
+        /// The peer that left.
         peer: Peer,
-        /// What was going on.
+        /// The operation.
         during: During,
-        /// Whom it holds to be the cause.
+        /// The peer that it blames for the failure.
         blamed: Option<Peer>,
     },
-    /// Nothing moved for as long as [`Limits::step`](crate::Limits::step) allows: a process hangs, or a network swallows.
+    /// No byte moved for [`Limits::step`](crate::Limits::step): a process hangs, or a network drops packets.
     #[error("no byte moved for {waited:?} in {during}, and {peer} owes most; missing: {}", list(.missing))]
     TimedOut {
-        /// The first of those that owe most.
+        /// The first of the peers that owe most.
         peer: Peer,
-        /// What was going on.
+        /// The operation.
         during: During,
-        /// How long nothing moved.
+        /// How long no byte moved.
         waited: Duration,
-        /// Everyone who owes as much. Those who only wait for others themselves are not among them.
+        /// All peers that owe as much. Peers that only wait for others are not among them.
         missing: Vec<Peer>,
     },
-    /// A peer sent something else than what was to come: it runs other code, or another training program.
+    /// A peer sent an unexpected frame: it runs other code, or another training program.
     #[error(
-        "{peer} sent {found} in {during}, where {expected} was to come; check that all workers run the same program"
+        "{peer} sent {found} in {during}, where {expected} was expected; check that all workers run the same program"
     )]
     Frame {
         /// The peer.
         peer: Peer,
-        /// What was going on.
+        /// The operation.
         during: During,
-        /// What was to come.
+        /// The frame that was expected.
         expected: String,
-        /// What came.
+        /// The frame that was received.
         found: String,
     },
     /// Another thread interrupted the generation.
@@ -109,35 +117,35 @@ pub enum Error {
         /// The generation of the operation.
         generation: u64,
     },
-    /// A member did not come into the group in time.
+    /// No connection to a member could be made in time.
     #[error(
         "could not join with {peer} within {waited:?}; check that it runs and that its address can be reached from here"
     )]
     Unreachable {
         /// The member.
         peer: Peer,
-        /// How long was tried.
+        /// How long this worker tried.
         waited: Duration,
-        /// What the last attempt said.
+        /// The error of the last attempt.
         #[source]
         source: io::Error,
     },
-    /// The operating system refused something that concerns no peer.
+    /// The operating system refused an operation that concerns no peer.
     #[error("could not {doing}; check the limits on open files")]
     System {
-        /// What was tried.
+        /// The operation.
         doing: &'static str,
-        /// Why not.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The caller's arguments contradict the group; nothing was sent.
+    /// The caller's arguments contradict the group. Nothing was sent.
     #[error("misuse of the group: {0}")]
     Misuse(String),
 }
 
 impl Error {
-    /// The worker this points to, if to any. It is evidence, not proof: the link may be at fault.
+    /// The worker that this error points to, if to any. It is evidence, not proof: the network may be at fault.
     pub fn suspect(&self) -> Option<WorkerId> {
         self.suspected().map(|peer| peer.worker)
     }

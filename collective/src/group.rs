@@ -1,4 +1,4 @@
-//! The operations of a generation's members.
+//! The operations of a generation's members: what a program calls.
 
 use std::fmt;
 
@@ -6,34 +6,53 @@ use whimbrel_plan::Generation;
 
 use crate::{
     accumulator::Accumulator,
-    all_reduce::AllReduce,
     error::Error,
-    exchange::Exchange,
-    mesh::{Mesh, Traffic},
-    transfer::{MAX_PARTS, ReceiveState, SendState},
+    operations::{
+        all_reduce::AllReduce,
+        exchange::Exchange,
+        notes::MAX_NOTE,
+        transfer::{MAX_PARTS, ReceiveState, SendState},
+    },
+    schedule::Schedule,
+    tcp::{
+        endpoint::{Endpoint, Limits},
+        mesh::{Mesh, Traffic},
+    },
 };
-
-/// Bytes of the longest note.
-pub const MAX_NOTE: usize = 1 << 20;
 
 /// A generation's members, connected, as one of them sees it.
 ///
 /// Every member calls the same operations with the same steps in the same order. The first failure closes the group:
-/// its connections end, telling the peers whom this worker blames, and what is called after that fails. Dropping it
-/// closes it, too.
+/// its connections end, the peers learn which worker this one blames, and later calls fail. Dropping the group closes
+/// it, too.
 pub struct Group {
     generation: Generation,
     mesh: Mesh,
-    /// By rank, what came of its partial sums; kept from step to step.
+    /// The schedule of the last all-reduce. It is computed once, since nothing in it changes within a generation.
+    schedule: Option<Schedule>,
+    /// By rank, what was received of its partial sums; kept from step to step.
     inbox: Vec<Vec<f32>>,
 }
 
-impl Group {
-    pub(crate) fn new(generation: Generation, mesh: Mesh) -> Self {
-        let inbox = vec![Vec::new(); generation.members.len()];
-        Self { generation, mesh, inbox }
+impl Endpoint {
+    /// Connects with every other member of `generation`, as its member of rank `rank`.
+    ///
+    /// Members may call this at different times; those that are early wait. Connections that do not belong to the
+    /// generation are dropped, and joining goes on. Fails with [`Error::Unreachable`] where a member does not connect
+    /// within [`Limits::connect`], with [`Error::Interrupted`] or with [`Error::Misuse`].
+    pub fn join(&mut self, generation: &Generation, rank: usize, limits: Limits) -> Result<Group, Error> {
+        generation.check().map_err(|invalid| Error::Misuse(invalid.to_string()))?;
+        let (number, size) = (generation.number, generation.members.len());
+        if rank >= size {
+            let why = format!("rank {rank} of generation {number}, which has {size} members");
+            return Err(Error::Misuse(why));
+        }
+        let mesh = self.connect(generation, rank, limits)?;
+        Ok(Group { generation: generation.clone(), mesh, schedule: None, inbox: vec![Vec::new(); size] })
     }
+}
 
+impl Group {
     /// This worker's rank.
     pub fn rank(&self) -> usize {
         self.mesh.rank()
@@ -49,12 +68,13 @@ impl Group {
         self.mesh.traffic()
     }
 
-    /// Sums the gradients of all shards of step `step` into `sum`, of as many elements as the accumulator has, and gives
-    /// every rank every rank's `note`, returned by rank.
+    /// Sums the gradients of all shards of step `step` into `sum`, of as many elements as the accumulator has, and
+    /// gives every rank every rank's `note`, returned by rank.
     ///
-    /// Every rank gets the same bits in `sum`; with [`Reduction::Exact`](crate::Reduction::Exact) they do not depend on the membership or on the
-    /// shares either. `partials` holds the sums of exactly the shards that the generation assigns to this rank in this
-    /// step. A note is [`MAX_NOTE`] bytes at most. After an error what `sum` holds is unspecified.
+    /// Every rank gets the same bits in `sum`. With [`Reduction::Exact`](crate::Reduction::Exact) they do not depend on
+    /// the membership or on the shares either. `partials` holds the sums of exactly the shards that the generation
+    /// assigns to this rank in this step. A note has at most [`MAX_NOTE`] bytes. After an error the content of `sum` is
+    /// unspecified.
     pub fn all_reduce(
         &mut self,
         step: u64,
@@ -64,13 +84,22 @@ impl Group {
     ) -> Result<Vec<Vec<u8>>, Error> {
         check_note(note)?;
         self.check_sums(step, partials, sum.len())?;
-        let me = self.rank();
-        let mut operation = AllReduce::new(&self.generation, me, step, partials, note, &mut self.inbox, sum);
+        let (reduction, elements) = (partials.reduction(), sum.len());
+        let known = self.schedule.take();
+        let known = known.filter(|schedule| schedule.fits(&self.generation, step, reduction, elements));
+        let schedule = self.schedule.insert(known.unwrap_or_else(|| {
+            let schedule = Schedule::new(&self.generation, self.mesh.rank(), step, reduction, elements);
+            for (rank, inbox) in self.inbox.iter_mut().enumerate() {
+                inbox.resize(schedule.inbox_of(rank), 0.0);
+            }
+            schedule
+        }));
+        let mut operation = AllReduce::new(schedule, step, partials, note, &mut self.inbox, sum);
         self.mesh.drive(&mut operation)?;
         Ok(operation.into_notes())
     }
 
-    /// Gives every rank every rank's `note`, returned by rank. A note is [`MAX_NOTE`] bytes at most.
+    /// Gives every rank every rank's `note`, returned by rank. A note has at most [`MAX_NOTE`] bytes.
     pub fn exchange(&mut self, step: u64, note: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         check_note(note)?;
         let mut operation = Exchange::new(step, self.rank(), self.size(), note);
@@ -135,7 +164,7 @@ impl Group {
 impl fmt::Debug for Group {
     /// Without the gradients.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { generation, mesh, inbox: _ } = self;
+        let Self { generation, mesh, .. } = self;
         f.debug_struct("Group").field("generation", generation).field("mesh", mesh).finish_non_exhaustive()
     }
 }

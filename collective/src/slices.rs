@@ -1,4 +1,4 @@
-//! Which rank finishes which part of the gradient, and in what chunks it travels.
+//! Which rank finishes which part of the gradient, and the chunks in which it travels.
 
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
-//! Whatever goes wrong, everyone hears of it at once, and who is to blame.
+//! Every failure reaches every member at once, and names the worker that it points to.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot set itself up has failed")]
 
-mod party;
+mod group;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use party::{LIMITS, compute, generation, party, together};
+use group::{LIMITS, compute, generation, members, together};
 use whimbrel_collective::{Accumulator, Endpoint, Error, Group, Limits, Reduction};
 use whimbrel_plan::{Generation, WorkerId};
 
@@ -27,7 +27,7 @@ fn all_reduce(group: &mut Group, generation: &Generation, step: u64) -> Result<V
 
 #[test]
 fn a_hung_worker_times_out_by_name() {
-    let (mut endpoints, generation) = party(&[2, 2, 2]);
+    let (mut endpoints, generation) = members(&[2, 2, 2]);
     let limits = Limits { step: Duration::from_millis(300), ..LIMITS };
     let others_are_done = Barrier::new(3);
     let errors = together(&mut endpoints, &generation, limits, |mut group| {
@@ -40,7 +40,7 @@ fn a_hung_worker_times_out_by_name() {
     for error in &errors {
         assert_eq!(error.suspect(), Some(WorkerId(102)), "{error}");
     }
-    // The other one may have heard it from the first.
+    // The second may have been told by the first.
     let timed_out = errors.iter().find_map(|error| match error {
         Error::TimedOut { waited, missing, .. } => Some((waited, missing)),
         _ => None,
@@ -50,8 +50,8 @@ fn a_hung_worker_times_out_by_name() {
 }
 
 #[test]
-fn who_leaves_is_not_suspected_and_whom_it_blames_is() {
-    let (mut endpoints, generation) = party(&[1, 1]);
+fn a_worker_that_leaves_is_not_suspected_but_the_one_it_blames_is() {
+    let (mut endpoints, generation) = members(&[1, 1]);
     let errors = together(&mut endpoints, &generation, LIMITS, |mut group| {
         (group.rank() == 0).then(|| all_reduce(&mut group, &generation, 0).unwrap_err())
     });
@@ -61,9 +61,9 @@ fn who_leaves_is_not_suspected_and_whom_it_blames_is() {
 }
 
 #[test]
-fn blame_is_handed_on_to_who_cannot_see_for_itself() {
-    // Rank 1 hears from rank 0 alone, which gives up because of rank 2.
-    let (mut endpoints, generation) = party(&[1, 1, 1]);
+fn blame_is_passed_on_to_a_member_that_cannot_see_the_failure() {
+    // Rank 1 waits for rank 0 alone, which gives up because of rank 2.
+    let (mut endpoints, generation) = members(&[1, 1, 1]);
     let done = Barrier::new(3);
     let errors = thread::scope(|scope| {
         let (generation, done) = (&generation, &done);
@@ -83,16 +83,16 @@ fn blame_is_handed_on_to_who_cannot_see_for_itself() {
             endpoints.iter_mut().enumerate().map(|member| scope.spawn(move || run(member))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
-    let heard = errors[1].as_ref().unwrap();
-    assert!(matches!(heard, Error::Abandoned { peer, .. } if peer.rank == 0), "{heard}");
-    assert_eq!(heard.suspect(), Some(WorkerId(102)), "{heard}");
+    let passed_on = errors[1].as_ref().unwrap();
+    assert!(matches!(passed_on, Error::Abandoned { peer, .. } if peer.rank == 0), "{passed_on}");
+    assert_eq!(passed_on.suspect(), Some(WorkerId(102)), "{passed_on}");
     assert_eq!(errors[0].as_ref().unwrap().suspect(), Some(WorkerId(102)));
 }
 
 #[test]
 fn ranks_that_differ_in_step_or_size_find_out() {
     for (step, elements) in [(4, 100), (3, 101)] {
-        let (mut endpoints, generation) = party(&[1, 1]);
+        let (mut endpoints, generation) = members(&[1, 1]);
         let errors = together(&mut endpoints, &generation, LIMITS, |mut group| {
             let (step, elements) = if group.rank() == 0 { (3, 100) } else { (step, elements) };
             let mut accumulator = Accumulator::new(Reduction::Exact, elements, 2);
@@ -105,8 +105,8 @@ fn ranks_that_differ_in_step_or_size_find_out() {
 }
 
 #[test]
-fn an_interrupt_ends_what_is_under_way_and_what_comes_later() {
-    let (mut endpoints, mut generation) = party(&[1, 1]);
+fn an_interrupt_ends_the_operation_in_progress_and_later_ones() {
+    let (mut endpoints, mut generation) = members(&[1, 1]);
     let interrupter = endpoints[0].interrupter();
     let (starting, started) = mpsc::channel();
     let interrupted = Barrier::new(2);
@@ -138,7 +138,7 @@ fn an_interrupt_ends_what_is_under_way_and_what_comes_later() {
 
 #[test]
 fn an_interrupt_ends_a_join() {
-    let (mut endpoints, generation) = party(&[1, 1]);
+    let (mut endpoints, generation) = members(&[1, 1]);
     let interrupter = endpoints[0].interrupter();
     thread::scope(|scope| {
         scope.spawn(|| interrupter.interrupt(5));
@@ -148,8 +148,8 @@ fn an_interrupt_ends_a_join() {
 }
 
 #[test]
-fn misuse_is_told_before_anything_is_sent() {
-    let (mut endpoints, generation) = party(&[2, 1]);
+fn misuse_is_refused_before_anything_is_sent() {
+    let (mut endpoints, generation) = members(&[2, 1]);
     together(&mut endpoints, &generation, LIMITS, |mut group| {
         let rank = group.rank();
         let mut accumulator = Accumulator::new(Reduction::Exact, 10, 3);
@@ -168,13 +168,13 @@ fn misuse_is_told_before_anything_is_sent() {
         refuse(&Accumulator::new(Reduction::Exact, 10, 4), 10, "4 shards");
         let error = group.send_state(&[rank], &[]).unwrap_err();
         assert!(matches!(error, Error::Misuse(_)));
-        // And the group is as good as before.
+        // The group can still be used.
         compute(&mut accumulator, &generation, rank, 0);
         group.all_reduce(0, &accumulator, b"", &mut [0.0; 10]).unwrap();
     });
 }
 
-/// A worker in a process of its own, which can be killed.
+/// A worker in a separate process, which can be killed.
 struct Victim {
     process: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
@@ -194,11 +194,11 @@ impl Victim {
         Self { process, lines }
     }
 
-    fn hear(&mut self) -> String {
+    fn read_line(&mut self) -> String {
         self.lines.next().expect("the victim died early").unwrap()
     }
 
-    fn tell(&mut self, line: &str) {
+    fn write_line(&mut self, line: &str) {
         writeln!(self.process.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 }
@@ -227,28 +227,28 @@ fn the_victim() {
     all_reduce(&mut group, &generation, 0).unwrap();
     eprintln!("ready");
     if hangs {
-        // Never told, so it blocks with its sockets open until the kill, or until the test's end closes its input.
+        // Nothing is sent, so it blocks with its sockets open until the kill, or until the test's end closes its input.
         lines.next();
     } else {
-        // Until the kill breaks it off anywhere, or the others are gone.
+        // Until the kill, at any point, or until the others are gone.
         (1..).try_for_each(|step| all_reduce(&mut group, &generation, step).map(drop)).unwrap_err();
     }
 }
 
-/// Two workers of this process and the victim make steps until the victim is killed. Returns what each survivor was told,
-/// and how long after the kill.
+/// Two workers of this process and the victim make steps until the victim is killed. Returns each survivor's error, and
+/// how long after the kill it came.
 fn kill_the_victim(manner: &str) -> Vec<(Error, Duration)> {
     let mut victim = Victim::start();
-    let address = victim.hear().parse().unwrap();
-    let (mut endpoints, own) = party(&[1, 1]);
+    let address = victim.read_line().parse().unwrap();
+    let (mut endpoints, own) = members(&[1, 1]);
     let addresses = [own.members[0].address, own.members[1].address, address];
     let generation = generation(&[1, 1, 1], &addresses);
-    victim.tell(&addresses.map(|address| address.to_string()).join(" "));
-    victim.tell(manner);
+    victim.write_line(&addresses.map(|address| address.to_string()).join(" "));
+    victim.write_line(manner);
     let (stepping, stepped) = mpsc::channel();
     thread::scope(|scope| {
         let killer = scope.spawn(move || {
-            assert_eq!(victim.hear(), "ready");
+            assert_eq!(victim.read_line(), "ready");
             for _ in 0..2 {
                 stepped.recv_timeout(Duration::from_secs(20)).unwrap();
             }
@@ -277,10 +277,10 @@ fn a_killed_process_is_named_within_a_second() {
 
 #[test]
 fn a_process_killed_while_bytes_are_moving_ends_the_step_for_all() {
-    let told = kill_the_victim("step");
-    for (error, took) in &told {
+    let errors = kill_the_victim("step");
+    for (error, took) in &errors {
         assert!(*took < Duration::from_secs(1), "noticed after {took:?}: {error}");
     }
-    // Who is in the middle of a frame cannot say whom it blames, so the other may hold it for lost.
-    assert!(told.iter().any(|(error, _)| error.suspect() == Some(WorkerId(102))), "{told:?}");
+    // A member in the middle of a frame cannot name the victim, so the other one may report it as lost.
+    assert!(errors.iter().any(|(error, _)| error.suspect() == Some(WorkerId(102))), "{errors:?}");
 }

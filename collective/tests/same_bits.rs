@@ -1,13 +1,13 @@
 //! The sum must not show who computed what.
 
-mod party;
+mod group;
 
-use party::{LIMITS, bits, compute, gradient, party, together};
+use group::{LIMITS, bits, compute, gradient, members, together};
 use proptest::prelude::*;
 use whimbrel_collective::{Accumulator, Reduction};
 use whimbrel_plan::{Node, equal_shares};
 
-/// The bits by definition: the tree, evaluated one element at a time by nobody in particular.
+/// The bits by definition: the tree, evaluated one element at a time, without workers.
 fn by_definition(shards: u32, elements: usize, steps: u64) -> Vec<u32> {
     fn value(node: Node, shards: u32, step: u64, element: usize) -> f32 {
         match node.halves() {
@@ -52,7 +52,7 @@ fn a_worker_without_shards_takes_part() {
 #[test]
 fn aligned_shares_cost_the_bytes_of_a_ring() {
     let elements = 40_000;
-    let (mut endpoints, generation) = party(&[4; 4]);
+    let (mut endpoints, generation) = members(&[4; 4]);
     let traffic = together(&mut endpoints, &generation, LIMITS, |mut group| {
         let mut accumulator = Accumulator::new(Reduction::Exact, elements, generation.shards);
         compute(&mut accumulator, &generation, group.rank(), 0);

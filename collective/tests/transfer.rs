@@ -1,8 +1,8 @@
 //! The state travels from who has it to who lacks it.
 
-mod party;
+mod group;
 
-use party::{LIMITS, party, together};
+use group::{LIMITS, members, together};
 use whimbrel_collective::Error;
 
 fn state(lengths: &[usize]) -> Vec<Vec<u8>> {
@@ -18,7 +18,7 @@ fn state(lengths: &[usize]) -> Vec<Vec<u8>> {
 fn several_receivers_from_several_sources_at_once() {
     // Empty parts at both ends and in the middle, and one of several frames.
     let lengths = [0, 5, 3 << 20 | 1, 0, 0, 1 << 20, 77, 0];
-    let (mut endpoints, generation) = party(&[1; 6]);
+    let (mut endpoints, generation) = members(&[1; 6]);
     let received = together(&mut endpoints, &generation, LIMITS, |mut group| {
         let mut state = state(&lengths);
         let receive = |from: usize| (Some(from), Vec::new());
@@ -36,7 +36,7 @@ fn several_receivers_from_several_sources_at_once() {
             let parts: Vec<&[u8]> = state.iter().map(Vec::as_slice).collect();
             group.send_state(&to, &parts).unwrap();
         }
-        // Whoever is done goes on, while others still transfer.
+        // A rank that is done goes on, while others still transfer.
         group.exchange(0, b"go").unwrap();
         state
     });
@@ -50,7 +50,7 @@ fn a_state_that_does_not_fit_is_refused_by_its_first_difference() {
         (vec![8, 9], vec![8, 9, 10], "3 parts, 27 bytes"),
         (vec![0, 5], vec![5, 0], "part 0 has 5 bytes"),
     ] {
-        let (mut endpoints, generation) = party(&[1, 1]);
+        let (mut endpoints, generation) = members(&[1, 1]);
         together(&mut endpoints, &generation, LIMITS, |mut group| {
             if group.rank() == 0 {
                 let state = state(&there);

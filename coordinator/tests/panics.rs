@@ -27,7 +27,7 @@ use whimbrel_proto::v1::{
     self, RunEvent, RunStatus, agents_client::AgentsClient, run_event::Event, runs_client::RunsClient,
     submit_request::What,
 };
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{HostedBy, Store};
 
 const SPEC: &str = "name = \"t\"\ncommand = [\"true\"]\n[train]\nsteps = 4\nglobal_batch = 4\nshards = 2\n";
 
@@ -298,7 +298,7 @@ async fn a_panic_while_a_run_is_adopted_does_not_affect_the_others() {
     let trapped = Trapped::new();
     for name in ["t-1", "t-2"] {
         let run = trapped.store().run(&name.parse().unwrap());
-        run.create(SPEC, Mode::Service).await.unwrap();
+        run.create(SPEC, HostedBy::Service).await.unwrap();
     }
     // Once when the log is read, after its first entry was looked up for the list of runs; and once when a term is started.
     let (mut gets, mut puts) = (0, 0);

@@ -5,7 +5,8 @@
 //! - [`spec`]: run specs that take seconds;
 //! - [`cluster`]: a coordinator and agents as separate processes;
 //! - [`process`]: child processes and signals;
-//! - [`unreachable`]: folders that a test makes unreachable;
+//! - [`mod@unreachable`]: folders that a test makes unreachable;
+//! - [`paced`]: trainers that compute a step when a benchmark allows it;
 //! - [`servers`]: the store server of a test;
 //! - [`scenario`], [`scenario_runner`]: what a run does with its store, in a process that a test can kill;
 //! - [`matrix`]: every fault at every operation of the scenarios.
@@ -23,6 +24,7 @@
 
 pub mod cluster;
 pub mod matrix;
+pub mod paced;
 pub mod process;
 pub mod programs;
 pub mod run;

@@ -12,8 +12,8 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The folder with the release builds of `whimbrel`, `char-lm` and the programs of this package. The first call builds
-/// them, with the profile that the README tells its reader to use.
+/// The folder with `whimbrel`, `char-lm` and the programs of this package. The first call builds them: for tests with the
+/// development profile, as the README tells its reader to, and for benchmarks with the release profile.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -29,8 +29,10 @@ pub fn folder() -> &'static Path {
                 build.env_remove(name);
             }
         }
+        let (folder, profile) =
+            if cfg!(debug_assertions) { ("debug", "dev") } else { ("release", "release") };
         let built = build
-            .args(["build", "--release", "--quiet", "--bins"])
+            .args(["build", "--profile", profile, "--quiet", "--bins"])
             .args(packages)
             .current_dir(workspace())
             .status()
@@ -38,7 +40,7 @@ pub fn folder() -> &'static Path {
         assert!(built.success(), "the programs under test could not be built");
         let target =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-        workspace().join(target).join("release")
+        workspace().join(target).join(folder)
     })
 }
 

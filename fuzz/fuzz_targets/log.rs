@@ -1,4 +1,4 @@
-//! A run log: each line is the content of an entry, framed with the right hash.
+//! Fuzzes the run log: each line of the input is the content of an entry, framed with the right hash.
 
 #![no_main]
 

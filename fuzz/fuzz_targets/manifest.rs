@@ -1,4 +1,4 @@
-//! A manifest, and what a program does with one that passed: counts its bytes, and cuts it.
+//! Fuzzes manifests: one that passes the check must survive what programs do with it.
 
 #![no_main]
 

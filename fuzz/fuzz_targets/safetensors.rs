@@ -1,4 +1,4 @@
-//! The header of a safetensors file. The first eight bytes say how much data follows it.
+//! Fuzzes the header of a safetensors file. The first eight bytes of the input are the length of the data after it.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(header) = Header::parse(text, length) {
         for tensor in &header.tensors {
             let file = 8 + text.len() as u64;
-            assert!(tensor.place.start >= file && tensor.place.end <= length.saturating_add(file));
+            assert!(tensor.range.start >= file && tensor.range.end <= length.saturating_add(file));
         }
     }
 });

@@ -103,6 +103,16 @@ impl Generation {
         before..before + self.members[rank].share
     }
 
+    /// The shards that each member computes in step `step`, in rank order: [`assignment`](Self::assignment) of every
+    /// rank, in linear time.
+    pub fn assignments(&self, _step: u64) -> impl Iterator<Item = Range<u32>> + '_ {
+        self.members.iter().scan(0, |before, member| {
+            let start = *before;
+            *before += member.share;
+            Some(start..*before)
+        })
+    }
+
     /// The rank of a worker, if it is a member.
     pub fn rank_of(&self, worker: WorkerId) -> Option<usize> {
         self.members.iter().position(|member| member.worker == worker)
@@ -175,6 +185,8 @@ mod tests {
         let generation = generation(&[None; 5], Origin::Initial);
         let shards: Vec<u32> = (0..5).flat_map(|rank| generation.assignment(rank, 9)).collect();
         assert!(shards.into_iter().eq(0..16));
+        let one_by_one = (0..5).map(|rank| generation.assignment(rank, 9));
+        assert!(generation.assignments(9).eq(one_by_one));
     }
 
     #[test]

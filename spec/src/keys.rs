@@ -32,10 +32,10 @@ impl Key {
 }
 
 pub(crate) const NAME: Key = Key::required("", "name", r#"name = "char-lm""#);
-pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build --release -p char-lm""#);
-pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/release/char-lm"]"#);
+pub(crate) const SETUP: Key = Key::optional("", "setup", r#"setup = "cargo build -p char-lm""#);
+pub(crate) const COMMAND: Key = Key::required("", "command", r#"command = ["target/debug/char-lm"]"#);
 pub(crate) const TRY_NEXT: Key =
-    Key::optional("", "try_next", r#"try_next = "target/release/char-lm sample {checkpoint}""#);
+    Key::optional("", "try_next", r#"try_next = "target/debug/char-lm sample {checkpoint}""#);
 // Not required itself: if the table is missing, each of its required keys is reported.
 pub(crate) const TRAIN: Key = Key::optional("", "train", "[train]");
 pub(crate) const EVALUATE: Key = Key::optional("", "evaluate", "[evaluate]");
@@ -112,6 +112,33 @@ pub(crate) const ALL: [&Key; 30] = [
 
 /// The longest name, in bytes, that is compared with the known keys to suggest one.
 const LONGEST_TYPO: usize = 40;
+
+/// Tables whose keys the user chooses.
+const FREE: [&Key; 2] = [&SETTINGS, &ENVIRONMENT];
+
+/// The key at a path of names. `Ok(None)` is a key of a table whose keys the user chooses. The error for an unknown key
+/// is the innermost known table and the first unknown name in it.
+pub(crate) fn find(path: &[String]) -> Result<Option<&'static Key>, (&'static str, &str)> {
+    let mut table = "";
+    for (index, name) in path.iter().enumerate() {
+        let Some(key) = ALL.into_iter().find(|key| key.table == table && key.name == name) else {
+            return Err((table, name));
+        };
+        if index + 1 == path.len() {
+            return Ok(Some(key));
+        }
+        if FREE.contains(&key) {
+            return Ok(None);
+        }
+        let dotted = key.dotted();
+        match ALL.into_iter().find(|key| key.table == dotted) {
+            Some(inner) => table = inner.table,
+            // The key is not a table, so it has no keys.
+            None => return Err((table, name)),
+        }
+    }
+    Err((table, ""))
+}
 
 /// The names of the keys in `table`.
 pub(crate) fn names_in(table: &str) -> impl Iterator<Item = &'static str> {

@@ -1,7 +1,7 @@
 //! The *run spec*: what a user writes to describe a run, in TOML.
 //!
 //! ```text
-//!  run.toml ──▶ tree ◀── --set KEY=VALUE        each value with its position in the text
+//!  run.toml ──▶ tree ◀── --set, --unset           each value with its position in the text
 //!                │
 //!                ▼
 //!             reader ──▶ Mistakes: each with its position, its key and what to write instead
@@ -21,7 +21,7 @@
 //!
 //! let text = r#"
 //! name = "char-lm"
-//! command = ["target/release/char-lm"]
+//! command = ["target/debug/char-lm"]
 //!
 //! [train]
 //! steps = 2000
@@ -47,7 +47,7 @@
 //!
 //! - [`spec`]: the types, with the default and the bounds of every key;
 //! - [`every`]: intervals, in steps or in time; [`bandwidth`]: bytes per second; `time`: durations;
-//! - [`overrides`]: `KEY=VALUE` from the command line;
+//! - [`overrides`]: `KEY=VALUE` and keys to unset, from the command line;
 //! - [`mistake`]: what can be wrong, and the messages; [`position`]: where a value was written;
 //! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: TOML strings
 //!   and keys, and excerpts for messages.

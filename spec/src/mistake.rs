@@ -88,8 +88,16 @@ pub enum Problem {
         choices: Vec<&'static str>,
     },
     /// An empty value where one is needed.
-    #[error("empty; give a value, as in {example}")]
+    #[error("empty; give a value, as in {example}{}", or_unset(unset))]
     Empty {
+        /// A line that sets it.
+        example: &'static str,
+        /// The key, if the spec may be without it.
+        unset: Option<String>,
+    },
+    /// A key to unset that a spec must have.
+    #[error("required, so it cannot be unset; set another value, as in {example}")]
+    UnsetRequired {
         /// A line that sets it.
         example: &'static str,
     },
@@ -275,6 +283,10 @@ impl Error for Mistakes {}
 
 fn at(found: &str) -> String {
     if found.trim().is_empty() { String::new() } else { format!(", at {}", quote::excerpt(found)) }
+}
+
+fn or_unset(key: &Option<String>) -> String {
+    key.as_ref().map(|key| format!("; or remove the key, or give --unset {key}")).unwrap_or_default()
 }
 
 fn under(table: &str) -> String {

@@ -1,15 +1,19 @@
-//! Overrides: `KEY=VALUE` from the command line, applied to the tree of a spec before it is read.
+//! Overrides from the command line, `--set KEY=VALUE` and `--unset KEY`, applied to the tree of a spec before it is
+//! read.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use toml::de::{DeTable, DeValue};
 
 use crate::{
+    keys,
+    mistake::{Mistake, Problem},
     position::Position,
+    quote,
     tree::{Item, Table, Value},
 };
 
-/// One `KEY=VALUE`, such as `train.steps=40`.
+/// A key with a new value, such as `train.steps=40`, or a key to unset, see [`Override::unset`].
 ///
 /// The key is dotted, as in TOML. The value is read as TOML; if it is not TOML it is taken as a string, so that
 /// `checkpoint.every=10 steps` needs no quotes. It replaces the key's value in the text, even a whole table. If two
@@ -18,29 +22,71 @@ use crate::{
 pub struct Override {
     text: Arc<str>,
     path: Vec<String>,
-    value: Value,
+    /// `None` unsets the key.
+    value: Option<Value>,
 }
 
-/// The text is not `KEY=VALUE`.
+/// The text is not an override.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not KEY=VALUE with a dotted key; write it as train.steps=40")]
-pub struct InvalidOverride(String);
+pub enum InvalidOverride {
+    /// The text is not `KEY=VALUE`.
+    #[error("{0:?} is not KEY=VALUE with a dotted key; write it as train.steps=40")]
+    Set(String),
+    /// The text is not a key.
+    #[error("{0:?} is not a dotted key; write it as checkpoint.bandwidth")]
+    Unset(String),
+}
 
 impl Override {
+    /// Unsets a dotted key: the spec is read as if the text did not have it. A key that the text does not have is no
+    /// mistake; a key that does not exist is one, and so is a required key.
+    pub fn unset(key: &str) -> Result<Self, InvalidOverride> {
+        let path = path(key).ok_or_else(|| InvalidOverride::Unset(key.chars().take(80).collect()))?;
+        Ok(Self { text: key.into(), path, value: None })
+    }
+
     fn position(&self) -> Position {
-        Position::Override { text: self.text.clone() }
+        let text = self.text.clone();
+        match self.value {
+            Some(_) => Position::Override { text },
+            None => Position::Unset { key: text },
+        }
     }
 
-    /// Sets the key in `root`. A table that this creates has the position `file`: it is not in the text.
-    pub(crate) fn apply(&self, root: &mut Table, file: &Position) {
-        self.set(root, &self.path, file);
+    /// Sets or unsets the key in `root`. A table that this creates has the position `file`: it is not in the text.
+    ///
+    /// Fails, and changes nothing, if the key cannot be unset.
+    pub(crate) fn apply(&self, root: &mut Table, file: &Position) -> Result<(), Mistake> {
+        match &self.value {
+            Some(value) => self.set(root, &self.path, value, file),
+            None => {
+                self.check_unset()?;
+                remove(root, &self.path);
+            }
+        }
+        Ok(())
     }
 
-    fn set(&self, table: &mut Table, path: &[String], file: &Position) {
+    fn check_unset(&self) -> Result<(), Mistake> {
+        let (key, problem) = match keys::find(&self.path) {
+            Ok(None) => return Ok(()),
+            Ok(Some(key)) if !key.required => return Ok(()),
+            Ok(Some(key)) => (key.dotted(), Problem::UnsetRequired { example: key.example }),
+            Err((table, name)) => {
+                let key =
+                    if table.is_empty() { quote::key(name) } else { format!("{table}.{}", quote::key(name)) };
+                let known = keys::names_in(table).collect();
+                (key, Problem::UnknownKey { meant: keys::meant_by(table, name), table, known })
+            }
+        };
+        Err(Mistake { position: self.position(), key, problem })
+    }
+
+    fn set(&self, table: &mut Table, path: &[String], value: &Value, file: &Position) {
         match path {
             [] => {}
             [name] => {
-                table.insert(name.clone(), Item { position: self.position(), value: self.value.clone() });
+                table.insert(name.clone(), Item { position: self.position(), value: value.clone() });
             }
             [name, rest @ ..] => {
                 let (position, mut inner) = match table.remove(name) {
@@ -48,8 +94,21 @@ impl Override {
                     Some(_) => (self.position(), Table::new()),
                     None => (file.clone(), Table::new()),
                 };
-                self.set(&mut inner, rest, file);
+                self.set(&mut inner, rest, value, file);
                 table.insert(name.clone(), Item { position, value: Value::Table(inner) });
+            }
+        }
+    }
+}
+
+/// Removes the entry at `path`, if there is one.
+fn remove(table: &mut Table, path: &[String]) {
+    match path {
+        [] => {}
+        [name] => drop(table.remove(name)),
+        [name, rest @ ..] => {
+            if let Some(Item { value: Value::Table(inner), .. }) = table.get_mut(name) {
+                remove(inner, rest);
             }
         }
     }
@@ -62,7 +121,7 @@ impl FromStr for Override {
         // A quoted key may contain '=': split at the first '=' that leaves a valid key before it.
         let mut splits = text.match_indices('=').map(|(at, _)| (&text[..at], text[at + 1..].trim()));
         let Some((path, value)) = splits.find_map(|(key, value)| Some((path(key)?, value))) else {
-            return Err(InvalidOverride(text.chars().take(80).collect()));
+            return Err(InvalidOverride::Set(text.chars().take(80).collect()));
         };
         let text: Arc<str> = text.into();
         let position = Position::Override { text: text.clone() };
@@ -70,11 +129,12 @@ impl FromStr for Override {
             Ok(parsed) => Item::new(parsed.get_ref(), position.clone(), &|_| position.clone()).value,
             Err(_) => Value::String(value.to_owned()),
         };
-        Ok(Self { text, path, value })
+        Ok(Self { text, path, value: Some(value) })
     }
 }
 
 impl fmt::Display for Override {
+    /// `KEY=VALUE`, or the key to unset.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
@@ -105,7 +165,7 @@ mod tests {
 
     fn read(text: &str) -> (Vec<String>, Value) {
         let Override { path, value, .. } = text.parse().unwrap();
-        (path, value)
+        (path, value.unwrap())
     }
 
     #[test]
@@ -130,6 +190,15 @@ mod tests {
     fn keys_are_dotted_and_may_be_quoted() {
         assert_eq!(read("a.b-c . d_1=x").0, ["a", "b-c", "d_1"]);
         assert_eq!(read("a.\"b.c=d\".'e'=x=y").0, ["a", "b.c=d", "e"]);
+    }
+
+    #[test]
+    fn only_a_dotted_key_can_be_unset() {
+        for key in ["", "setup=", "a b", "a..b", "[a]", "a\nb"] {
+            let expected = format!("{key:?} is not a dotted key; write it as checkpoint.bandwidth");
+            assert_eq!(Override::unset(key).unwrap_err().to_string(), expected);
+        }
+        assert_eq!(Override::unset("a.\"b.c\"").unwrap().path, ["a", "b.c"]);
     }
 
     #[test]

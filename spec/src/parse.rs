@@ -40,10 +40,10 @@ impl RunSpec {
     pub fn parse(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, Mistakes> {
         let lines = Lines::new(origin, text);
         let mut tree = tree::parse(&lines, text).map_err(Mistakes::new)?;
-        for change in overrides {
-            change.apply(&mut tree, &lines.file());
-        }
         let mut mistakes = Vec::new();
+        for change in overrides {
+            mistakes.extend(change.apply(&mut tree, &lines.file()).err());
+        }
         match Reader::root(tree, lines.file(), &mut mistakes, run) {
             Some(spec) if mistakes.is_empty() => Ok(spec),
             _ => Err(Mistakes::new(mistakes)),
@@ -91,7 +91,7 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
     let item = top.take(key)?;
     let Value::Array(items) = item.value else { return top.wrong_type(key, &item, "an array of strings") };
     if items.is_empty() {
-        top.report(item.position, key.dotted(), Problem::Empty { example: key.example });
+        top.report(item.position, key.dotted(), Problem::Empty { example: key.example, unset: None });
         return None;
     }
     let mut words = Vec::with_capacity(items.len());
@@ -100,7 +100,7 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
             Value::String(word) if word.contains('\0') => Problem::Nul,
             // The program must not be empty; an argument may be.
             Value::String(word) if index == 0 && word.trim().is_empty() => {
-                Problem::Empty { example: key.example }
+                Problem::Empty { example: key.example, unset: None }
             }
             Value::String(word) => {
                 words.push(word);
@@ -253,7 +253,9 @@ fn replicas(table: &mut Reader<'_>, store: Option<&str>) -> Option<Vec<String>> 
     for (index, Item { position, value }) in items.into_iter().enumerate() {
         let problem = match value {
             Value::String(uri) if uri.contains('\0') => Problem::Nul,
-            Value::String(uri) if uri.trim().is_empty() => Problem::Empty { example: key.example },
+            Value::String(uri) if uri.trim().is_empty() => {
+                Problem::Empty { example: key.example, unset: None }
+            }
             Value::String(uri) => match store_uri(&uri) {
                 Err(problem) => problem,
                 Ok(uri) if store.is_some_and(|store| same_store(store, &uri)) => {

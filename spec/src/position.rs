@@ -33,6 +33,11 @@ pub enum Position {
         /// The override, `KEY=VALUE`.
         text: Arc<str>,
     },
+    /// In a key to unset.
+    Unset {
+        /// The key.
+        key: Arc<str>,
+    },
 }
 
 impl Position {
@@ -42,7 +47,7 @@ impl Position {
             Self::Line { line, .. } => (0, *line, 0),
             Self::Column { line, column, .. } => (0, *line, *column),
             Self::File { .. } => (1, 0, 0),
-            Self::Override { .. } => (2, 0, 0),
+            Self::Override { .. } | Self::Unset { .. } => (2, 0, 0),
         }
     }
 }
@@ -54,6 +59,7 @@ impl fmt::Display for Position {
             Self::Column { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::File { file } => f.write_str(file),
             Self::Override { text } => write!(f, "--set {}", quote::line(text)),
+            Self::Unset { key } => write!(f, "--unset {}", quote::line(key)),
         }
     }
 }

@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
         let problem = if text.contains('\0') {
             Problem::Nul
         } else if text.trim().is_empty() {
-            Problem::Empty { example: key.example }
+            Problem::Empty { example: key.example, unset: (!key.required).then(|| key.dotted()) }
         } else {
             return Some(Positioned { value: text.clone(), position: item.position });
         };

@@ -5,7 +5,7 @@
 use whimbrel_spec::{Override, RunSpec};
 
 const GOOD: &str = r#"name = "char-lm"
-command = ["target/release/char-lm"]
+command = ["target/debug/char-lm"]
 
 [train]
 steps = 2000
@@ -16,10 +16,12 @@ shards = 16
 /// The messages for a text with overrides; empty if there is no mistake.
 fn mistakes_of(text: &str, overrides: &[&str]) -> String {
     let overrides: Vec<Override> = overrides.iter().map(|change| change.parse().unwrap()).collect();
-    RunSpec::parse("run.toml", text, &overrides)
-        .err()
-        .map(|mistakes| mistakes.to_string())
-        .unwrap_or_default()
+    mistakes_with(text, &overrides)
+}
+
+/// The same with overrides that are read already.
+fn mistakes_with(text: &str, overrides: &[Override]) -> String {
+    RunSpec::parse("run.toml", text, overrides).err().map(|mistakes| mistakes.to_string()).unwrap_or_default()
 }
 
 /// Replaces one line of a good spec at a time and checks the message.
@@ -86,26 +88,26 @@ fn a_wrong_value_of_a_required_key() {
             "run.toml:1: name: empty; give a value, as in name = \"char-lm\"",
         ),
         (
-            "[\"target/release/char-lm\"]",
-            "\"target/release/char-lm --fast\"",
-            "run.toml:2: command: found the string \"target/release/char-lm --fast\", wanted an array of strings, \
-             as in command = [\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
+            "\"target/debug/char-lm --fast\"",
+            "run.toml:2: command: found the string \"target/debug/char-lm --fast\", wanted an array of strings, \
+             as in command = [\"target/debug/char-lm\"]",
         ),
         (
-            "[\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
             "[]",
-            "run.toml:2: command: empty; give a value, as in command = [\"target/release/char-lm\"]",
+            "run.toml:2: command: empty; give a value, as in command = [\"target/debug/char-lm\"]",
         ),
         (
-            "[\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
             "[\"\", \"\"]",
-            "run.toml:2: command[0]: empty; give a value, as in command = [\"target/release/char-lm\"]",
+            "run.toml:2: command[0]: empty; give a value, as in command = [\"target/debug/char-lm\"]",
         ),
         (
-            "[\"target/release/char-lm\"]",
+            "[\"target/debug/char-lm\"]",
             "[\n  \"train\",\n  4,\n  \"\\u0000\",\n]",
             "run.toml:4: command[1]: found the number 4, wanted a string, as in \
-             command = [\"target/release/char-lm\"]\n\
+             command = [\"target/debug/char-lm\"]\n\
              run.toml:5: command[2]: contains a NUL byte, which no argument or path can; remove it",
         ),
     ] {
@@ -329,7 +331,7 @@ fn a_missing_key_names_its_table() {
     assert_eq!(
         mistakes_of("", &[]),
         "run.toml: name: missing; add name = \"char-lm\" at the top, before the first [table]\n\
-         run.toml: command: missing; add command = [\"target/release/char-lm\"] at the top, before the first [table]\n\
+         run.toml: command: missing; add command = [\"target/debug/char-lm\"] at the top, before the first [table]\n\
          run.toml: train.steps: missing; add steps = 2000 under [train]\n\
          run.toml: train.global_batch: missing; add global_batch = 48 under [train]\n\
          run.toml: train.shards: missing; add shards = 16 under [train]"
@@ -394,6 +396,43 @@ fn a_mistake_in_an_override_names_the_override() {
     ] {
         assert_eq!(mistakes_of(GOOD, changes), expected, "{changes:?}");
     }
+}
+
+#[test]
+fn a_key_that_cannot_be_unset_names_the_override() {
+    for (key, expected) in [
+        (
+            "name",
+            "--unset name: name: required, so it cannot be unset; set another value, as in name = \"char-lm\"",
+        ),
+        (
+            "train.steps",
+            "--unset train.steps: train.steps: required, so it cannot be unset; set another value, \
+             as in steps = 2000",
+        ),
+        ("setpu", "--unset setpu: setpu: there is no such key; did you mean setup?"),
+        (
+            "workers.env",
+            "--unset workers.env: workers.env: there is no such key; did you mean workers.environment?",
+        ),
+        (
+            "checkpoint.keep.first",
+            "--unset checkpoint.keep.first: checkpoint.keep.first: there is no such key; \
+             [checkpoint.keep] has the keys last, every",
+        ),
+        ("setup.first", "--unset setup.first: setup: there is no such key; did you mean setup?"),
+    ] {
+        assert_eq!(mistakes_with(GOOD, &[Override::unset(key).unwrap()]), expected, "{key}");
+    }
+}
+
+#[test]
+fn an_empty_optional_key_says_how_to_unset_it() {
+    assert_eq!(
+        mistakes_of(GOOD, &["setup=\"\""]),
+        "--set setup=\"\": setup: empty; give a value, as in setup = \"cargo build -p char-lm\"; \
+         or remove the key, or give --unset setup"
+    );
 }
 
 #[test]

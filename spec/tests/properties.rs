@@ -217,5 +217,8 @@ proptest! {
         if let Ok(change) = format!("{key}={value}").parse::<Override>() {
             survives(GOOD, &[change])?;
         }
+        if let Ok(change) = Override::unset(&key) {
+            survives(GOOD, &[change])?;
+        }
     }
 }

@@ -11,8 +11,8 @@ use whimbrel_spec::{
 
 const FULL: &str = r#"
 name    = "char-lm"
-setup   = "cargo build --release -p char-lm"
-command = ["target/release/char-lm", ""]
+setup   = "cargo build -p char-lm"
+command = ["target/debug/char-lm", ""]
 
 [train]
 steps        = 2_000
@@ -60,8 +60,8 @@ fn read(text: &str, overrides: &[&str]) -> RunSpec {
 fn every_key_is_read() {
     let spec = read(FULL, &[]);
     assert_eq!(spec.name, "char-lm");
-    assert_eq!(spec.setup.as_deref(), Some("cargo build --release -p char-lm"));
-    assert_eq!(spec.command, ["target/release/char-lm", ""]);
+    assert_eq!(spec.setup.as_deref(), Some("cargo build -p char-lm"));
+    assert_eq!(spec.command, ["target/debug/char-lm", ""]);
     let train = &spec.train;
     assert_eq!((train.steps, train.global_batch, train.shards, train.seed), (2000, 48, 16, u64::MAX));
     let settings = json!({
@@ -138,10 +138,28 @@ fn overrides_are_applied_in_order() {
 }
 
 #[test]
+fn an_unset_key_has_its_default() {
+    let unset = |keys: &[&str]| {
+        let overrides: Vec<Override> = keys.iter().map(|key| Override::unset(key).unwrap()).collect();
+        RunSpec::parse("run.toml", FULL, &overrides).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    };
+    let spec = unset(&["setup", "train.settings.rate", "workers.environment.EMPTY", "checkpoint.keep.every"]);
+    assert_eq!(spec.setup, None);
+    assert_eq!((spec.train.settings.get("rate"), spec.train.settings["layers"].as_u64()), (None, Some(4)));
+    assert_eq!(spec.workers.environment, BTreeMap::from([("RUST_LOG".into(), "info".into())]));
+    assert_eq!(spec.checkpoint.keep, Keep { last: 4, every: None });
+    // A whole table, and keys that the text does not have.
+    let spec =
+        unset(&["checkpoint", "evaluate.every", "try_next", "train.settings.absent", "evaluate.every"]);
+    assert_eq!(spec.checkpoint, read(MINIMAL, &[]).checkpoint);
+    assert_eq!(spec.evaluate.every, None);
+}
+
+#[test]
 fn a_spec_is_stored_as_toml_with_every_default() {
     let stored = r#"name = "char-lm"
-setup = "cargo build --release -p char-lm"
-command = ["target/release/char-lm", ""]
+setup = "cargo build -p char-lm"
+command = ["target/debug/char-lm", ""]
 
 [train]
 steps = 2000

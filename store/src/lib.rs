@@ -1,68 +1,66 @@
-//! Runs in object stores: a run is a directory, and everything that matters about it is in there.
+//! Runs in object stores. A run is a directory; the directory holds everything that matters about the run.
 //!
 //! ```text
 //! <store>/<run-id>/
 //!   log/00000000000000000000.json        the run log: numbered entries, each created once and never changed
 //!   manifests/<step>-<blake3>.json       what makes a set of packs a checkpoint
 //!   packs/<hh>/<blake3>.safetensors      the tensors, about 64 MiB each, named by their hash
-//!   output/<worker>/<sequence>.txt       what the workers printed
+//!   output/epoch-<epoch>/<sequence>.txt  what the workers printed, one sequence for each term
 //! ```
 //!
-//! # The protocol, in four sentences
-//! The log is the truth, and it needs nothing of a store but puts that refuse to overwrite. A coordinator starts a term
-//! by creating the next entry with a higher *epoch*, and every append of a lower epoch finds that entry in its way:
-//! it is fenced. A checkpoint exists once an entry names its manifest, and not before, so a save that dies half-way
-//! leaves only packs that nobody refers to. Every byte read back is compared with a BLAKE3 hash before it is used.
+//! # The protocol in short
+//! - The log is the truth. It needs only create-only puts of a store.
+//! - A coordinator starts a term by creating the next entry with a higher *epoch*. An append of a lower epoch finds that
+//!   entry under its number, and so is fenced.
+//! - A checkpoint exists once an entry names its manifest. A save that dies half-way leaves only packs that no manifest
+//!   names.
+//! - Every byte that is read back is compared with a BLAKE3 hash before it is used.
 //!
 //! # Where to start reading
-//! - [`store`]: a place for runs; [`place`]: its URI ([`uri`]) and the client that reaches it; [`run_dir`]: one run's directory in
-//!   it; [`probe`]: whether a store will do; [`refusal`]: what a cloud means when it says no.
-//! - [`folder`]: the requests: each with a deadline, retried where that is safe, named in its error; at a pace that the
-//!   store keeps up with, and slower when it says so ([`slow_down`]).
-//! - [`entry`], [`history`], `term`: an entry of the log, the whole of it, and the right to append to it.
-//! - [`pack`], [`save`]: cutting a slice of the state into packs and putting them.
-//! - [`checkpoint`]: the manifest and the commit. [`fetch`], [`sources`], [`mod@restore`], [`mod@read_state`],
-//!   [`mod@verify`]: reading it back, from whichever store has it.
-//! - [`mod@quarantine`], [`mod@collect`]: what happens to checkpoints that are damaged, or no longer wanted.
-//! - [`mod@diff`]: how two checkpoints differ.
-//! - [`interop`]: checkpoints as models' folders of safetensors, there and back.
-//! - [`output`]: the workers' printed lines; [`shell`]: URIs in commands that are printed to be pasted.
+//! Each folder's `mod.rs` says what is in it. A folder depends only on those above it in this table.
+//!
+//! | folder | is | start with |
+//! | --- | --- | --- |
+//! | [`uri`], [`shell`] | text: joining URIs, quoting commands | |
+//! | `object/` | requests to an object store: deadlines, retries, flow control | `Folder` |
+//! | `location/` | stores: their URIs, one client for each provider, what refusals mean | [`Store`] |
+//! | `log/` | one run's directory and its log: terms, fencing, replicas | [`RunDir`], [`RunLog`], [`Term`] |
+//! | `checkpoint/` | packs, saving, committing, restoring, verifying | [`save_slice`], [`commit`], [`restore`] |
+//! | `gc/` | retention, and deleting what it does not keep | [`collect`] |
+//! | `copy/` | copying runs to other stores, replicas, recovering from them | [`plan_copy`], [`Replicator`] |
+//! | [`interop`] | checkpoints as folders of safetensors files, import and export | |
+//! | [`mod@diff`] | how two checkpoints differ | |
 
-pub mod checkpoint;
-pub mod copy;
+mod checkpoint;
+mod copy;
 pub mod diff;
-pub mod gc;
+mod gc;
 pub mod interop;
-pub mod location;
-pub mod log;
-pub mod object;
+mod location;
+mod log;
+mod object;
+pub mod shell;
+pub mod uri;
 
-pub use checkpoint::commit::{CommitError, Committed, ReadManifestError, commit};
-pub use checkpoint::fetch::BadPack;
-pub use checkpoint::quarantine::{QuarantineError, quarantine};
-pub use checkpoint::read_state::{StateReader, read_state};
-pub use checkpoint::restore::{RestoreError, RestoreReport, restore, restore_some};
-pub use checkpoint::save::{Limits, SaveError, save_slice};
-pub use checkpoint::sources::Sources;
-pub use checkpoint::verify::{Verified, VerifyError, verify};
-pub use copy::replicate::{Lag, ReplicateError, Replicator, Unreplicated};
-pub use copy::{
-    Amount, Copied, CopyError, CopyPlan, CopyProgress, LeftOut, Planned, Unusable, Which, is_ahead, newer,
-    plan_copy, recover_from,
+pub use checkpoint::{
+    BadPack, CommitError, Committed, QuarantineError, ReadManifestError, RestoreError, RestoreReport,
+    SaveError, Sources, StateReader, Verified, Verifier, VerifyError, commit, quarantine, read_state,
+    restore, restore_some, save_slice, verify,
 };
-pub use gc::collect::{CollectError, Collected, UnreadableManifest, collect, collectable};
-pub use gc::retention::{KeepEvery, Retention};
-pub use location::cost::{Price, PriceError, Prices, egress_price};
-pub use location::probe::{Need, ProbeError};
-pub use location::refusal::Refusal;
-pub use location::{Environment, OpenError};
-pub use location::{shell, store::Store, uri};
-pub use log::entry::{Ended, Entry, EntryError, Mode, Origin, Outcome, Record, ReplicaOf, Stopped};
-pub use log::lineage::{Relation, ReplicaLogError, relation};
-pub use log::output::OutputChunk;
-pub use log::run_dir::{RunDir, open_run, open_run_in};
-pub use log::run_log::{CheckpointInfo, LogError, RunLog};
-pub use log::term::{AppendError, CreateError, Term, TermError};
-pub use object::folder::StoreError;
-pub use object::retry::RetryPolicy;
-pub use object::slow_down::SlowDown;
+pub use copy::{
+    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, CopySize, Lag, PlannedCheckpoint,
+    ReplicateError, Replicator, SkipReason, SkippedCheckpoint, Unreplicated, is_ahead, newer, plan_copy,
+    recover_from,
+};
+pub use gc::{
+    CollectError, Collected, Collector, KeepEvery, Retention, UnreadableManifest, collect, collectable,
+};
+pub use location::{
+    Environment, Need, OpenError, Price, PriceError, Prices, ProbeError, Refusal, Store, egress_price,
+};
+pub use log::{
+    AppendError, CheckpointInfo, CreateError, Ended, Entry, EntryError, HostedBy, LogError, Origin, Outcome,
+    Record, Relation, ReplicaLogError, ReplicaOf, RunDir, RunLog, Stopped, Term, TermError, open_run,
+    open_run_in, relation,
+};
+pub use object::{Limits, RetryPolicy, SlowDown, StoreError};

@@ -1,4 +1,4 @@
-//! A run copied from store to store: whole, resumable, and never over a copy that went on.
+//! Copies of a run in other stores: whole, resumable, and never written over a run that went on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -11,39 +11,51 @@ use support::{
 };
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    AppendError, Copied, CopyError, CopyProgress, KeepEvery, Limits, Mode, Record, Relation, ReplicaLogError,
-    ReplicateError, Replicator, Retention, RunDir, Which, collect, plan_copy, relation,
+    Amount, AppendError, CheckpointSelection, Copied, CopyError, CopyProgress, CopySize, HostedBy, KeepEvery,
+    Limits, Record, Relation, ReplicaLogError, ReplicateError, Replicator, Retention, RunDir, collect,
+    plan_copy, relation,
 };
 
 const KEEP_TWO: Retention =
     Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
 
-/// One pack after another, so that checkpoints are whole in the order in which they were begun.
+/// One pack at a time, so that checkpoints are committed in the order in which their packs are planned.
 const IN_TURN: Limits = Limits { concurrency: 1, ..SMALL_PACKS };
 
-/// An empty folder for a copy.
+/// An empty folder as the destination of a copy.
 fn empty() -> Scene {
     Scene::empty()
 }
 
-async fn copy(source: &RunDir, destination: &RunDir, which: Which) -> Result<Copied, CopyError> {
-    plan_copy(source, destination, which).await?.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await
+async fn copy(
+    source: &RunDir,
+    destination: &RunDir,
+    selection: CheckpointSelection,
+) -> Result<Copied, CopyError> {
+    plan_copy(source, destination, selection).await?.execute("a copy", &SMALL_PACKS, &mut |_| {}).await
 }
 
 #[tokio::test]
-async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
+async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     let (scene, mut term) = with_checkpoints(&[10, 20, 30]).await;
-    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    scene.run().put_output(1, 0, "w1 hello\n".into()).await.unwrap();
     term.append(stopped(30)).await.unwrap();
     let there = empty();
-    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    assert_eq!((plan.to_move.packs, plan.there.packs), (scene.files("packs").len(), 0));
+    let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    assert_eq!((plan.to_move.packs.objects, plan.there.objects), (scene.files("packs").len(), 0));
     let expected = plan.to_move;
     let mut progress = Vec::new();
-    let copied = plan.carry_out("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
-    assert_eq!((&copied.committed[..], copied.moved, copied.output), (&[30, 20, 10][..], expected, 1));
+    let copied = plan.execute("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
+    assert_eq!((expected.manifests.objects, expected.output), (3, Amount { objects: 1, bytes: 9 }));
+    assert_eq!((&copied.committed[..], copied.moved), (&[30, 20, 10][..], expected));
     let moved = progress.iter().filter(|event| matches!(event, CopyProgress::Moved { .. })).count();
-    assert_eq!(moved, expected.packs);
+    assert_eq!(moved, expected.packs.objects);
+    let bytes = progress.iter().map(|event| match event {
+        CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } => *bytes,
+        CopyProgress::Bad { bytes, .. } | CopyProgress::Committed { bytes, .. } => *bytes,
+        CopyProgress::Output { bytes } => *bytes,
+    });
+    assert_eq!(bytes.sum::<u64>(), expected.bytes(), "the plan covers all that moved");
 
     assert_eq!(steps(&there.run()).await, [10, 20, 30]);
     assert_whole(&there.run()).await;
@@ -53,22 +65,22 @@ async fn a_copy_is_the_run_with_its_checkpoints_output_and_standing() {
     for (a, b) in ours.checkpoints().iter().zip(theirs.checkpoints()) {
         assert_eq!((&a.manifest, a.time, a.origin, a.state), (&b.manifest, b.time, b.origin, b.state));
     }
-    assert_eq!(there.run().output(None).await.unwrap(), scene.run().output(None).await.unwrap());
+    assert_eq!(there.run().output().await.unwrap(), scene.run().output().await.unwrap());
 
-    // Copied again, nothing moves and nothing is written.
+    // A second copy moves nothing and writes nothing.
     let files = there.files("");
-    let again = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    assert_eq!((again.committed.len(), again.moved.packs, again.output), (0, 0, 0));
+    let again = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    assert_eq!((again.committed.len(), again.moved), (0, CopySize::default()));
     assert_eq!(there.files(""), files);
 }
 
-/// A pack is there when the copy is planned and gone when its checkpoint is to be committed, while packs of another
-/// checkpoint are under way: it moves after all, and nobody waits for anybody.
+/// Packs are in the destination when the copy is planned, and gone when their checkpoint is to be committed, while
+/// packs of another checkpoint are in flight. They move then, without a deadlock.
 #[tokio::test]
-async fn packs_that_vanish_move_after_all() {
+async fn packs_that_vanish_after_the_plan_are_moved_at_the_commit() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
-    // Many packs, so that the pace's every lane is taken by one of the older checkpoint.
+    // So many packs that those of the older checkpoint take all transfer slots.
     let large = |seed| State::filled(vec![TensorSpec::f32("w", [64 << 4])], seed);
     checkpoint(&mut term, &large(1), 1).await;
     let older = scene.files("packs");
@@ -83,53 +95,54 @@ async fn packs_that_vanish_move_after_all() {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(scene.folder().join("r").join(name), to).unwrap();
     }
-    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    assert_eq!(plan.to_move.packs, older.len() + 1);
+    let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    assert_eq!(plan.to_move.packs.objects, older.len() + 1);
     fs::remove_dir_all(there.folder().join("r/packs")).unwrap();
     let mut ignore = |_| {};
-    let carried = plan.carry_out("a copy", &SMALL_PACKS, &mut ignore);
-    let copied = tokio::time::timeout(Duration::from_secs(60), Box::pin(carried)).await.unwrap().unwrap();
-    assert_eq!((&copied.committed[..], copied.moved.packs), (&[2, 1][..], older.len() + newer.len()));
+    let executed = plan.execute("a copy", &SMALL_PACKS, &mut ignore);
+    let copied = tokio::time::timeout(Duration::from_secs(60), Box::pin(executed)).await.unwrap().unwrap();
+    assert_eq!((&copied.committed[..], copied.moved.packs.objects), (&[2, 1][..], older.len() + newer.len()));
     assert_whole(&there.run()).await;
 }
 
 #[tokio::test]
-async fn one_checkpoint_is_copied_alone() {
-    let (scene, _office) = with_checkpoints(&[10, 20, 30]).await;
+async fn a_single_checkpoint_can_be_copied() {
+    let (scene, _term) = with_checkpoints(&[10, 20, 30]).await;
     let there = empty();
-    copy(&scene.run(), &there.run(), Which::Step(20)).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::Step(20)).await.unwrap();
     assert_eq!(steps(&there.run()).await, [20]);
-    copy(&scene.run(), &there.run(), Which::Newest).await.unwrap();
-    copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::Newest).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::Step(10)).await.unwrap();
     assert_eq!(steps(&there.run()).await, [10, 20, 30], "in the order in which they were made");
     assert_whole(&there.run()).await;
-    let error = copy(&scene.run(), &there.run(), Which::Step(11)).await.unwrap_err();
+    let error = copy(&scene.run(), &there.run(), CheckpointSelection::Step(11)).await.unwrap_err();
     assert!(matches!(error, CopyError::NoSuchStep { step: 11, .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_run_that_went_on_in_its_copy_is_not_copied_over() {
+async fn nothing_is_copied_over_a_copy_that_was_resumed() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     let there = empty();
-    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
 
     // The source goes on and the copy follows.
     checkpoint(&mut term, &State::small(20), 20).await;
-    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert_eq!(steps(&there.run()).await, [10, 20]);
 
-    // The copy is resumed: the source's coordinator can neither copy there, nor append here once copied back.
+    // The copy is resumed. The source's coordinator can no longer copy to it. Once the run is copied back, it can no
+    // longer append here.
     let mut resumed = there.run().start_term("elsewhere").await.unwrap();
     assert_eq!((resumed.epoch(), resumed.run_log().replica_of()), (2, None));
     checkpoint(&mut resumed, &State::small(25), 25).await;
     let (ours, theirs) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
     assert_eq!((relation(&ours, &theirs), relation(&theirs, &ours)), (Relation::Ahead, Relation::Behind));
-    let error = copy(&scene.run(), &there.run(), Which::All).await.unwrap_err();
+    let error = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap_err();
     assert!(
         matches!(&error, CopyError::Replica(ReplicaLogError::WentOn { epoch: 2, coordinator, .. }) if coordinator == "elsewhere"),
         "{error}"
     );
-    copy(&there.run(), &scene.run(), Which::All).await.unwrap();
+    copy(&there.run(), &scene.run(), CheckpointSelection::All).await.unwrap();
     assert_eq!(steps(&scene.run()).await, [10, 20, 25]);
     assert_whole(&scene.run()).await;
     let error = term.append(stopped(20)).await.unwrap_err();
@@ -137,46 +150,46 @@ async fn a_run_that_went_on_in_its_copy_is_not_copied_over() {
 }
 
 #[tokio::test]
-async fn runs_that_went_on_in_both_places_are_never_mixed() {
-    let (scene, _office) = with_checkpoints(&[10]).await;
+async fn nothing_is_copied_between_directories_that_were_both_resumed() {
+    let (scene, _term) = with_checkpoints(&[10]).await;
     let there = empty();
-    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     scene.run().start_term("here").await.unwrap();
     there.run().start_term("there").await.unwrap();
     for (source, destination) in [(&scene, &there), (&there, &scene)] {
-        let error = copy(&source.run(), &destination.run(), Which::All).await.unwrap_err();
+        let error = copy(&source.run(), &destination.run(), CheckpointSelection::All).await.unwrap_err();
         assert!(matches!(error, CopyError::Replica(ReplicaLogError::Diverged { epoch: 2, .. })), "{error}");
     }
 }
 
 #[tokio::test]
-async fn what_is_not_a_copy_is_not_written_to() {
+async fn only_a_copy_of_the_source_is_written_to() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
-    let itself = copy(&scene.run(), &scene.run(), Which::All).await.unwrap_err();
+    let itself = copy(&scene.run(), &scene.run(), CheckpointSelection::All).await.unwrap_err();
     assert!(matches!(itself, CopyError::Replica(ReplicaLogError::Itself { .. })), "{itself}");
     let there = empty();
-    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    let back = copy(&there.run(), &scene.run(), Which::All).await.unwrap_err();
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    let back = copy(&there.run(), &scene.run(), CheckpointSelection::All).await.unwrap_err();
     assert!(matches!(back, CopyError::Replica(ReplicaLogError::Itself { .. })), "{back}");
     term.append(stopped(10)).await.unwrap();
 
     let another = Scene::new().await;
     another.run().start_term("c").await.unwrap();
-    let error = copy(&scene.run(), &another.run(), Which::All).await.unwrap_err();
+    let error = copy(&scene.run(), &another.run(), CheckpointSelection::All).await.unwrap_err();
     assert!(matches!(error, CopyError::Replica(ReplicaLogError::AnotherRun { .. })), "{error}");
 
     let not_begun = Scene::new().await;
-    let error = copy(&not_begun.run(), &empty().run(), Which::All).await.unwrap_err();
+    let error = copy(&not_begun.run(), &empty().run(), CheckpointSelection::All).await.unwrap_err();
     assert!(matches!(error, CopyError::Replica(ReplicaLogError::NotBegun { .. })), "{error}");
 
     let renamed = Faulty::over(there.folder()).store().run(&"s".parse().unwrap());
-    let error = copy(&scene.run(), &renamed, Which::All).await.unwrap_err();
+    let error = copy(&scene.run(), &renamed, CheckpointSelection::All).await.unwrap_err();
     assert!(matches!(error, CopyError::OtherName { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn damage_is_named_and_not_spread() {
-    let (scene, _office) = with_checkpoints(&[10, 20, 30]).await;
+async fn damaged_checkpoints_are_reported_and_not_copied() {
+    let (scene, _term) = with_checkpoints(&[10, 20, 30]).await;
     let run_log = scene.run().run_log().await.unwrap();
     let manifest = scene.run().manifest(&run_log.checkpoints()[1].manifest).await.unwrap();
     let hash = manifest.packs[1].hash.to_string();
@@ -187,8 +200,8 @@ async fn damage_is_named_and_not_spread() {
     fs::write(&scene.files("manifests")[&run_log.checkpoints()[0].manifest], "x").unwrap();
 
     let there = empty();
-    let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    let left_out: Vec<_> = copied.left_out.iter().map(|out| (out.step, out.why.to_string())).collect();
+    let copied = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    let left_out: Vec<_> = copied.skipped.iter().map(|out| (out.step, out.why.to_string())).collect();
     assert_eq!(left_out.len(), 2, "{left_out:?}");
     assert!(left_out[0].1.contains("is damaged") && left_out[0].0 == 10, "{left_out:?}");
     assert!(left_out[1].1.contains(&hash) && left_out[1].0 == 20, "{left_out:?}");
@@ -197,32 +210,27 @@ async fn damage_is_named_and_not_spread() {
 }
 
 #[tokio::test]
-async fn a_replica_follows_and_keeps_what_the_run_keeps() {
+async fn a_replica_keeps_what_the_run_keeps() {
     let (scene, mut term) = with_checkpoints(&[10, 20, 30]).await;
     let there = empty();
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, IN_TURN);
-    let lag = replicator.lag(term.run_log()).await.unwrap();
-    assert_eq!((lag.newest, lag.steps()), (None, 30));
     let mut order = Vec::new();
     let mut note = |event| {
-        if let CopyProgress::Committed { step } = event {
+        if let CopyProgress::Committed { step, .. } = event {
             order.push(step);
         }
     };
     let lag = replicator.replicate(term.run_log(), &mut note).await.unwrap();
-    assert_eq!((lag.newest, lag.steps(), lag.missing.packs), (Some(30), 0, 0));
-    assert_eq!(order, [30, 20], "the newest first, and nothing that is not kept");
+    assert_eq!((lag.newest, lag.newest_of_run, lag.missing.objects), (Some(30), Some(30), 0));
+    assert_eq!(order, [30, 20], "the newest first, and only kept checkpoints");
 
     checkpoint(&mut term, &State::small(40), 40).await;
-    let lag = replicator.lag(term.run_log()).await.unwrap();
-    assert_eq!((lag.newest, lag.steps()), (Some(30), 10));
-    assert!(lag.missing.packs > 0);
     replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(steps(&there.run()).await, [30, 40]);
     assert_whole(&there.run()).await;
     let terms = there.run().run_log().await.unwrap();
     let terms = terms.entries().iter().filter(|entry| matches!(entry.record, Record::Term { .. }));
-    assert_eq!(terms.count(), 1, "one term for all of it");
+    assert_eq!(terms.count(), 1, "one term for all replications");
 
     term.append(stopped(40)).await.unwrap();
     replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
@@ -232,27 +240,27 @@ async fn a_replica_follows_and_keeps_what_the_run_keeps() {
 }
 
 #[tokio::test]
-async fn a_replica_that_comes_late_keeps_what_one_that_was_always_there_keeps() {
+async fn a_replica_added_late_keeps_the_same_checkpoints() {
     let (scene, mut term) = with_checkpoints(&[]).await;
-    let (always, late) = (empty(), empty());
+    let (early, late) = (empty(), empty());
     let retention = Retention { every: Some(KeepEvery::Steps(20)), ..KEEP_TWO };
     let replicator =
         |there: &Scene| Replicator::new(&scene.run(), &there.run(), "c", retention.clone(), SMALL_PACKS);
-    let mut following = replicator(&always);
+    let mut following = replicator(&early);
     for step in [10, 25, 30, 45, 50, 65, 70, 75] {
         checkpoint(&mut term, &State::small(step as u8), step).await;
         collect(&mut term, &retention).await.unwrap();
         following.replicate(term.run_log(), &mut |_| {}).await.unwrap();
     }
     replicator(&late).replicate(term.run_log(), &mut |_| {}).await.unwrap();
-    for there in [&scene, &always, &late] {
+    for there in [&scene, &early, &late] {
         assert_eq!(steps(&there.run()).await, [25, 45, 65, 70, 75]);
         assert_whole(&there.run()).await;
     }
 }
 
 #[tokio::test]
-async fn a_replicator_knows_a_colleague_from_a_successor() {
+async fn a_replicator_tells_another_copy_from_a_resumed_run() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     let there = empty();
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "c", KEEP_TWO, SMALL_PACKS);
@@ -263,11 +271,11 @@ async fn a_replicator_knows_a_colleague_from_a_successor() {
     there.run().become_replica_of(&scene.run(), &run_log, "a copy").await.unwrap();
     checkpoint(&mut term, &State::small(20), 20).await;
     let error = replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap_err();
-    assert!(matches!(&error, ReplicateError::Relieved { replica, .. } if replica == "a copy"), "{error}");
+    assert!(matches!(&error, ReplicateError::Superseded { by, .. } if by == "a copy"), "{error}");
     replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(steps(&there.run()).await, [10, 20]);
 
-    // Somebody resumed the run at the replica.
+    // The run is resumed at the replica.
     there.run().start_term("elsewhere").await.unwrap();
     for _ in 0..2 {
         let error = replicator.replicate(term.run_log(), &mut |_| {}).await.unwrap_err();
@@ -279,73 +287,73 @@ async fn a_replicator_knows_a_colleague_from_a_successor() {
 }
 
 #[tokio::test]
-async fn the_last_word_is_the_newest_that_any_copy_heard() {
+async fn the_newest_run_outcome_wins_whichever_copy_has_it() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     term.append(stopped(10)).await.unwrap();
     let (stale, there) = (empty(), empty());
-    copy(&scene.run(), &stale.run(), Which::All).await.unwrap();
+    copy(&scene.run(), &stale.run(), CheckpointSelection::All).await.unwrap();
     let mut term = scene.run().start_term("again").await.unwrap();
     term.append(Record::Resumed { step: 10 }).await.unwrap();
-    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert!(there.run().run_log().await.unwrap().stopped().is_none());
-    // The stale copy is behind the other, and may not be copied to it; brought into step, it says the same.
-    let error = copy(&stale.run(), &there.run(), Which::All).await.unwrap_err();
+    // The stale copy is behind the other and may not be copied to it. Once it is updated, it has the same outcome.
+    let error = copy(&stale.run(), &there.run(), CheckpointSelection::All).await.unwrap_err();
     assert!(matches!(error, CopyError::Replica(ReplicaLogError::WentOn { .. })), "{error}");
-    copy(&there.run(), &stale.run(), Which::All).await.unwrap();
+    copy(&there.run(), &stale.run(), CheckpointSelection::All).await.unwrap();
     assert!(stale.run().run_log().await.unwrap().stopped().is_none());
     term.append(stopped(11)).await.unwrap();
-    copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    copy(&stale.run(), &there.run(), Which::All).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    copy(&stale.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 11);
-    assert_eq!(there.run().run_log().await.unwrap().submitter(), Mode::Embedded);
+    assert_eq!(there.run().run_log().await.unwrap().hosted_by(), HostedBy::Embedded);
 }
 
 #[tokio::test]
-async fn a_plan_that_has_grown_old_does_not_stop_the_run_that_went_on() {
+async fn an_outdated_plan_does_not_record_an_outdated_run_outcome() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     term.append(stopped(10)).await.unwrap();
     let there = empty();
-    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     let mut term = scene.run().start_term("again").await.unwrap();
     term.append(Record::Resumed { step: 10 }).await.unwrap();
-    plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    plan.execute("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
     let (ours, theirs) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
     assert_eq!(relation(&ours, &theirs), Relation::Same);
     assert!(theirs.stopped().is_none());
 }
 
 #[tokio::test]
-async fn a_copy_does_not_say_that_a_run_has_ended_without_the_checkpoint_that_it_ended_with() {
+async fn a_copy_records_the_end_of_a_run_only_with_the_last_checkpoint() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     let there = empty();
-    let plan = plan_copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     checkpoint(&mut term, &State::small(20), 20).await;
     term.append(finished(20)).await.unwrap();
-    let copied = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    let copied = plan.execute("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert!(copied.source_went_on && copied.committed == [10], "{copied:?}");
     assert!(there.run().run_log().await.unwrap().ended().is_none(), "it can be resumed there");
-    let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
+    let copied = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert!(!copied.source_went_on && copied.committed == [20], "{copied:?}");
     assert_eq!(there.run().run_log().await.unwrap().ended().unwrap().step, 20);
 
-    // One checkpoint of it is a run that can go on from there; asked for again, there is nothing to do.
+    // A copy of an earlier checkpoint alone can be resumed. Copied again, there is nothing to do.
     let there = empty();
-    copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::Step(10)).await.unwrap();
     let copied = there.run().run_log().await.unwrap();
     assert!(copied.ended().is_none() && copied.checkpoints().len() == 1);
-    copy(&scene.run(), &there.run(), Which::Step(10)).await.unwrap();
+    copy(&scene.run(), &there.run(), CheckpointSelection::Step(10)).await.unwrap();
     assert_eq!(there.run().run_log().await.unwrap().next_number(), copied.next_number());
-    // One that cannot be copied is none that it ended with.
+    // If the last checkpoint cannot be copied, the copy does not record the end.
     damage_newest(&scene).await;
     let there = empty();
-    let copied = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-    assert!(copied.committed == [10] && copied.left_out.len() == 1, "{copied:?}");
+    let copied = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+    assert!(copied.committed == [10] && copied.skipped.len() == 1, "{copied:?}");
     assert!(there.run().run_log().await.unwrap().ended().is_none());
 }
 
-/// Copies, dying or failing at each request to the source or the destination in turn, then copies again.
+/// For each request to the source or the destination: a copy dies or fails at it, and another copy completes the work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
+async fn an_interrupted_copy_goes_on_where_it_was() {
     let (scene, mut term) = with_checkpoints(&[]).await;
     // All packs but one are shared.
     let mut state = State::small(1);
@@ -353,25 +361,32 @@ async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
     state.bytes[0] ^= 1;
     checkpoint(&mut term, &state, 20).await;
     term.append(stopped(20)).await.unwrap();
-    scene.run().put_output("epoch-1", 0, "w1 hello\n".into()).await.unwrap();
+    scene.run().put_output(1, 0, "w1 hello\n".into()).await.unwrap();
     let (seen_source, seen_destination) = {
         let there = empty();
         let (source, destination) = (Faulty::over(scene.folder()), Faulty::over(there.folder()));
-        copy(&scene.run_over(&source), &there.run_over(&destination), Which::All).await.unwrap();
+        copy(&scene.run_over(&source), &there.run_over(&destination), CheckpointSelection::All)
+            .await
+            .unwrap();
         (source.seen().len(), destination.seen().len())
     };
-    let total = plan_copy(&scene.run(), &empty().run(), Which::All).await.unwrap().to_move.packs;
+    let total = plan_copy(&scene.run(), &empty().run(), CheckpointSelection::All)
+        .await
+        .unwrap()
+        .to_move
+        .packs
+        .objects;
     assert!(seen_source > total && seen_destination > 2 * total);
     let cases =
         (0..seen_source).map(|at| (Some(at), None)).chain((0..seen_destination).map(|at| (None, Some(at))));
     for (at_source, at_destination) in cases {
-        // A source is only read: what becomes of an answer is all the same there.
+        // The source is only read, so a lost answer is the same there as a refused request.
         let faults: &[Fault] = match at_source {
             Some(_) => &[Fault::Unavailable, Fault::CrashBefore],
             None => &Fault::ALL,
         };
         for &fault in faults {
-            let told = format!("{fault:?} at {at_source:?}, {at_destination:?}");
+            let case = format!("{fault:?} at {at_source:?}, {at_destination:?}");
             let there = empty();
             let mut source = Faulty::over(scene.folder());
             let mut destination = Faulty::over(there.folder());
@@ -381,19 +396,24 @@ async fn a_copy_that_is_cut_off_anywhere_goes_on_where_it_was() {
             if let Some(at) = at_destination {
                 destination = destination.fail_at(at, fault);
             }
-            let outcome = copy(&scene.run_over(&source), &there.run_over(&destination), Which::All).await;
+            let outcome =
+                copy(&scene.run_over(&source), &there.run_over(&destination), CheckpointSelection::All).await;
             let passes = Fault::PASSING.contains(&fault);
-            assert!(!passes || outcome.is_ok(), "{told}: {:?}", outcome.err());
-            // What is committed is whole, whenever one looks.
+            assert!(!passes || outcome.is_ok(), "{case}: {:?}", outcome.err());
+            // Committed checkpoints are whole at any time.
             if there.folder().join("r/log").exists() && !there.files("log").is_empty() {
                 assert_whole(&there.run()).await;
             }
             let arrived = there.files("packs").len();
-            let again = copy(&scene.run(), &there.run(), Which::All).await.unwrap();
-            assert_eq!(again.moved.packs, total - arrived, "{told}: what had arrived moved again");
-            assert_eq!(steps(&there.run()).await, [10, 20], "{told}");
+            let again = copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
+            assert_eq!(
+                again.moved.packs.objects,
+                total - arrived,
+                "{case}: packs that had arrived moved again"
+            );
+            assert_eq!(steps(&there.run()).await, [10, 20], "{case}");
             assert_whole(&there.run()).await;
-            assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 20, "{told}");
+            assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 20, "{case}");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The crash matrix: every request of saving, committing, quarantining and collecting fails in turn in every way, and
-//! what was acknowledged still holds.
+//! every acknowledged checkpoint is still there.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -18,7 +18,7 @@ fn state(step: u64) -> State {
     state
 }
 
-/// A coordinator's life. `acknowledged` is told each step whose commit was reported as done.
+/// The life of a coordinator. `acknowledged` gets each step whose commit was acknowledged.
 async fn live(run: &RunDir, acknowledged: &mut Vec<u64>) -> Result<(), Box<dyn Error>> {
     let mut term = run.start_term("first").await?;
     for step in [20, 30, 40] {
@@ -44,13 +44,13 @@ async fn prepared() -> Scene {
     scene
 }
 
-/// Another coordinator takes over: what was acknowledged is there, each byte of it, and the run goes on.
+/// Another coordinator takes over: every byte of every acknowledged checkpoint is there, and the run goes on.
 async fn take_over(scene: &Scene, acknowledged: &[u64], told: &str) {
     let run = scene.run();
     let mut term = run.start_term("second").await.unwrap();
     let checkpoints = term.run_log().checkpoints();
     let newest = checkpoints.last().unwrap_or_else(|| panic!("{told}: no checkpoint is left"));
-    // The quarantine of step 40 may have reached the log without its caller hearing of it.
+    // The quarantine of step 40 may be in the log although it was not acknowledged.
     let acknowledged = acknowledged.iter().copied().filter(|&step| step < 40).max().unwrap_or(10);
     assert!(newest.step >= acknowledged, "{told}: {} instead of {acknowledged}", newest.step);
     for checkpoint in &checkpoints {
@@ -79,7 +79,7 @@ async fn requests_of_a_life() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crash_at_any_request_loses_nothing_that_was_acknowledged() {
+async fn a_crash_at_any_request_loses_nothing_acknowledged() {
     let requests = requests_of_a_life().await;
     assert!(requests.iter().any(|request| request.starts_with("delete")), "{requests:?}");
     for (at, request) in requests.iter().enumerate() {
@@ -96,7 +96,7 @@ async fn a_crash_at_any_request_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_fault_that_passes_goes_unnoticed() {
+async fn a_transient_fault_at_any_request_has_no_effect() {
     let requests = requests_of_a_life().await;
     for (at, request) in requests.iter().enumerate() {
         for fault in Fault::PASSING {

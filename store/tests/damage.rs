@@ -1,18 +1,18 @@
-//! A flipped bit is noticed wherever it is, and the run goes on from the checkpoint before.
+//! A flipped bit in any object is noticed. A damaged checkpoint is quarantined or healed from a replica.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
 use std::{error::Error, fs, path::Path};
 
-use support::{SMALL_PACKS, Scene, State, checkpoint, restored, save};
-use whimbrel_state::StateBytes;
+use support::{Faulty, SMALL_PACKS, Scene, State, checkpoint, restored, save};
+use whimbrel_state::{Pack, StateBytes};
 use whimbrel_store::{
-    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, Store, VerifyError, commit,
-    quarantine, restore, verify,
+    BadPack, CommitError, LogError, ReadManifestError, RestoreError, Sources, Store, Verifier, VerifyError,
+    commit, quarantine, restore, verify,
 };
 
-/// Flips a bit of each byte of a file in turn, and has `noticed` look at each.
+/// Flips one bit in each byte of a file in turn, and calls `noticed` for each.
 async fn flip_each_byte(file: &Path, mut noticed: impl AsyncFnMut(usize)) {
     let good = fs::read(file).unwrap();
     for at in 0..good.len() {
@@ -25,7 +25,7 @@ async fn flip_each_byte(file: &Path, mut noticed: impl AsyncFnMut(usize)) {
 }
 
 #[tokio::test]
-async fn in_any_byte_of_the_log() {
+async fn a_flipped_bit_in_any_byte_of_the_log_is_noticed() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     checkpoint(&mut term, &State::small(1), 5).await;
@@ -40,7 +40,7 @@ async fn in_any_byte_of_the_log() {
 }
 
 #[tokio::test]
-async fn in_any_byte_of_a_manifest() {
+async fn a_flipped_bit_in_any_byte_of_a_manifest_is_noticed() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
@@ -56,7 +56,7 @@ async fn in_any_byte_of_a_manifest() {
 }
 
 #[tokio::test]
-async fn in_any_byte_of_a_pack() {
+async fn a_flipped_bit_in_any_byte_of_a_pack_is_noticed() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
@@ -73,7 +73,7 @@ async fn in_any_byte_of_a_pack() {
 }
 
 #[tokio::test]
-async fn every_bad_pack_is_listed() {
+async fn verify_finds_every_bad_pack() {
     let scene = Scene::new().await;
     let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     let files = scene.files("packs");
@@ -98,7 +98,7 @@ async fn every_bad_pack_is_listed() {
 }
 
 #[tokio::test]
-async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
+async fn after_a_quarantine_the_same_step_can_be_saved_again() {
     let scene = Scene::new().await;
     let run = scene.run();
     let mut term = run.start_term("c").await.unwrap();
@@ -116,15 +116,15 @@ async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
     assert_eq!(source.pack(), hash);
     let reason = error.source().unwrap().to_string();
     let removed = quarantine(&mut term, &damaged.manifest, &reason, &packs[..2]).await.unwrap();
-    assert_eq!(removed, [hash], "the damaged pack goes and the good one stays");
+    assert_eq!(removed, [hash], "the damaged pack is deleted and the good one stays");
 
     let usable = term.run_log().checkpoints();
     assert_eq!(usable.last().unwrap().manifest, before.manifest);
     assert_eq!(restored(&run, &before.manifest).await.unwrap(), State::small(1));
-    let listed = run.checkpoints().await.unwrap();
+    let listed = run.run_log().await.unwrap().all_checkpoints();
     assert_eq!(listed[1].quarantined.as_deref(), Some(reason.as_str()));
 
-    // The run computes the same step again, to the same bits, and this time the pack is put.
+    // The run computes the same step again, with the same bits. Its pack is put, since the damaged one was deleted.
     let again = checkpoint(&mut term, &State::small(2), 20).await;
     assert_eq!(again.manifest, damaged.manifest);
     assert_eq!(restored(&run, &again.manifest).await.unwrap(), State::small(2));
@@ -132,7 +132,7 @@ async fn a_damaged_checkpoint_is_set_aside_and_the_next_save_is_whole_again() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_lacks_a_pack_or_is_another_runs_is_not_committed() {
+async fn a_checkpoint_that_lacks_packs_or_is_of_another_run_is_not_committed() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
@@ -153,7 +153,7 @@ async fn a_checkpoint_that_lacks_a_pack_or_is_another_runs_is_not_committed() {
 }
 
 #[tokio::test]
-async fn what_one_store_lost_is_read_from_a_replica_and_put_back() {
+async fn what_the_primary_lost_is_read_from_a_replica_and_put_back() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let committed = checkpoint(&mut term, &State::small(1), 5).await;
@@ -180,12 +180,12 @@ async fn what_one_store_lost_is_read_from_a_replica_and_put_back() {
     let mut healed: Vec<String> = report.healed.iter().map(ToString::to_string).collect();
     healed.sort();
     let expected: Vec<&str> = names[..3].iter().map(|name| &name[9..73]).collect();
-    assert_eq!(healed, expected, "three packs were bad and are whole again");
+    assert_eq!(healed, expected, "the three bad packs are whole again");
     assert_eq!(restored(&scene.run(), &committed.manifest).await.unwrap(), State::small(1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manifest_is_not_damaged_while_a_replica_that_may_have_it_does_not_answer() {
+async fn a_manifest_does_not_count_as_damaged_while_a_replica_does_not_answer() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let committed = checkpoint(&mut term, &State::small(1), 5).await;
@@ -196,19 +196,19 @@ async fn a_manifest_is_not_damaged_while_a_replica_that_may_have_it_does_not_ans
     let error = answering.manifest(&committed.manifest).await.unwrap_err();
     assert!(matches!(error, ReadManifestError::Damaged { .. }), "no store has it: {error}");
 
-    // What is not a folder of manifests can be asked for none.
+    // `manifests` is a file in this replica, so every request for a manifest fails.
     let uri = copy.folder().join("store").to_str().unwrap().to_owned();
-    let silent = Store::open(&uri).unwrap().run(scene.run().id());
+    let failing = Store::open(&uri).unwrap().run(scene.run().id());
     fs::create_dir_all(copy.folder().join("store").join(scene.run().id().as_str())).unwrap();
     fs::write(copy.folder().join("store").join(scene.run().id().as_str()).join("manifests"), "").unwrap();
-    let sources = answering.with_replica(silent);
+    let sources = answering.with_replica(failing);
     let error = sources.manifest(&committed.manifest).await.unwrap_err();
     assert!(matches!(error, ReadManifestError::Store(_)), "{error}");
     assert!(!error.is_damage());
 }
 
 #[tokio::test]
-async fn a_checkpoint_is_damaged_only_if_no_store_has_its_pack() {
+async fn a_checkpoint_is_damaged_if_no_source_has_a_pack() {
     let (scene, copy) = (Scene::new().await, Scene::new().await);
     let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     save(&copy.run(), &State::small(1), 5, 2).await.unwrap();
@@ -220,5 +220,38 @@ async fn a_checkpoint_is_damaged_only_if_no_store_has_its_pack() {
     let mut bytes = StateBytes::new(state.tensors()).unwrap();
     let error = restore(&sources, &manifest, &mut bytes, &SMALL_PACKS).await.unwrap_err();
     let is_missing = matches!(&error, RestoreError::Damaged { source: BadPack::Missing { .. }, .. });
-    assert!(is_missing, "what the primary lacks is what is said: {error}");
+    assert!(is_missing, "the error is that of the primary: {error}");
+}
+
+#[tokio::test]
+async fn a_verifier_reads_a_shared_pack_once_and_finds_all_checkpoints_that_it_damages() {
+    let scene = Scene::new().await;
+    let mut term = scene.run().start_term("c").await.unwrap();
+    let mut state = State::small(1);
+    let older = checkpoint(&mut term, &state, 10).await.manifest;
+    state.bytes[0] ^= 1;
+    let newer = checkpoint(&mut term, &state, 20).await.manifest;
+    let (older, newer) =
+        (scene.run().manifest(&older).await.unwrap(), scene.run().manifest(&newer).await.unwrap());
+    let is_shared = |pack: &&Pack| older.packs.iter().any(|other| other.hash == pack.hash);
+    let shared: Vec<_> = newer.packs.iter().filter(is_shared).collect();
+    assert_eq!(shared.len() + 1, newer.packs.len(), "all packs but one are shared");
+
+    let store = Faulty::over(scene.folder());
+    let reads = || store.seen().iter().filter(|request| request.starts_with("get r/packs/")).count();
+    let mut verifier = Verifier::new(&scene.run_over(&store), &SMALL_PACKS);
+    let mut bytes = 0;
+    let mut progress = |read| bytes += read;
+    assert_eq!(verifier.verify(&newer, &mut progress).await.unwrap(), Some(state.digest(20)));
+    assert_eq!(verifier.verify(&older, &mut progress).await.unwrap(), None, "not all of it was read");
+    assert_eq!((reads(), bytes), (newer.packs.len() + 1, Verifier::bytes_of([&newer, &older])));
+
+    let hash = shared[0].hash.to_string();
+    fs::write(&scene.files("packs")[&format!("packs/{}/{hash}.safetensors", &hash[..2])], b"cut").unwrap();
+    let mut verifier = Verifier::new(&scene.run(), &SMALL_PACKS);
+    for (manifest, expected) in [(&newer, 20), (&older, 10)] {
+        let error = verifier.verify(manifest, |_| {}).await.unwrap_err();
+        let VerifyError::Damaged { step, bad } = error else { panic!("{error}") };
+        assert_eq!((step, bad.len(), bad[0].pack()), (expected, 1, shared[0].hash));
+    }
 }

@@ -1,5 +1,5 @@
-//! What differs between two checkpoints is found, element by element, whatever their packing; what hashes vouch for is
-//! not read.
+//! A diff finds every differing element of two checkpoints, however they are packed, and does not read what hashes
+//! prove equal.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -10,7 +10,7 @@ use support::{Faulty, Scene, State};
 use whimbrel_state::{Dtype, Layout, Manifest, TensorSpec};
 use whimbrel_store::{
     Limits, RunDir, Sources,
-    diff::{Apart, DiffPlan, Difference},
+    diff::{DiffPlan, Difference, ValueDifference},
     save_slice,
 };
 
@@ -30,10 +30,10 @@ async fn saved(run: &RunDir, state: &State, workers: usize, pack_bytes: usize) -
 async fn differ(run: &RunDir, a: &Manifest, b: &Manifest) -> Difference {
     let sources = Sources::new(run.clone());
     let plan = DiffPlan::new(a, b);
-    plan.carry_out((&sources, a), (&sources, b), &support::SMALL_PACKS, &mut |_| {}).await.unwrap()
+    plan.execute((&sources, a), (&sources, b), &support::SMALL_PACKS, &mut |_| {}).await.unwrap()
 }
 
-/// Element types whose every bit pattern is a number of its own.
+/// Layouts of element types in which different bits are different values.
 fn layout() -> impl Strategy<Value = Layout> {
     use Dtype::{I16, I64, U8, U32};
     let dtype = prop::sample::select(vec![I16, I64, U8, U32]);
@@ -45,7 +45,7 @@ fn layout() -> impl Strategy<Value = Layout> {
     )
 }
 
-/// What differs, by looking at all of it.
+/// The tensors that differ and the number of differing elements, computed from the states themselves.
 fn expected(a: &State, b: &State) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     for (index, tensor) in a.layout.tensors().iter().enumerate() {
@@ -100,7 +100,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn what_differs_is_said_in_words_of_the_tensors() {
+async fn differences_are_reported_by_tensor() {
     let scene = Scene::new().await;
     let run = scene.run();
     let f32s = |name: &str, length| TensorSpec::f32(name, [length]);
@@ -121,12 +121,12 @@ async fn what_differs_is_said_in_words_of_the_tensors() {
     assert_eq!(found.only_in_a, [f32s("gone", 1)]);
     assert_eq!(found.only_in_b, [f32s("new", 1)]);
     assert_eq!(found.reshaped, [(f32s("shape", 1), f32s("shape", 2))]);
-    assert_eq!(found.changed, [(f32s("w", 3), Apart { elements: 2, largest: 0.5, not_finite: 1 })]);
+    assert_eq!(found.changed, [(f32s("w", 3), ValueDifference { elements: 2, largest: 0.5, not_finite: 1 })]);
     assert_eq!(found.equal, 1);
 }
 
 #[tokio::test]
-async fn what_hashes_vouch_for_is_not_read() {
+async fn what_hashes_prove_equal_is_not_read() {
     let scene = Scene::new().await;
     let run = scene.run();
     let a = State::small(1);
@@ -142,14 +142,14 @@ async fn what_hashes_vouch_for_is_not_read() {
 
     let found = differ(&over, &in_a, &in_b).await;
     assert_eq!(found.changed.len(), 1);
-    assert_eq!(found.compared + found.vouched, a.bytes.len() as u64);
+    assert_eq!(found.compared + found.equal_by_hash, a.bytes.len() as u64);
     let packs = |manifest: &Manifest| manifest.packs.len();
     assert!(packs(&in_a) > 2 && watched.seen().len() == 2, "one pack of each: {:?}", watched.seen());
 }
 
-/// Packs of more than one block, which are the same but for one byte: only the block that holds it is compared.
+/// Two packs of several blocks differ in one byte: only the block that holds it is compared.
 #[tokio::test]
-async fn within_a_pack_the_same_blocks_are_left_out() {
+async fn equal_blocks_of_different_packs_are_not_read() {
     let scene = Scene::new().await;
     let run = scene.run();
     let block = whimbrel_state::blocks::BLOCK as usize;
@@ -161,5 +161,5 @@ async fn within_a_pack_the_same_blocks_are_left_out() {
     let found = differ(&run, &in_a, &in_b).await;
     assert_eq!(found.changed[0].1.elements, 1);
     assert_eq!(found.compared as usize, block);
-    assert_eq!(found.vouched as usize, 2 * block);
+    assert_eq!(found.equal_by_hash as usize, 2 * block);
 }

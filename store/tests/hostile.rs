@@ -1,4 +1,4 @@
-//! Bytes that nobody of ours wrote give an error and never a panic.
+//! Arbitrary bytes in place of an entry, a manifest or a URI give an error and never a panic.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::{Hash, Manifest, Pack, Piece, StateBytes};
-use whimbrel_store::{Entry, Mode, Record, open_run, restore, verify};
+use whimbrel_store::{Entry, HostedBy, Record, open_run, restore, verify};
 
 fn entry() -> Entry {
     Entry {
@@ -15,7 +15,7 @@ fn entry() -> Entry {
         epoch: 2,
         writer: "ab".into(),
         time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
-        record: Record::Submitted { spec: "a = \"é\"\n".into(), submitter: Mode::Service },
+        record: Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: HostedBy::Service },
     }
 }
 
@@ -31,7 +31,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 proptest! {
     #[test]
-    fn as_an_entry(bytes: Vec<u8>, content in "\\PC*", cut in 0_usize..200) {
+    fn arbitrary_entries_are_refused(bytes: Vec<u8>, content in "\\PC*", cut in 0_usize..200) {
         Entry::decode(&bytes).unwrap_err();
         Entry::decode(&framed(&bytes)).unwrap_err();
         Entry::decode(&framed(content.as_bytes())).unwrap_err();
@@ -40,7 +40,7 @@ proptest! {
     }
 
     #[test]
-    fn as_a_manifest(bytes: Vec<u8>, text in "\\PC*", name in "\\PC*") {
+    fn arbitrary_manifests_are_refused(bytes: Vec<u8>, text in "\\PC*", name in "\\PC*") {
         runtime().block_on(async {
             let scene = Scene::new().await;
             std::fs::create_dir_all(scene.folder().join("r/manifests")).unwrap();
@@ -54,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn as_the_pieces_of_a_manifest(
+    fn arbitrary_pieces_of_a_manifest_are_refused(
         pieces in prop::collection::vec((any::<u64>(), any::<u64>(), any::<u64>()), 0..3),
         small in prop::collection::vec((0_u64..300, 0_u64..300, 0_u64..300), 0..3),
         length: u64,
@@ -76,8 +76,8 @@ proptest! {
     }
 
     #[test]
-    fn as_the_uri_of_a_run(uri in "\\PC{0,40}") {
-        // Most are no run's, some are; a bucket's is not asked.
+    fn arbitrary_uris_do_not_panic(uri in "\\PC{0,40}") {
+        // Some are the URI of a run. Those of buckets are left out: opening them reads the environment.
         if !uri.contains("://") {
             let _ = open_run(&uri);
         }
@@ -92,14 +92,14 @@ async fn refused(scene: &Scene, manifest: &Manifest) {
 }
 
 #[test]
-fn what_a_later_program_adds_is_ignored_and_what_it_must_not_ignore_is_refused() {
+fn unknown_fields_are_ignored_and_later_formats_are_refused() {
     let bytes = entry().encode().unwrap();
     assert_eq!(Entry::decode(&bytes).unwrap(), entry());
     let content = serde_json::to_string(&entry()).unwrap();
     assert!(content.contains("\"record\":\"submitted\""), "{content}");
     let more = content.replacen('{', "{\"weather\":\"fair\",", 1);
     assert_eq!(Entry::decode(&framed(more.as_bytes())).unwrap(), entry());
-    let later = content.replacen("\"format\":1", "\"format\":3", 1).replacen("submitted", "sung", 1);
+    let later = content.replacen("\"format\":1", "\"format\":2", 1).replacen("submitted", "sung", 1);
     let error = Entry::decode(&framed(later.as_bytes())).unwrap_err();
     assert!(error.to_string().contains("use a newer whimbrel"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! Logs and manifests that are almost right: whole, with good hashes, and with bytes in them that nobody of ours wrote.
-//! What comes of them is an error or a history, never a panic.
+//! Logs and manifests that are almost right: complete, with valid hashes, and with content that Whimbrel never wrote.
+//! Reading them gives an error or a log, never a panic.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use support::{SMALL_PACKS, Scene, State, checkpoint, save};
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    Ended, Entry, EntryError, KeepEvery, LogError, Mode, Origin, Outcome, ReadManifestError, Record,
+    Ended, Entry, EntryError, HostedBy, KeepEvery, LogError, Origin, Outcome, ReadManifestError, Record,
     ReplicaOf, Retention, RunDir, Stopped, Store, collect, plan_copy, relation, verify,
 };
 
@@ -35,13 +35,13 @@ fn content(entry: &Entry) -> Vec<u8> {
     whole[b"{\"entry\":".len()..whole.len() - frame].to_vec()
 }
 
-/// A log that says all there is to say.
+/// A log with every kind of record.
 fn log() -> Vec<Entry> {
     let time = "2026-01-02T03:04:05.678Z".parse().unwrap();
     let replica = |term: &str| ReplicaOf {
         source: "s3://lab/runs/r".into(),
         term: term.into(),
-        before: vec!["1".into(), "x".into()],
+        prior_terms: vec!["1".into(), "x".into()],
     };
     let checkpoint = |step: u64, origin| Record::Checkpoint {
         step,
@@ -52,7 +52,7 @@ fn log() -> Vec<Entry> {
     };
     let manifest = "manifests/000000000010-x.json".to_owned();
     let records = [
-        (0, Record::Submitted { spec: "a = \"é\"\n".into(), submitter: Mode::Service }),
+        (0, Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: HostedBy::Service }),
         (1, Record::Term { coordinator: "c".into(), replica_of: None }),
         (1, checkpoint(10, None)),
         (2, Record::Term { coordinator: "a copy".into(), replica_of: Some(replica("y")) }),
@@ -75,14 +75,18 @@ fn log() -> Vec<Entry> {
             }),
         ),
     ];
-    let entry = |(number, (epoch, record)): (usize, (u64, Record))| {
-        let format = record.format();
-        Entry { format, number: number as u64, epoch, writer: number.to_string(), time, record }
+    let entry = |(number, (epoch, record)): (usize, (u64, Record))| Entry {
+        format: 1,
+        number: number as u64,
+        epoch,
+        writer: number.to_string(),
+        time,
+        record,
     };
     records.into_iter().enumerate().map(entry).collect()
 }
 
-/// Changes bytes of a text; numbers often become other numbers.
+/// Changes bytes of a text; digits become other digits.
 fn changed(mut text: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     for &(at, byte) in changes {
         let at = at % text.len();
@@ -103,7 +107,7 @@ async fn with_entries(entries: impl IntoIterator<Item = Vec<u8>>) -> Arc<InMemor
     objects
 }
 
-/// Asks everything of a log that can be asked.
+/// Calls every function that reads a log.
 async fn ask(objects: &Arc<InMemory>) {
     let run = run_over(objects);
     let Ok(run_log) = run.run_log().await else { return };
@@ -118,8 +122,8 @@ async fn ask(objects: &Arc<InMemory>) {
         retention.kept(&run_log);
     }
     let empty = run_over(&Arc::new(InMemory::new()));
-    if let Ok(plan) = plan_copy(&run, &empty, whimbrel_store::Which::All).await {
-        let _ = plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await;
+    if let Ok(plan) = plan_copy(&run, &empty, whimbrel_store::CheckpointSelection::All).await {
+        let _ = plan.execute("a copy", &SMALL_PACKS, &mut |_| {}).await;
     }
     if let Ok(mut term) = run.start_term("c").await {
         let _ = collect(&mut term, &Retention::default()).await;
@@ -174,11 +178,11 @@ proptest! {
 }
 
 #[tokio::test]
-async fn what_is_too_long_to_be_what_it_should_is_not_read() {
+async fn an_object_that_is_too_long_is_not_read() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let name = checkpoint(&mut term, &State::small(1), 5).await.manifest;
-    // Files with a hole in them: as long as they say, and nothing on the disk.
+    // Sparse files: long, without using disk space.
     let stretch = |name: &str, length| {
         let file = fs::File::options().write(true).open(scene.folder().join("r").join(name)).unwrap();
         file.set_len(length).unwrap();

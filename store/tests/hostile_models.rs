@@ -1,4 +1,5 @@
-//! Safetensors files from anywhere: what is not one is refused in words, and what we take, other readers take.
+//! Hostile safetensors files: a malformed file is refused with the reason, and a file that is accepted is accepted by
+//! the safetensors crate too.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{fs, path::Path};
@@ -7,25 +8,25 @@ use proptest::prelude::*;
 use safetensors::SafeTensors;
 use whimbrel_store::interop::{Header, Model, Selection};
 
-/// A file of this header and so many bytes of data.
+/// A file with this header and so many bytes of data.
 fn file(header: &str, data: usize) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![7; data]].concat()
 }
 
-/// What is said of a file with these bytes.
+/// The error message for a file with these bytes.
 fn refused(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     fs::write(&path, bytes).unwrap();
     let error = Model::open(&path, &Selection::default()).unwrap_err();
-    let mut said = error.to_string();
+    let mut message = error.to_string();
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        said = format!("{said}: {cause}");
+        message = format!("{message}: {cause}");
         source = cause.source();
     }
-    assert!(said.contains("model.safetensors"), "{said}");
-    said
+    assert!(message.contains("model.safetensors"), "{message}");
+    message
 }
 
 fn tensor(name: &str, dtype: &str, shape: &str, offsets: &str) -> String {
@@ -33,7 +34,7 @@ fn tensor(name: &str, dtype: &str, shape: &str, offsets: &str) -> String {
 }
 
 #[test]
-fn files_that_are_none_are_refused_in_words() {
+fn malformed_files_are_refused_with_the_reason() {
     let one = |dtype, shape, offsets| format!("{{{}}}", tensor("w", dtype, shape, offsets));
     let two =
         |a: &str, b: &str| format!("{{{},{}}}", tensor("a", "U8", "[2]", a), tensor("b", "U8", "[2]", b));
@@ -70,8 +71,8 @@ fn files_that_are_none_are_refused_in_words() {
         (file("{}", 0), "holds none of the tensors"),
         (file(&format!("{{{0},{0}}}", tensor("w", "U8", "[0]", "[0,0]")), 0), "\"w\" is there twice"),
     ] {
-        let said = refused(&bytes);
-        assert!(said.contains(part), "{part:?} is not in {said:?}");
+        let message = refused(&bytes);
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
     }
 }
 
@@ -80,34 +81,38 @@ fn index(folder: &Path, map: &str) {
 }
 
 #[test]
-fn an_index_is_held_to_its_word() {
+fn a_wrong_index_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let open = || Model::open(path, &Selection::default());
-    let said = || open().unwrap_err().to_string();
-    assert!(said().contains("holds 0 safetensors files"), "{}", said());
+    let message = || open().unwrap_err().to_string();
+    assert!(message().contains("holds 0 safetensors files"), "{}", message());
     for name in ["a", "b"] {
         let header = format!("{{{}}}", tensor(name, "U8", "[2]", "[0,2]"));
         fs::write(path.join(format!("{name}.safetensors")), file(&header, 2)).unwrap();
     }
-    assert!(said().contains("holds 2 safetensors files and neither"), "{}", said());
+    assert!(message().contains("holds 2 safetensors files and neither"), "{}", message());
 
     index(path, "{\"a\":\"a.safetensors\",\"b\":\"b.safetensors\"}");
     assert_eq!(open().unwrap().layout().tensors().len(), 2);
     index(path, "{\"a\":\"a.safetensors\",\"c\":\"b.safetensors\"}");
-    assert!(said().contains("says that tensor \"c\" is in \"b.safetensors\", and it is not"), "{}", said());
+    assert!(
+        message().contains("says that tensor \"c\" is in \"b.safetensors\", and it is not"),
+        "{}",
+        message()
+    );
     for outside in ["../b.safetensors", "/etc/passwd", "", ".", "x/b.safetensors"] {
         index(path, &format!("{{\"a\":{outside:?}}}"));
         assert!(
-            said().contains(&format!("names the file {outside:?}, which is not beside it")),
+            message().contains(&format!("names the file {outside:?}, which is not beside it")),
             "{}",
-            said()
+            message()
         );
     }
     index(path, "{\"a\":\"gone.safetensors\"}");
-    assert!(said().contains("gone.safetensors"), "{}", said());
+    assert!(message().contains("gone.safetensors"), "{}", message());
     index(path, "[]");
-    assert!(said().contains("is not the index of a model"), "{}", said());
+    assert!(message().contains("is not the index of a model"), "{}", message());
 
     // The same tensor in two files.
     fs::copy(path.join("a.safetensors"), path.join("b.safetensors")).unwrap();
@@ -115,7 +120,7 @@ fn an_index_is_held_to_its_word() {
     assert!(open().is_err());
 }
 
-/// A good file, to be spoilt.
+/// A good file.
 fn good() -> Vec<u8> {
     let header = format!(
         "{{\"__metadata__\":{{\"format\":\"pt\"}},{},{}}}",
@@ -129,7 +134,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_we_take_other_readers_take(
+    fn a_file_that_is_accepted_is_accepted_by_the_safetensors_crate(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4), cut: Option<prop::sample::Index>,
     ) {
         let mut bytes = good();
@@ -147,14 +152,14 @@ proptest! {
             let theirs = SafeTensors::deserialize(&bytes).unwrap();
             prop_assert_eq!(ours.tensors.len(), theirs.len());
             for tensor in ours.tensors {
-                let place = tensor.place.start as usize..tensor.place.end as usize;
-                prop_assert_eq!(&bytes[place], theirs.tensor(&tensor.spec.name).unwrap().data());
+                let range = tensor.range.start as usize..tensor.range.end as usize;
+                prop_assert_eq!(&bytes[range], theirs.tensor(&tensor.spec.name).unwrap().data());
             }
         }
     }
 
     #[test]
-    fn arbitrary_headers_do_no_harm(text: Vec<u8>, data: u64) {
+    fn arbitrary_headers_do_not_panic(text: Vec<u8>, data: u64) {
         let _ = Header::parse(&text, data);
     }
 }

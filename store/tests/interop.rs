@@ -1,4 +1,4 @@
-//! Checkpoints out to models' folders and back: the same bits, nothing half done, and no run that others rely on
+//! Checkpoints exported to model folders and imported back: the same bits, nothing left half done, and no running run
 //! disturbed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -11,11 +11,13 @@ use safetensors::SafeTensors;
 use support::{SMALL_PACKS, Scene, State, checkpoint, restored};
 use whimbrel_state::{Dtype, Layout, TensorSpec};
 use whimbrel_store::{
-    Ended, Limits, Mode, Outcome, Record, RunDir, Sources, Stopped, Store,
-    interop::{ExportError, ImportError, ImportOptions, Imported, Model, Selection, Shards, export, import},
+    AppendError, Ended, HostedBy, Limits, Outcome, Record, RunDir, Sources, Stopped, Store,
+    interop::{
+        ExportError, FileLayout, ImportError, ImportOptions, Imported, Model, Selection, export, import,
+    },
 };
 
-/// Layouts of up to eight tensors of any type, scalars and empty ones among them.
+/// Layouts of up to eight tensors of any type, including scalars and empty ones.
 fn layout() -> impl Strategy<Value = Layout> {
     let name =
         prop_oneof!["[a-z]{1,6}(\\.[a-z0-9]{1,3})?", Just("w[0..4]".to_owned()), "[\"\\\\é \\n/]{1,4}"];
@@ -35,20 +37,20 @@ fn runtime() -> tokio::runtime::Runtime {
 async fn export_newest(
     run: &RunDir,
     selection: &Selection,
-    shard_bytes: u64,
+    file_bytes: u64,
     folder: &Path,
     force: bool,
-) -> Result<Shards, ExportError> {
-    let newest = run.checkpoints().await.unwrap().pop().unwrap();
+) -> Result<FileLayout, ExportError> {
+    let newest = run.run_log().await.unwrap().all_checkpoints().pop().unwrap();
     let manifest = run.manifest(&newest.manifest).await.unwrap();
-    let shards = Shards::new(&manifest.layout, selection, shard_bytes, BTreeMap::new()).unwrap();
+    let files = FileLayout::new(&manifest.layout, selection, file_bytes, BTreeMap::new()).unwrap();
     let sources = Sources::new(run.clone());
     let mut written = 0;
     let mut progress = |bytes| written += bytes;
-    export((&sources, &manifest), &shards, "name = \"r\"\n", folder, force, &SMALL_PACKS, &mut progress)
+    export((&sources, &manifest), &files, "name = \"r\"\n", folder, force, &SMALL_PACKS, &mut progress)
         .await?;
-    assert!(written >= shards.bytes(), "{written} of {}", shards.bytes());
-    Ok(shards)
+    assert!(written >= files.bytes(), "{written} of {}", files.bytes());
+    Ok(files)
 }
 
 fn options(spec: Option<&str>) -> ImportOptions {
@@ -65,22 +67,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_state_goes_out_and_comes_back_with_the_same_bits(layout in layout(), seed: u8, shard_bytes in 0_u64..200) {
-        runtime().block_on(there_and_back(State::filled(layout.into(), seed), shard_bytes));
+    fn any_state_is_exported_and_imported_bit_for_bit(layout in layout(), seed: u8, file_bytes in 0_u64..200) {
+        runtime().block_on(export_and_import(State::filled(layout.into(), seed), file_bytes));
     }
 }
 
-async fn there_and_back(state: State, shard_bytes: u64) {
+async fn export_and_import(state: State, file_bytes: u64) {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("a test").await.unwrap();
     checkpoint(&mut term, &state, 7).await;
     let folder = tempfile::tempdir().unwrap();
     let exported = folder.path().join("a/model");
-    let shards =
-        export_newest(&scene.run(), &Selection::default(), shard_bytes, &exported, false).await.unwrap();
+    let files =
+        export_newest(&scene.run(), &Selection::default(), file_bytes, &exported, false).await.unwrap();
 
     let mut seen = 0;
-    for name in shards.names().filter(|name| name.ends_with(".safetensors")) {
+    for name in files.names().filter(|name| name.ends_with(".safetensors")) {
         let bytes = fs::read(exported.join(name)).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         for (name, view) in file.tensors() {
@@ -121,7 +123,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_folder_is_filled_at_once_and_what_is_in_it_is_not_replaced_unasked() {
+async fn an_export_replaces_a_model_only_with_force_and_leaves_other_files() {
     let (scene, _) = scene().await;
     let run = scene.run();
     let all = Selection::default();
@@ -141,13 +143,13 @@ async fn a_folder_is_filled_at_once_and_what_is_in_it_is_not_replaced_unasked() 
         fs::write(at.join(name), "").unwrap();
     }
     fs::write(at.join("tokenizer.json"), "{}").unwrap();
-    let shards = export_newest(&run, &all, 40, &at, true).await.unwrap();
-    let mut expected: Vec<_> = shards.names().map(ToOwned::to_owned).collect();
+    let files = export_newest(&run, &all, 40, &at, true).await.unwrap();
+    let mut expected: Vec<_> = files.names().map(ToOwned::to_owned).collect();
     assert!(expected.len() > 3, "{expected:?}");
     expected.extend(["run.toml".into(), "tokenizer.json".into()]);
     expected.extend(others.map(ToOwned::to_owned));
     expected.sort();
-    assert_eq!(names(&at), expected, "shards of another model go, and nothing else does");
+    assert_eq!(names(&at), expected, "the files of another model are deleted, and no others");
     for name in others {
         fs::remove_file(at.join(name)).unwrap();
     }
@@ -161,7 +163,7 @@ async fn a_folder_is_filled_at_once_and_what_is_in_it_is_not_replaced_unasked() 
 }
 
 #[tokio::test]
-async fn an_export_of_a_damaged_checkpoint_leaves_nothing() {
+async fn an_export_of_a_damaged_checkpoint_leaves_nothing_behind() {
     let (scene, _) = scene().await;
     let pack = scene.files("packs").into_values().next().unwrap();
     let mut bytes = fs::read(&pack).unwrap();
@@ -176,13 +178,13 @@ async fn an_export_of_a_damaged_checkpoint_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn chosen_and_renamed_tensors_alone_go_out() {
+async fn only_chosen_tensors_are_exported_under_their_new_names() {
     let (scene, state) = scene().await;
     let pairs = vec![("w".to_owned(), "model.w".to_owned())];
     let selection = Selection::new(&["*s".into()], &["flags".into()], pairs).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let shards = export_newest(&scene.run(), &selection, 1 << 20, folder.path(), false).await.unwrap();
-    assert_eq!(shards.tensors(), 2);
+    let files = export_newest(&scene.run(), &selection, 1 << 20, folder.path(), false).await.unwrap();
+    assert_eq!(files.tensors(), 2);
     let bytes = fs::read(folder.path().join("model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(file.len(), 2);
@@ -191,15 +193,15 @@ async fn chosen_and_renamed_tensors_alone_go_out() {
         assert_eq!(file.tensor(there).unwrap().data(), &state.bytes[state.layout.range_of(index)]);
     }
     let twice = Selection::new(&[], &[], vec![("flags".into(), "steps".into())]).unwrap();
-    let error = Shards::new(&state.layout, &twice, 1, BTreeMap::new()).unwrap_err();
+    let error = FileLayout::new(&state.layout, &twice, 1, BTreeMap::new()).unwrap_err();
     assert!(error.to_string().contains("two tensors would be named \"steps\""), "{error}");
     let none = Selection::new(&["x*".into()], &[], Vec::new()).unwrap();
-    let error = Shards::new(&state.layout, &none, 1, BTreeMap::new()).unwrap_err();
+    let error = FileLayout::new(&state.layout, &none, 1, BTreeMap::new()).unwrap_err();
     assert!(error.to_string().contains("none of the 5 tensors is chosen"), "{error}");
 }
 
 #[tokio::test]
-async fn only_a_stopped_run_is_added_to_and_it_goes_on_from_what_was_added() {
+async fn an_import_into_an_existing_run_needs_a_stopped_one() {
     let (scene, state) = scene().await;
     let run = scene.run();
     let folder = tempfile::tempdir().unwrap();
@@ -207,7 +209,7 @@ async fn only_a_stopped_run_is_added_to_and_it_goes_on_from_what_was_added() {
 
     let error = import_into(&run, folder.path(), &options(None)).await.unwrap_err();
     assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");
-    assert_eq!(run.run_log().await.unwrap().epoch(), 1, "nobody was fenced");
+    assert_eq!(run.run_log().await.unwrap().epoch(), 1, "no coordinator was fenced");
 
     let mut term = run.start_term("a test").await.unwrap();
     term.append(Record::Stopped(Stopped { step: 7, reason: "a test".into() })).await.unwrap();
@@ -224,27 +226,27 @@ async fn only_a_stopped_run_is_added_to_and_it_goes_on_from_what_was_added() {
     term.append(Record::Ended(ended)).await.unwrap();
     let error = import_into(&run, folder.path(), &at_nine).await.unwrap_err();
     assert!(matches!(error, ImportError::Ended { .. }), "{error}");
-    // Under the name of a run that is there, none is created.
+    // No run is created under the name of an existing one.
     let error = import_into(&run, folder.path(), &options(Some("x"))).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "{error}");
 }
 
 #[tokio::test]
-async fn a_run_that_broke_off_is_added_to_when_its_office_is_taken() {
+async fn an_import_with_start_term_fences_the_coordinator() {
     let (scene, _) = scene().await;
     let run = scene.run();
     let folder = tempfile::tempdir().unwrap();
     export_newest(&run, &Selection::default(), 40, folder.path(), false).await.unwrap();
-    let mut fenced = run.start_term("a coordinator that lives").await.unwrap();
+    let mut fenced = run.start_term("a live coordinator").await.unwrap();
     let options = ImportOptions { start_term: true, ..options(None) };
     import_into(&run, folder.path(), &options).await.unwrap();
     assert!(run.run_log().await.unwrap().stopped().is_some());
     let error = fenced.append(Record::Resumed { step: 0 }).await.unwrap_err();
-    assert!(error.to_string().contains("fenced: a test started a term"), "{error}");
+    assert!(matches!(&error, AppendError::Fenced { coordinator, .. } if coordinator == "a test"), "{error}");
 }
 
 #[tokio::test]
-async fn an_import_that_died_before_its_checkpoint_goes_on_when_it_is_made_again() {
+async fn an_import_that_died_before_its_checkpoint_can_be_repeated() {
     let (scene, _) = scene().await;
     let folder = tempfile::tempdir().unwrap();
     let exported = folder.path().join("model");
@@ -252,20 +254,23 @@ async fn an_import_that_died_before_its_checkpoint_goes_on_when_it_is_made_again
     let store = Store::open(folder.path().join("store").to_str().unwrap()).unwrap();
     let spec = options(Some("name = \"r\"\n"));
 
-    // It died after it had created the run.
+    // The first import died after it had created the run.
     let run = store.run(&"r-new".parse().unwrap());
-    run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
+    run.create("name = \"r\"\n", HostedBy::Embedded).await.unwrap();
     let other = options(Some("name = \"other\"\n"));
     let error = import_into(&run, &exported, &other).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "another run's spec: {error}");
     import_into(&run, &exported, &spec).await.unwrap();
-    assert_eq!(run.checkpoints().await.unwrap().len(), 1);
+    assert_eq!(run.run_log().await.unwrap().all_checkpoints().len(), 1);
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
-    assert!(matches!(error, ImportError::Create(_)), "a run that has a checkpoint is a run: {error}");
+    assert!(
+        matches!(error, ImportError::Create(_)),
+        "a run with a checkpoint is not an unfinished import: {error}"
+    );
 
-    // It died after it had started a term, which looks as a run does that is about to be trained.
+    // The first import died after it had started a term: the run looks as if a coordinator were about to train it.
     let run = store.run(&"r-taken".parse().unwrap());
-    run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
+    run.create("name = \"r\"\n", HostedBy::Embedded).await.unwrap();
     run.start_term("an import that died").await.unwrap();
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
     assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");
@@ -275,7 +280,7 @@ async fn an_import_that_died_before_its_checkpoint_goes_on_when_it_is_made_again
 }
 
 #[tokio::test]
-async fn a_file_that_ends_early_makes_no_run() {
+async fn an_import_of_a_truncated_file_creates_no_run() {
     let (scene, _) = scene().await;
     let folder = tempfile::tempdir().unwrap();
     let exported = folder.path().join("model");

@@ -1,4 +1,4 @@
-//! The run log: one lineage whoever writes, and whatever becomes of the answers.
+//! The run log: it stays consistent with any number of writers and with lost answers.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use support::{Fault, Faulty, Scene, State, checkpoint, checkpoints::stopped, save};
 use tokio::task::JoinSet;
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CreateError, Ended, LogError, Mode, Outcome, Record, Retention,
-    TermError, collect, commit,
+    AppendError, CollectError, CommitError, CreateError, Ended, HostedBy, LogError, Outcome, Record,
+    Retention, TermError, collect, commit,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn contending_coordinators_make_one_lineage_and_lose_no_entry() {
+async fn contending_coordinators_make_one_log_and_lose_no_entry() {
     let scene = Scene::new().await;
     let mut contenders = JoinSet::new();
     for contender in 0..6_u64 {
@@ -79,7 +79,7 @@ async fn a_fenced_coordinator_can_neither_append_nor_commit_nor_delete() {
 }
 
 #[tokio::test]
-async fn an_entry_is_written_once_whatever_answer_is_lost() {
+async fn an_entry_is_written_once_whichever_answer_is_lost() {
     let clean = Scene::new().await;
     let store = Faulty::over(clean.folder());
     let mut term = clean.run_over(&store).start_term("c").await.unwrap();
@@ -101,10 +101,10 @@ async fn an_entry_is_written_once_whatever_answer_is_lost() {
 }
 
 #[tokio::test]
-async fn a_write_that_was_given_up_and_landed_all_the_same_is_found_in_its_place() {
+async fn an_append_goes_on_after_an_earlier_write_that_landed_late() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
-    // Another program of the same term stands for the write that is still under way when this one gives up.
+    // The entry stands for a write of this term that failed and landed later.
     let store = Faulty::over(scene.folder());
     let late = whimbrel_store::Entry {
         format: 1,
@@ -124,7 +124,7 @@ async fn a_write_that_was_given_up_and_landed_all_the_same_is_found_in_its_place
 }
 
 #[tokio::test]
-async fn entries_are_found_though_the_listing_lags() {
+async fn entries_are_found_when_the_listing_lags() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     for step in 0..20 {
@@ -154,12 +154,12 @@ async fn a_lost_entry_is_an_error_and_not_the_end_of_the_log() {
 }
 
 #[tokio::test]
-async fn a_run_is_created_once_and_one_that_is_not_there_is_named() {
+async fn a_run_is_created_once_and_a_missing_run_is_named() {
     let scene = Scene::new().await;
-    let again = scene.run().create("other", Mode::Service).await.unwrap_err();
+    let again = scene.run().create("other", HostedBy::Service).await.unwrap_err();
     assert!(matches!(&again, CreateError::Exists { run } if run == "test://store/r"), "{again}");
     let run_log = scene.run().run_log().await.unwrap();
-    assert_eq!((run_log.spec(), run_log.submitter()), ("[run]\nname = \"r\"\n", Mode::Embedded));
+    assert_eq!((run_log.spec(), run_log.hosted_by()), ("[run]\nname = \"r\"\n", HostedBy::Embedded));
 
     let store = Faulty::over(scene.folder()).store();
     std::fs::create_dir(scene.folder().join("not-a-run")).unwrap();
@@ -169,7 +169,7 @@ async fn a_run_is_created_once_and_one_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn the_last_word_says_whether_a_run_goes_on() {
+async fn the_last_status_record_tells_whether_a_run_goes_on() {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
     let ended = Ended {
@@ -189,10 +189,10 @@ async fn the_last_word_says_whether_a_run_goes_on() {
 }
 
 #[tokio::test]
-async fn an_office_is_not_taken_from_who_took_it_after_all_that_was_known() {
+async fn a_term_is_not_started_over_one_that_the_caller_does_not_know() {
     let scene = Scene::new().await;
     let known = scene.run().start_term("a").await.unwrap().epoch();
-    // What the same coordinator adds is no other's term.
+    // An append of the same coordinator is no new term.
     scene
         .run()
         .start_term_after(known, "b")

@@ -10,7 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Limits, Mode, Store, Which, commit, plan_copy, restore, save_slice, verify};
+use whimbrel_store::{
+    CheckpointSelection, HostedBy, Limits, Store, commit, plan_copy, restore, save_slice, verify,
+};
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -80,14 +82,14 @@ async fn a_few_packs() {
     assert!(most <= LIMITS.concurrency + 2, "a restore held {most} packs");
     assert!(state.tensor(0) == staged);
 
-    run.create("", Mode::Embedded).await.unwrap();
+    run.create("", HostedBy::Embedded).await.unwrap();
     let mut term = run.start_term("a test").await.unwrap();
     commit(&mut term, &manifest, None).await.unwrap();
     let there = tempfile::tempdir().unwrap();
     let copy = Store::open(there.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
-    let plan = plan_copy(&run, &copy, Which::All).await.unwrap();
-    let (copied, most) = peak(Box::pin(plan.carry_out("a test", &LIMITS, &mut |_| {}))).await;
-    assert_eq!(copied.unwrap().moved.packs, manifest.packs.len());
+    let plan = plan_copy(&run, &copy, CheckpointSelection::All).await.unwrap();
+    let (copied, most) = peak(Box::pin(plan.execute("a test", &LIMITS, &mut |_| {}))).await;
+    assert_eq!(copied.unwrap().moved.packs.objects, manifest.packs.len());
     // As many come in as go out.
     assert!(most <= 2 * LIMITS.concurrency + 1, "a copy held {most} packs");
 }

@@ -1,4 +1,4 @@
-//! Packs: any state, sliced any way, comes back bit for bit, and any safetensors reader opens it.
+//! Packs: a state saved in any slices is restored bit for bit, and any safetensors reader opens its packs.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -17,7 +17,7 @@ fn dtype() -> impl Strategy<Value = Dtype> {
     prop::sample::select(Dtype::ALL.to_vec())
 }
 
-/// Layouts of up to eight tensors, scalars and empty ones among them, under names as hostile as a program may choose.
+/// Layouts of up to eight tensors, including scalars and empty ones, with names that are hard to encode.
 fn layout() -> impl Strategy<Value = Layout> {
     let name = prop_oneof![
         "[a-z]{1,6}(\\.[a-z0-9]{1,3})?",
@@ -41,7 +41,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_state_comes_back_bit_for_bit(
+    fn any_state_is_restored_bit_for_bit(
         layout in layout(), seed: u8, workers in 1_usize..5, pack_bytes in 0_usize..120, wanted: u8,
     ) {
         runtime().block_on(round_trip(State::filled(layout.into(), seed), workers, pack_bytes, wanted));
@@ -68,9 +68,9 @@ async fn round_trip(state: State, workers: usize, pack_bytes: usize, wanted: u8)
         .await
         .unwrap();
     assert_eq!(read, state);
-    let mut told = 0;
-    let verified = verify(&run, &manifest, &limits, |bytes| told += bytes).await.unwrap();
-    assert_eq!((verified.state, verified.bytes), (state.digest(4), told));
+    let mut reported = 0;
+    let verified = verify(&run, &manifest, &limits, |bytes| reported += bytes).await.unwrap();
+    assert_eq!((verified.state, verified.bytes), (state.digest(4), reported));
 
     let from = state.bytes.len() * usize::from(wanted) / 256;
     let mut part = Vec::new();
@@ -94,7 +94,7 @@ async fn round_trip(state: State, workers: usize, pack_bytes: usize, wanted: u8)
     opens_as_safetensors(&scene, &state, &manifest);
 }
 
-/// Reads the packs with the safetensors crate, and finds in them every tensor, whole or in its parts.
+/// Reads the packs with the safetensors crate and finds every tensor in them, whole or in parts.
 fn opens_as_safetensors(scene: &Scene, state: &State, manifest: &Manifest) {
     let files = scene.files("packs");
     let mut found = 0;
@@ -107,7 +107,7 @@ fn opens_as_safetensors(scene: &Scene, state: &State, manifest: &Manifest) {
         for (name, view) in tensors.iter() {
             let at = view.data().as_ptr() as usize - file.as_ptr() as usize - header;
             assert_eq!(at * 8 % view.dtype().bitsize(), 0, "{name} is not aligned");
-            // A name that was taken bears a prime; the proof that it is the right tensor is in its bytes.
+            // A name that was taken has a prime appended. The bytes prove that it is the right tensor.
             let bare = name.trim_end_matches('\'');
             let part = bare.strip_suffix(']').and_then(|bare| bare.rsplit_once('['));
             let part = part.and_then(|(tensor, range)| Some((tensor, range.split_once("..")?)));
@@ -122,7 +122,7 @@ fn opens_as_safetensors(scene: &Scene, state: &State, manifest: &Manifest) {
                 });
                 format!("{:?}", tensor.dtype) == format!("{:?}", view.dtype()) && (whole || is_part)
             });
-            assert_ne!(matches.count(), 0, "{name:?} is no tensor of the state");
+            assert_ne!(matches.count(), 0, "{name:?} is not a tensor of the state");
             found += view.data().len();
         }
     }
@@ -130,7 +130,7 @@ fn opens_as_safetensors(scene: &Scene, state: &State, manifest: &Manifest) {
 }
 
 #[tokio::test]
-async fn a_save_done_again_puts_nothing() {
+async fn saving_the_same_state_again_puts_nothing() {
     let scene = Scene::new().await;
     let first = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     let store = Faulty::over(scene.folder());
@@ -140,7 +140,7 @@ async fn a_save_done_again_puts_nothing() {
 }
 
 #[tokio::test]
-async fn two_memberships_share_all_packs_but_those_at_their_cuts() {
+async fn two_slicings_share_all_packs_except_those_at_their_boundaries() {
     let scene = Scene::new().await;
     let state = State::filled(vec![TensorSpec::f32("w", [1024])], 3);
     let two = save(&scene.run(), &state, 5, 2).await.unwrap();
@@ -150,7 +150,7 @@ async fn two_memberships_share_all_packs_but_those_at_their_cuts() {
 }
 
 #[tokio::test]
-async fn a_pack_that_is_not_as_it_was_put_is_put_again() {
+async fn a_pack_of_wrong_length_is_put_again() {
     let scene = Scene::new().await;
     let state = State::small(1);
     save(&scene.run(), &state, 5, 2).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_pack_that_is_not_as_it_was_put_is_put_again() {
 }
 
 #[tokio::test]
-async fn only_the_packs_of_the_tensors_asked_for_are_read() {
+async fn restore_some_reads_only_the_packs_of_its_tensors() {
     let scene = Scene::new().await;
     let state = State::filled(vec![TensorSpec::f32("adam", [64]), TensorSpec::f32("weights", [16])], 1);
     let manifest = save(&scene.run(), &state, 5, 1).await.unwrap();
@@ -175,7 +175,7 @@ async fn only_the_packs_of_the_tensors_asked_for_are_read() {
 }
 
 #[tokio::test]
-async fn a_program_with_another_state_is_told_the_difference() {
+async fn restoring_into_another_layout_fails_and_names_the_difference() {
     let scene = Scene::new().await;
     let manifest = save(&scene.run(), &State::small(1), 5, 2).await.unwrap();
     let mut other = State::filled(vec![TensorSpec::f32("embedding", [8, 6])], 1);
@@ -189,7 +189,7 @@ async fn a_program_with_another_state_is_told_the_difference() {
 }
 
 #[tokio::test]
-async fn slices_that_are_none_are_refused() {
+async fn invalid_slices_are_refused() {
     let scene = Scene::new().await;
     let state = State::small(1);
     let end = state.layout.bytes();

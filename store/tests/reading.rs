@@ -1,5 +1,5 @@
-//! Bodies that are cut, stall or come with other bytes: what was verified is kept, what was not is read again, and from
-//! another store if need be.
+//! Response bodies that are cut, stall or have flipped bits: verified blocks are kept, the others are read again, from
+//! another source if necessary.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -31,11 +31,11 @@ use whimbrel_store::{
 };
 
 const BLOCK: u64 = 4 << 20;
-/// Bytes in a frame of a body: no divisor of a block.
+/// Bytes in a frame of a body. Not a divisor of the block length.
 const FRAME: usize = 300_000;
 const LIMITS: Limits = Limits { pack_bytes: 64 << 20, concurrency: 4, bandwidth: None };
 
-/// What becomes of a read of a pack.
+/// What happens to a read of a pack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Fine,
@@ -43,24 +43,24 @@ enum Fate {
     Cut(u64),
     /// The body ends at this byte of the object, as if that were all.
     Short(u64),
-    /// From this byte of the object on, nothing comes any more.
+    /// Nothing arrives from this byte of the object on.
     Stall(u64),
-    /// This byte of the object comes with another bit.
+    /// This byte of the object arrives with a flipped bit.
     Flip(u64),
-    /// It is not granted: 503.
+    /// It is refused: 503.
     SlowDown,
-    /// It is not granted: the network is gone.
+    /// It is refused: the network is down.
     Gone,
 }
 
-/// A folder that answers as a cloud does, in frames, and lets reads of packs end badly, one after another.
+/// A folder that answers in frames, as a cloud does, and makes reads of packs fail, one after another.
 #[derive(Clone, Debug)]
 struct Cloud {
     inner: LocalFileSystem,
     fates: Arc<Mutex<VecDeque<Fate>>>,
-    /// What becomes of those for which nothing else was said.
+    /// What happens to the reads after those in `fates`.
     rest: Fate,
-    /// The ranges of packs that were asked for; `None` is all.
+    /// The ranges of packs that were requested; `None` is a whole pack.
     asked: Arc<Mutex<Vec<Option<Range<u64>>>>>,
 }
 
@@ -127,16 +127,16 @@ impl ObjectStore for Cloud {
         let (meta, range, attributes) = (found.meta.clone(), found.range.clone(), found.attributes.clone());
         let extensions = found.extensions.clone();
         let mut body = found.bytes().await?.to_vec();
-        let place = |byte: u64| (range.contains(&byte)).then(|| (byte - range.start) as usize);
+        let position = |byte: u64| (range.contains(&byte)).then(|| (byte - range.start) as usize);
         if let Fate::Flip(byte) = fate
-            && let Some(at) = place(byte)
+            && let Some(at) = position(byte)
         {
             body[at] ^= 16;
         }
         let (end, last) = match fate {
-            Fate::Cut(byte) => (place(byte), stream::iter([Err(broken())]).boxed()),
-            Fate::Short(byte) => (place(byte), stream::empty().boxed()),
-            Fate::Stall(byte) => (place(byte), stream::pending().boxed()),
+            Fate::Cut(byte) => (position(byte), stream::iter([Err(broken())]).boxed()),
+            Fate::Short(byte) => (position(byte), stream::empty().boxed()),
+            Fate::Stall(byte) => (position(byte), stream::pending().boxed()),
             _ => (None, stream::empty().boxed()),
         };
         let last = if end.is_some() { last } else { stream::empty().boxed() };
@@ -146,8 +146,8 @@ impl ObjectStore for Cloud {
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
-    fn delete_stream(&self, places: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(places)
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -169,7 +169,7 @@ fn state() -> State {
     State::filled(tensors.map(|(name, size)| TensorSpec::f32(name, [size])).to_vec(), 5)
 }
 
-/// A state in which the order of a pack is another than the state's.
+/// A state of several element types: the order within its pack differs from the order of the state.
 fn mixed() -> State {
     let tensor =
         |name: &str, dtype, elements: usize| TensorSpec { name: name.into(), dtype, shape: vec![elements] };
@@ -211,7 +211,7 @@ fn from(block: u64, manifest: &Manifest) -> Option<Range<u64>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_cut_is_read_on_from_the_last_block_that_came() {
+async fn a_cut_body_is_continued_after_the_last_complete_block() {
     let (scene, manifest) = saved(&state()).await;
     let cuts = [
         Fate::Cut(2 * BLOCK + 77),
@@ -228,7 +228,7 @@ async fn a_body_that_is_cut_is_read_on_from_the_last_block_that_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stalls_is_given_up_after_the_time_for_a_block_and_read_on() {
+async fn a_stalled_body_is_given_up_at_its_deadline_and_continued() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, [Fate::Stall(BLOCK + 5), Fate::Stall(3 * BLOCK + 1)]);
     let began = Instant::now();
@@ -241,20 +241,20 @@ async fn a_body_that_stalls_is_given_up_after_the_time_for_a_block_and_read_on()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_gets_on_is_an_error_that_names_it() {
+async fn a_body_that_always_stalls_is_an_error_that_names_the_pack() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, []).always(Fate::Stall(BLOCK + 5));
     let error = restored(&cloud.run().into(), &manifest).await.unwrap_err();
-    let told = error.to_string();
-    assert!(matches!(error, RestoreError::Store(_)), "{told}");
+    let message = error.to_string();
+    assert!(matches!(error, RestoreError::Store(_)), "{message}");
     assert!(
-        told.contains(&manifest.packs[0].hash.to_string()) && told.contains("no answer within"),
-        "{told}"
+        message.contains(&manifest.packs[0].hash.to_string()) && message.contains("no answer within"),
+        "{message}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flipped_bit_has_its_block_read_again_and_no_other() {
+async fn only_the_block_with_a_flipped_bit_is_read_again() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, [Fate::Flip(BLOCK + 5)]);
     let (read, _) = restored(&cloud.run().into(), &manifest).await.unwrap();
@@ -270,7 +270,7 @@ async fn a_flipped_bit_has_its_block_read_again_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_asks_to_slow_down_is_asked_again() {
+async fn reads_are_retried_when_the_store_asks_to_slow_down() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, [Fate::SlowDown; 12]);
     let (read, _) = restored(&cloud.run().into(), &manifest).await.unwrap();
@@ -278,7 +278,7 @@ async fn a_store_that_asks_to_slow_down_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_one_tensor_only_the_blocks_are_read() {
+async fn restore_some_reads_only_the_blocks_of_its_tensors() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, []);
     let mut blank = State::blank(&manifest.layout);
@@ -292,7 +292,7 @@ async fn of_one_tensor_only_the_blocks_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_damaged_in_one_store_is_read_from_the_other_from_that_block_on() {
+async fn from_a_damaged_block_on_a_pack_is_read_from_the_replica() {
     let (scene, manifest) = saved(&state()).await;
     let (copy, _) = saved(&state()).await;
     let here = Cloud::over(&scene, []).always(Fate::Flip(3 * BLOCK + 9));
@@ -301,11 +301,15 @@ async fn what_is_damaged_in_one_store_is_read_from_the_other_from_that_block_on(
     let (read, report) = restored(&sources, &manifest).await.unwrap();
     assert!(read == state());
     assert_eq!(report.healed, [manifest.packs[0].hash]);
-    assert_eq!(there.asked(), [from(3, &manifest), None], "what was lacking, and all of it to put it back");
+    assert_eq!(
+        there.asked(),
+        [from(3, &manifest), None],
+        "from the damaged block on, then the whole pack to put it back"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_gone_is_asked_once_and_not_healed() {
+async fn an_unreachable_primary_is_asked_for_one_pack_only_and_not_healed() {
     let (scene, mut manifest) = saved(&state()).await;
     manifest.packs = {
         let halves = Limits { pack_bytes: 6 << 20, ..LIMITS };
@@ -327,7 +331,7 @@ async fn a_store_that_is_gone_is_asked_once_and_not_healed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pack_in_another_order_than_the_state_is_handed_over_in_the_states_order() {
+async fn a_pack_of_mixed_types_is_read_in_the_states_order() {
     let (scene, manifest) = saved(&mixed()).await;
     let cloud = Cloud::over(&scene, []);
     let state = mixed();
@@ -346,7 +350,7 @@ async fn a_pack_in_another_order_than_the_state_is_handed_over_in_the_states_ord
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manifest_that_knows_no_blocks_is_read_pack_by_pack() {
+async fn a_manifest_without_block_hashes_is_read_pack_by_pack() {
     let (scene, mut manifest) = saved(&mixed()).await;
     manifest.format = 1;
     manifest.packs.iter_mut().for_each(|pack| pack.blocks.clear());
@@ -357,7 +361,7 @@ async fn a_manifest_that_knows_no_blocks_is_read_pack_by_pack() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_readers_of_one_store_do_not_wait_for_each_other() {
+async fn two_readers_of_one_store_do_not_deadlock() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, []);
     let (sources, few) = (cloud.run().into(), Limits { concurrency: 1, ..LIMITS });

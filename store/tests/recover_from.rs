@@ -1,4 +1,4 @@
-//! What a directory lost of a run comes back from a copy, and nothing else does.
+//! What a run's directory lost is recovered from a copy, and nothing else is.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -11,65 +11,66 @@ use support::{
 };
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    CopyError, Record, Relation, ReplicaLogError, Replicator, Retention, RunDir, Unreplicated, Which,
-    is_ahead, plan_copy, quarantine, recover_from, relation,
+    CheckpointSelection, CopyError, Record, Relation, ReplicaLogError, Replicator, Retention, RunDir,
+    Unreplicated, is_ahead, plan_copy, quarantine, recover_from, relation,
 };
 
 const KEEP_TWO: Retention =
     Retention { last: 2, every: None, grace: Duration::from_secs(3600), in_flight: Vec::new() };
 
-/// The run's store loses all files but these.
+/// The run's store loses all files except these.
 fn fall_back_to(known: &HashMap<String, PathBuf>, scene: &Scene) {
     for (_, lost) in scene.files("").into_iter().filter(|(name, _)| !known.contains_key(name)) {
         fs::remove_file(lost).unwrap();
     }
 }
 
-async fn copy(source: &RunDir, destination: &RunDir, which: Which) {
-    let plan = plan_copy(source, destination, which).await.unwrap();
-    plan.carry_out("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
+async fn copy(source: &RunDir, destination: &RunDir, selection: CheckpointSelection) {
+    let plan = plan_copy(source, destination, selection).await.unwrap();
+    plan.execute("a copy", &SMALL_PACKS, &mut |_| {}).await.unwrap();
 }
 
-/// A run that fell back to step 10, and a copy of it that has those of steps 20 and 30 besides, and this last word.
-async fn fallen_back(last_word: Record) -> (Scene, Scene) {
+/// A run whose store fell back to step 10, and a copy of it that also has the checkpoints of steps 20 and 30 and this
+/// outcome.
+async fn fallen_back(outcome: Record) -> (Scene, Scene) {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     let known = scene.files("");
     for step in [20, 30] {
         checkpoint(&mut term, &State::small(step as u8), step).await;
     }
-    term.append(last_word).await.unwrap();
+    term.append(outcome).await.unwrap();
     let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await;
     fall_back_to(&known, &scene);
     (scene, there)
 }
 
 #[tokio::test]
-async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_office() {
+async fn what_the_source_lost_is_recovered_from_its_copy_under_the_next_term() {
     let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let known = scene.files("");
     checkpoint(&mut term, &State::small(30), 30).await;
     term.append(stopped(30)).await.unwrap();
     let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await;
     let made = scene.run().run_log().await.unwrap().checkpoints().pop().unwrap();
     drop(term);
     fall_back_to(&known, &scene);
     assert_eq!(steps(&scene.run()).await, [10, 20]);
 
     let mut next = scene.run().start_term("next").await.unwrap();
-    let brought = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!((&brought.committed[..], brought.left_out.len()), (&[30][..], 0));
+    let recovered = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!((&recovered.committed[..], recovered.skipped.len()), (&[30][..], 0));
     assert_whole(&scene.run()).await;
     let found = next.run_log().checkpoints().pop().unwrap();
     assert_eq!((&found.manifest, found.origin), (&made.manifest, made.origin));
     assert_eq!(next.run_log().stopped().unwrap().step, 30);
-    // Once more, there is nothing to bring.
+    // The second time there is nothing to recover.
     let entries = next.run_log().next_number();
     recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!(next.run_log().next_number(), entries);
 
-    // The copy is behind by then, and gets in step.
+    // The copy is behind now. The next replication updates it.
     let theirs = there.run().run_log().await.unwrap();
     assert_eq!(relation(next.run_log(), &theirs), Relation::Behind);
     next.append(Record::Resumed { step: 30 }).await.unwrap();
@@ -81,38 +82,38 @@ async fn what_the_source_lost_is_brought_back_from_its_copy_under_the_next_offic
         (vec![30, 40], None)
     );
     assert_whole(&there.run()).await;
-    // What the copy was stopped by is an old word by now.
+    // That the copy was stopped is older than the resumption here.
     recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!(next.run_log().stopped(), None);
 }
 
 #[tokio::test]
-async fn where_the_copys_newest_is_damaged_the_one_before_it_is_brought_back() {
+async fn if_the_newest_is_damaged_in_the_copy_the_one_before_it_is_recovered() {
     let (scene, there) = fallen_back(stopped(30)).await;
     damage_newest(&there).await;
 
     let mut next = scene.run().start_term("next").await.unwrap();
-    let brought = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!(brought.committed, [20]);
-    assert_eq!(brought.left_out.iter().map(|left_out| left_out.step).collect::<Vec<_>>(), [30]);
+    let recovered = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!(recovered.committed, [20]);
+    assert_eq!(recovered.skipped.iter().map(|left_out| left_out.step).collect::<Vec<_>>(), [30]);
     assert_eq!(steps(&scene.run()).await, [10, 20]);
     assert_whole(&scene.run()).await;
     assert_eq!(next.run_log().stopped().unwrap().step, 30);
 }
 
 #[tokio::test]
-async fn a_run_whose_last_checkpoint_is_damaged_wherever_it_is_has_not_finished_and_goes_on() {
+async fn a_run_whose_last_checkpoint_is_damaged_everywhere_has_not_finished_and_goes_on() {
     let (scene, there) = fallen_back(finished(30)).await;
     assert_eq!(there.run().run_log().await.unwrap().ended().unwrap().step, 30);
     damage_newest(&there).await;
 
     let mut next = scene.run().start_term("next").await.unwrap();
-    let brought = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
-    assert_eq!((&brought.committed[..], brought.left_out.len()), (&[20][..], 1));
-    assert!(brought.moved.packs > 0 && brought.bad.packs == 1, "{brought:?}");
+    let recovered = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
+    assert_eq!((&recovered.committed[..], recovered.skipped.len()), (&[20][..], 1));
+    assert!(recovered.moved.packs.objects > 0 && recovered.bad.objects == 1, "{recovered:?}");
     assert!(next.run_log().ended().is_none());
 
-    // Nor has it, by what its copy has to say, once that is in step with what it did since.
+    // The updated copy does not say that the run has finished, either.
     checkpoint(&mut next, &State::small(25), 25).await;
     let mut replicator = Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
     replicator.replicate(next.run_log(), &mut |_| {}).await.unwrap();
@@ -123,7 +124,7 @@ async fn a_run_whose_last_checkpoint_is_damaged_wherever_it_is_has_not_finished_
 }
 
 #[tokio::test]
-async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_without() {
+async fn a_checkpoint_of_a_later_format_is_an_error_and_not_skipped() {
     let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let known = scene.files("");
     let newest = term.run_log().checkpoints().pop().unwrap();
@@ -155,7 +156,7 @@ async fn a_checkpoint_of_a_later_format_is_no_damaged_one_and_not_gone_on_withou
 }
 
 #[tokio::test]
-async fn a_run_that_went_on_without_a_checkpoint_of_its_replica_says_so_once_that_is_back() {
+async fn a_checkpoint_of_an_unreachable_replica_is_reported_as_unreplicated_when_it_is_back() {
     let (scene, there) = fallen_back(stopped(30)).await;
     // The replica is out of reach, and the run goes on from step 10.
     let mut next = scene.run().start_term("next").await.unwrap();
@@ -164,28 +165,28 @@ async fn a_run_that_went_on_without_a_checkpoint_of_its_replica_says_so_once_tha
         checkpoint(&mut next, &State::small(step as u8), step).await;
     }
     let replicator = || Replicator::new(&scene.run(), &there.run(), "next", KEEP_TWO, SMALL_PACKS);
-    let mut keeper = replicator();
-    let lag = keeper.replicate(next.run_log(), &mut |_| {}).await.unwrap();
+    let mut first = replicator();
+    let lag = first.replicate(next.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(
         (lag.newest, &lag.unreplicated[..]),
         (Some(18), &[Unreplicated::Checkpoint { step: 30 }, Unreplicated::Stopped][..])
     );
-    let lag = keeper.replicate(next.run_log(), &mut |_| {}).await.unwrap();
-    assert_eq!(lag.unreplicated, [], "it is told once");
+    let lag = first.replicate(next.run_log(), &mut |_| {}).await.unwrap();
+    assert_eq!(lag.unreplicated, [], "it is reported once");
 
-    // A replica of what the run has heard of has nothing that it went on without.
+    // A replica that the run has recovered from or replicated to has nothing that the run lacks.
     let after = scene.run().start_term("after").await.unwrap();
     let lag = replicator().replicate(after.run_log(), &mut |_| {}).await.unwrap();
     assert_eq!(lag.unreplicated, []);
 }
 
 #[tokio::test]
-async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
+async fn a_lost_run_outcome_is_recovered_even_if_no_checkpoint_was_lost() {
     let (scene, mut term) = with_checkpoints(&[10]).await;
     let known = scene.files("");
     term.append(stopped(10)).await.unwrap();
     let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await;
     drop(term);
     fall_back_to(&known, &scene);
     let (here, copied) = (scene.run().run_log().await.unwrap(), there.run().run_log().await.unwrap());
@@ -194,20 +195,20 @@ async fn what_ended_is_known_by_its_copy_even_if_no_checkpoint_was_lost() {
     recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap();
     assert_eq!(next.run_log().stopped().unwrap().step, 10);
     assert!(!is_ahead(&copied, next.run_log()));
-    // A checkpoint that was found to be damaged here is no news.
+    // A copy is not ahead because of a checkpoint that is quarantined here.
     let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await;
     let newest = term.run_log().checkpoints().pop().unwrap();
     quarantine(&mut term, &newest.manifest, "a test", &[]).await.unwrap();
     assert!(!is_ahead(&there.run().run_log().await.unwrap(), term.run_log()));
 }
 
 #[tokio::test]
-async fn nothing_is_brought_back_from_where_the_run_went_on() {
+async fn nothing_is_recovered_from_a_directory_that_was_resumed() {
     let (scene, mut term) = with_checkpoints(&[10, 20]).await;
     let there = Scene::empty();
-    copy(&scene.run(), &there.run(), Which::All).await;
+    copy(&scene.run(), &there.run(), CheckpointSelection::All).await;
     let mut resumed = there.run().start_term("elsewhere").await.unwrap();
     checkpoint(&mut resumed, &State::small(25), 25).await;
     let error = recover_from(&mut term, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
@@ -216,10 +217,10 @@ async fn nothing_is_brought_back_from_where_the_run_went_on() {
     let error = recover_from(&mut next, &there.run(), &SMALL_PACKS, &mut |_| {}).await.unwrap_err();
     assert!(matches!(&error, CopyError::Replica(ReplicaLogError::Diverged { .. })), "{error}");
     assert_eq!(steps(&scene.run()).await, [10, 20]);
-    // An older copy has nothing to give, and an older word to say.
+    // An older copy has no newer checkpoint and an older outcome.
     next.append(stopped(20)).await.unwrap();
     let older = Scene::empty();
-    copy(&scene.run(), &older.run(), Which::Step(10)).await;
+    copy(&scene.run(), &older.run(), CheckpointSelection::Step(10)).await;
     let mut last = scene.run().start_term("last").await.unwrap();
     last.append(Record::Resumed { step: 20 }).await.unwrap();
     let entries = last.run_log().next_number();

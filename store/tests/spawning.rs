@@ -1,4 +1,4 @@
-//! Every operation can be spawned: its future goes from thread to thread.
+//! Every operation can be spawned: its future is `Send`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
@@ -6,21 +6,21 @@ mod support;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    Mode, Replicator, Retention, Which, collect, collectable, commit, plan_copy, quarantine, read_state,
-    restore, restore_some, save_slice, verify,
+    CheckpointSelection, HostedBy, Replicator, Retention, collect, collectable, commit, plan_copy,
+    quarantine, read_state, restore, restore_some, save_slice, verify,
 };
 
-/// Takes any future that a multi-threaded runtime takes, and awaits it.
+/// Awaits a future that a multi-threaded runtime accepts.
 async fn spawnable<T>(work: impl Future<Output = T> + Send) -> T {
     work.await
 }
 
 #[tokio::test]
-async fn a_whole_life_of_spawnable_futures() {
+async fn the_futures_of_a_whole_run_are_spawnable() {
     let scene = Scene::new().await;
     let run = scene.run();
     let state = State::small(1);
-    spawnable(run.create("again", Mode::Service)).await.unwrap_err();
+    spawnable(run.create("again", HostedBy::Service)).await.unwrap_err();
     let mut term = spawnable(run.start_term("c")).await.unwrap();
     let manifest = save(&run, &state, 5, 1).await.unwrap();
     let all = 0..state.bytes.len();
@@ -37,10 +37,8 @@ async fn a_whole_life_of_spawnable_futures() {
     spawnable(verify(&run, &manifest, &SMALL_PACKS, |_| {})).await.unwrap();
     spawnable(collect(&mut term, &Retention::default())).await.unwrap();
     spawnable(quarantine(&mut term, &committed.manifest, "a test", &[])).await.unwrap();
-    spawnable(run.put_output("w1", 0, "text".into())).await.unwrap();
-    spawnable(run.output(None)).await.unwrap();
-    spawnable(run.output_workers()).await.unwrap();
-    spawnable(run.checkpoints()).await.unwrap();
+    spawnable(run.put_output(1, 0, "text".into())).await.unwrap();
+    spawnable(run.output()).await.unwrap();
     spawnable(term.check()).await.unwrap();
 }
 
@@ -52,11 +50,10 @@ async fn copies_are_spawnable_too() {
     let manifest = save(&run, &State::small(1), 5, 1).await.unwrap();
     commit(&mut term, &manifest, None).await.unwrap();
     let copy = there.run();
-    let plan = spawnable(plan_copy(&run, &copy, Which::All)).await.unwrap();
-    let copied = Box::pin(spawnable(plan.carry_out("c", &SMALL_PACKS, &mut |_| {}))).await.unwrap();
+    let plan = spawnable(plan_copy(&run, &copy, CheckpointSelection::All)).await.unwrap();
+    let copied = Box::pin(spawnable(plan.execute("c", &SMALL_PACKS, &mut |_| {}))).await.unwrap();
     assert_eq!(copied.committed, [5]);
     let mut replicator = Replicator::new(&run, &replica.run(), "c", Retention::default(), SMALL_PACKS);
-    spawnable(replicator.lag(term.run_log())).await.unwrap();
     Box::pin(spawnable(replicator.replicate(term.run_log(), &mut |_| {}))).await.unwrap();
     spawnable(collectable(&run, term.run_log(), &Retention::default())).await.unwrap();
     spawnable(copy.become_replica_of(&run, term.run_log(), "c")).await.unwrap();

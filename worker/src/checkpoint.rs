@@ -1,4 +1,4 @@
-//! Checkpoints, for programs that only read them: to write text with a model, to evaluate it, to start another run.
+//! Checkpoints for programs that only read them: to generate text with a model, to evaluate it, to start another run.
 
 use std::io;
 

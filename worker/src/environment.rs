@@ -1,7 +1,8 @@
-//! What the agent that starts a worker tells it, in environment variables.
+//! The environment variables that the agent sets for a worker.
 
 use std::{env, fmt, net::IpAddr, str::FromStr};
 
+use whimbrel_client::Address;
 use whimbrel_plan::{RunId, WorkerId};
 
 /// Host and port of the coordinator.
@@ -10,48 +11,48 @@ pub const COORDINATOR: &str = "WHIMBREL_COORDINATOR";
 pub const RUN: &str = "WHIMBREL_RUN";
 /// The worker's number.
 pub const WORKER: &str = "WHIMBREL_WORKER";
-/// The token that lets the worker in; not set where the coordinator asks for none.
+/// The token for the coordinator; not set where the coordinator does not ask for one.
 pub const TOKEN: &str = "WHIMBREL_TOKEN";
 /// The IP address of this machine at which the other workers reach it; loopback if not set.
 pub const ADVERTISE: &str = "WHIMBREL_ADVERTISE";
 
-/// Who this worker is, and where its coordinator is.
+/// The worker's identity, and its coordinator's address.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// Host and port of the coordinator.
-    pub coordinator: String,
+    /// Where the coordinator listens.
+    pub coordinator: Address,
     /// The run.
     pub run: RunId,
     /// The worker.
     pub worker: WorkerId,
-    /// The token that lets the worker in.
+    /// The token for the coordinator, if it asks for one.
     pub token: Option<String>,
-    /// The IP address of this machine that the data plane listens on and that peers are told.
+    /// The IP address of this machine at which the other workers reach it.
     pub advertise: IpAddr,
 }
 
 /// The process was not started as a worker.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvironmentError {
-    /// Nothing says that it is one: most likely a person started it.
+    /// No variable is set: most likely a person started the program.
     #[error(
         "this program is a Whimbrel worker and does not train by itself; \
          name it as `command` in a run spec and start it with `whimbrel run SPEC`"
     )]
     NotAWorker,
-    /// A variable is missing though others are there.
+    /// A variable is missing, and others are set.
     #[error(
         "the environment variable {0} is not set, though {COORDINATOR} is; the agent that starts a worker sets both"
     )]
     Missing(&'static str),
-    /// A variable holds what it must not.
+    /// A variable has an invalid value.
     #[error("the environment variable {variable} is {value:?}, which is not {what}")]
     Invalid {
         /// The variable.
         variable: &'static str,
-        /// What it holds.
+        /// Its value.
         value: String,
-        /// What it should hold.
+        /// What the value should be.
         what: &'static str,
     },
 }
@@ -66,7 +67,7 @@ impl Environment {
         let coordinator = variable(COORDINATOR).ok_or(EnvironmentError::NotAWorker)?;
         let needed = |name| variable(name).ok_or(EnvironmentError::Missing(name));
         Ok(Self {
-            coordinator,
+            coordinator: parse(COORDINATOR, coordinator, "HOST:PORT")?,
             run: parse(RUN, needed(RUN)?, "the name of a run")?,
             worker: WorkerId(parse(WORKER, needed(WORKER)?, "the number of a worker")?),
             token: variable(TOKEN),
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_sets_is_read() {
+    fn the_variables_of_an_agent_are_read() {
         let given = [(COORDINATOR, "10.0.0.1:7400"), (RUN, "char-lm-x1"), (WORKER, "3"), (TOKEN, "secret")];
         let environment = read(&given).unwrap();
         assert_eq!((environment.worker, environment.run.as_str()), (WorkerId(3), "char-lm-x1"));
@@ -120,6 +121,9 @@ mod tests {
     fn mistakes_name_the_variable() {
         assert_eq!(read(&[]), Err(EnvironmentError::NotAWorker));
         assert_eq!(read(&[(COORDINATOR, "x:1"), (WORKER, "1")]), Err(EnvironmentError::Missing(RUN)));
+        let given = [(COORDINATOR, "x"), (RUN, "r"), (WORKER, "1")];
+        let error = read(&given).unwrap_err().to_string();
+        assert_eq!(error, "the environment variable WHIMBREL_COORDINATOR is \"x\", which is not HOST:PORT");
         let given = [(COORDINATOR, "x:1"), (RUN, "r"), (WORKER, "w1")];
         let error = read(&given).unwrap_err().to_string();
         assert_eq!(

@@ -37,7 +37,7 @@ pub enum GradientsError {
 pub(crate) struct Nonfinite {
     /// The tensor it is in.
     pub(crate) tensor: String,
-    /// Its place within the tensor, in row-major order.
+    /// Its index within the tensor, in row-major order.
     pub(crate) element: usize,
     pub(crate) value: f32,
 }
@@ -69,11 +69,11 @@ impl Gradients {
         let all_finite = |block: &[f32]| block.iter().fold(true, |finite, value| finite & value.is_finite());
         let block = sum.chunks(BLOCK).position(|block| !all_finite(block))?;
         let within = sum.iter().skip(block * BLOCK).position(|value| !value.is_finite())?;
-        let place = block * BLOCK + within;
-        let index = self.ends.partition_point(|&end| end <= place);
-        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let tensor = self.tensors.get(index)?.name.clone();
-        Some(Nonfinite { tensor, element: place - start, value: sum[place] })
+        let index = block * BLOCK + within;
+        let found = self.ends.partition_point(|&end| end <= index);
+        let start = found.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let tensor = self.tensors.get(found)?.name.clone();
+        Some(Nonfinite { tensor, element: index - start, value: sum[index] })
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_element_at_fault_is_named_by_its_tensor() {
+    fn the_first_element_that_is_not_finite_is_named_by_its_tensor() {
         let tensors =
             vec![TensorSpec::f32("a", [3]), TensorSpec::f32("empty", [0]), TensorSpec::f32("b", [2, 5000])];
         let gradients = Gradients::new(tensors).unwrap();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_summed_is_refused() {
+    fn gradients_that_cannot_be_summed_are_refused() {
         let integers = TensorSpec { name: "n".into(), dtype: Dtype::I64, shape: vec![1] };
         assert!(matches!(Gradients::new(vec![integers]), Err(GradientsError::Dtype { .. })));
         let huge = vec![TensorSpec::f32("a", [usize::MAX]), TensorSpec::f32("b", [1])];

@@ -1,59 +1,53 @@
 //! What a training program links to be a Whimbrel worker.
 //!
-//! A program in Rust implements [`Trainer`] and calls [`train`]; that is all. Programs that keep their loop to
-//! themselves drive a [`Session`] step by step, which is what `train` does, too. Programs that only read what a run has
-//! saved open a [`Checkpoint`].
+//! A program in Rust implements [`Trainer`] and calls [`train`]; that is all. A program that keeps its own loop drives
+//! a [`Session`] step by step, as `train` does. A program that only reads what a run has saved opens a [`Checkpoint`].
 //!
 //! ```text
-//!   main thread                                              control link (its own threads)
-//!   Trainer ◄── train ◄── Session ◄─────── Orders ────────── commands ◄──┐
-//!                            │ ▲                             heartbeats ─┤ gRPC, coordinator
-//!             gradients,     │ └── interrupts ────────────── messages ───┘
-//!             notes, state   ▼
-//!                     collective::Group ◄── TCP ──► other workers        Saver ──► the run's directory
+//!   main thread                                          control stream (threads of its own)
+//!   Trainer ◄── train ◄── Session ◄────── Requests ───── commands ◄──┐
+//!                          │  ▲ ▲                        heartbeats ─┤ gRPC, coordinator
+//!         member::Worker ◄─┘  │ └───── interrupts ────── reports ────┘
+//!         (what comes next)   │
+//!                             └► collective::Group ◄── TCP ──► other workers      Saver ──► the run's directory
 //! ```
 //!
 //! Where to start reading:
 //!
-//! - `trainer.rs`: what a program is asked to do; `train.rs`: the loop that asks it;
-//! - `connect.rs`, `environment.rs`, `terms.rs`: from the environment variables to a worker that is ready;
-//! - `session.rs`: the loop that finds out what is to be done next, and `member.rs`: the phases it goes through;
-//! - `entering.rs`, `steps.rs`, `boundary.rs`, `leaving.rs`: becoming a member, a step, what comes between two steps, and
-//!   the end of a membership;
-//! - `note.rs`: what members agree on without asking anybody;
-//! - `link.rs` and `orders.rs`: the coordinator's side of it; `saver.rs`: checkpoints behind the steps;
-//! - `checkpoint.rs`: reading one.
+//! - `trainer.rs`: what a program implements; `train.rs`: the loop that calls it;
+//! - `session/join.rs`, `environment.rs`: from the environment variables to a worker that is ready;
+//! - `session/work.rs`: the loop that performs what [`whimbrel_member::Worker`] decides, until the program has work;
+//! - `session/enter.rs`, `session/step.rs`, `session/evaluation.rs`, `session/boundary.rs`, `session/leave.rs`:
+//!   entering a generation, a step, an evaluation, what is done between two steps, and leaving a generation;
+//! - `control/`: the stream to the coordinator; `saver.rs`: uploads behind the steps;
+//! - `checkpoint.rs`: checkpoints for programs that only read them.
 
-mod boundary;
 mod checkpoint;
-mod connect;
-mod entering;
+mod control;
 mod environment;
 mod gradients;
-mod leaving;
-mod link;
 mod logging;
-mod member;
-mod note;
 mod numerics;
-mod orders;
 mod saver;
 mod session;
-mod steps;
-mod terms;
 mod train;
 mod trainer;
-mod work;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use connect::{ConnectError, Newcomer, Program, ReadyError};
+pub use control::{listener::StreamError, stream::OpenError};
 pub use environment::{ADVERTISE, COORDINATOR, Environment, EnvironmentError, RUN, TOKEN, WORKER};
 pub use gradients::GradientsError;
-pub use link::LinkError;
 pub use logging::LOG;
-pub use session::{Session, SessionError, State};
+pub use session::{
+    Session, SessionError, State,
+    evaluation::{Evaluation, Part},
+    join::{ConnectError, Joiner, Program, ReadyError},
+    step::{Step, Update},
+    work::Work,
+};
 pub use train::train;
-pub use trainer::{Context, Shard, Trainer, TrainerError};
+pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
+pub use whimbrel_client::Address;
+pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};
 pub use whimbrel_state::{Dtype, TensorMut, TensorSpec};
-pub use work::{Evaluation, Part, Step, Update, Work};

@@ -1,17 +1,21 @@
 //! Where the library's log goes.
 
-use tracing_subscriber::EnvFilter;
+use std::env;
 
-/// The environment variable that says what is logged, as `tracing-subscriber` filters do: `debug`,
-/// `whimbrel_worker=trace,warn`.
+use tracing::{Level, level_filters::LevelFilter};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// The environment variable that selects what is logged: levels by target, in the syntax of
+/// [`tracing_subscriber::filter::Targets`]: `debug`, or `whimbrel_worker=trace,warn`.
 pub const LOG: &str = "WHIMBREL_LOG";
 
 /// Sends the log to stderr, filtered by [`LOG`]; without it, warnings and errors. A program that has set up `tracing`
-/// by itself keeps what it has.
+/// keeps its own setup.
 pub(crate) fn start() {
-    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new("warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if log.try_init().is_err() {
+    let chosen = env::var(LOG).ok().and_then(|text| text.parse::<Targets>().ok());
+    let targets = chosen.unwrap_or_else(|| Targets::new().with_default(Level::WARN));
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
+    if log.finish().with(targets).try_init().is_err() {
         tracing::debug!("the program has set up its own log");
     }
 }

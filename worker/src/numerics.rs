@@ -1,4 +1,4 @@
-//! The numerics class of this process: bits are promised among workers of one class.
+//! The numerics class of this process. Equal bits are promised among workers of one class.
 
 /// Processor architecture, the vector instructions that arithmetic may be dispatched on, and the library's version, for
 /// example `x86_64+avx2+fma+avx512f whimbrel-worker-0.1.0`.

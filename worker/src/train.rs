@@ -9,26 +9,29 @@ use std::{
 };
 
 use crate::{
-    connect::{ConnectError, Program, ReadyError},
     environment::{Environment, EnvironmentError},
     logging,
-    session::{Session, SessionError},
+    session::{
+        Session, SessionError,
+        join::{ConnectError, Program, ReadyError},
+        work::Work,
+    },
     trainer::{Context, Trainer, TrainerError},
-    work::Work,
 };
 use whimbrel_proto::with_causes;
 
-/// The program was not started as a worker, or not rightly.
+/// The exit code of a program that was not started as a worker, or not correctly.
 const NOT_A_WORKER: u8 = 2;
 
 /// Trains as a worker of the run that the environment names, until the run is over: the whole `main` of a training
 /// program.
 ///
-/// `build` makes a trainer in its initial state, from the context alone. It is called once, and again only where all
-/// workers that had got further were lost before the first checkpoint.
+/// `build` makes a trainer in its initial state, from the context alone. It is called once, and again only if the run
+/// loses all workers with a later state before its first checkpoint.
 ///
-/// Exits with 0 when told to leave; with 1 when the trainer fails or panics, or the coordinator is lost; with 2 when the
-/// program was not started as a worker. The reason goes to stderr, and a trainer's failure also to the coordinator.
+/// Exits with 0 when the coordinator ends the worker; with 1 when the trainer fails or panics, or the coordinator is
+/// lost; with 2 when the program was not started as a worker. The reason goes to stderr, and a trainer's failure also
+/// to the coordinator, which replaces the worker unless the error is marked as [`fatal`](crate::fatal).
 ///
 /// ```no_run
 /// # struct Model;
@@ -50,7 +53,7 @@ pub fn train<T: Trainer>(build: impl Fn(&Context) -> Result<T, TrainerError>) ->
     {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // The last words of the process go to stderr whatever is logged: the agent keeps them.
+            // To stderr, whatever is logged: the agent keeps the last lines of a process.
             if let Err(error) = writeln!(io::stderr().lock(), "error: {}", with_causes(&failure)) {
                 tracing::debug!(%error, "stderr is closed");
             }
@@ -62,7 +65,7 @@ pub fn train<T: Trainer>(build: impl Fn(&Context) -> Result<T, TrainerError>) ->
     }
 }
 
-/// Why a worker ends other than by being told to.
+/// Why a worker ends by itself.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -81,7 +84,7 @@ enum Failure {
     Panicked(String),
 }
 
-/// What a trainer failed in.
+/// What a trainer was doing when it failed.
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Build,
@@ -111,9 +114,9 @@ fn work<T: Trainer>(
     environment: Environment,
     build: &impl Fn(&Context) -> Result<T, TrainerError>,
 ) -> Result<(), Failure> {
-    let newcomer = Session::connect(environment)?;
+    let joiner = Session::connect(environment)?;
     let built = guarded(|| {
-        let trainer = build(newcomer.context()).map_err(Doing::Build.failed())?;
+        let trainer = build(joiner.context()).map_err(Doing::Build.failed())?;
         let program = Program {
             samples: trainer.samples(),
             gradients: trainer.gradients(),
@@ -124,14 +127,16 @@ fn work<T: Trainer>(
     let (mut trainer, program) = match built {
         Ok(built) => built,
         Err(failure) => {
-            newcomer.fail(&failure);
+            joiner.fail(&failure);
             return Err(failure);
         }
     };
-    let mut session = newcomer.ready(program, &mut trainer)?;
+    let mut session = joiner.ready(program, &mut trainer)?;
     let trained = guarded(|| steps(&mut session, &mut trainer, build));
-    if let Err(failure) = &trained {
-        session.fail(failure);
+    match &trained {
+        Ok(()) => {}
+        Err(Failure::Session(error)) => session.fail(error),
+        Err(failure) => session.fail(failure),
     }
     trained
 }
@@ -169,9 +174,9 @@ fn steps<T: Trainer>(
     Ok(())
 }
 
-/// Runs the program's code, and makes a panic in it an error: the coordinator is to hear of it, too.
+/// Runs the program's code, and makes a panic in it an error, so that it is reported to the coordinator, too.
 ///
-/// What the panic left half-done is not used again: the process ends.
+/// What the panic left unfinished is not used again: the process ends.
 fn guarded<R>(program: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     let panicked = |payload: Box<dyn Any + Send>| Err(Failure::Panicked(message(&*payload)));
     catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(panicked)
@@ -180,5 +185,5 @@ fn guarded<R>(program: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure
 fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "with something that is no text".to_owned())
+    text.unwrap_or_else(|| "with a payload that is not text".to_owned())
 }

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is a test: what goes wrong in it must be loud")]
 
-mod stage;
+mod coordinator;
 
 use std::sync::mpsc::channel;
 
-use stage::{
-    Stage,
+use coordinator::{
+    Coordinator,
     linear::{Linear, WIDTH, hire, hire_who, quiet},
 };
 use whimbrel_plan::Origin;
@@ -24,74 +24,75 @@ fn layout() -> Layout {
 }
 
 /// Has `workers` workers train to the end and commits what they saved at step 20; returns the manifest's name.
-fn trained(stage: &mut Stage, workers: u64) -> String {
+fn trained(coordinator: &mut Coordinator, workers: u64) -> String {
     let ids: Vec<u64> = (1..=workers).collect();
-    let threads: Vec<_> = ids.iter().map(|&id| hire(stage.environment(id), quiet())).collect();
-    stage.ready(&ids);
+    let threads: Vec<_> = ids.iter().map(|&id| hire(coordinator.environment(id), quiet())).collect();
+    coordinator.ready(&ids);
     let members: Vec<_> = ids.iter().map(|&id| (id, None)).collect();
-    let generation = stage.form(&members, Origin::Initial);
+    let generation = coordinator.form(&members, Origin::Initial);
     // Steps 20 and 30: both of them, so that nothing is written any more when this is done.
     let slices: Vec<SliceSaved> =
-        ids.iter().map(|&id| [(); 2].map(|()| stage.saved(id))[0].clone()).collect();
+        ids.iter().map(|&id| [(); 2].map(|()| coordinator.saved(id))[0].clone()).collect();
     assert!(slices.iter().all(|slice| (slice.generation, slice.step) == (generation, 20)));
     let packs = slices.into_iter().flat_map(|slice| slice.packs).map(|pack| Pack::try_from(pack).unwrap());
-    let (run, packs) = (stage.run.to_string(), packs.collect());
+    let (run, packs) = (coordinator.run.to_string(), packs.collect());
     let manifest = Manifest {
         format: FORMAT,
         run,
         step: 20,
         generation,
-        samples: stage::linear::SAMPLES,
+        samples: coordinator::linear::SAMPLES,
         layout: layout(),
         packs,
     };
-    let committed = stage.block_on(async |term| {
+    let committed = coordinator.block_on(async |term| {
         let directory = term.run().clone();
         let verified = verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap();
         assert_eq!(verified.state, Linear::alone(20), "what is stored is the state after 20 steps");
         commit(term, &manifest, None).await.unwrap()
     });
-    ids.iter().for_each(|&id| stage.leave(id));
+    ids.iter().for_each(|&id| coordinator.leave(id));
     threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
     committed.manifest
 }
 
 #[test]
 fn what_three_workers_saved_two_others_restore_and_end_with_the_same_bits() {
-    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
-    let manifest = trained(&mut stage, 3);
-    let _threads = [4, 5].map(|id| hire(stage.environment(id), quiet()));
-    stage.ready(&[4, 5]);
-    stage.form(&[(4, None), (5, None)], Origin::Checkpoint { step: 20, manifest });
-    assert_eq!(stage.applied(4).step, 21, "nothing before the checkpoint is done again");
+    let mut coordinator = Coordinator::new(STEPS, |welcome| welcome.checkpoint_every = Some(20));
+    let manifest = trained(&mut coordinator, 3);
+    let _threads = [4, 5].map(|id| hire(coordinator.environment(id), quiet()));
+    coordinator.ready(&[4, 5]);
+    coordinator.form(&[(4, None), (5, None)], Origin::Checkpoint { step: 20, manifest });
+    assert_eq!(coordinator.applied(4).step, 21, "nothing before the checkpoint is done again");
     for id in [4, 5] {
-        assert_eq!(stage.completed(id).state, Linear::alone(STEPS).as_bytes());
-        stage.leave(id);
+        assert_eq!(coordinator.completed(id).state, Linear::alone(STEPS).as_bytes());
+        coordinator.leave(id);
     }
 }
 
 #[test]
 fn training_does_not_wait_for_a_slow_store_but_at_its_end() {
-    let mut stage = Stage::new(STEPS, |terms| {
+    let mut coordinator = Coordinator::new(STEPS, |terms| {
         terms.checkpoint_every = Some(5);
         // A slice is about 1500 bytes: what comes after the first has five seconds to wait.
         terms.bandwidth = Some(300);
     });
-    let (go_on, told) = channel();
-    let _first = hire_who(stage.environment(1), move |trainer| {
+    let (go_on, resumed) = channel();
+    let _first = hire_who(coordinator.environment(1), move |trainer| {
         trainer.before_update = Box::new(move |step| {
             if step == 8 {
-                told.recv().unwrap();
+                resumed.recv().unwrap();
             }
         });
     });
-    let _second = hire(stage.environment(2), quiet());
-    stage.ready(&[1, 2]);
-    stage.form(&[(1, None), (2, None)], Origin::Initial);
-    let early = [1, 2].map(|id| stage.saved(id));
+    let _second = hire(coordinator.environment(2), quiet());
+    coordinator.ready(&[1, 2]);
+    coordinator.form(&[(1, None), (2, None)], Origin::Initial);
+    let early = [1, 2].map(|id| coordinator.saved(id));
     go_on.send(()).unwrap();
-    let [first, second] = [(1, 0), (2, 1)]
-        .map(|(id, index): (u64, usize)| [early[index].clone(), stage.saved(id), stage.saved(id)]);
+    let [first, second] = [(1, 0), (2, 1)].map(|(id, index): (u64, usize)| {
+        [early[index].clone(), coordinator.saved(id), coordinator.saved(id)]
+    });
     let steps = |slices: &[SliceSaved; 3]| slices.each_ref().map(|slice| slice.step);
     assert_eq!(steps(&first), steps(&second), "all put off the same saves");
     let [early, middle, last] = steps(&first);
@@ -101,48 +102,49 @@ fn training_does_not_wait_for_a_slow_store_but_at_its_end() {
         assert!(last.blocked_seconds > 1.0, "the last one waits for that in the middle: {last:?}");
     }
     for id in [1, 2] {
-        assert_eq!(stage.completed(id).state, Linear::alone(STEPS).as_bytes());
-        stage.leave(id);
+        assert_eq!(coordinator.completed(id).state, Linear::alone(STEPS).as_bytes());
+        coordinator.leave(id);
     }
 }
 
 #[test]
-fn a_damaged_checkpoint_is_told_from_a_good_one_and_the_run_can_begin_anew() {
-    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
-    let manifest = trained(&mut stage, 2);
-    let packs = url_path(stage.term.run().uri()).join("packs");
+fn a_damaged_checkpoint_is_resumed_from_a_good_one_and_the_run_can_begin_anew() {
+    let mut coordinator = Coordinator::new(STEPS, |welcome| welcome.checkpoint_every = Some(20));
+    let manifest = trained(&mut coordinator, 2);
+    let packs = url_path(coordinator.term.run().uri()).join("packs");
     for pack in files(&packs) {
         let mut bytes = std::fs::read(&pack).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&pack, bytes).unwrap();
     }
-    let _thread = hire(stage.environment(4), quiet());
-    stage.ready(&[4]);
-    let generation = stage.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
-    let failed = stage.next(4, "RestoreFailed", |message| match message {
+    let _thread = hire(coordinator.environment(4), quiet());
+    coordinator.ready(&[4]);
+    let generation =
+        coordinator.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
+    let failed = coordinator.next(4, "RestoreFailed", |message| match message {
         Message::RestoreFailed(failed) => Some(failed.clone()),
         _ => None,
     });
     assert_eq!((failed.generation, failed.manifest, failed.damaged), (generation, manifest, true));
     assert!(failed.reason.contains("damaged"), "{}", failed.reason);
     // The state is half restored: it is made anew, not trained on.
-    stage.form(&[(4, None)], Origin::Initial);
-    assert_eq!(stage.completed(4).state, Linear::alone(STEPS).as_bytes());
-    stage.leave(4);
+    coordinator.form(&[(4, None)], Origin::Initial);
+    assert_eq!(coordinator.completed(4).state, Linear::alone(STEPS).as_bytes());
+    coordinator.leave(4);
 }
 
 #[test]
 fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
     let elsewhere = tempfile::tempdir().unwrap();
     let replica = elsewhere.path().join("linear-x1");
-    let mut stage = Stage::new(STEPS, |terms| {
+    let mut coordinator = Coordinator::new(STEPS, |terms| {
         terms.checkpoint_every = Some(20);
         // The second cannot even be opened, and is no reason to go without the first.
         terms.replicas = vec![format!("file://{}", replica.display()), "file:///nowhere/linear-x1".into()];
     });
-    let manifest = trained(&mut stage, 2);
-    let directory = url_path(stage.term.run().uri());
+    let manifest = trained(&mut coordinator, 2);
+    let directory = url_path(coordinator.term.run().uri());
     for file in files(&directory) {
         let copy = replica.join(file.strip_prefix(&directory).unwrap());
         std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -153,20 +155,21 @@ fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
     packs[1..].iter().for_each(|pack| std::fs::remove_file(pack).unwrap());
     std::fs::remove_file(directory.join(&manifest)).unwrap();
 
-    let _thread = hire(stage.environment(4), quiet());
-    stage.ready(&[4]);
-    let generation = stage.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
-    let healed = stage.next(4, "Healed", |message| match message {
+    let _thread = hire(coordinator.environment(4), quiet());
+    coordinator.ready(&[4]);
+    let generation =
+        coordinator.form(&[(4, None)], Origin::Checkpoint { step: 20, manifest: manifest.clone() });
+    let healed = coordinator.next(4, "Healed", |message| match message {
         Message::Healed(healed) => Some(healed.clone()),
         _ => None,
     });
     assert_eq!((healed.generation, &healed.manifest), (generation, &manifest));
-    assert_eq!(stage.completed(4).state, Linear::alone(STEPS).as_bytes());
-    stage.leave(4);
-    let state = stage.block_on(async |term| {
+    assert_eq!(coordinator.completed(4).state, Linear::alone(STEPS).as_bytes());
+    coordinator.leave(4);
+    let state = coordinator.block_on(async |term| {
         let directory = term.run().clone();
         let manifest = directory.manifest(&manifest).await.unwrap();
-        assert_eq!(healed.packs.len(), manifest.packs.len(), "those of the other steps nobody read");
+        assert_eq!(healed.packs.len(), manifest.packs.len(), "the packs of other steps are not read");
         verify(&directory, &manifest, &Limits::default(), |_| {}).await.unwrap().state
     });
     assert_eq!(state, Linear::alone(20), "the run's own directory is whole again");
@@ -174,10 +177,10 @@ fn what_is_damaged_in_the_run_is_read_from_its_replica_and_whole_again() {
 
 #[test]
 fn a_program_reads_a_checkpoint_by_the_uri_of_its_run() {
-    let mut stage = Stage::new(STEPS, |terms| terms.checkpoint_every = Some(20));
-    let uri = stage.term.run().uri().to_owned();
+    let mut coordinator = Coordinator::new(STEPS, |welcome| welcome.checkpoint_every = Some(20));
+    let uri = coordinator.term.run().uri().to_owned();
     assert!(matches!(Checkpoint::open(&uri).unwrap_err(), CheckpointError::None { .. }));
-    trained(&mut stage, 3);
+    trained(&mut coordinator, 3);
 
     #[derive(serde::Deserialize)]
     struct Settings {

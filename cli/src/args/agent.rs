@@ -5,9 +5,9 @@ use std::{net::IpAddr, num::NonZero, path::PathBuf};
 use serde::Deserialize;
 
 use super::at_least_one;
-use crate::address::HostPort;
+use whimbrel_client::Address;
 
-/// Joins this machine to a coordinator, as a node on which it may start workers.
+/// Join this machine to a coordinator, as a node on which workers can be started.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -18,48 +18,48 @@ pub(crate) struct AgentArgs {
     pub(crate) settings: NodeSettings,
 }
 
-/// What an agent must know of its node; also the section `[agent]` of the settings files.
+/// The settings of an agent and its node; also the section `[agent]` of the settings files.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct NodeSettings {
     /// Where the coordinator listens.
     #[arg(long, value_name = "HOST:PORT", env = "WHIMBREL_JOIN")]
-    pub(crate) join: Option<HostPort>,
+    pub(crate) join: Option<Address>,
 
-    /// What people call the node [default: its host name].
+    /// The name of the node, for people [default: its host name].
     #[arg(long, env = "WHIMBREL_NAME")]
     pub(crate) name: Option<String>,
 
-    /// Whose machine it is, e.g. aws, azure, gcp [default: local].
+    /// The provider of the machine, e.g. aws, azure, gcp [default: local].
     #[arg(long, env = "WHIMBREL_PROVIDER")]
     pub(crate) provider: Option<String>,
 
-    /// Where it stands, in the provider's words.
+    /// The provider's name of its region, e.g. us-east-1.
     #[arg(long, env = "WHIMBREL_REGION")]
     pub(crate) region: Option<String>,
 
-    /// Where in the region.
+    /// The provider's name of its zone, e.g. us-east-1a.
     #[arg(long, env = "WHIMBREL_ZONE")]
     pub(crate) zone: Option<String>,
 
-    /// What kind of machine it is, in the provider's words.
+    /// The provider's name of its machine type, e.g. g5.xlarge.
     #[arg(long, value_name = "TYPE", env = "WHIMBREL_INSTANCE_TYPE")]
     pub(crate) instance_type: Option<String>,
 
-    /// It may be taken away at short notice.
+    /// The provider may take the machine away at short notice.
     #[arg(long, env = "WHIMBREL_SPOT", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) spot: Option<bool>,
 
-    /// What it costs, in US dollars.
+    /// The price of the machine, in US dollars per hour.
     #[arg(long, value_name = "DOLLARS", env = "WHIMBREL_PRICE_PER_HOUR", allow_negative_numbers = true)]
     pub(crate) price_per_hour: Option<Price>,
 
-    /// How many workers it offers to run [default: 1].
+    /// Number of workers that it offers to run [default: 1].
     #[arg(long, value_name = "N", env = "WHIMBREL_SLOTS", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) slots: Option<NonZero<u32>>,
 
-    /// The address at which workers on other nodes reach the workers here [default: the one that the coordinator is
-    /// reached from].
+    /// The address at which workers on other nodes reach the workers here [default: the address of this machine from which
+    /// it reaches the coordinator].
     #[arg(long, value_name = "IP", env = "WHIMBREL_ADVERTISE")]
     pub(crate) advertise: Option<IpAddr>,
 
@@ -67,14 +67,15 @@ pub(crate) struct NodeSettings {
     #[arg(long, value_name = "PATH", env = "WHIMBREL_WORKDIR")]
     pub(crate) workdir: Option<PathBuf>,
 
-    /// The file that holds the coordinator's token [default: ~/.config/whimbrel/token, if there is one].
+    /// The file that holds the coordinator's token [default: the token in WHIMBREL_TOKEN, or ~/.config/whimbrel/token if
+    /// it exists].
     #[arg(long, value_name = "PATH", env = "WHIMBREL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
 }
 
 impl NodeSettings {
-    /// These, and for what they do not say, those of `file`. The token's file is left out: which one counts depends
-    /// on more than the two.
+    /// These settings, completed by those of `file`. The token's file is not: [`crate::token::find`] decides which one
+    /// counts.
     pub(crate) fn over(self, file: Self) -> Self {
         Self {
             join: self.join.or(file.join),
@@ -93,7 +94,7 @@ impl NodeSettings {
     }
 }
 
-/// US dollars an hour: finite, and not less than nothing.
+/// US dollars an hour: finite and not negative.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "f64")]
 pub(crate) struct Price(pub(crate) f64);

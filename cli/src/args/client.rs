@@ -1,29 +1,29 @@
-//! The commands that ask a coordinator.
+//! The commands that call a coordinator: `submit`, `runs`, `status`, `logs`, `watch`, `stop`, `cancel`.
 
 use std::{env, path::PathBuf};
 
-use whimbrel_spec::Override;
+use whimbrel_client::Address;
 use whimbrel_store::shell;
 
-use crate::address::HostPort;
+use super::overrides::OverrideArgs;
 
 /// How to reach the coordinator.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Access {
+pub(crate) struct AccessArgs {
     /// Where the coordinator listens [default: 127.0.0.1:7070].
     #[arg(long, value_name = "HOST:PORT", env = "WHIMBREL_COORDINATOR", help_heading = "Coordinator")]
-    pub(crate) coordinator: Option<HostPort>,
+    pub(crate) coordinator: Option<Address>,
 
-    /// The file that holds its token [default: WHIMBREL_TOKEN, or ~/.config/whimbrel/token if there is one].
+    /// The file that holds its token [default: the token in WHIMBREL_TOKEN, or ~/.config/whimbrel/token if it exists].
     #[arg(long, value_name = "PATH", env = "WHIMBREL_TOKEN_FILE", help_heading = "Coordinator")]
     pub(crate) token_file: Option<PathBuf>,
 }
 
-impl Access {
-    /// What a printed command about the same coordinator has to repeat, with a space before it: what flags said, and not
-    /// a variable.
+impl AccessArgs {
+    /// The flags that a printed command must repeat to call the same coordinator, with a space before each. Values that
+    /// come from a variable are left out.
     pub(crate) fn repeated(&self) -> String {
-        let coordinator = self.coordinator.as_ref().map(HostPort::to_string);
+        let coordinator = self.coordinator.as_ref().map(Address::to_string);
         let token_file = self.token_file.as_ref().map(|path| path.display().to_string());
         let flags = [
             ("--coordinator", "WHIMBREL_COORDINATOR", coordinator),
@@ -39,7 +39,7 @@ impl Access {
     }
 }
 
-/// Submits a run to a coordinator.
+/// Submit a run to a coordinator.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,121 +50,121 @@ pub(crate) struct SubmitArgs {
     #[arg(value_name = "SPEC", required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) spec: Option<PathBuf>,
 
-    /// Sets a key of the spec, e.g. train.steps=40; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
-    pub(crate) set: Vec<Override>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
 
-    /// Takes up the run of this id, in place of a new one.
-    #[arg(long, value_name = "RUN")]
+    /// Resume the run of this id, in place of a new one.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["set", "unset"])]
     pub(crate) resume: Option<String>,
 
-    /// Stays, and shows what happens to the run until it ends.
+    /// Stay, and show what happens to the run until it ends.
     #[arg(long)]
     pub(crate) watch: bool,
 
-    /// Writes JSON, one object a line, on stdout.
+    /// Print JSON, one object a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
-/// Lists the coordinator's runs.
+/// List the coordinator's runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel runs --coordinator 10.0.0.5:7070")]
 pub(crate) struct RunsArgs {
-    /// Writes JSON, one object a line, on stdout.
+    /// Print JSON, one object a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
-/// Shows how a run stands, and its workers.
+/// Show the status of a run and of its workers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel status char-lm-k3x9qa")]
 pub(crate) struct StatusArgs {
     /// The run's id.
     pub(crate) run: String,
 
-    /// Writes JSON on stdout.
+    /// Print JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
-/// Shows what a run's workers and its setup printed.
+/// Show the output of a run's workers and of its setup.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel logs char-lm-k3x9qa --worker 2 --follow")]
 pub(crate) struct LogsArgs {
     /// The run's id.
     pub(crate) run: String,
 
-    /// Goes on with new lines until the run ends.
+    /// Follow new lines until the run ends.
     #[arg(long, short)]
     pub(crate) follow: bool,
 
-    /// Only the lines of this worker, e.g. 1 for w1; 0 for setup.
+    /// Show only the lines of this worker: 1 for w1, 0 for setup.
     #[arg(long, value_name = "N")]
     pub(crate) worker: Option<u64>,
 
-    /// Writes JSON, one object a line, on stdout.
+    /// Print JSON, one object a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
-/// Shows what happens to a run until it ends. Ctrl-C ends the watching, not the run.
+/// Show what happens to a run until it ends. Ctrl-C ends the watching, not the run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
   whimbrel watch char-lm-k3x9qa
 
-Exit codes: 0 finished, 1 failed or cancelled, 2 no such run, 3 coordinator out of reach, 75 stopped and resumable.")]
+Exit codes: 0 finished, 1 failed or cancelled, 2 no such run, 3 the coordinator cannot be reached, 75 stopped and
+resumable.")]
 pub(crate) struct WatchArgs {
     /// The run's id.
     pub(crate) run: String,
 
-    /// Writes one JSON object a line and event on stdout.
+    /// Print one JSON object for each event, one a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
-/// Has a run save a checkpoint and stop; `whimbrel submit --resume` takes it up again.
+/// Save a checkpoint of a run and stop it; `whimbrel submit --resume` resumes it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel stop char-lm-k3x9qa")]
 pub(crate) struct StopArgs {
     /// The run's id.
     pub(crate) run: String,
 
-    /// Writes JSON on stdout.
+    /// Print JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }
 
-/// Ends a run for good.
+/// End a run for good: it cannot be resumed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel cancel char-lm-k3x9qa")]
 pub(crate) struct CancelArgs {
     /// The run's id.
     pub(crate) run: String,
 
-    /// Writes JSON on stdout.
+    /// Print JSON on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) access: Access,
+    pub(crate) access: AccessArgs,
 }

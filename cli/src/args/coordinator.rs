@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 
-/// Serves a store: takes runs in, and carries them through on the nodes that agents join.
+/// Serve a store: accept runs, and run them on the nodes that agents join.
 ///
-/// It keeps nothing that matters outside the store; another one started over the same store takes its runs over. Beyond
-/// loopback, callers must show a token, which is made at the first start and printed once.
+/// The coordinator keeps its state in the store; another one that is started over the same store takes its runs over.
+/// Beyond loopback, callers must send a token. The first start makes the token and prints it once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -18,7 +18,7 @@ pub(crate) struct CoordinatorArgs {
     pub(crate) settings: ServerSettings,
 }
 
-/// What a coordinator must know; also the section `[coordinator]` of the settings files.
+/// The settings of a coordinator; also the section `[coordinator]` of the settings files.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServerSettings {
@@ -30,17 +30,18 @@ pub(crate) struct ServerSettings {
     #[arg(long, value_name = "IP:PORT", env = "WHIMBREL_LISTEN")]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// The file that holds the token callers must show [default beyond loopback: ~/.config/whimbrel/token].
+    /// The file that holds the token that callers must send; made if it does not exist [default beyond loopback:
+    /// ~/.config/whimbrel/token].
     #[arg(long, value_name = "PATH", env = "WHIMBREL_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
 
-    /// Asks for no token beyond loopback: whoever reaches the port may run any program on every node.
+    /// Do not ask for a token beyond loopback: anyone who reaches the port may run any program on every node.
     #[arg(long, env = "WHIMBREL_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) insecure: Option<bool>,
 }
 
 impl ServerSettings {
-    /// These, and for what they do not say, those of `file`.
+    /// These settings, completed by those of `file`.
     pub(crate) fn over(self, file: Self) -> Self {
         Self {
             store: self.store.or(file.store),

@@ -1,12 +1,13 @@
-//! The command line: its commands and flags, one file a family.
+//! The commands and their flags, one file a family of commands. The doc comments of flags are their help texts.
 //!
-//! Flags that are not given come from `WHIMBREL_*` variables, and then from the settings files; that is why most of
-//! them are optional here. What a setting is where nobody says so is decided where it is used.
+//! A flag that is not given comes from a `WHIMBREL_*` variable, or else from the settings files: most flags are optional
+//! here for that reason. The command that uses a setting has its default.
 
 pub(crate) mod agent;
 pub(crate) mod checkpoint;
 pub(crate) mod client;
 pub(crate) mod coordinator;
+mod overrides;
 pub(crate) mod run;
 
 use std::{path::PathBuf, str::FromStr};
@@ -17,18 +18,18 @@ use crate::exit;
 
 /// Training runs that cross machines and clouds, and finish.
 ///
-/// Flags come before WHIMBREL_* variables, and those before settings files: --config, or else whimbrel.toml in the
-/// working directory and below it config.toml in the user's configuration directory (~/.config/whimbrel), with the
-/// sections [coordinator], [agent] and [client] and the names of the flags as keys, with _ for -; and `egress`, see
-/// `whimbrel checkpoint copy --help`.
+/// A flag overrides its WHIMBREL_* variable, and that overrides the settings files. These are: the file given with
+/// --config; or else whimbrel.toml in the working directory, and below it config.toml in the user's configuration directory
+/// (~/.config/whimbrel). They have the sections [coordinator], [agent] and [client], with the names of the flags as keys (_
+/// for -); and `egress`, see `whimbrel checkpoint copy --help`.
 #[derive(Debug, Parser)]
 #[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]
 pub(crate) struct Args {
-    /// The settings file, in place of those that are looked for.
+    /// The settings file, in place of the default ones.
     #[arg(long, global = true, value_name = "PATH", env = "WHIMBREL_CONFIG", help_heading = "Everywhere")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Log more; twice, still more. WHIMBREL_LOG says it in detail, e.g. whimbrel_store=debug.
+    /// Log more; repeat it for still more. WHIMBREL_LOG selects in detail, e.g. whimbrel_store=debug.
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Everywhere")]
     pub(crate) verbose: u8,
 
@@ -53,13 +54,13 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it serves until it is told to end, and its log is what it has to say.
+    /// Whether the command serves until a signal; its log is then its output.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self, Self::Coordinator(_) | Self::Agent(_))
     }
 }
 
-/// A number that is not to be zero: the parser of `NonZero` alone says that in the words of its type.
+/// Parses a number above zero. The message of `NonZero`'s own parser names its Rust type.
 fn at_least_one<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse().map_err(|_| "write a whole number, 1 or more")
 }
@@ -109,14 +110,15 @@ mod tests {
     #[test]
     fn run_takes_what_the_user_story_says() {
         let Ok(Command::Run(args)) = parse(
-            "whimbrel run run.toml --workers 4 --set train.steps=40 --set seed=1 --store s3://b/p --resume --json",
+            "whimbrel run run.toml --workers 4 --set train.steps=40 --unset setup --set seed=1 --store s3://b/p \
+             --resume --json",
         ) else {
             panic!("not parsed")
         };
         assert_eq!((args.spec.to_str(), args.workers.map(u32::from)), (Some("run.toml"), Some(4)));
         assert_eq!(
-            args.set.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["train.steps=40", "seed=1"]
+            args.overrides.all().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["train.steps=40", "seed=1", "setup"]
         );
         assert_eq!((args.resume, args.json), (Some(None), true));
 
@@ -131,6 +133,7 @@ mod tests {
         for (line, part) in [
             ("whimbrel run run.toml --workers 0", "1 or more"),
             ("whimbrel run run.toml --set steps", "KEY=VALUE"),
+            ("whimbrel run run.toml --unset steps=40", "not a dotted key"),
             ("whimbrel run run.toml --new --resume", "--resume"),
             ("whimbrel run", "SPEC"),
             ("whimbrel agent --join nowhere", "HOST:PORT"),
@@ -139,6 +142,8 @@ mod tests {
             ("whimbrel coordinator --store runs --listen 7070", "--listen"),
             ("whimbrel submit", "SPEC"),
             ("whimbrel submit run.toml --resume r", "--resume"),
+            ("whimbrel submit --resume r --set train.steps=40", "--set"),
+            ("whimbrel submit --resume r --unset setup", "--unset"),
             ("whimbrel checkpoint show", "RUN"),
             ("whimbrel checkpoint collect r --keep 0", "1 or more"),
             ("whimbrel stop", "RUN"),

@@ -2,49 +2,47 @@
 
 use std::{num::NonZero, path::PathBuf};
 
-use whimbrel_spec::Override;
+use super::{at_least_one, overrides::OverrideArgs};
 
-use super::at_least_one;
-
-/// Runs a run spec on this machine: coordinator and agent in this process, workers beside it.
+/// Run a spec on this machine: coordinator and agent in this process, workers as its children.
 ///
-/// Ctrl-C saves a checkpoint and stops; a second one stops at once. The same command then takes the run up again: on a
-/// terminal it asks, otherwise it does so and says so.
+/// Ctrl-C saves a checkpoint and stops; a second Ctrl-C stops at once. The same command then resumes the run. On a terminal
+/// it asks first.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   whimbrel run examples/char-lm/run.toml
   whimbrel run run.toml --workers 4 --set train.steps=400 --store s3://bucket/runs --new
+  whimbrel run run.toml --unset setup
 
-Exit codes: 0 finished, 1 failed, 2 bad input, 3 store out of reach, 75 stopped and resumable.")]
+Exit codes: 0 finished, 1 failed, 2 bad input, 3 the store cannot be reached, 75 stopped and resumable.")]
 pub(crate) struct RunArgs {
     /// The run spec, a TOML file.
     #[arg(value_name = "SPEC")]
     pub(crate) spec: PathBuf,
 
-    /// How many workers to start [default: workers.local of the spec].
+    /// Number of workers to start [default: workers.local of the spec].
     #[arg(long, value_name = "N", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) workers: Option<NonZero<u32>>,
 
-    /// Sets a key of the spec, e.g. train.steps=40; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<Override>,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
 
-    /// Where the run's directory goes: s3://…, az://…, gs://…, file://… or a path [default: checkpoint.store of the
+    /// The store for the run's directory: s3://…, az://…, gs://…, file://… or a path [default: checkpoint.store of the
     /// spec].
     #[arg(long, value_name = "URI", env = "WHIMBREL_STORE")]
     pub(crate) store: Option<String>,
 
-    /// Insists on taking a run up again: the one named by its id or URI, under the spec it was submitted with; without
-    /// a name, the newest unfinished one of this very spec.
+    /// Resume a run, or fail if there is none: the one with this id or URI, under the spec it was submitted with; without
+    /// a name, the newest unfinished run of this spec.
     #[arg(long, value_name = "RUN", num_args = 0..=1, conflicts_with = "new")]
     pub(crate) resume: Option<Option<String>>,
 
-    /// Starts a new run, whatever is unfinished.
+    /// Start a new run, even if there is an unfinished one.
     #[arg(long)]
     pub(crate) new: bool,
 
-    /// Writes one JSON object a line and event on stdout.
+    /// Print one JSON object for each event, one a line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 }

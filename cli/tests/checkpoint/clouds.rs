@@ -1,4 +1,4 @@
-//! The same commands on other clouds' servers, and from one to the other.
+//! `whimbrel checkpoint` on S3, Azure and GCS servers, and from one to another.
 
 use std::process::{Command, Output};
 
@@ -7,7 +7,7 @@ use whimbrel_testbed::{Azurite, GcsServer, Moto, Server, available};
 
 use crate::stage::{Stage, State};
 
-/// The stage, and what a program needs to reach these servers.
+/// The stage, and the environment that reaches these servers.
 struct Clouds<'a> {
     stage: &'a Stage,
     environment: Vec<(&'static str, String)>,
@@ -70,7 +70,7 @@ fn a_run_moves_to_gcs_and_s3_options_stay_in_the_uri() {
     let (Some(s3), Some(gcs)) = (available(Moto::start()), available(GcsServer::start())) else { return };
     let stage = stage();
     let mut environment = s3.environment();
-    // Where the server is, only the URI says.
+    // Only the URI names the server.
     environment.retain(|(variable, _)| !variable.contains("ENDPOINT") && !variable.contains("REGION"));
     environment.extend(gcs.environment());
     let clouds = Clouds { stage: &stage, environment };
@@ -83,7 +83,7 @@ fn a_run_moves_to_gcs_and_s3_options_stay_in_the_uri() {
     let shown = clouds.good(&["show", &format!("{}/r-test@7{options}", s3.store_uri("runs"))]);
     assert_eq!(shown.lines().next(), Some(format!("{}/r-test@7{options}", s3.store_uri("runs")).as_str()));
     clouds.good(&["verify", "r-test@7", "--store", &store]);
-    // By the URI of the run at the destination.
+    // The destination as the URI of the run there.
     let there = format!("{}/r-test", gcs.store_uri("runs"));
     clouds.good(&["copy", &run, &there, "--newest"]);
     assert!(clouds.good(&["verify", &there]).contains(&stage.state));
@@ -91,7 +91,7 @@ fn a_run_moves_to_gcs_and_s3_options_stay_in_the_uri() {
 }
 
 #[test]
-fn a_store_that_says_no_is_exit_code_2_with_what_to_do() {
+fn a_store_that_refuses_is_exit_code_2_with_a_hint() {
     let (Some(s3), Some(azure)) = (available(Moto::start()), available(Azurite::start())) else { return };
     let stage = stage();
     let mut environment: Vec<_> = s3.environment().into_iter().chain(azure.environment()).collect();
@@ -105,7 +105,7 @@ fn a_store_that_says_no_is_exit_code_2_with_what_to_do() {
     let misplaced = format!("{}/r-test?region=us-east-1@7", s3.store_uri("runs"));
     for (run, part) in [
         ("s3://no-such-bucket/runs/r-test", "there is no such bucket"),
-        (&in_azure, "the credentials are not accepted"),
+        (&in_azure, "the credentials are missing or not accepted"),
         (&misplaced, "a step stands before the options"),
     ] {
         for command in ["list", "verify", "collect"] {
@@ -118,7 +118,7 @@ fn a_store_that_says_no_is_exit_code_2_with_what_to_do() {
 }
 
 #[test]
-fn a_store_that_is_gone_is_exit_code_3() {
+fn an_unreachable_store_is_exit_code_3() {
     let Some(mut s3) = available(Moto::start()) else { return };
     let stage = stage();
     let clouds = Clouds { stage: &stage, environment: s3.environment() };
@@ -130,6 +130,6 @@ fn a_store_that_is_gone_is_exit_code_3() {
         let stderr = String::from_utf8(stderr).unwrap();
         assert_eq!(status.code(), Some(3), "{args:?}: {stderr}");
         assert!(stderr.contains(&run), "{args:?}: {stderr}");
-        assert!(stderr.contains("hint: nobody answers there"), "{args:?}: {stderr}");
+        assert!(stderr.contains("hint: nothing answers at this endpoint"), "{args:?}: {stderr}");
     }
 }

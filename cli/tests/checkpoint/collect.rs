@@ -1,4 +1,4 @@
-//! `collect`.
+//! `whimbrel checkpoint collect`.
 
 use serde_json::Value;
 
@@ -10,8 +10,8 @@ fn steps(stage: &Stage, run: &str) -> Vec<u64> {
     listed.lines().map(step).collect()
 }
 
-/// A run that nobody stopped, with checkpoints after steps 10 to 60.
-fn going_on() -> Stage {
+/// A run that is not stopped, with checkpoints after steps 10 to 60.
+fn not_stopped() -> Stage {
     let stage = Stage { folder: tempfile::tempdir().unwrap(), state: String::new() };
     block_on(async {
         let mut term = stage.create("r-test").await;
@@ -23,7 +23,7 @@ fn going_on() -> Stage {
 }
 
 #[test]
-fn what_is_not_kept_goes_and_a_dry_run_says_so_first() {
+fn a_dry_run_reports_what_collecting_then_deletes() {
     let stage = Stage::finished();
     let said = stage.good(&["collect", "runs/r-test", "--keep", "1", "--dry-run"]);
     assert!(
@@ -35,14 +35,14 @@ fn what_is_not_kept_goes_and_a_dry_run_says_so_first() {
     assert!(said.contains("deleted 1 checkpoint and 1 pack, "), "{said}");
     assert_eq!(steps(&stage, "runs/r-test"), [40]);
     assert_eq!(stage.files("packs").len(), 1);
-    // The last one always stays, and by the spec of the run three would.
+    // The newest always stays; the spec of the run would keep three.
     let said: Value = serde_json::from_str(&stage.good(&["collect", "runs/r-test", "--json"])).unwrap();
     assert_eq!((&said["checkpoints"], &said["kept"]), (&0.into(), &serde_json::json!([40])));
     stage.good(&["verify", "runs/r-test"]);
 }
 
 #[test]
-fn a_checkpoint_that_lost_its_manifest_is_not_said_to_be_kept() {
+fn a_checkpoint_without_its_manifest_is_not_reported_as_kept() {
     let stage = Stage::finished();
     std::fs::remove_file(stage.files("manifests").into_iter().min().unwrap()).unwrap();
     let said = stage.good(&["collect", "runs/r-test", "--keep", "1"]);
@@ -54,8 +54,8 @@ fn a_checkpoint_that_lost_its_manifest_is_not_said_to_be_kept() {
 }
 
 #[test]
-fn a_run_that_goes_on_is_left_to_its_coordinator_unless_one_insists() {
-    let stage = going_on();
+fn a_run_that_is_not_stopped_is_collected_only_with_take_over() {
+    let stage = not_stopped();
     let error = stage.failed(2, &["collect", "runs/r-test"]);
     assert!(error.contains("is not stopped") && error.contains("--take-over"), "{error}");
     let said = stage.good(&["collect", "runs/r-test", "--dry-run", "--keep-every", "30 steps"]);
@@ -71,7 +71,7 @@ fn a_run_that_goes_on_is_left_to_its_coordinator_unless_one_insists() {
 }
 
 #[test]
-fn a_replica_stays_one_when_it_is_collected_in() {
+fn collecting_in_a_replica_leaves_it_a_replica() {
     let stage = Stage::finished();
     stage.good(&["copy", "runs/r-test", "elsewhere"]);
     stage.good(&["collect", "elsewhere/r-test", "--keep", "1"]);

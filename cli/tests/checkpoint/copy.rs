@@ -1,4 +1,4 @@
-//! `copy`, and what `list` says of copies.
+//! `whimbrel checkpoint copy`, and `list` on copies.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn events(text: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_copy_says_first_what_will_move_and_then_how_to_go_on() {
+fn a_copy_prints_its_plan_and_then_the_next_commands() {
     let stage = Stage::finished();
     let said = stage.good(&["copy", "runs/r-test", "elsewhere", "--dry-run"]);
     let lines: Vec<&str> = said.lines().collect();
@@ -30,7 +30,7 @@ fn a_copy_says_first_what_will_move_and_then_how_to_go_on() {
 
     let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
     assert!(said.contains("copied 2 checkpoints, after steps 20 to 40: 2 packs, "), "{said}");
-    // What has finished is not resumed.
+    // A finished run is not resumed.
     assert!(said.contains("  whimbrel checkpoint verify file://") && !said.contains("--resume"), "{said}");
     let other = Stage::stopped(20, &State::small(20), 64 << 20);
     let said = other.good(&["copy", "runs/r-test", "elsewhere"]);
@@ -39,7 +39,7 @@ fn a_copy_says_first_what_will_move_and_then_how_to_go_on() {
     assert!(verified.contains(&stage.state), "{verified}");
     stage.good(&["diff", "runs/r-test@20", "elsewhere/r-test@20"]);
 
-    // By the URI of the run there, and once more.
+    // The destination as the URI of the run there; and a second copy.
     let said = stage.good(&["copy", "r-test", "elsewhere/r-test", "--store", "runs"]);
     assert!(
         said.contains("of which 2 are there") && said.contains("nothing to copy: it is all there"),
@@ -51,7 +51,34 @@ fn a_copy_says_first_what_will_move_and_then_how_to_go_on() {
 }
 
 #[test]
-fn one_checkpoint_alone_is_copied_and_the_rest_of_it_later() {
+fn the_plan_covers_manifests_and_output() {
+    let stage = Stage::finished();
+    block_on(stage.run("runs", "r-test").put_output(1, 0, "w1 hello\n".into())).unwrap();
+    let said = stage.good(&["copy", "runs/r-test", "elsewhere", "--dry-run"]);
+    assert!(said.contains("  to move      2 packs, 2 manifests, 1 output object, "), "{said}");
+    let events = events(&stage.good(&["copy", "runs/r-test", "elsewhere", "--json"]));
+    let moved: u64 = ["packs", "manifests", "output"]
+        .iter()
+        .flat_map(|folder| files(&stage.path("elsewhere/r-test").join(folder)))
+        .map(|file| fs::metadata(file).unwrap().len())
+        .sum();
+    let event = |kind: &str| events.iter().rfind(|event| event["event"] == kind).unwrap();
+    for kind in ["plan", "copied"] {
+        let event = event(kind);
+        assert_eq!(
+            (&event["packs"], &event["manifests"], &event["output"]),
+            (&2.into(), &2.into(), &1.into())
+        );
+        assert_eq!(event["bytes"], moved, "{event}");
+    }
+    let progress = event("progress");
+    assert_eq!((&progress["bytes"], &progress["total"]), (&moved.into(), &moved.into()));
+    let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
+    assert!(said.contains("  to move      0 packs, 0 B") && said.contains("it is all there"), "{said}");
+}
+
+#[test]
+fn one_checkpoint_is_copied_and_the_rest_later() {
     let stage = Stage::finished();
     stage.good(&["copy", "runs/r-test@20", "elsewhere"]);
     assert!(stage.good(&["show", "elsewhere/r-test"]).lines().next().unwrap().ends_with("@20"));
@@ -84,7 +111,7 @@ fn one_checkpoint_alone_is_copied_and_the_rest_of_it_later() {
 }
 
 #[test]
-fn nothing_is_copied_over_a_run_that_went_on() {
+fn a_run_that_went_on_at_the_destination_is_not_overwritten() {
     let stage = Stage::stopped(20, &State::small(20), 64 << 20);
     stage.good(&["copy", "runs/r-test", "elsewhere"]);
     block_on(async {
@@ -96,16 +123,16 @@ fn nothing_is_copied_over_a_run_that_went_on() {
     assert!(error.contains("went on at file:///") && error.contains("somebody elsewhere"), "{error}");
     let ahead = stage.good(&["list", "elsewhere/r-test", "--against", "runs/r-test"]);
     assert!(ahead.lines().last().unwrap().ends_with("the run went on here"), "{ahead}");
-    // The other way round it is what is wanted: the run moves back.
+    // The other direction works: the run moves back.
     stage.good(&["copy", "elsewhere/r-test", "runs"]);
     assert!(stage.good(&["show", "runs/r-test"]).lines().next().unwrap().ends_with("@30"));
 }
 
 #[test]
-fn a_damaged_checkpoint_is_left_out_and_the_others_go() {
+fn a_damaged_checkpoint_is_left_out_and_the_others_are_copied() {
     let stage = Stage::finished();
     let state = State::small(40);
-    // The pack of step 40 is the one that holds its last tensor.
+    // The pack of step 40 holds its last tensor.
     let tensor = state.tensor("weight").to_vec();
     let holds = |bytes: &[u8]| bytes.windows(tensor.len()).any(|window| window == tensor);
     let pack = stage.files("packs").into_iter().find(|path| holds(&fs::read(path).unwrap())).unwrap();
@@ -120,7 +147,7 @@ fn a_damaged_checkpoint_is_left_out_and_the_others_go() {
 }
 
 #[test]
-fn what_a_copy_lost_comes_again_with_the_next() {
+fn the_next_copy_replaces_what_a_copy_lost() {
     let stage = Stage::finished();
     stage.good(&["copy", "runs/r-test", "elsewhere"]);
     for under in ["manifests", "packs"] {
@@ -135,13 +162,13 @@ fn what_a_copy_lost_comes_again_with_the_next() {
             stage.good(&["verify", &format!("elsewhere/r-test@{step}")]);
         }
         assert!(stage.good(&["copy", "runs/r-test", "elsewhere"]).contains("it is all there"));
-        // None is in the list twice.
+        // No checkpoint is listed twice.
         assert_eq!(stage.good(&["list", "elsewhere/r-test"]).lines().count(), 5);
     }
 }
 
 #[test]
-fn a_checkpoint_of_a_later_whimbrel_is_left_out_and_not_called_damaged() {
+fn a_checkpoint_of_a_later_version_is_left_out_and_not_reported_as_damaged() {
     let stage = Stage::stopped(3, &State::small(3), 64);
     stage.commit_later_format(7);
     let (code, stdout, stderr) = stage.checkpoint(&["copy", "runs/r-test", "elsewhere"]);
@@ -152,7 +179,7 @@ fn a_checkpoint_of_a_later_whimbrel_is_left_out_and_not_called_damaged() {
         "{stdout}"
     );
     assert!(!stdout.contains("damaged"), "{stdout}");
-    // It has all that can be had, and is not in step.
+    // It has all that can be read, and is not in step.
     let listed = stage.good(&["list", "elsewhere/r-test", "--against", "runs/r-test"]);
     let last = listed.lines().last().unwrap();
     assert!(
@@ -166,7 +193,7 @@ fn a_checkpoint_of_a_later_whimbrel_is_left_out_and_not_called_damaged() {
 }
 
 #[test]
-fn a_copy_without_any_checkpoint_offers_nothing_to_go_on_with() {
+fn a_copy_without_checkpoints_prints_no_next_commands() {
     let stage = Stage::stopped(3, &State::small(3), 64);
     let manifest = stage.files("manifests").pop().unwrap();
     fs::write(manifest, "{}").unwrap();
@@ -178,7 +205,7 @@ fn a_copy_without_any_checkpoint_offers_nothing_to_go_on_with() {
 }
 
 #[test]
-fn what_makes_no_sense_is_exit_code_2_and_writes_nothing() {
+fn bad_input_is_exit_code_2_and_writes_nothing() {
     let stage = Stage::finished();
     block_on(async { stage.create("r-other").await });
     fs::write(stage.path("whimbrel.toml"), "[egress]\nnobody = 1.0\n").unwrap();
@@ -200,23 +227,23 @@ fn what_makes_no_sense_is_exit_code_2_and_writes_nothing() {
 }
 
 #[test]
-fn prices_are_the_users_own() {
+fn the_settings_set_the_prices() {
     let stage = Stage::finished();
     fs::write(stage.path("whimbrel.toml"), "[egress]\nlocal = 2000000.0\n").unwrap();
-    // What costs more is asked about on a terminal alone, and this is none.
+    // The question about the price is asked on a terminal only, and this is none.
     let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
     assert!(said.contains("($2000000 per GB)") && said.contains("copied 2 checkpoints"), "{said}");
 }
 
 #[test]
-fn a_copy_that_is_cut_off_goes_on_where_it_was() {
+fn an_interrupted_copy_continues() {
     let specs = (0..60).map(|index| TensorSpec::f32(format!("w{index:02}"), [50_000])).collect();
     let state = State::filled(specs, |index| (index * 131 + index / 7919) as u8);
     let stage = Stage::stopped(7, &state, 200_000);
     let packs = stage.files("packs").len();
     assert_eq!(packs, 60);
 
-    // Slow enough to be in the middle when it is told to stop.
+    // Slow enough to be interrupted in the middle.
     let args = ["copy", "runs/r-test", "elsewhere", "--bandwidth", "2 MB/s", "--concurrency", "2", "--json"];
     let mut command = stage.command(&args);
     let mut copy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! An import that ends before its time, at each of its writes in turn; and two copies at a time.
+//! An import that is killed or interrupted at each of its writes in turn; and two copies at the same time.
 
 use std::{
     io::Read,
@@ -25,13 +25,13 @@ struct Scene {
     proxy: FaultProxy,
 }
 
-/// A request that waits for what becomes of the program that made it.
+/// A request that is held until the program that sent it has ended.
 struct Held {
     reached: Receiver<()>,
     release: Sender<()>,
 }
 
-/// A write of the import itself, and not of the store's probe.
+/// A write of the import itself, not of the store's probe.
 fn is_write(operation: &Operation) -> bool {
     operation.verb == Verb::Put && operation.part() != Part::Other
 }
@@ -57,7 +57,7 @@ impl Scene {
         (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
     }
 
-    /// Holds up the write that so many came before.
+    /// Holds the write that comes after `before` others.
     fn hold(&self, before: usize) -> Held {
         self.proxy.begin("whimbrel");
         let ((reach, reached), (release, released)) = (channel(), channel());
@@ -75,7 +75,7 @@ impl Scene {
 }
 
 impl Held {
-    /// Sends the program a signal when it has come to its write. Its exit code and what it said on stderr.
+    /// Sends the program a signal when it waits for its write. Returns its exit code and stderr.
     fn end(self, mut child: Child, signal: Signal) -> (Option<i32>, String) {
         self.reached.recv_timeout(Duration::from_secs(60)).expect("the import comes to this write");
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -87,13 +87,13 @@ impl Held {
     }
 }
 
-/// The id that an import chose, as it said at first.
+/// The id that an import printed at its start.
 fn id(said: &str) -> String {
     said.strip_prefix("importing as run ").unwrap().split(';').next().unwrap().to_owned()
 }
 
 #[test]
-fn an_import_killed_at_any_of_its_writes_goes_on_by_the_id_that_it_said() {
+fn an_import_killed_at_any_of_its_writes_continues_with_the_id_that_it_printed() {
     let Some(scene) = Scene::set() else { return };
     let (code, _, said) = scene.run(&["import", "model", &scene.server.store_uri("whole")]);
     assert_eq!(code, Some(0), "{said}");
@@ -130,7 +130,7 @@ fn an_import_killed_at_any_of_its_writes_goes_on_by_the_id_that_it_said() {
 }
 
 #[test]
-fn an_import_that_is_interrupted_is_exit_code_75_and_leaves_no_run() {
+fn an_interrupted_import_is_exit_code_75_and_leaves_no_run() {
     let Some(scene) = Scene::set() else { return };
     let store = scene.server.store_uri("runs");
     let held = scene.hold(0);
@@ -145,11 +145,11 @@ fn an_import_that_is_interrupted_is_exit_code_75_and_leaves_no_run() {
 }
 
 #[test]
-fn of_two_copies_at_a_time_one_gives_way_and_says_what_to_do() {
+fn of_two_copies_at_the_same_time_one_stops_with_a_hint() {
     let Some(scene) = Scene::set() else { return };
     let store = scene.server.store_uri("twice");
     let copy = ["copy", "runs/r-test", &store];
-    // The log's first entry and the term were written, and this is a pack.
+    // The log's first entry and the term are written; this write is a pack.
     let held = scene.hold(2);
     let first = scene.start(&copy);
     held.reached.recv_timeout(Duration::from_secs(60)).expect("the copy comes to this write");

@@ -1,11 +1,11 @@
-//! `diff`.
+//! `whimbrel checkpoint diff`.
 
 use serde_json::Value;
 
 use crate::stage::{Stage, State, block_on, checkpoint};
 
 #[test]
-fn the_same_checkpoint_is_exit_code_0_and_another_1() {
+fn equal_checkpoints_are_exit_code_0_and_different_ones_1() {
     let stage = Stage::finished();
     let same = stage.good(&["diff", "runs/r-test@20", "runs/r-test@20"]);
     assert!(same.contains("the same: 2 tensors, bit for bit; 0 B compared"), "{same}");
@@ -21,11 +21,11 @@ fn the_same_checkpoint_is_exit_code_0_and_another_1() {
 }
 
 #[test]
-fn another_run_is_compared_by_the_names_of_tensors() {
+fn checkpoints_of_different_runs_are_compared_by_the_names_of_tensors() {
     let stage = Stage::finished();
     block_on(async {
         let mut term = stage.create("r-other").await;
-        // One element of the second tensor is another; packed otherwise.
+        // One element of the second tensor differs, and the packs are cut differently.
         let mut state = State::small(40);
         *state.bytes.last_mut().unwrap() ^= 0x80;
         checkpoint(&mut term, 40, &state, 64).await;

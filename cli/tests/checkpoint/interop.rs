@@ -1,4 +1,4 @@
-//! `export` and `import`.
+//! `whimbrel checkpoint export` and `import`.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use whimbrel_state::TensorSpec;
 use crate::stage::{SPEC, Stage, State, block_on, files};
 
 #[test]
-fn what_is_exported_is_imported_as_a_run_of_the_same_state() {
+fn an_exported_checkpoint_is_imported_with_the_same_state() {
     let stage = Stage::finished();
     let said = stage.good(&["export", "runs/r-test@40", "model"]);
     assert!(said.contains("r-test@40: 2 tensors, 160 B"), "{said}");
@@ -56,10 +56,10 @@ fn a_large_model_is_several_files_and_an_index() {
 }
 
 #[test]
-fn a_model_from_elsewhere_needs_what_it_does_not_say() {
+fn a_model_of_another_program_needs_flags_for_what_it_lacks() {
     let stage = Stage::finished();
     stage.good(&["export", "runs/r-test", "model", "--only", "w*", "--rename", "w=model.w"]);
-    // As another program would have written it.
+    // As another program writes it.
     let file = fs::read(stage.path("model/model.safetensors")).unwrap();
     let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     let mut header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
@@ -89,7 +89,7 @@ fn stored_spec(stage: &Stage, store: &str, run: &str) -> RunSpec {
 }
 
 #[test]
-fn an_imported_run_names_the_store_it_is_in_and_the_replicas_that_it_will_have() {
+fn an_imported_run_records_its_own_store_and_the_replicas_of_its_spec() {
     let stage = Stage::finished();
     stage.good(&["export", "runs/r-test", "model"]);
     let stores = "[checkpoint]\nstore = \"gs://gone/runs\"\nreplicas = [\"west\", \"elsewhere\"]\n";
@@ -101,10 +101,10 @@ fn an_imported_run_names_the_store_it_is_in_and_the_replicas_that_it_will_have()
     let spec = stored_spec(&stage, "elsewhere", "r-new");
     let in_store = |run: &str| stage.run(run, "r-new").store_uri();
     assert_eq!(spec.checkpoint.store, Some(in_store("elsewhere")));
-    // It was the replica of the run that was exported.
+    // This store was a replica of the exported run.
     assert_eq!(spec.checkpoint.replicas, [in_store("west")]);
 
-    // A file is no store.
+    // A file is not a store.
     fs::write(stage.path("blocked"), "").unwrap();
     fs::write(stage.path("run.toml"), format!("{SPEC}{stores}").replace("west", "blocked")).unwrap();
     let args = ["import", "model", "north", "--spec", "run.toml", "--run", "r-new"];
@@ -120,7 +120,7 @@ fn an_imported_run_names_the_store_it_is_in_and_the_replicas_that_it_will_have()
 }
 
 #[test]
-fn an_import_that_was_cut_off_says_how_to_go_on_with_it() {
+fn a_failed_import_says_how_to_continue() {
     let stage = Stage::finished();
     stage.good(&["export", "runs/r-test", "model"]);
     let (code, _, said) = stage.checkpoint(&["import", "model", "elsewhere"]);
@@ -129,20 +129,20 @@ fn an_import_that_was_cut_off_says_how_to_go_on_with_it() {
     assert!(said.contains(&format!("--run {id} goes on")), "{said}");
     stage.good(&["verify", &format!("elsewhere/{id}")]);
 
-    // A file where the folder of packs belongs: nothing of a run is there.
+    // A file in the place of the packs folder: the run is not created.
     let args = ["import", "model", "elsewhere", "--run", "r-new"];
     let blocked = |name: &str| stage.path("elsewhere/r-new").join(name);
     fs::create_dir_all(stage.path("elsewhere/r-new")).unwrap();
     fs::write(blocked("packs"), "").unwrap();
     let error = stage.failed(2, &args);
     assert!(
-        error.contains("--run r-new goes on") && error.contains("/elsewhere/r-new; if it is not to"),
+        error.contains("--run r-new goes on") && error.contains("/elsewhere/r-new; to give up, delete"),
         "{error}"
     );
     assert!(stage.failed(2, &["list", "elsewhere/r-new"]).contains("there is no run"));
     fs::remove_file(blocked("packs")).unwrap();
 
-    // A file where the folder of manifests belongs: the run is there, without its checkpoint.
+    // A file in the place of the manifests folder: the run is created, without its checkpoint.
     fs::write(blocked("manifests"), "").unwrap();
     let error = stage.failed(2, &args);
     assert!(error.contains("--run r-new goes on") && error.contains("--take-over"), "{error}");
@@ -156,7 +156,7 @@ fn an_import_that_was_cut_off_says_how_to_go_on_with_it() {
 }
 
 #[test]
-fn a_run_that_is_over_is_not_added_to_and_a_stopped_one_is() {
+fn a_checkpoint_is_added_to_a_stopped_run_and_not_to_an_ended_one() {
     let stage = Stage::finished();
     stage.good(&["export", "runs/r-test", "model"]);
     let error = stage.failed(2, &["import", "model", "runs/r-test"]);
@@ -174,7 +174,7 @@ fn a_run_that_is_over_is_not_added_to_and_a_stopped_one_is() {
 }
 
 #[test]
-fn what_no_run_could_go_on_from_is_refused() {
+fn a_model_from_which_no_run_could_continue_is_refused() {
     let stage = Stage::stopped(3, &State::small(3), 64);
     stage.good(&["export", "runs/r-test", "model"]);
     stage.good(&["export", "runs/r-test", "half", "--only", "weight"]);
@@ -209,13 +209,13 @@ fn what_no_run_could_go_on_from_is_refused() {
         "--set",
         "train.steps=41",
     ]);
-    // One file has no spec beside it to be named.
+    // A single file has no spec beside it.
     let said = stage.good(&["import", "model/model.safetensors", "runs/r-test"]);
     assert!(said.contains("  whimbrel run run.toml --resume "), "{said}");
 }
 
 #[test]
-fn a_folder_with_something_in_it_is_left_as_it_is() {
+fn a_folder_that_is_not_empty_is_not_changed() {
     let stage = Stage::finished();
     fs::create_dir(stage.path("model")).unwrap();
     fs::write(stage.path("model/notes"), "mine").unwrap();
@@ -227,7 +227,7 @@ fn a_folder_with_something_in_it_is_left_as_it_is() {
     for (args, part) in [
         (&["--only", "nothing*"][..], "none of the 2 tensors is chosen"),
         (&["--rename", "weight=bias"], "two tensors would be named \"bias\""),
-        (&["--only", "a["], "is no pattern"),
+        (&["--only", "a["], "is not a pattern"),
         (&["--shard-size", "big"], "is not a size"),
         (&["--rename", "weight"], "FROM=TO"),
     ] {
@@ -239,7 +239,7 @@ fn a_folder_with_something_in_it_is_left_as_it_is() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_exit_code_4_and_leaves_nothing() {
+fn exporting_a_damaged_checkpoint_is_exit_code_4_and_leaves_nothing() {
     let state = State::filled(vec![TensorSpec::f32("w", [5000])], |index| index as u8);
     let stage = Stage::stopped(3, &state, 4000);
     let pack = stage.files("packs").pop().unwrap();

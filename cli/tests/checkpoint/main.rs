@@ -1,4 +1,4 @@
-//! `whimbrel checkpoint` against runs' directories as the store crate writes them.
+//! `whimbrel checkpoint`, on directories of runs that the store crate wrote.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,6 +12,6 @@ mod copy;
 mod cut_off;
 mod diff;
 mod interop;
-mod look;
 mod python;
+mod read;
 mod stage;

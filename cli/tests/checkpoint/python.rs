@@ -1,4 +1,4 @@
-//! Packs and exported files as Python's safetensors reads them, and its files as we import them: the same bits.
+//! Python's safetensors reads packs and exported files with the same bits, and its files are imported with the same bits.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use whimbrel_testbed::{Python, available};
 
 use crate::stage::{SPEC, Stage, State, block_on, files};
 
-/// What Python says of the files in a folder: by file, by tensor.
+/// The contents of the files in a folder as Python reads them: by file, by tensor.
 fn python(python: &Python, what: &str, folder: &Path) -> BTreeMap<String, Value> {
     let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/checkpoint/others.py"));
     let said = python.run(&script, &[what.as_ref(), folder.as_ref()]).unwrap();
@@ -33,7 +33,7 @@ fn state() -> State {
         [TensorSpec::f32("large", [60, 50]), TensorSpec::f32("one", []), TensorSpec::f32("none", [0, 2])];
     let byte = |index: usize| (index * 31 + index / 256) as u8;
     let mut state = State::filled(small.into_iter().chain(more).collect(), byte);
-    // NumPy takes no truth value but these.
+    // NumPy accepts only these truth values.
     let at = state.layout.tensors().iter().position(|tensor| tensor.dtype == Dtype::BOOL).unwrap();
     let range = state.layout.range_of(at);
     state.bytes[range].iter_mut().for_each(|byte| *byte &= 1);
@@ -51,7 +51,7 @@ fn python_reads_every_pack_and_every_exported_file_with_the_same_bits() {
     let mut seen: BTreeMap<String, Vec<(usize, Vec<u8>)>> = BTreeMap::new();
     for tensors in packs.values().map(|pack| pack["tensors"].as_object().unwrap()) {
         for (name, tensor) in tensors {
-            // A part is named by the elements that it holds.
+            // The name of a part has the range of its elements.
             let (name, start) = match name.split_once('[') {
                 Some((name, part)) => (name, part.split_once("..").unwrap().0.parse().unwrap()),
                 None => (name.as_str(), 0),
@@ -85,7 +85,7 @@ fn python_reads_every_pack_and_every_exported_file_with_the_same_bits() {
 }
 
 #[test]
-fn what_python_wrote_is_imported_with_the_same_bits() {
+fn files_that_python_wrote_are_imported_with_the_same_bits() {
     let Some(interpreter) = available(Python::with_safetensors()) else { return };
     let stage = Stage::finished();
     let folder = stage.path("theirs");
@@ -97,7 +97,7 @@ fn what_python_wrote_is_imported_with_the_same_bits() {
 
     let run = stage.run("runs", "r-new");
     let (manifest, read) = block_on(async {
-        let newest = run.checkpoints().await.unwrap().pop().unwrap();
+        let newest = run.run_log().await.unwrap().all_checkpoints().pop().unwrap();
         let manifest = run.manifest(&newest.manifest).await.unwrap();
         let end = manifest.layout.bytes() as u64;
         let mut reader = StateReader::new(&Sources::new(run), &manifest, 0..end, &Limits::default()).unwrap();

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use whimbrel_core::{Core, Event, RunEvent, SaveCost, Start, Timing};
 use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::v1;
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{HostedBy, Store};
 
 use self::{
     hosted_run::HostedRun,
@@ -70,7 +70,7 @@ pub(crate) struct Driver {
     /// The core's time, and when it was last advanced.
     clock: (Duration, Instant),
     store: Store,
-    submitter: Mode,
+    hosted_by: HostedBy,
     /// This coordinator's name in the logs of runs.
     name: String,
     inputs: Inputs,
@@ -97,17 +97,23 @@ struct Node {
 }
 
 impl Driver {
-    pub(crate) fn new(store: Store, submitter: Mode, name: String, inputs: Inputs, timing: Timing) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        hosted_by: HostedBy,
+        name: String,
+        inputs: Inputs,
+        timing: Timing,
+    ) -> Self {
         Self {
             core: Core::new(timing),
             clock: (Duration::ZERO, Instant::now()),
             store,
-            submitter,
+            hosted_by,
             name,
             inputs,
             reports: mpsc::unbounded_channel(),
             hosted: BTreeMap::new(),
-            openings: Openings::new(submitter),
+            openings: Openings::new(hosted_by),
             archive: BTreeMap::new(),
             nodes: BTreeMap::new(),
             last_node: 0,
@@ -120,7 +126,7 @@ impl Driver {
     /// Takes inputs until a shutdown is asked for and every run has stopped. The server spawns it once.
     pub(crate) async fn drive(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         let (sender, mut discoveries) = mpsc::unbounded_channel::<Discovery>();
-        if self.submitter == Mode::Service {
+        if self.hosted_by == HostedBy::Service {
             let (store, name, shutdown) = (self.store.clone(), self.name.clone(), self.shutting_down.clone());
             self.tasks.spawn(adopt(store, name, sender, shutdown));
         }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use whimbrel_core::{Event, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::{border, v1, v1::submit_request::What};
-use whimbrel_store::{Mode, Sources};
+use whimbrel_store::{HostedBy, Sources};
 
 use super::{
     Driver,
@@ -38,8 +38,8 @@ pub(super) struct Openings {
 }
 
 impl Openings {
-    pub(super) fn new(submitter: Mode) -> Self {
-        Self { is_reading_logs: submitter == Mode::Service, runs: BTreeSet::new(), deferred: Vec::new() }
+    pub(super) fn new(hosted_by: HostedBy) -> Self {
+        Self { is_reading_logs: hosted_by == HostedBy::Service, runs: BTreeSet::new(), deferred: Vec::new() }
     }
 
     /// Notes that a run is being opened; returns false if it was already.
@@ -157,14 +157,14 @@ impl Driver {
             // A second client that resumes it waits for the first.
             self.openings.runs.insert(id.clone());
         }
-        let (store, submitter) = (self.store.clone(), self.submitter);
+        let (store, hosted_by) = (self.store.clone(), self.hosted_by);
         let (name, inputs) = (self.name.clone(), self.inputs.clone());
         let shutting_down = self.shutting_down.clone();
         self.tasks.spawn(async move {
             let opening = async {
                 match what {
                     // Not cancelled on shutdown: a run that is created must be reported to the client.
-                    What::Spec(text) => submit(&store, &text, submitter, &name).await,
+                    What::Spec(text) => submit(&store, &text, hosted_by, &name).await,
                     What::Resume(run) => {
                         let resumed = shutting_down.run_until_cancelled(resume(&store, &run, &name)).await;
                         resumed.unwrap_or(Err(SubmitError::ShuttingDown))

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_store::{LogError, Mode, RunDir, RunLog, Store};
+use whimbrel_store::{HostedBy, LogError, RunDir, RunLog, Store};
 
 use crate::{
     events::archived_status,
@@ -186,7 +186,7 @@ impl Adoption {
             }
         };
         let mut status = archived_status(&dir, &run_log);
-        if run_log.submitter() == Mode::Embedded
+        if run_log.hosted_by() == HostedBy::Embedded
             || run_log.replica_of().is_some()
             || run_log.ended().is_some()
             || run_log.stopped().is_some()
@@ -259,7 +259,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let run = store.run(&"r-1".parse().unwrap());
-        run.create("a spec", Mode::Service).await.unwrap();
+        run.create("a spec", HostedBy::Service).await.unwrap();
         let (driver, mut discoveries) = mpsc::unbounded_channel();
         let adoption = Adoption { store, coordinator: "me".into(), driver, log_reads: Semaphore::new(1) };
         let mut archived = async || match discoveries.recv().await {

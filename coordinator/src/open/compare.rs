@@ -11,8 +11,8 @@ use tokio::{sync::Semaphore, time::timeout};
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_store::{
-    AppendError, CheckpointInfo, CopyError, CopyProgress, LeftOut, Limits, LogError, Relation, RunDir,
-    RunLog, Term, is_ahead, newer, recover_from, relation, shell,
+    AppendError, CheckpointInfo, CopyError, CopyProgress, Limits, LogError, Relation, RunDir, RunLog,
+    SkippedCheckpoint, Term, is_ahead, newer, recover_from, relation, shell,
 };
 
 use crate::open::replicas::Replica;
@@ -191,7 +191,7 @@ impl Comparison {
             }
         };
         let copied = recover_from(term, there, &Limits::default(), &mut progress).await?;
-        for LeftOut { step, why, .. } in &copied.left_out {
+        for SkippedCheckpoint { step, why, .. } in &copied.skipped {
             let why = with_causes(why);
             self.warnings
                 .push(format!("{from} has a newer checkpoint, of step {step}, that is damaged: {why}"));

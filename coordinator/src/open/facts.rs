@@ -1,6 +1,6 @@
 //! Turns a run's spec and log into what the core and the store need. Called when a run is opened.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use whimbrel_core::{CheckpointEvery, EarlierTerms, RunFacts, Start};
 use whimbrel_spec::{self as spec, Bandwidth, Every, Keep, RunSpec};
@@ -57,7 +57,7 @@ pub(crate) fn past(run_log: &RunLog) -> EarlierTerms {
     terms.pop();
     for (index, term) in terms.into_iter().enumerate() {
         let (Some(first), Some(last)) = (term.first(), term.last()) else { continue };
-        past.trained += Duration::try_from(last.time.duration_since(first.time)).unwrap_or_default();
+        past.trained += (last.time - first.time).to_std().unwrap_or_default();
         let is_end = |entry: &Entry| matches!(entry.record, Record::Stopped(_) | Record::Ended(_));
         past.failures += u32::from(term_has_gone_on(index, term) && !term.iter().any(is_end));
     }
@@ -84,7 +84,9 @@ fn term_has_gone_on(index: usize, term: &[Entry]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_store::{Mode, Stopped, Store};
+    use std::time::Duration;
+
+    use whimbrel_store::{HostedBy, Stopped, Store};
 
     use super::*;
 
@@ -93,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let (here, copy) = (store.run(&"r-1".parse().unwrap()), folder.path().join("copy"));
-        here.create("a spec", Mode::Service).await.unwrap();
+        here.create("a spec", HostedBy::Service).await.unwrap();
         let first = here.start_term("the first").await.unwrap();
         assert_eq!(past(first.run_log()), EarlierTerms::default(), "it has only just begun");
         // The first term has no end, the second stopped the run, and the third has just begun.
@@ -105,10 +107,10 @@ mod tests {
         let before = past(third.run_log());
         assert_eq!(before.failures, 1);
         let entries = third.run_log().entries();
-        let trained = entries[3].time.duration_since(entries[2].time);
+        let trained = entries[3].time - entries[2].time;
         assert_eq!(
             before.trained,
-            Duration::try_from(trained).unwrap(),
+            trained.to_std().unwrap(),
             "the first term has one entry, and so no duration"
         );
 

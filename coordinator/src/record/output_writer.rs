@@ -83,12 +83,11 @@ impl OutputWriter {
 }
 
 async fn write_to_store(dir: RunDir, epoch: u64, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let name = format!("epoch-{epoch}");
     let mut sequence = 0;
     while let Some(request) = requests.recv().await {
         match request {
             Request::Write(text) => {
-                if let Err(error) = dir.put_output(&name, sequence, text.into()).await {
+                if let Err(error) = dir.put_output(epoch, sequence, text.into()).await {
                     tracing::error!(run = %dir.id(), %error, "the output of workers could not be stored; it is lost");
                 }
                 sequence += 1;
@@ -125,10 +124,10 @@ impl OutputReader {
         if timeout(FLUSH_TIMEOUT, flushed).await.is_err() {
             tracing::warn!(run = %dir.id(), "the newest output has not reached the store yet; it is left out");
         }
-        let chunks = dir.output(None).await?;
-        let stored = chunks.iter().flat_map(|chunk| {
-            String::from_utf8_lossy(&chunk.text).lines().filter_map(line).collect::<Vec<_>>()
-        });
+        let chunks = dir.output().await?;
+        let stored = chunks
+            .iter()
+            .flat_map(|chunk| String::from_utf8_lossy(chunk).lines().filter_map(line).collect::<Vec<_>>());
         let stored = stream::iter(stored.map(Ok).collect::<Vec<_>>());
         let following = if follow { Some(following) } else { None };
         let live = stream::unfold(following, |following| async move {

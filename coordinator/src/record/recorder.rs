@@ -19,8 +19,8 @@ use whimbrel_core::{End, Outcome, RunEvent, Start};
 use whimbrel_proto::with_causes;
 use whimbrel_state::{Hash, Manifest, Pack};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, Ended, QuarantineError, Record, Retention, Sources, Stopped,
-    Store, Term, collect, commit, quarantine, shell,
+    AppendError, CollectError, Collector, CommitError, Ended, QuarantineError, Record, Retention, Sources,
+    Stopped, Store, Term, commit, quarantine, shell,
 };
 
 use crate::{
@@ -70,6 +70,7 @@ pub(crate) struct Recorder {
     /// Stores of replicas that could not be opened.
     unopened: Vec<String>,
     retention: Retention,
+    collector: Collector,
     replication: Replication,
     reporter: Reporter,
     replicas_are_finished: bool,
@@ -92,6 +93,7 @@ impl Recorder {
     ) -> Self {
         Self {
             term,
+            collector: Collector::default(),
             sources,
             unopened,
             retention,
@@ -184,7 +186,7 @@ impl Recorder {
 
     /// Deletes checkpoints that need not be kept. A failure does not stop the run: the next commit tries again.
     async fn collect_old_checkpoints(&mut self) -> Result<(), TermLost> {
-        let collected = collect(&mut self.term, &self.retention).await;
+        let collected = self.collector.collect(&mut self.term, &self.retention).await;
         let run = self.term.run().id();
         match collected {
             Ok(collected) => tracing::debug!(%run, ?collected, "old checkpoints collected"),

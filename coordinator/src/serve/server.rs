@@ -10,7 +10,7 @@ use tonic::{
 };
 use whimbrel_core::Timing;
 use whimbrel_proto::{DESCRIPTORS, MAX_MESSAGE, v1};
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{HostedBy, Store};
 
 use crate::{
     driver::{
@@ -105,12 +105,12 @@ impl Coordinator {
 
         let (sender, receiver) = mpsc::unbounded_channel();
         let inputs = Inputs(sender);
-        let submitter = if adopt { Mode::Service } else { Mode::Embedded };
+        let hosted_by = if adopt { HostedBy::Service } else { HostedBy::Embedded };
         // Unique even among hosts with the same name and address.
         let (host, process, random) = (rustix::system::uname(), std::process::id(), random_characters()?);
         let host = host.nodename().to_string_lossy();
         let name = format!("{host} at {address} (process {process}, {random})");
-        let driver = Driver::new(store, submitter, name, inputs.clone(), timing);
+        let driver = Driver::new(store, hosted_by, name, inputs.clone(), timing);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {

@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use whimbrel_store::{
-    CopyError, LogError, ReplicaLogError, Replicator, RunDir, Sources, Which, collect, plan_copy,
+    CheckpointSelection, CopyError, LogError, ReplicaLogError, Replicator, RunDir, Sources, collect,
+    plan_copy,
 };
 
 use super::{
@@ -15,10 +16,10 @@ use super::{
 
 /// Copies a whole run.
 pub(super) async fn copy(run: &RunDir, copy: &RunDir, mut acknowledged: impl FnMut(u64)) -> ScenarioResult {
-    let plan = plan_copy(run, copy, Which::All).await?;
-    let copied = plan.carry_out("copy", &LIMITS, &mut |_| ()).await?;
-    match copied.left_out.first() {
-        Some(left_out) => return Err(format!("step {} is left out: {}", left_out.step, left_out.why).into()),
+    let plan = plan_copy(run, copy, CheckpointSelection::All).await?;
+    let copied = plan.execute("copy", &LIMITS, &mut |_| ()).await?;
+    match copied.skipped.first() {
+        Some(skipped) => return Err(format!("step {} is skipped: {}", skipped.step, skipped.why).into()),
         None => copied.committed.into_iter().for_each(&mut acknowledged),
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Save, restore and verify against raw puts and gets of the same bytes, through the same object store client, in turn
-//! in one run; the raw ones at several numbers of transfers at a time, of which the best counts.
+//! Measures save, restore and verify against raw puts and gets of the same bytes through the same object store client, in
+//! turn in one process. The raw transfers are measured at several concurrencies; the best one counts.
 //!
 //! ```text
 //! cargo bench -p whimbrel-store --bench throughput                        # 1 GiB in a temporary folder
@@ -9,12 +9,12 @@
 //! cargo bench -p whimbrel-store --bench throughput -- radosgw --megabits 1000
 //! ```
 //!
-//! With `--megabits` there is a link of that rate between this program and the server, in a network namespace (for which
-//! it must be root): as between machines, where a network is the limit. Without, the two share this machine's
-//! processors, and what we spend on hashing the server lacks.
+//! `--megabits` puts a link of that rate between this program and the server, in a network namespace (which needs root):
+//! as between machines, where the network is the limit. Without it both share this machine's processors, and the server
+//! lacks the time that this program spends on hashing.
 //!
-//! `cpu` is this process's processor time, `peak` the memory that it held beyond the state, its staged copy and what it
-//! held before (from `/proc`).
+//! `cpu` is this process's processor time; `peak` is its memory beyond the state, the staged copy and what it held before
+//! (from `/proc`).
 
 mod measured;
 mod raw;
@@ -42,7 +42,7 @@ struct Arguments {
     rounds: usize,
     /// The rate of a link between this program and the server.
     megabits: Option<u32>,
-    /// Transfers at a time that the raw measurements try.
+    /// The concurrencies that the raw measurements try.
     at_a_time: Vec<usize>,
 }
 
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     runtime.block_on(measure(&uri, &environment, &arguments))
 }
 
-/// Has this very program measure from the far end of a link.
+/// Runs this program again at the far end of a link.
 fn measure_far(server: &dyn Server, megabits: u32, arguments: &Arguments) -> Result<()> {
     let link = SlowLink::start(megabits)?;
     let near = DelayProxy::start((link.here(), 0).into(), server.address(), Duration::ZERO);
@@ -106,7 +106,7 @@ fn measure_far(server: &dyn Server, megabits: u32, arguments: &Arguments) -> Res
     if far.status()?.success() { Ok(()) } else { Err("measuring over the link failed".into()) }
 }
 
-/// Parameters and two moments, say, of several sizes: a state as an optimizer has it.
+/// A state as an optimizer has it: tensors of several sizes.
 struct State {
     layout: Layout,
     values: Vec<Vec<f32>>,
@@ -130,7 +130,7 @@ impl State {
         Ok(Self { layout, values, staged: staged.into() })
     }
 
-    /// Other bytes than before, so that nothing is there already.
+    /// Other bytes than before, so that no pack exists yet.
     fn change(&mut self, round: usize) {
         let mut staged = self.staged.to_vec();
         staged.chunks_mut(1 << 20).for_each(|chunk| chunk[0] = chunk[0].wrapping_add(1 + round as u8));
@@ -168,7 +168,7 @@ async fn measure(uri: &str, environment: &[(String, String)], arguments: &Argume
             raw.clear(&folder).await?;
         }
 
-        // Opened anew each time: what one run has learnt of the store's pace is not at the next one's disposal.
+        // Opened again each time, so that a run does not start with the concurrency limit of the one before.
         let open = || {
             Ok::<_, Box<dyn Error>>(Store::open_in(uri, &variables)?.run(&format!("bench-{round}").parse()?))
         };

@@ -1,23 +1,23 @@
-//! What a piece of work costs, and the table of it.
+//! The cost of a piece of work, and the table of all.
 
 use std::{collections::BTreeMap, fs, io::Write, time::Instant};
 
 use crate::Result;
 
-/// What a piece of work cost.
+/// The cost of a piece of work.
 #[derive(Clone, Copy)]
 pub(crate) struct Measured {
     /// Seconds of wall clock.
     wall: f64,
     /// Seconds of all processors, in this process.
     cpu: f64,
-    /// The most memory it held beyond what there was before, in MiB.
+    /// The peak memory beyond that before, in MiB.
     peak: f64,
 }
 
 impl Measured {
     pub(crate) async fn of<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Self)> {
-        // Writing 5 makes the peak start anew from what is held now.
+        // Writing 5 resets the peak to the present use.
         fs::write("/proc/self/clear_refs", "5")?;
         let (held, start, before) = (status("VmRSS:")?, Instant::now(), cpu_seconds()?);
         let done = work.await?;

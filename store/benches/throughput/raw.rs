@@ -1,4 +1,4 @@
-//! The same bytes through the object store's client alone.
+//! The raw transfers: the same bytes through the object store's client alone.
 
 use std::{fs, path::Path as FilePath, sync::Arc};
 
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::Result;
 
-/// A client set up as Whimbrel sets its own up.
+/// A client with the same settings as Whimbrel's.
 pub(crate) struct Raw {
     objects: Arc<dyn ObjectStore>,
     root: Path,
@@ -53,7 +53,7 @@ impl Raw {
         Ok(stream::iter(puts).buffer_unordered(at_a_time).try_collect().await?)
     }
 
-    /// Reads into memory that is thrown away: what a restore does besides is to hash it and to copy it where it belongs.
+    /// Reads and discards. A restore hashes the bytes and copies them to their tensors besides.
     pub(crate) async fn get(
         &self,
         folder: &str,
@@ -63,7 +63,7 @@ impl Raw {
     ) -> Result<()> {
         let gets = (0..bytes.len().div_ceil(chunk)).map(|index| async move {
             let found = self.objects.get(&self.at(folder, index)).await?;
-            // A file comes fastest in one piece; what comes over a socket need not be put together.
+            // A file is read fastest in one piece; a body from a socket need not be assembled.
             if matches!(found.payload, GetResultPayload::File(..)) {
                 return Ok(found.bytes().await?.len());
             }

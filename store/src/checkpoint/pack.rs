@@ -1,12 +1,14 @@
 //! Packs: immutable objects of about 64 MiB, each a valid safetensors file, named by its BLAKE3 hash.
 //!
-//! A pack is cut where the state's bytes cross a multiple of the pack size, counted from the start of the *state* and
-//! not of the slice, so that two memberships that slice one state differently still share most packs. Its content is a
-//! function of the tensors alone: no run, step or time is in it, and equal content is stored once.
+//! [`save_slice`](crate::save_slice) cuts a slice of the state into packs here and encodes each.
 //!
-//! Inside, tensors stand in the order of their element size, largest first, so that each starts where its elements
-//! align, as the safetensors writers have it. A tensor that is in one pack whole bears its own name and shape; a part
-//! of one is flat and named `<tensor>[<start>..<end>]`, counted in elements.
+//! Cuts are at multiples of the pack size, counted from the start of the *state*, not of the slice: two memberships
+//! that slice one state differently still share most packs. The content of a pack depends on the tensors alone. It
+//! holds no run, step or time, so equal content is stored once.
+//!
+//! Inside a pack, tensors are ordered by element size, largest first, as safetensors writers do: each tensor is aligned
+//! to its elements. A tensor that is whole in one pack keeps its name and shape. A part of a tensor is flat and is
+//! named `<tensor>[<start>..<end>]`, counted in elements.
 
 use std::{cmp::Reverse, collections::HashSet, ops::Range};
 
@@ -14,13 +16,13 @@ use bytes::Bytes;
 use object_store::PutPayload;
 use whimbrel_state::{Hash, Layout, Pack, Piece, blocks};
 
-/// More tensors than this do not go into one pack: its header is to stay a few MiB, which every reader takes.
+/// The most tensors in one pack. It keeps the header at a few MiB, which every safetensors reader accepts.
 const MAX_TENSORS: usize = 1 << 16;
 
 /// The key that safetensors reserves.
 const METADATA: &str = "__metadata__";
 
-/// A pack ready to be put. Its tensors are slices of the staged copy, not copies of their own.
+/// A pack ready to be put. Its body refers to the staged copy: tensors are not copied again.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) pack: Pack,
@@ -28,18 +30,18 @@ pub(crate) struct Encoded {
 }
 
 /// The name of a pack in the run's directory.
-pub(crate) fn name(hash: &Hash) -> String {
+pub(crate) fn pack_name(hash: &Hash) -> String {
     let digits = hash.to_string();
     format!("packs/{}/{digits}.safetensors", &digits[..2])
 }
 
-/// The hash of the pack of this name.
-pub(crate) fn hash(name: &str) -> Option<Hash> {
+/// The hash in the name of a pack; `None` if `name` is not the name of a pack.
+pub(crate) fn pack_hash(name: &str) -> Option<Hash> {
     let digits = name.strip_prefix("packs/")?.split_once('/')?.1.strip_suffix(".safetensors")?;
-    digits.parse().ok().filter(|hash| self::name(hash) == name)
+    digits.parse().ok().filter(|hash| pack_name(hash) == name)
 }
 
-/// Cuts a byte range of the state into the ranges of its packs, none of them splitting an element if `range` does not.
+/// Cuts a byte range of the state into the ranges of its packs. No cut splits an element if `range` splits none.
 pub(crate) fn cut(layout: &Layout, range: Range<usize>, pack_bytes: usize) -> Vec<Range<usize>> {
     let size = pack_bytes.max(1);
     let mut cuts = vec![range.start];
@@ -68,7 +70,7 @@ pub(crate) fn element_start(layout: &Layout, at: usize) -> usize {
     }
 }
 
-/// Builds the pack of `range`, whose bytes are `bytes`. Hashes them all, so call it off the async threads.
+/// Builds the pack of `range`, whose bytes are `bytes`. It hashes all of them: call it on a blocking thread.
 pub(crate) fn encode(layout: &Layout, range: Range<usize>, bytes: &Bytes) -> Encoded {
     let parts: Vec<(usize, Range<usize>)> = layout.pieces(range.clone()).collect();
     let mut order: Vec<usize> = (0..parts.len()).collect();
@@ -117,7 +119,7 @@ pub(crate) fn encode(layout: &Layout, range: Range<usize>, bytes: &Bytes) -> Enc
     Encoded { pack, body: body.into_iter().collect() }
 }
 
-/// Adds a tensor, or a part of one, to a safetensors header. `piece` is in bytes of the tensor, `place` in bytes of
+/// Adds a tensor, or a part of one, to a safetensors header. `piece` is in bytes of the tensor, `offsets` in bytes of
 /// the pack's data.
 fn describe(
     header: &mut String,
@@ -125,7 +127,7 @@ fn describe(
     layout: &Layout,
     index: usize,
     piece: Range<usize>,
-    place: Range<usize>,
+    offsets: Range<usize>,
 ) {
     let tensor = &layout.tensors()[index];
     let size = tensor.dtype.size();
@@ -136,12 +138,13 @@ fn describe(
         let (start, end) = (piece.start / size, piece.end / size);
         (format!("{}[{start}..{end}]", tensor.name), vec![end - start])
     };
-    // A state may hold a tensor named like the part of another, or like the reserved key: both are kept.
+    // A tensor may have the name of a part of another tensor, or of the reserved key: a suffix keeps the names
+    // distinct.
     while !names.insert(name.clone()) {
         name.push('\'');
     }
     let (name, dtype) = (serde_json::Value::String(name), tensor.dtype);
-    let (start, end) = (place.start, place.end);
+    let (start, end) = (offsets.start, offsets.end);
     header.push_str(&format!(
         ",{name}:{{\"dtype\":\"{dtype:?}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
     ));

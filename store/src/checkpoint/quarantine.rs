@@ -1,36 +1,37 @@
-//! Setting a damaged checkpoint aside.
+//! Quarantine: a damaged checkpoint is recorded as unusable, and its damaged packs are deleted.
+//!
+//! The coordinator calls [`quarantine`] after a worker could not restore a checkpoint from any source.
 
 use whimbrel_state::{Hash, Pack};
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, check},
-        pack,
+        bad_pack::{BadPack, ReadPackError},
+        block_reader::check_pack,
+        pack::pack_name,
     },
-    log::{
-        entry::Record,
-        term::{AppendError, Term},
-    },
-    object::folder::StoreError,
+    log::{AppendError, Record, Term},
+    object::StoreError,
 };
 
-/// A quarantine that was not, or not wholly, carried out.
+/// Why a quarantine was not carried out, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
-    /// The log did not take it.
+    /// The entry was not appended to the log.
     #[error(transparent)]
     Append(#[from] AppendError),
-    /// A pack could not be read or removed. Nothing is recorded yet.
+    /// A pack could not be read or deleted. Nothing is recorded yet.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Removes those of the packs `suspects` that are really damaged, and records that the checkpoint is not to be used;
-/// returns the packs removed.
+/// Deletes those of the packs `suspects` that are damaged, and records that the checkpoint is not to be used. Returns
+/// the packs deleted.
 ///
-/// They are removed because saves skip packs that the store has: frozen layers would be refused a good copy for ever,
-/// and every later checkpoint would be as bad as this one. They go before the record is made: a crash in between leaves
-/// a checkpoint that lacks packs, which is noticed and quarantined again, and not a damaged pack that nobody suspects.
+/// Damaged packs are deleted because a save skips packs that the store has: a good copy of a frozen layer would never
+/// be put, and every later checkpoint would be as bad as this one. They are deleted before the entry is appended: a
+/// crash in between leaves a checkpoint that lacks packs, which the next restore notices, and not a damaged pack that
+/// nothing points to.
 pub async fn quarantine(
     term: &mut Term,
     manifest: &str,
@@ -41,11 +42,14 @@ pub async fn quarantine(
     let folder = term.run().folder().clone();
     let mut removed = Vec::new();
     for suspect in suspects {
-        // Read twice before it is believed, as for a restore: what the network did passes.
-        if let Err(BadPack::Damaged { .. } | BadPack::WrongLength { .. }) = check(&folder, suspect).await? {
-            term.check().await?;
-            folder.delete(&[pack::name(&suspect.hash)]).await?;
-            removed.push(suspect.hash);
+        match check_pack(&folder, suspect).await {
+            Ok(()) | Err(ReadPackError::Bad(BadPack::Missing { .. })) => {}
+            Err(ReadPackError::Bad(BadPack::Damaged { .. } | BadPack::WrongLength { .. })) => {
+                term.check().await?;
+                folder.delete(&[pack_name(&suspect.hash)]).await?;
+                removed.push(suspect.hash);
+            }
+            Err(ReadPackError::Store(error)) => return Err(error.into()),
         }
     }
     term.append(Record::Quarantined { manifest: manifest.to_owned(), reason: reason.to_owned() }).await?;

@@ -1,4 +1,7 @@
-//! Reading a checkpoint back into memory, all of it or some of its tensors.
+//! Reading a checkpoint back into memory: all of it, or some of its tensors.
+//!
+//! A worker calls [`restore`] when it resumes a run, and [`restore_some`] when a program wants only some tensors.
+//! Blocks arrive in any order and are copied to their place in the state as they arrive.
 
 use std::{
     collections::VecDeque,
@@ -11,26 +14,28 @@ use whimbrel_state::{Hash, Layout, LayoutError, Manifest, ManifestError, Pack, S
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, Block, Unread, blocks_holding},
-        save::Limits,
-        sources::{Findings, SourceReader, Sources},
+        bad_pack::{BadPack, ReadPackError},
+        block_reader::Block,
+        extent::{Extent, blocks_holding},
+        source_reader::{SourceFaults, SourceReader},
+        sources::Sources,
     },
-    object::folder::StoreError,
+    object::{Limits, StoreError},
 };
 
 /// What a restore read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestoreReport {
-    /// Packs of which something was read.
+    /// Packs of which at least one block was read.
     pub packs: usize,
-    /// Bytes read, headers included.
+    /// Bytes read, headers of packs included.
     pub bytes: u64,
-    /// Packs that were missing or damaged in the primary source, and are whole there again.
+    /// Packs that were missing or damaged in the primary source and are whole there again.
     pub healed: Vec<Hash>,
 }
 
-/// A restore that failed. The memory it was to fill then holds some of the checkpoint and some of what it held before:
-/// it is no state.
+/// Why a restore failed. The memory then holds parts of the checkpoint and parts of what it held before: it is not a
+/// state.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The checkpoint holds other tensors than the memory.
@@ -63,19 +68,19 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    /// What it means for the checkpoint after `step` that a pack was not read.
-    pub(crate) fn of(step: u64, unread: Unread) -> Self {
-        match unread {
-            Unread::Bad(source) => Self::Damaged { step, source },
-            Unread::Store(error) => error.into(),
+    /// The error of a read of the checkpoint of `step` in which a pack was not read.
+    pub(super) fn new(step: u64, error: ReadPackError) -> Self {
+        match error {
+            ReadPackError::Bad(source) => Self::Damaged { step, source },
+            ReadPackError::Store(error) => error.into(),
         }
     }
 }
 
 /// Fills a state from a checkpoint. Every byte is verified before it is copied.
 ///
-/// The state must have the checkpoint's layout. In memory besides the state are up to [`Limits::concurrency`] times
-/// two blocks of 4 MiB; of a checkpoint whose manifest knows no blocks (format 1), that many times two packs.
+/// The state must have the checkpoint's layout. Besides the state, memory holds up to [`Limits::concurrency`] times two
+/// blocks of 4 MiB. If the manifest has no block hashes (format 1), it holds that many times two packs.
 pub async fn restore(
     sources: &Sources,
     manifest: &Manifest,
@@ -87,8 +92,8 @@ pub async fn restore(
     fill(sources, manifest, state, limits).await
 }
 
-/// Fills some tensors of a checkpoint, as a program does that only wants the parameters. Only the blocks of 4 MiB that
-/// hold some of them are read.
+/// Fills some tensors from a checkpoint, for a program that wants, say, only the parameters. It reads only the blocks
+/// of 4 MiB that hold parts of these tensors.
 pub async fn restore_some(
     sources: &Sources,
     manifest: &Manifest,
@@ -98,10 +103,10 @@ pub async fn restore_some(
     let misfit = |source| RestoreError::Layout { step: manifest.step, source };
     let mut state = StateBytes::new(tensors).map_err(misfit)?;
     for tensor in state.layout().tensors() {
-        let differs = |there: String| {
+        let differs = |stored: String| {
             let (name, dtype, shape) = (&tensor.name, tensor.dtype, &tensor.shape);
             misfit(LayoutError::Differs(format!(
-                "{there} in the checkpoint, {name:?} {dtype:?}{shape:?} asked for"
+                "{stored} in the checkpoint, {name:?} {dtype:?}{shape:?} asked for"
             )))
         };
         match index_of(&manifest.layout, &tensor.name).map(|index| &manifest.layout.tensors()[index]) {
@@ -119,7 +124,7 @@ fn index_of(layout: &Layout, name: &str) -> Option<usize> {
     layout.tensors().binary_search_by(|tensor| tensor.name.as_str().cmp(name)).ok()
 }
 
-/// Copies every tensor that `state` and the manifest share from the packs into `state`.
+/// Copies every tensor that is both in `state` and in the manifest from the packs into `state`.
 async fn fill(
     sources: &Sources,
     manifest: &Manifest,
@@ -129,63 +134,57 @@ async fn fill(
     let step = manifest.step;
     manifest.check().map_err(|source| RestoreError::Manifest { step, source })?;
     let starts = starts(&manifest.layout, state.layout());
-    let findings = Findings::new(sources);
+    let faults = SourceFaults::new(sources);
     let mut report = RestoreReport::default();
-    let mut runs = VecDeque::new();
+    let mut work = VecDeque::new();
     for pack in &manifest.packs {
         let copies = Arc::new(Copies::of(pack, &manifest.layout, &starts));
-        let needed = copies.runs(pack);
+        let needed = copies.blocks(pack);
         report.packs += usize::from(!needed.is_empty());
         let pack = Arc::new(pack.clone());
-        let run = |blocks| Run { pack: Arc::clone(&pack), blocks, copies: Arc::clone(&copies) };
-        runs.extend(needed.into_iter().map(run));
+        let extent = |blocks| Extent { pack: Arc::clone(&pack), blocks };
+        work.extend(needed.into_iter().map(|blocks| (extent(blocks), Arc::clone(&copies))));
     }
-    // Blocks come in and are verified on all of the runtime's threads, and are copied on this one.
-    let (tell, mut told) = mpsc::channel(1);
+    // The readers receive and verify blocks on all threads of the runtime. This task copies them into the state.
+    let (send, mut blocks) = mpsc::channel(1);
     let mut readers = JoinSet::new();
-    let readers_at_most = limits.concurrency.clamp(1, runs.len().max(1));
-    let runs = Arc::new(Mutex::new(runs));
-    for _ in 0..readers_at_most {
-        let (sources, findings, runs) = (sources.clone(), Arc::clone(&findings), Arc::clone(&runs));
-        readers.spawn(read_runs(sources, findings, runs, *limits, tell.clone()));
+    let max_readers = limits.concurrency.clamp(1, work.len().max(1));
+    let work = Arc::new(Mutex::new(work));
+    for _ in 0..max_readers {
+        let (sources, faults, work) = (sources.clone(), Arc::clone(&faults), Arc::clone(&work));
+        readers.spawn(read_extents(sources, faults, work, *limits, send.clone()));
     }
-    drop(tell);
-    while let Some(read) = told.recv().await {
-        let (block, copies): Told = read.map_err(|unread| RestoreError::of(step, unread))?;
+    drop(send);
+    while let Some(read) = blocks.recv().await {
+        let (block, copies): (Block, Arc<Copies>) = read.map_err(|error| RestoreError::new(step, error))?;
         report.bytes += block.range().end - block.range().start;
-        copies.carry_out(&block, state);
+        copies.apply(&block, state);
     }
     while let Some(ended) = readers.join_next().await {
         let object = || sources.primary().uri().to_owned();
         ended.map_err(|source| StoreError::CutOff { object: object(), source })?;
     }
-    report.healed = sources.heal(&findings, limits).await;
+    report.healed = sources.heal(&faults, limits).await;
     Ok(report)
 }
 
-/// Consecutive blocks of a pack, which are read in one request, and where their bytes go.
-struct Run {
-    pack: Arc<Pack>,
-    blocks: Range<u64>,
-    copies: Arc<Copies>,
-}
+/// An extent to be read, and where its bytes go.
+type Work = (Extent, Arc<Copies>);
 
-type Told = (Block, Arc<Copies>);
-
-/// Reads one run after another until there are none, one fails, or nobody listens any more.
-async fn read_runs(
+/// Reads one extent after another until none is left, one fails, or the receiver is gone.
+async fn read_extents(
     sources: Sources,
-    findings: Arc<Findings>,
-    runs: Arc<Mutex<VecDeque<Run>>>,
+    faults: Arc<SourceFaults>,
+    work: Arc<Mutex<VecDeque<Work>>>,
     limits: Limits,
-    tell: mpsc::Sender<Result<Told, Unread>>,
+    send: mpsc::Sender<Result<(Block, Arc<Copies>), ReadPackError>>,
 ) {
-    let next = || runs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    while let Some(Run { pack, blocks, copies }) = next() {
-        let mut reader = SourceReader::new(&sources, &findings, &pack, blocks, limits.concurrency);
+    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    while let Some((extent, copies)) = next() {
+        let mut reader = SourceReader::new(&sources, &faults, extent, limits.concurrency);
         while let Some(read) = reader.next().await.transpose() {
             let failed = read.is_err();
-            if tell.send(read.map(|block| (block, Arc::clone(&copies)))).await.is_err() || failed {
+            if send.send(read.map(|block| (block, Arc::clone(&copies)))).await.is_err() || failed {
                 return;
             }
         }
@@ -198,7 +197,7 @@ fn starts(stored: &Layout, wanted: &Layout) -> Vec<Option<usize>> {
     stored.tensors().iter().map(|tensor| start(&tensor.name)).collect()
 }
 
-/// Where the bytes of a pack go in a state that has some of the checkpoint's tensors, in the pack's order.
+/// Which bytes of a pack go where in the wanted state, in the pack's order.
 struct Copies(Vec<Copy>);
 
 #[derive(Clone, Debug)]
@@ -233,23 +232,24 @@ impl Copies {
         Self(copies)
     }
 
-    /// The blocks of the pack that hold any of it, those that follow each other as one.
-    fn runs(&self, pack: &Pack) -> Vec<Range<u64>> {
-        let mut runs: Vec<Range<u64>> = Vec::new();
+    /// The blocks of the pack that these bytes are in. Adjacent ones are joined.
+    fn blocks(&self, pack: &Pack) -> Vec<Range<u64>> {
+        let mut joined: Vec<Range<u64>> = Vec::new();
         for copy in self.0.iter().filter(|copy| !copy.from.is_empty()) {
             let holding = blocks_holding(pack, &copy.from);
-            match runs.last_mut() {
+            match joined.last_mut() {
                 Some(last) if holding.start <= last.end => last.end = last.end.max(holding.end),
-                _ => runs.push(holding),
+                _ => joined.push(holding),
             }
         }
-        runs
+        joined
     }
 
-    fn carry_out(&self, block: &Block, state: &mut StateBytes<'_>) {
+    /// Copies the bytes of a block into the state.
+    fn apply(&self, block: &Block, state: &mut StateBytes<'_>) {
         let range = block.range();
         let before_its_end = self.0.iter().take_while(|copy| copy.from.start < range.end);
-        // Not to be searched for by their ends: pieces that share bytes of a pack have those in any order.
+        // A linear search: where pieces share bytes of a pack, the ends are in no order.
         for copy in before_its_end.filter(|copy| copy.from.end > range.start) {
             let to = copy.to + range.start.saturating_sub(copy.from.start) as usize;
             state.write(to, &block.slice(&copy.from));

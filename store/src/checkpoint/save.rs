@@ -1,45 +1,32 @@
 //! Saving a slice of the state: cutting it into packs and putting those that the store lacks.
+//!
+//! Each worker calls [`save_slice`] for its own slice, behind the next steps. An import calls it for each pack of a
+//! model.
 
-use std::{num::NonZeroU64, ops::Range};
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectMeta, PutMode, PutPayload};
 use whimbrel_state::{Layout, Pack};
 
 use crate::{
-    checkpoint::pack,
-    log::run_dir::RunDir,
-    object::folder::{Created, Folder, StoreError},
+    checkpoint::{
+        pack,
+        put_pack::{put_pack, stored_length},
+    },
+    log::RunDir,
+    object::{Folder, Limits, StoreError},
 };
 
-/// How much is done at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of tensors in a pack; its header comes on top.
-    pub pack_bytes: usize,
-    /// The most transfers under way at a time; up to that many as are found to pay. A save holds nothing but the staged
-    /// copy; a restore holds two blocks of 4 MiB for each.
-    pub concurrency: usize,
-    /// The most bytes a second that packs are put with; as fast as it goes where there is none.
-    pub bandwidth: Option<NonZeroU64>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { pack_bytes: 64 << 20, concurrency: 16, bandwidth: None }
-    }
-}
-
-/// A slice that was not saved. Packs that were put stay, and saving it again skips them.
+/// Why a slice was not saved. Packs that were put stay in the store, and the next save skips them.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// The range is not one of the state's.
+    /// The byte range is not a slice of the state.
     #[error("the slice {}..{} cannot be saved: {why}", range.start, range.end)]
     Range {
         /// The bytes of the state that were to be saved.
         range: Range<usize>,
-        /// What is wrong with them.
+        /// What is wrong with the range.
         why: &'static str,
     },
     /// A request to the store failed.
@@ -47,11 +34,11 @@ pub enum SaveError {
     Store(#[from] StoreError),
 }
 
-/// Saves the bytes `range` of the state, staged in `bytes`, and returns the packs that hold them, in the order of the
-/// state's bytes: the slice's part of a manifest.
+/// Saves the bytes `range` of the state, staged in `bytes`. Returns the packs that hold them, in the order of the
+/// state's bytes: this slice's part of a manifest.
 ///
-/// A pack is one put. One that the store has already, with the right length, is not put again. What is saved does not
-/// count until a checkpoint that names it is [committed](crate::commit).
+/// A pack is one put. A pack that the store already has in the right length is not put again. The slice becomes part of
+/// a checkpoint when a manifest that names its packs is [committed](crate::commit).
 pub async fn save_slice(
     run: &RunDir,
     layout: &Layout,
@@ -73,7 +60,7 @@ pub async fn save_slice(
         let staged = bytes.slice(cut.start - range.start..cut.end - range.start);
         save_pack(run.folder().clone(), layout.clone(), cut, staged, *limits)
     });
-    // While as many as are allowed are under way, the next is hashed.
+    // One more than may transfer: its pack is hashed while the others transfer.
     Ok(stream::iter(packs).buffered(limits.concurrency.max(1) + 1).try_collect().await?)
 }
 
@@ -84,34 +71,14 @@ async fn save_pack(
     staged: Bytes,
     limits: Limits,
 ) -> Result<Pack, StoreError> {
-    let turn = folder.pace().hashing().await;
+    let turn = folder.flow_control().hashing_permit().await;
     let encode = move || pack::encode(&layout, range, &staged);
     let cut_off = |source| StoreError::CutOff { object: folder.uri_of("packs"), source };
     let encoded = tokio::task::spawn_blocking(encode).await.map_err(cut_off)?;
     drop(turn);
-    put_pack(&folder, &encoded.pack, encoded.body, &limits).await?;
-    Ok(encoded.pack)
-}
-
-/// Puts a pack that the store may have already.
-async fn put_pack(folder: &Folder, pack: &Pack, body: PutPayload, limits: &Limits) -> Result<(), StoreError> {
-    let name = pack::name(&pack.hash);
-    let is_whole = |found: Option<ObjectMeta>| found.is_some_and(|found| found.size == pack.length);
-    match folder.head(&name).await? {
-        None => {
-            if folder.put_pack(&name, body.clone(), PutMode::Create, limits).await? == Created::New {
-                return Ok(());
-            }
-            // Put at the same time by a worker that holds the same bytes, or by an attempt of ours whose answer was
-            // lost.
-            if is_whole(folder.head(&name).await?) {
-                return Ok(());
-            }
-        }
-        found if is_whole(found.clone()) => return Ok(()),
-        Some(_) => {}
+    let stored = stored_length(&folder, &encoded.pack).await?;
+    if stored != Some(encoded.pack.length) {
+        put_pack(&folder, &encoded.pack, encoded.body, stored, &limits).await?;
     }
-    // Under the name of these bytes there are others, cut short or overwritten, or the put that blocked ours failed.
-    tracing::warn!(pack = folder.uri_of(&name), "not as it was put: putting it again");
-    folder.put_pack(&name, body, PutMode::Overwrite, limits).await.map(|_| ())
+    Ok(encoded.pack)
 }

@@ -1,20 +1,21 @@
-//! Reading a whole checkpoint without keeping it: is every pack good, and what is the digest of the state?
+//! Reading every byte of checkpoints without keeping it: are their packs good, and what is the digest of each state?
+//!
+//! `whimbrel checkpoint verify` calls this, for one checkpoint or for all of a run.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use whimbrel_state::{Hash, Layout, Manifest, ManifestError};
+use tokio::sync::mpsc;
+use whimbrel_state::{Hash, Manifest, ManifestError, Pack};
 
 use crate::{
     checkpoint::{
-        fetch::{BadPack, Unread},
-        save::Limits,
+        bad_pack::{BadPack, ReadPackError},
+        read_ahead::{Completed, ReadAhead},
         sources::Sources,
-        units::{Read, Units},
+        state_digest::digest_received,
     },
-    log::run_dir::RunDir,
-    object::folder::StoreError,
+    log::RunDir,
+    object::{Limits, StoreError},
 };
 
 /// A checkpoint of which every byte is good.
@@ -22,11 +23,11 @@ use crate::{
 pub struct Verified {
     /// The digest of the state.
     pub state: Hash,
-    /// Bytes read, headers included.
+    /// Bytes read, headers of packs included.
     pub bytes: u64,
 }
 
-/// A checkpoint that is not, or could not be found to be, good.
+/// Why a checkpoint is not, or was not found to be, good.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The manifest describes no whole state.
@@ -42,7 +43,7 @@ pub enum VerifyError {
     Damaged {
         /// The checkpoint's step.
         step: u64,
-        /// Every one of them.
+        /// All packs that are missing or damaged.
         bad: Vec<BadPack>,
     },
     /// A request to the store failed. The checkpoint may be good.
@@ -54,81 +55,132 @@ fn listed(bad: &[BadPack]) -> String {
     bad.iter().map(BadPack::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Reads every pack of a checkpoint, compares every block with its hash, and computes the digest of the state on the
-/// way. `progress` is told of bytes as they are read. In memory is what a [`StateReader`](crate::StateReader) holds.
+/// Reads every pack of a checkpoint, compares every block with its hash, and computes the digest of the state.
+/// `progress` is called with the number of bytes of each read. Memory holds as much as a
+/// [`StateReader`](crate::StateReader) does.
 ///
-/// A bad pack does not end it: all of them are found.
+/// It goes on after a bad pack and finds all of them.
 pub async fn verify(
     run: &RunDir,
     manifest: &Manifest,
     limits: &Limits,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<Verified, VerifyError> {
+    let step = manifest.step;
+    let found = read_packs(run, manifest, manifest.packs.iter().cloned().collect(), limits, progress).await?;
+    match found.state {
+        Some(state) if found.bad.is_empty() => Ok(Verified { state, bytes: found.bytes }),
+        _ => Err(VerifyError::Damaged { step, bad: found.bad }),
+    }
+}
+
+/// Verifies checkpoints of a run, one after another. A pack that several of them share is read once.
+#[derive(Debug)]
+pub struct Verifier {
+    run: RunDir,
+    limits: Limits,
+    /// The packs that were read, and what is wrong with each.
+    read: HashMap<Hash, Option<BadPack>>,
+}
+
+impl Verifier {
+    /// A verifier that has read nothing yet. It reads from `run` alone, not from its replicas.
+    pub fn new(run: &RunDir, limits: &Limits) -> Self {
+        Self { run: run.clone(), limits: *limits, read: HashMap::new() }
+    }
+
+    /// Bytes that a new verifier reads for these checkpoints.
+    pub fn bytes_of<'a>(manifests: impl IntoIterator<Item = &'a Manifest>) -> u64 {
+        let (mut read, mut bytes) = (HashSet::new(), 0);
+        for manifest in manifests {
+            let unread = unread(manifest, |hash| read.contains(hash));
+            bytes += unread.iter().map(|pack| pack.length).sum::<u64>();
+            read.extend(manifest.packs.iter().map(|pack| pack.hash));
+        }
+        bytes
+    }
+
+    /// Verifies a checkpoint as [`verify`] does, but reads only the packs that it has not read yet.
+    ///
+    /// Returns the digest of the state; `None` if packs were read before: the digest takes all bytes in order.
+    pub async fn verify(
+        &mut self,
+        manifest: &Manifest,
+        progress: impl FnMut(u64),
+    ) -> Result<Option<Hash>, VerifyError> {
+        let packs = unread(manifest, |hash| self.read.contains_key(hash));
+        let found = read_packs(&self.run, manifest, packs.clone(), &self.limits, progress).await?;
+        for pack in &packs {
+            let bad = found.bad.iter().find(|bad| bad.pack() == pack.hash);
+            self.read.insert(pack.hash, bad.cloned());
+        }
+        let mut seen = HashSet::new();
+        let packs = manifest.packs.iter().filter(|pack| seen.insert(pack.hash));
+        let bad: Vec<_> = packs.filter_map(|pack| self.read.get(&pack.hash).cloned().flatten()).collect();
+        if bad.is_empty() { Ok(found.state) } else { Err(VerifyError::Damaged { step: manifest.step, bad }) }
+    }
+}
+
+/// The packs of a checkpoint that have to be read: all, in order, if none was read before; otherwise each of the others
+/// once.
+fn unread(manifest: &Manifest, is_read: impl Fn(&Hash) -> bool) -> VecDeque<Pack> {
+    if !manifest.packs.iter().any(|pack| is_read(&pack.hash)) {
+        return manifest.packs.iter().cloned().collect();
+    }
+    let mut seen = HashSet::new();
+    let packs = manifest.packs.iter().filter(|pack| !is_read(&pack.hash) && seen.insert(pack.hash));
+    packs.cloned().collect()
+}
+
+/// What a read of packs found.
+struct Found {
+    /// The digest of the state, if all packs of the checkpoint were read and are good.
+    state: Option<Hash>,
+    bytes: u64,
+    /// The packs that are missing or damaged.
+    bad: Vec<BadPack>,
+}
+
+/// Reads packs of a checkpoint.
+async fn read_packs(
+    run: &RunDir,
+    manifest: &Manifest,
+    packs: VecDeque<Pack>,
+    limits: &Limits,
+    mut progress: impl FnMut(u64),
+) -> Result<Found, VerifyError> {
     let step = manifest.step;
     manifest.check().map_err(|source| VerifyError::Manifest { step, source })?;
 
-    let (feed, fed) = mpsc::channel(1);
+    let (send, input) = mpsc::channel(1);
     let layout = manifest.layout.clone();
-    let digest = tokio::task::spawn_blocking(move || digest(&layout, step, fed));
+    let digest = tokio::task::spawn_blocking(move || digest_received(&layout, step, input));
+    // A state of which some bytes are not read, or are bad, has no digest.
+    let mut to_digest = (packs.len() == manifest.packs.len()).then_some(send);
 
     let mut bad: Vec<BadPack> = Vec::new();
     let mut bytes = 0;
-    let mut feed = Some(feed);
-    let all = 0..manifest.layout.bytes() as u64;
-    let mut units = Units::new(&Sources::new(run.clone()), manifest, all, true, limits);
-    while let Some(Read { unit, bytes: read, memory }) = units.next().await? {
-        match read {
+    let mut reads = ReadAhead::of_packs(&Sources::new(run.clone()), manifest, packs, limits);
+    while let Some(Completed { read, bytes: parts, memory }) = reads.next().await? {
+        match parts {
             Ok(parts) => {
-                bytes += unit.bytes();
-                // The digest's end went away only if its thread did, which joining it reports.
-                if let Some(feed) = &feed {
-                    feed.send((parts, memory)).await.ok();
+                bytes += read.bytes();
+                // The receiver is gone only if its thread is. The join below reports that.
+                if let Some(to_digest) = &to_digest {
+                    to_digest.send((parts, memory)).await.ok();
                 }
             }
-            // There is no digest of a state with a hole.
-            Err(Unread::Bad(found)) => {
-                feed = None;
+            Err(ReadPackError::Bad(found)) => {
+                to_digest = None;
                 if bad.last().is_none_or(|last| last.pack() != found.pack()) {
                     bad.push(found);
                 }
             }
-            Err(Unread::Store(error)) => return Err(error.into()),
+            Err(ReadPackError::Store(error)) => return Err(error.into()),
         }
-        progress(unit.bytes());
+        progress(read.bytes());
     }
-    drop(feed);
-
+    drop(to_digest);
     let cut_off = |source| StoreError::CutOff { object: run.uri().to_owned(), source };
-    match digest.await.map_err(cut_off)? {
-        Some(state) if bad.is_empty() => Ok(Verified { state, bytes }),
-        _ => Err(VerifyError::Damaged { step, bad }),
-    }
-}
-
-/// Bytes of the state, and the memory that they take.
-type Fed = (Vec<Bytes>, Option<OwnedSemaphorePermit>);
-
-/// The digest of the state that comes in pieces, in order; `None` if they end before it does.
-fn digest(layout: &Layout, step: u64, mut fed: mpsc::Receiver<Fed>) -> Option<Hash> {
-    let (mut parts, mut memory) = (VecDeque::new(), None);
-    let digest = whimbrel_state::digest(layout, step, |index, sink| {
-        let mut left = layout.range_of(index).len();
-        while left > 0 {
-            let Some(mut part) = parts.pop_front() else {
-                drop(memory.take());
-                let (next, its_memory) = fed.blocking_recv().ok_or(())?;
-                parts.extend(next);
-                memory = its_memory;
-                continue;
-            };
-            let now: Bytes = part.split_to(left.min(part.len()));
-            left -= now.len();
-            sink(&now);
-            if !part.is_empty() {
-                parts.push_front(part);
-            }
-        }
-        Ok::<_, ()>(())
-    });
-    digest.ok()
+    Ok(Found { state: digest.await.map_err(cut_off)?, bytes, bad })
 }

@@ -1,28 +1,23 @@
-//! Keeping a replica in step behind a run.
+//! Keeping a replica of a run up to date.
 //!
-//! The coordinator that holds a run has a [`Replicator`] for each replica, and calls it after each commit. It copies
-//! what the replica lacks of what is kept, the newest first, and collects there by the same retention. It never holds up
-//! the run: a replica that cannot be reached lags, and the next call makes up for it.
+//! The coordinator has a [`Replicator`] for each replica of a run that it leads, and calls it after each commit. The
+//! replicator copies the kept checkpoints that the replica lacks, the newest first, and collects in the replica by the
+//! same retention. It never blocks the run: a replica that cannot be reached lags, and the next call makes up for it.
 
 use std::{collections::BTreeSet, fmt, mem::take};
 
 use crate::{
-    checkpoint::save::Limits,
-    copy::{Amount, CopyError, CopyPlan, CopyProgress, LeftOut, Usable, check_names, log_of, plan},
-    gc::{
-        collect::{CollectError, collect},
-        retention::Retention,
+    copy::{
+        error::CopyError,
+        plan::{CopyPlan, UsableCheckpoints, check_names, plan_to_replica},
+        report::{Amount, CopyProgress, SkippedCheckpoint},
     },
-    log::{
-        entry::{Outcome, Record},
-        lineage::{ReplicaLogError, refusal},
-        run_dir::RunDir,
-        run_log::RunLog,
-        term::{AppendError, Term},
-    },
+    gc::{CollectError, Collector, Retention},
+    log::{AppendError, Outcome, Record, ReplicaLogError, RunDir, RunLog, Term, refusal},
+    object::Limits,
 };
 
-/// A replica of a run, as the coordinator that holds the run sees it.
+/// Copies a run to one replica. It belongs to the coordinator that leads the run.
 #[derive(Debug)]
 pub struct Replicator {
     primary: RunDir,
@@ -31,37 +26,38 @@ pub struct Replicator {
     retention: Retention,
     limits: Limits,
     term: Option<Term>,
-    /// What the replica knew when its term was taken, and is yet to be told of.
+    collector: Collector,
+    /// Found when the replica's term was taken, and not reported yet.
     unreplicated: Vec<Unreplicated>,
 }
 
-/// How far a replica is behind.
+/// How far a replica is behind its run.
 #[derive(Debug, Default)]
 pub struct Lag {
-    /// The step of the newest checkpoint that can be used in the replica; `None` if there is none.
+    /// The step of the newest usable checkpoint in the replica; `None` if there is none.
     pub newest: Option<u64>,
     /// The step of the run's newest checkpoint; `None` if there is none.
     pub newest_of_run: Option<u64>,
-    /// Packs that the replica lacks of the checkpoints that are kept.
+    /// Packs of kept checkpoints that the replica lacks.
     pub missing: Amount,
-    /// Checkpoints that cannot be copied, since they are damaged in the primary, or of a later Whimbrel.
-    pub left_out: Vec<LeftOut>,
-    /// What the replica knew of and the run went on without. Told once by each that keeps the replica.
+    /// Checkpoints that cannot be copied: they are damaged in the primary, or of a later Whimbrel.
+    pub skipped: Vec<SkippedCheckpoint>,
+    /// What the replica knew and the run went on without. Each replicator reports it once.
     pub unreplicated: Vec<Unreplicated>,
 }
 
-/// What a replica knew of a run, when it was first reached, and the run's own log says nothing of.
+/// Something that a replica knew of the run when it was first reached, and that the run's own log does not contain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreplicated {
-    /// The furthest checkpoint of those, if it is further than where the run went on from under its present term. It
-    /// may be gone by now: it is older than all that was committed since, and collected as such.
+    /// The furthest such checkpoint, if it is further than the one from which the run went on under its present term.
+    /// It may be gone by now: it is older than all that was committed since, and is collected as such.
     Checkpoint {
         /// Its step.
         step: u64,
     },
     /// That the run was stopped.
     Stopped,
-    /// That it had ended.
+    /// That the run had ended.
     Ended(Outcome),
 }
 
@@ -77,44 +73,36 @@ impl fmt::Display for Unreplicated {
     }
 }
 
-impl Lag {
-    /// Steps from the replica's newest checkpoint to the run's.
-    pub fn steps(&self) -> u64 {
-        self.newest_of_run.unwrap_or(0).saturating_sub(self.newest.unwrap_or(0))
-    }
-}
-
-/// A replication that was not made, or not in full. Except where the run [went on](Self::WentOn) elsewhere, the next one
-/// makes up for it.
+/// Why a replica was not brought up to date. The next call makes up for it, except after [`WentOn`](Self::WentOn).
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicateError {
-    /// Somebody resumed the run at the replica. Whoever holds it here must stop.
+    /// The run was resumed at the replica. The coordinator that calls the replicator must stop.
     #[error("the run went on at its replica {at} ({coordinator}, epoch {epoch}): this coordinator must stop")]
     WentOn {
         /// The replica.
         at: String,
         /// The epoch there.
         epoch: u64,
-        /// Who holds it there.
+        /// The coordinator that leads the run there.
         coordinator: String,
     },
-    /// Another copies the same run to the replica, a `whimbrel checkpoint copy` perhaps.
-    #[error("{replica} is copying the run to {at} as well; trying again later")]
-    Relieved {
+    /// Another program copies the same run to the replica, for example `whimbrel checkpoint copy`.
+    #[error("{by} is copying the run to {at} as well; trying again later")]
+    Superseded {
         /// The replica.
         at: String,
-        /// Who copies to it now.
-        replica: String,
+        /// The program that copies to it now.
+        by: String,
     },
-    /// The copy was not made.
-    #[error("cannot bring the replica {at} into step")]
+    /// The copy failed.
+    #[error("cannot bring the replica {at} up to date")]
     Copy {
         /// The replica.
         at: String,
         /// Why.
         source: CopyError,
     },
-    /// Old checkpoints of the replica were not deleted. It has the newest.
+    /// Old checkpoints of the replica were not deleted. The newest one is there.
     #[error("old checkpoints of the replica {at} could not be deleted")]
     Collect {
         /// The replica.
@@ -125,65 +113,30 @@ pub enum ReplicateError {
 }
 
 impl Replicator {
-    /// A replicator from `primary` to `replica`, which is to keep what `retention` says. `who` says who copies, in words
-    /// for people. Nothing is done yet.
+    /// A replicator from `primary` to `replica`, which keeps what `retention` says. `who` names the copying program for
+    /// people. It makes no request yet.
     pub fn new(primary: &RunDir, replica: &RunDir, who: &str, retention: Retention, limits: Limits) -> Self {
         Self {
             primary: primary.clone(),
             replica: replica.clone(),
             who: who.to_owned(),
-            // What is in flight is so in the primary.
+            // Saves in flight go to the primary.
             retention: Retention { in_flight: Vec::new(), ..retention },
             limits,
             term: None,
+            collector: Collector::default(),
             unreplicated: Vec::new(),
         }
     }
 
-    /// The replica.
-    pub fn replica(&self) -> &RunDir {
-        &self.replica
-    }
-
-    /// How far the replica is behind the run, whose log is `history`. Nothing is written.
-    pub async fn lag(&self, run_log: &RunLog) -> Result<Lag, ReplicateError> {
-        let there = match &self.term {
-            Some(term) => Some(term.run_log().clone()),
-            None => log_of(&self.replica).await.map_err(|error| self.copy_error(error))?,
-        };
-        let newest = there.as_ref().and_then(|there| there.checkpoints().pop());
-        let (plan, newest_of_run) = self.plan(run_log, there).await?;
-        let newest = newest.map(|checkpoint| checkpoint.step);
-        let (missing, left_out) = (plan.to_move, plan.left_out);
-        Ok(Lag { newest, newest_of_run, missing, left_out, unreplicated: Vec::new() })
-    }
-
-    /// What the replica, whose log is `there`, lacks of what is kept; and the run's newest step. Those that are committed
-    /// there and older than the newest few are taken to be whole: there may be hundreds of them.
-    async fn plan(
-        &self,
-        run_log: &RunLog,
-        there: Option<RunLog>,
-    ) -> Result<(CopyPlan, Option<u64>), ReplicateError> {
-        let mut wanted = self.retention.kept(run_log);
-        let newest_of_run = wanted.last().map(|checkpoint| checkpoint.step);
-        let newest = wanted.len().saturating_sub(self.retention.last.max(1) as usize);
-        let newest = wanted.split_off(newest);
-        let usable = Usable::by(there.as_ref());
-        wanted.retain(|checkpoint| !usable.has(checkpoint));
-        wanted.extend(newest);
-        let plan = plan(&self.primary, run_log.clone(), &self.replica, there, wanted).await;
-        Ok((plan.map_err(|error| self.copy_error(error))?, newest_of_run))
-    }
-
-    /// Brings the replica into step with the run, whose log is `history`, and says what it still lacks.
+    /// Brings the replica up to date with the run, whose log is `run_log`. Returns what the replica still lacks.
     pub async fn replicate(
         &mut self,
         run_log: &RunLog,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Lag, ReplicateError> {
         check_names(&self.primary, &self.replica).map_err(|error| self.copy_error(error))?;
-        let mut term = self.hold(run_log).await?;
+        let mut term = self.take_term(run_log).await?;
         let outcome = self.copy(&mut term, run_log, progress).await;
         self.term = Some(term);
         match outcome {
@@ -192,47 +145,69 @@ impl Replicator {
                 source: CollectError::Append(AppendError::Fenced { .. }), ..
             }) => {
                 self.term = None;
-                Err(self.relieved(run_log).await)
+                Err(self.fenced_by(run_log).await)
             }
             outcome => outcome.map(|lag| Lag { unreplicated: take(&mut self.unreplicated), ..lag }),
         }
     }
 
     async fn copy(
-        &self,
+        &mut self,
         term: &mut Term,
         run_log: &RunLog,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Lag, ReplicateError> {
-        // What this term wrote it knows; only what others added at the end is read.
+        // The term knows what it wrote. Only entries that others appended since are read.
         term.check().await.map_err(|error| self.copy_error(error.into()))?;
-        let (plan, newest_of_run) = self.plan(run_log, Some(term.run_log().clone())).await?;
-        let copied = Box::pin(plan.carry_out_as(term, &self.limits, progress)).await;
+        let (plan, newest_of_run) = self.plan(run_log, term.run_log().clone()).await?;
+        let copied = Box::pin(plan.execute_under(term, &self.limits, progress)).await;
         let copied = copied.map_err(|error| self.copy_error(error))?;
-        // What a checkpoint that was left out has there already is spared for when it is healed.
-        let retention = Retention { in_flight: copied.spared, ..self.retention.clone() };
+        // The packs of a skipped checkpoint stay in the replica until the checkpoint is healed.
+        let retention = Retention { in_flight: copied.packs_of_skipped, ..self.retention.clone() };
         let failed = |source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source };
-        collect(term, &retention).await.map_err(failed)?;
+        self.collector.collect(term, &retention).await.map_err(failed)?;
         let newest = term.run_log().checkpoints().last().map(|checkpoint| checkpoint.step);
-        let (missing, left_out) = (copied.bad, copied.left_out);
-        Ok(Lag { newest, newest_of_run, missing, left_out, unreplicated: Vec::new() })
+        let (missing, skipped) = (copied.bad, copied.skipped);
+        Ok(Lag { newest, newest_of_run, missing, skipped, unreplicated: Vec::new() })
     }
 
-    /// The term over the replica: the one held, if it replicas the term that the run is under, or a new one.
-    async fn hold(&mut self, run_log: &RunLog) -> Result<Term, ReplicateError> {
+    /// Plans the copy of the kept checkpoints to the replica, whose log is `replica_log`. Returns the run's newest
+    /// step, too.
+    ///
+    /// There may be hundreds of kept checkpoints. Those that are older than the newest few and committed in the replica
+    /// are taken to be whole there.
+    async fn plan(
+        &self,
+        run_log: &RunLog,
+        replica_log: RunLog,
+    ) -> Result<(CopyPlan, Option<u64>), ReplicateError> {
+        let mut wanted = self.retention.kept(run_log);
+        let newest_of_run = wanted.last().map(|checkpoint| checkpoint.step);
+        let newest = wanted.len().saturating_sub(self.retention.last.max(1) as usize);
+        let newest = wanted.split_off(newest);
+        let usable = UsableCheckpoints::of(Some(&replica_log));
+        wanted.retain(|checkpoint| !usable.has(checkpoint));
+        wanted.extend(newest);
+        let plan =
+            plan_to_replica(&self.primary, run_log.clone(), &self.replica, Some(replica_log), wanted).await;
+        Ok((plan.map_err(|error| self.copy_error(error))?, newest_of_run))
+    }
+
+    /// The term over the replica: the one held, if it is a replica of the run's present term; otherwise a new one.
+    async fn take_term(&mut self, run_log: &RunLog) -> Result<Term, ReplicateError> {
         let held = self.term.take().filter(|term| term.run_log().identity() == run_log.identity());
         if let Some(term) = held {
             return Ok(term);
         }
-        let mirrored = self.replica.become_replica_of(&self.primary, run_log, &self.who).await;
-        let mirrored = mirrored.map_err(|error| self.copy_error(error.into()))?;
+        let term = self.replica.become_replica_of(&self.primary, run_log, &self.who).await;
+        let term = term.map_err(|error| self.copy_error(error.into()))?;
         if self.unreplicated.is_empty() {
-            self.unreplicated = unreplicated(mirrored.run_log(), run_log);
+            self.unreplicated = unreplicated(term.run_log(), run_log);
         }
-        Ok(mirrored)
+        Ok(term)
     }
 
-    /// What to say of an error: that the run went on there is a word of its own.
+    /// The error of a failed copy. That the run went on at the replica is an error of its own.
     fn copy_error(&self, error: CopyError) -> ReplicateError {
         match error {
             CopyError::Replica(
@@ -243,45 +218,46 @@ impl Replicator {
         }
     }
 
-    /// Who took the term over the replica: one who copies the same, or one with whom the run went on.
-    async fn relieved(&self, run_log: &RunLog) -> ReplicateError {
+    /// The error after another program took the term over the replica: it copies the same run, or the run goes on
+    /// there.
+    async fn fenced_by(&self, run_log: &RunLog) -> ReplicateError {
         let other = match self.replica.run_log().await {
             Ok(other) => other,
             Err(error) => return self.copy_error(ReplicaLogError::Log(error).into()),
         };
         match refusal(&self.primary, run_log, &self.replica, &other) {
             Some(refusal) => self.copy_error(refusal.into()),
-            None => ReplicateError::Relieved {
+            None => ReplicateError::Superseded {
                 at: self.replica.uri().to_owned(),
-                replica: other.leader().to_owned(),
+                by: other.leader().to_owned(),
             },
         }
     }
 }
 
-/// What a replica knows of the time before the present term, that the run, whose log is `history`, says nothing of and
-/// went on without under that term.
+/// What the log of a replica contains of the time before the run's present term, and the run's own log does not.
 fn unreplicated(replica: &RunLog, run_log: &RunLog) -> Vec<Unreplicated> {
-    let (mut heard_of, mut from) = (BTreeSet::new(), None);
+    let (mut known, mut resumed_from) = (BTreeSet::new(), None);
     for entry in run_log.entries() {
         let Record::Checkpoint { step, manifest, origin, .. } = &entry.record else { continue };
-        heard_of.insert(manifest);
+        known.insert(manifest);
         if origin.map_or(entry.epoch, |origin| origin.epoch) < run_log.epoch() {
-            from = from.max(Some(*step));
+            resumed_from = resumed_from.max(Some(*step));
         }
     }
     let checkpoints = replica.checkpoints();
     let unreplicated = checkpoints.iter().filter(|checkpoint| {
-        // Another copy may have brought a newer one meanwhile.
-        checkpoint.origin.epoch < run_log.epoch() && !heard_of.contains(&checkpoint.manifest)
+        // Another copy may have brought a checkpoint of the present term meanwhile.
+        checkpoint.origin.epoch < run_log.epoch() && !known.contains(&checkpoint.manifest)
     });
-    let furthest = unreplicated.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > from).max();
-    let word = replica.standing_entry().map(|entry| &entry.record);
-    let word = word.filter(|word| run_log.entries().iter().all(|entry| entry.record != **word));
-    let word = word.and_then(|word| match word {
+    let furthest =
+        unreplicated.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > resumed_from).max();
+    let outcome = replica.last_status_entry().map(|entry| &entry.record);
+    let outcome = outcome.filter(|outcome| run_log.entries().iter().all(|entry| entry.record != **outcome));
+    let outcome = outcome.and_then(|outcome| match outcome {
         Record::Stopped(_) => Some(Unreplicated::Stopped),
         Record::Ended(ended) => Some(Unreplicated::Ended(ended.outcome)),
         _ => None,
     });
-    furthest.map(|step| Unreplicated::Checkpoint { step }).into_iter().chain(word).collect()
+    furthest.map(|step| Unreplicated::Checkpoint { step }).into_iter().chain(outcome).collect()
 }

@@ -1,30 +1,30 @@
-//! How far two tensors of one type and shape are apart, element by element.
+//! How far the values of two tensors of one type and shape are apart, element by element.
 
 use half::{bf16, f16};
 use whimbrel_state::Dtype;
 
-/// What was found so far of one tensor.
+/// How far the values of two tensors are apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Apart {
+pub struct ValueDifference {
     /// Elements whose bits differ.
     pub elements: u64,
     /// The largest absolute difference of two finite elements.
     pub largest: f64,
-    /// Elements that differ and of which one is infinite or not a number: these have no difference.
+    /// Elements that differ and of which at least one is infinite or not a number: they have no numeric difference.
     pub not_finite: u64,
 }
 
-impl Apart {
-    /// Adds what was found of another part of the same tensor.
+impl ValueDifference {
+    /// Adds the difference of another part of the same tensors.
     pub(super) fn add(&mut self, other: Self) {
         self.elements += other.elements;
         self.largest = self.largest.max(other.largest);
         self.not_finite += other.not_finite;
     }
 
-    /// Counts in elements of both sides: as many whole ones in `a` as in `b`.
+    /// Counts the elements in `a` and `b`, which hold the same number of whole elements.
     pub(super) fn count(&mut self, dtype: Dtype, a: &[u8], b: &[u8]) {
-        // Most of what is compared is the same, and comparing memory is faster than comparing elements.
+        // Most bytes are equal, and comparing memory is faster than comparing elements.
         if a == b {
             return;
         }
@@ -43,7 +43,7 @@ impl Apart {
             Dtype::U32 => self.integers(a, b, |x| u32::from_le_bytes(x).into()),
             Dtype::U16 => self.integers(a, b, |x| u16::from_le_bytes(x).into()),
             Dtype::U8 | Dtype::BOOL => self.integers(a, b, |[x]| x.into()),
-            // A later type of the state crate has no distance until it is given one here.
+            // A type that was added to the state crate and not here has no numeric difference.
             _ => self.not_finite += a.iter().zip(b).filter(|(a, b)| a != b).count() as u64,
         }
     }
@@ -68,7 +68,8 @@ impl Apart {
     }
 }
 
-/// An 8-bit float of 4 exponent and 3 mantissa bits, bias 7, whose only non-numbers are the two with all bits set.
+/// The value of an 8-bit float of 4 exponent and 3 mantissa bits and bias 7. It has no infinity; the two patterns with
+/// all exponent and mantissa bits set are NaN.
 fn e4m3(bits: u8) -> f64 {
     let (exponent, mantissa) = (i32::from(bits >> 3 & 0xf), f64::from(bits & 7));
     let magnitude = match (exponent, bits & 7) {
@@ -83,27 +84,27 @@ fn e4m3(bits: u8) -> f64 {
 mod tests {
     use super::*;
 
-    fn apart<const N: usize>(dtype: Dtype, a: &[[u8; N]], b: &[[u8; N]]) -> Apart {
-        let mut apart = Apart::default();
-        apart.count(dtype, a.as_flattened(), b.as_flattened());
-        apart
+    fn difference<const N: usize>(dtype: Dtype, a: &[[u8; N]], b: &[[u8; N]]) -> ValueDifference {
+        let mut difference = ValueDifference::default();
+        difference.count(dtype, a.as_flattened(), b.as_flattened());
+        difference
     }
 
     #[test]
-    fn elements_count_by_their_bits_and_differ_by_their_values() {
+    fn elements_are_counted_by_bits_and_measured_by_value() {
         let bytes = |values: [f32; 4]| values.map(f32::to_le_bytes);
-        let found = apart(Dtype::F32, &bytes([1.0, 0.0, 2.0, 5.0]), &bytes([1.0, -0.0, -1.5, f32::NAN]));
-        assert_eq!(found, Apart { elements: 3, largest: 3.5, not_finite: 1 });
-        let found = apart(Dtype::I64, &[i64::MIN.to_le_bytes()], &[i64::MAX.to_le_bytes()]);
-        assert_eq!(found, Apart { elements: 1, largest: 2_f64.powi(64), not_finite: 0 });
+        let found = difference(Dtype::F32, &bytes([1.0, 0.0, 2.0, 5.0]), &bytes([1.0, -0.0, -1.5, f32::NAN]));
+        assert_eq!(found, ValueDifference { elements: 3, largest: 3.5, not_finite: 1 });
+        let found = difference(Dtype::I64, &[i64::MIN.to_le_bytes()], &[i64::MAX.to_le_bytes()]);
+        assert_eq!(found, ValueDifference { elements: 1, largest: 2_f64.powi(64), not_finite: 0 });
         assert_eq!(
-            apart(Dtype::U8, &[[3], [4]], &[[3], [1]]),
-            Apart { elements: 1, largest: 3.0, not_finite: 0 }
+            difference(Dtype::U8, &[[3], [4]], &[[3], [1]]),
+            ValueDifference { elements: 1, largest: 3.0, not_finite: 0 }
         );
     }
 
     #[test]
-    fn every_type_tells_one_from_two() {
+    fn one_and_two_differ_by_one_in_every_type() {
         for dtype in Dtype::ALL {
             let [one, two]: [Vec<u8>; 2] = match dtype {
                 Dtype::F64 => [1_f64, 2.0].map(|x| x.to_le_bytes().to_vec()),
@@ -114,9 +115,9 @@ mod tests {
                 Dtype::F8_E5M2 => [vec![0x3c], vec![0x40]],
                 _ => [1_u64, 2].map(|x| x.to_le_bytes()[..dtype.size()].to_vec()),
             };
-            let mut found = Apart::default();
+            let mut found = ValueDifference::default();
             found.count(dtype, &one, &two);
-            assert_eq!(found, Apart { elements: 1, largest: 1.0, not_finite: 0 }, "{dtype:?}");
+            assert_eq!(found, ValueDifference { elements: 1, largest: 1.0, not_finite: 0 }, "{dtype:?}");
         }
         assert_eq!([e4m3(0x7e), e4m3(0x01), e4m3(0xc0)], [448.0, 2_f64.powi(-9), -2.0]);
         assert!(e4m3(0xff).is_nan());

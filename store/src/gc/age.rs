@@ -1,15 +1,18 @@
 //! How old objects are, by the store's own clock.
+//!
+//! An age is the difference of two times of the store. The log's last entry stands for now, so no clock of this machine is
+//! involved.
 
 use std::time::{Duration, SystemTime};
 
 use object_store::ObjectMeta;
 
 use crate::{
-    log::{entry, run_dir::RunDir, run_log::RunLog},
-    object::folder::StoreError,
+    log::{RunDir, RunLog, entry_name},
+    object::StoreError,
 };
 
-/// Tells which objects are older than a grace.
+/// Tells which objects are older than a grace period.
 #[derive(Debug)]
 pub(crate) struct Ages {
     now: Option<ObjectMeta>,
@@ -17,12 +20,13 @@ pub(crate) struct Ages {
 }
 
 impl Ages {
-    /// The log's last entry stands for now: it is at most too old, which keeps more.
+    /// Ages at the time of the log's last entry. That time is past, so ages are too low at most, which keeps more.
     pub(crate) async fn of(run: &RunDir, run_log: &RunLog, grace: Duration) -> Result<Self, StoreError> {
         let last = run_log.next_number().saturating_sub(1);
-        Ok(Self { now: run.folder().head(&entry::name(last)).await?, grace })
+        Ok(Self { now: run.folder().head(&entry_name(last)).await?, grace })
     }
 
+    /// Whether an object is older than the grace period.
     pub(crate) fn is_past_grace(&self, object: &ObjectMeta) -> bool {
         let age = self.now.as_ref().map(|now| now.last_modified - object.last_modified);
         age.and_then(|age| age.to_std().ok()).is_some_and(|age| age >= self.grace)
@@ -32,5 +36,16 @@ impl Ages {
     pub(crate) fn is_file_past_grace(&self, modified: SystemTime) -> bool {
         let age = self.now.as_ref().map(|now| SystemTime::from(now.last_modified).duration_since(modified));
         age.and_then(Result::ok).is_some_and(|age| age >= self.grace)
+    }
+
+    /// The time of the log's last entry, by the store's clock.
+    pub(super) fn now(&self) -> Option<SystemTime> {
+        self.now.as_ref().map(|now| now.last_modified.into())
+    }
+
+    /// Whether the grace period has passed since a [`now`](Self::now) before.
+    pub(super) fn is_grace_over_since(&self, before: SystemTime) -> bool {
+        let passed = self.now().and_then(|now| now.duration_since(before).ok());
+        passed.is_none_or(|passed| passed >= self.grace)
     }
 }

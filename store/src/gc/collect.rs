@@ -1,83 +1,71 @@
-//! Collection: deleting checkpoints that are no longer wanted, and packs that nothing refers to.
+//! Collection: the protocol by which objects are deleted.
 //!
-//! Only the holder of the term deletes, in this order: it reads the end of the log (am I fenced?), decides, records
-//! in the log what goes, and only then deletes manifests and packs, reading the end of the log again before each batch.
-//! A crash in between leaves objects that nothing refers to, and the next collection finds them.
+//! Only the coordinator whose term is in force deletes. In this order it
 //!
-//! # Why no save under way loses a pack
-//! A pack goes only if no kept manifest names it, the caller does not name it as in flight, and either a checkpoint that
-//! goes named it or it is older than [`Retention::grace`]. So a pack that a save *put* stays for the grace at least,
-//! which must be longer than a save takes. A pack that a save *found there* and did not put may go: then
-//! [`commit`](crate::commit), which looks every pack up right before it appends to the log, refuses, and the slice is
-//! saved again. Commit and collect both need `&mut Term`, so no deletion comes between look-up and entry.
+//! 1. reads the end of the log, and stops if it is fenced,
+//! 2. decides what to delete,
+//! 3. records in the log which checkpoints go,
+//! 4. deletes manifests and packs in batches, and reads the end of the log again before each batch.
 //!
-//! # Why nothing that was collected comes back
-//! Whenever anything is deleted, an entry that says so comes first, even if it names no checkpoint: a *boundary*. A
-//! commit was decided by the log up to its own entry's number and is written under that number, so one that was given up
-//! and is still on its way, or one of a coordinator that was stopped and wakes, either lands before the boundary, and
-//! then what goes is decided again with it in view, or finds the boundary in its place. It then looks its packs up again,
-//! or learns that it is fenced.
+//! A crash in between leaves objects that nothing refers to; the next collection finds them.
 //!
-//! What remains is a coordinator that is fenced *between* its last look at the log and a deletion it has already sent
-//! off, against a successor that commits a pack of the very same content in that moment. Stores have no conditional
-//! delete, so this cannot be excluded; batches are small to keep it narrow, a restore notices (the hash), and a
-//! checkpoint that lost a pack does not count among those that are kept.
+//! # Why no save in flight loses a pack
+//! A pack is deleted only if no kept manifest names it, the caller does not name it as in flight, and it was named by a
+//! checkpoint that goes or is older than [`Retention::grace`]. So a pack that a save *put* stays for the grace at least,
+//! which must be longer than a save takes. A pack that a save *found* in the store and did not put may be deleted. Then
+//! [`commit`](crate::commit), which looks every pack up right before it appends to the log, fails, and the slice is saved
+//! again. Commit and collect both need `&mut Term`, so no deletion comes between the look-up and the entry.
 //!
-//! Ages are differences of the store's own times, the log's last entry standing for now: no clock of ours is involved.
+//! # Why a late commit cannot bring back what was collected
+//! Before anything is deleted, an entry says so, even if no checkpoint goes: a *boundary*. A commit is decided by the log
+//! up to its own entry's number, and is written under that number. A commit that was given up and is still on its way, or
+//! one of a coordinator that was paused, therefore either lands before the boundary, and the collection is decided again
+//! with it in view; or it finds the boundary under its number, looks its packs up again, or learns that it is fenced.
+//!
+//! One case remains: a coordinator is fenced *between* its last look at the log and a deletion that it has already sent,
+//! and its successor commits a pack of the same content in that moment. Stores have no conditional delete, so this cannot
+//! be excluded. Batches are small to keep the interval short, a restore notices (the hash), and a checkpoint that lost a
+//! pack does not count among those that are kept.
 
-use std::{
-    collections::{HashMap, HashSet},
-    mem::take,
+use std::time::SystemTime;
+
+use super::{
+    age::Ages,
+    kept::Kept,
+    mark::{Deletions, Logged, UnreadableManifest, decide_all, decide_new},
+    retention::{KeepEvery, Retention},
 };
-
-use object_store::ObjectMeta;
-use whimbrel_state::Hash;
-
 use crate::{
-    checkpoint::{commit::ReadManifestError, pack},
-    gc::{age::Ages, retention::Retention, temp_files},
-    log::{
-        entry::Record,
-        run_dir::RunDir,
-        run_log::{CheckpointInfo, RunLog},
-        term::{AppendError, Term},
-    },
-    object::folder::{Listed, StoreError},
+    checkpoint::pack_name,
+    log::{AppendError, Record, RunDir, RunLog, Term},
+    object::{StoreError, temp_files},
 };
 
-/// Objects deleted between two looks at the log.
+/// Objects deleted between two reads of the log's end.
 const BATCH: usize = 100;
 
-/// What was deleted.
+/// The folders of a run in which objects are put.
+const FOLDERS: [&str; 4] = ["log", "manifests", "packs", "output"];
+
+/// What a collection deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// The checkpoints that are none any more, by their manifests' names.
+    /// The checkpoints that were given up, by their manifests' names.
     pub checkpoints: Vec<String>,
-    /// The names of the manifests deleted, some of which may never have been a checkpoint's.
+    /// The names of the deleted manifests. Some may never have been committed.
     pub manifests: Vec<String>,
-    /// The number of packs.
+    /// The number of deleted packs.
     pub packs: usize,
     /// Their bytes.
     pub bytes: u64,
-    /// Kept checkpoints whose manifests cannot be read: their packs are not known, so none went that might be theirs.
-    /// Quarantine them, or have them healed from a replica.
+    /// Kept checkpoints whose manifests cannot be read. Their packs are not known, so no pack was deleted. Quarantine them,
+    /// or heal them from a replica.
     pub unreadable: Vec<UnreadableManifest>,
-    /// Files that a program left in a local folder when it was killed in the middle of a put.
+    /// Temp files deleted from a local folder: a program was killed in the middle of a put.
     pub temp_files: usize,
 }
 
-/// A kept checkpoint whose manifest cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnreadableManifest {
-    /// The manifest's name.
-    pub manifest: String,
-    /// Why, in words for people.
-    pub why: String,
-    /// Whether it is damaged, and not only of a later Whimbrel.
-    pub is_damaged: bool,
-}
-
-/// A collection that was given up. What it deleted until then was not needed, and the next one goes on from there.
+/// A collection that failed. What it deleted until then was not needed; the next one continues.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// This coordinator is fenced, or the log cannot be written.
@@ -88,60 +76,146 @@ pub enum CollectError {
     Store(#[from] StoreError),
 }
 
-/// What is to be deleted, by the log as it stands.
-struct Doomed {
-    /// The checkpoints to record as collected, by manifest.
-    checkpoints: Vec<String>,
-    /// The manifests to delete.
-    manifests: Vec<String>,
-    /// The packs to delete, and their bytes.
-    packs: Vec<(Hash, u64)>,
-    unreadable: Vec<UnreadableManifest>,
+/// Deletes what `retention` does not keep: one collection by a new [`Collector`].
+pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected, CollectError> {
+    Collector::default().collect(term, retention).await
 }
 
-/// Deletes what `retention` does not keep.
+/// Collects one run again and again, e.g. after each commit.
 ///
-/// Kept are the newest whole ones and the first whole one of each length of [`Retention::every`]; a checkpoint whose
-/// packs are not all there does not count, so what can be restored is never deleted in favour of what cannot.
-///
-/// A checkpoint that should stay and whose manifest cannot be read does not count either, and until it goes, is healed or
-/// is quarantined, no pack goes: any might be its own.
-pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected, CollectError> {
-    term.check().await?;
-    let folder = term.run().folder().clone();
-    let mut known = take(&mut term.known);
-    let (doomed, ages) = loop {
-        let run = Logged { dir: term.run(), run_log: term.run_log() };
-        let ages = Ages::of(run.dir, run.run_log, retention.grace).await?;
-        let doomed = decide(run, retention, &ages, &mut known).await?;
-        if doomed.is_empty() {
-            break (doomed, ages);
-        }
-        let boundary = Record::Collected { manifests: doomed.checkpoints.clone() };
-        if term.append_next(boundary).await?.is_some() {
-            break (doomed, ages);
-        }
-        // An entry of ours came first, perhaps a checkpoint: what stays is decided with it in view.
-    };
-    term.known = known;
-    for UnreadableManifest { why, .. } in &doomed.unreadable {
-        tracing::warn!(run = term.run().uri(), why, "a checkpoint's manifest cannot be read; its packs stay");
+/// The first collection of a term looks at every object in the store. Later ones look only at the checkpoints committed
+/// since and at those that they replace, so their cost does not grow with the number of kept checkpoints. All objects are
+/// looked at again once each [`Retention::grace`]: objects that no checkpoint names, e.g. the packs of a save that died,
+/// are deleted then, after one to two graces.
+#[derive(Debug, Default)]
+pub struct Collector {
+    known: Option<Known>,
+}
+
+/// What the last successful collection left.
+#[derive(Debug)]
+struct Known {
+    /// The term whose log it was decided by.
+    token: String,
+    /// The retention that it was decided by.
+    last: u32,
+    every: Option<KeepEvery>,
+    /// When all objects were looked at, by the store's clock.
+    listed_at: SystemTime,
+    kept: Kept,
+    /// The number of the first log entry that is not taken into account in `kept`.
+    next: u64,
+}
+
+impl Known {
+    /// Whether a collection may rely on it.
+    fn holds(&self, term: &Term, retention: &Retention, ages: &Ages) -> bool {
+        self.token == term.token()
+            && (self.last, self.every) == (retention.last, retention.every)
+            && !ages.is_grace_over_since(self.listed_at)
     }
-    // Manifests first: one that is there then still has its packs, for whoever looks.
-    let packs = doomed.packs.iter().map(|(hash, _)| pack::name(hash));
-    let names: Vec<String> = doomed.manifests.iter().cloned().chain(packs).collect();
-    for batch in names.chunks(BATCH) {
+}
+
+/// A decision, and what it leaves if it is carried out.
+struct Decided {
+    deletions: Deletions,
+    /// `None` if a kept manifest cannot be read: the next collection must look at everything again.
+    known: Option<Known>,
+    /// Every object was looked at.
+    is_full: bool,
+    ages: Ages,
+}
+
+impl Collector {
+    /// Deletes what `retention` does not keep.
+    ///
+    /// The newest complete checkpoints are kept, and the first complete one of each interval of [`Retention::every`]. A
+    /// checkpoint that lacks packs does not count, so a checkpoint that can be restored is never deleted in favour of one
+    /// that cannot.
+    ///
+    /// A checkpoint that should be kept and whose manifest cannot be read does not count either. Until it is deleted, healed
+    /// or quarantined no pack is deleted, since any pack might be its own.
+    pub async fn collect(
+        &mut self,
+        term: &mut Term,
+        retention: &Retention,
+    ) -> Result<Collected, CollectError> {
         term.check().await?;
-        folder.delete(batch).await?;
+        let folder = term.run().folder().clone();
+        // Put back only after success: what a failed collection recorded and did not delete, only a full one finds.
+        let mut known = self.known.take();
+        let decided = loop {
+            let decided = decide(term, retention, known).await?;
+            if decided.deletions.is_empty() {
+                break decided;
+            }
+            let boundary = Record::Collected { manifests: decided.deletions.checkpoints.clone() };
+            if term.append_next(boundary).await?.is_some() {
+                break decided;
+            }
+            // An earlier entry of this term landed, perhaps a checkpoint: decide again with it in view.
+            known = decided.known;
+        };
+        // Entries that land later are not taken into account yet.
+        let next = term.run_log().next_number();
+        let Decided { deletions, known, is_full, ages } = decided;
+        for UnreadableManifest { why, .. } in &deletions.unreadable {
+            tracing::warn!(
+                run = term.run().uri(),
+                why,
+                "a checkpoint's manifest cannot be read; its packs stay"
+            );
+        }
+        // Manifests first: as long as a manifest exists, so do its packs.
+        let packs = deletions.packs.iter().map(|(hash, _)| pack_name(hash));
+        let names: Vec<String> = deletions.manifests.iter().cloned().chain(packs).collect();
+        for batch in names.chunks(BATCH) {
+            term.check().await?;
+            folder.delete(batch).await?;
+        }
+        let temp_files = if is_full {
+            let is_old = |modified| ages.is_file_past_grace(modified);
+            temp_files::sweep(&folder, &FOLDERS, is_old).await?
+        } else {
+            0
+        };
+        self.known = known.map(|mut known| {
+            for manifest in &deletions.checkpoints {
+                known.kept.remove(manifest);
+            }
+            known.next = next;
+            known
+        });
+        Ok(deletions.report(temp_files))
     }
-    Ok(Collected {
-        packs: doomed.packs.len(),
-        bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
-        checkpoints: doomed.checkpoints,
-        manifests: doomed.manifests,
-        unreadable: doomed.unreadable,
-        temp_files: temp_files::sweep(&folder, &ages).await?,
-    })
+}
+
+/// Decides by what is known, if that is enough, or else by all objects in the store.
+async fn decide(term: &Term, retention: &Retention, known: Option<Known>) -> Result<Decided, CollectError> {
+    let run = Logged { dir: term.run(), run_log: term.run_log() };
+    let ages = Ages::of(run.dir, run.run_log, retention.grace).await?;
+    let before = match known {
+        Some(mut known) if known.holds(term, retention, &ages) => {
+            let new = run.run_log.entries().get(known.next as usize..).unwrap_or_default();
+            if let Some(deletions) = decide_new(run, new, retention, &mut known.kept).await? {
+                known.next = run.run_log.next_number();
+                return Ok(Decided { deletions, known: Some(known), is_full: false, ages });
+            }
+            known.kept
+        }
+        Some(known) => known.kept,
+        None => Kept::default(),
+    };
+    let (deletions, kept) = decide_all(run, retention, &ages, &before).await?;
+    let known = ages.now().filter(|_| deletions.unreadable.is_empty()).map(|listed_at| Known {
+        token: term.token().to_owned(),
+        last: retention.last,
+        every: retention.every,
+        listed_at,
+        kept,
+        next: run.run_log.next_number(),
+    });
+    Ok(Decided { deletions, known, is_full: true, ages })
 }
 
 /// What [`collect`] would delete from a run with this log. Nothing is written, and no term is needed.
@@ -151,210 +225,20 @@ pub async fn collectable(
     retention: &Retention,
 ) -> Result<Collected, StoreError> {
     let ages = Ages::of(run, run_log, retention.grace).await?;
-    let doomed = decide(Logged { dir: run, run_log }, retention, &ages, &mut Known::new()).await?;
-    Ok(Collected {
-        packs: doomed.packs.len(),
-        bytes: doomed.packs.iter().map(|(_, bytes)| bytes).sum(),
-        checkpoints: doomed.checkpoints,
-        manifests: doomed.manifests,
-        unreadable: doomed.unreadable,
-        temp_files: 0,
-    })
+    let run = Logged { dir: run, run_log };
+    let (deletions, _) = decide_all(run, retention, &ages, &Kept::default()).await?;
+    Ok(deletions.report(0))
 }
 
-impl Doomed {
-    fn is_empty(&self) -> bool {
-        self.checkpoints.is_empty() && self.manifests.is_empty() && self.packs.is_empty()
-    }
-}
-
-type Listing = HashMap<Hash, ObjectMeta>;
-
-/// The packs that a manifest names, and their lengths.
-type Packs = Vec<(Hash, u64)>;
-
-/// What manifests say, by their names: it never changes.
-pub(crate) type Known = HashMap<String, Packs>;
-
-/// A run and its log.
-#[derive(Clone, Copy)]
-struct Logged<'a> {
-    dir: &'a RunDir,
-    run_log: &'a RunLog,
-}
-
-async fn decide(
-    run: Logged<'_>,
-    retention: &Retention,
-    ages: &Ages,
-    known: &mut Known,
-) -> Result<Doomed, StoreError> {
-    let listing = run.dir.folder().list("packs").await?;
-    let packs: Listing =
-        listing.into_iter().filter_map(|object| Some((pack::hash(&object.name)?, object.meta))).collect();
-    let mut kept = keep(run, retention, &packs, known).await?;
-    kept.packs.extend(&retention.in_flight);
-
-    let (manifests, collected) = dead_manifests(run, &kept.removed, ages).await?;
-    let mut named = HashSet::new();
-    for name in &collected {
-        match run.dir.manifest(name).await {
-            Ok(manifest) => named.extend(manifest.packs.iter().map(|pack| pack.hash)),
-            Err(ReadManifestError::Store(error)) => return Err(error),
-            // A damaged one cannot say what it held; its packs go by their age.
-            Err(_) => {}
+impl Deletions {
+    fn report(self, temp_files: usize) -> Collected {
+        Collected {
+            packs: self.packs.len(),
+            bytes: self.packs.iter().map(|(_, bytes)| bytes).sum(),
+            checkpoints: self.checkpoints,
+            manifests: self.manifests,
+            unreadable: self.unreadable,
+            temp_files,
         }
     }
-    let all_known = kept.unreadable.is_empty();
-    let goes = |(hash, meta): &(&Hash, &ObjectMeta)| {
-        all_known && !kept.packs.contains(hash) && (named.contains(hash) || ages.is_past_grace(meta))
-    };
-    let mut packs: Vec<(Hash, u64)> =
-        packs.iter().filter(goes).map(|(hash, meta)| (*hash, meta.size)).collect();
-    packs.sort_unstable();
-    Ok(Doomed { checkpoints: kept.removed, manifests, packs, unreadable: kept.unreadable })
-}
-
-/// What stays, and which committed checkpoints do not.
-#[derive(Default)]
-struct Kept {
-    packs: HashSet<Hash>,
-    removed: Vec<String>,
-    unreadable: Vec<UnreadableManifest>,
-}
-
-/// What became of a checkpoint, as far as can be told without reading its packs.
-enum Verdict {
-    /// All its packs are there in their right lengths.
-    Whole(Packs),
-    /// Some are not.
-    Lacking(Packs),
-    /// Its manifest cannot be read.
-    Unreadable(UnreadableManifest),
-}
-
-/// Goes from the newest checkpoint back until enough whole ones are kept, then through the lengths that keep one each;
-/// the rest is removed.
-async fn keep(
-    run: Logged<'_>,
-    retention: &Retention,
-    packs: &Listing,
-    known: &mut Known,
-) -> Result<Kept, StoreError> {
-    let mut kept = Kept::default();
-    let checkpoints = run.run_log.all_checkpoints();
-    let mut older = checkpoints.as_slice();
-    let mut lengths = HashSet::new();
-    let mut known_on = Known::new();
-    let mut whole = 0;
-    while whole < retention.last.max(1)
-        && let Some((checkpoint, rest)) = older.split_last()
-    {
-        older = rest;
-        let good = checkpoint.quarantined.is_none();
-        match judge(run, checkpoint, packs).await? {
-            Verdict::Whole(packs) => {
-                whole += u32::from(good);
-                kept.packs.extend(packs.iter().map(|(hash, _)| hash));
-            }
-            Verdict::Lacking(packs) => kept.packs.extend(packs.iter().map(|(hash, _)| hash)),
-            Verdict::Unreadable(unreadable) if good => kept.unreadable.push(unreadable),
-            Verdict::Unreadable(_) => {}
-        }
-    }
-    for checkpoint in older {
-        let claim = retention.claims(checkpoint, run.run_log);
-        let claim = claim.filter(|length| checkpoint.quarantined.is_none() && !lengths.contains(length));
-        let Some(length) = claim else {
-            kept.removed.push(checkpoint.manifest.clone());
-            continue;
-        };
-        match judge_old(run, checkpoint, packs, known).await? {
-            Verdict::Whole(named) => {
-                lengths.insert(length);
-                kept.packs.extend(named.iter().map(|(hash, _)| hash));
-                known_on.insert(checkpoint.manifest.clone(), named);
-            }
-            // It may be whole in a replica. It stays, and so does the next one, until it is quarantined.
-            Verdict::Lacking(named) => kept.packs.extend(named.iter().map(|(hash, _)| hash)),
-            Verdict::Unreadable(unreadable) => kept.unreadable.push(unreadable),
-        }
-    }
-    *known = known_on;
-    Ok(kept)
-}
-
-/// Judges a checkpoint that is kept for its length. There may be hundreds of such, and they are looked at after each
-/// commit: each manifest is read once, and from then on its packs are looked for alone.
-async fn judge_old(
-    run: Logged<'_>,
-    checkpoint: &CheckpointInfo,
-    listed: &Listing,
-    known: &mut Known,
-) -> Result<Verdict, StoreError> {
-    match known.remove(&checkpoint.manifest) {
-        Some(packs)
-            if packs
-                .iter()
-                .all(|(hash, length)| listed.get(hash).is_some_and(|meta| meta.size == *length)) =>
-        {
-            Ok(Verdict::Whole(packs))
-        }
-        _ => judge(run, checkpoint, listed).await,
-    }
-}
-
-/// Reads a checkpoint's manifest and looks for its packs. What the listing lacks is looked up, since listings may lag.
-async fn judge(
-    run: Logged<'_>,
-    checkpoint: &CheckpointInfo,
-    listed: &Listing,
-) -> Result<Verdict, StoreError> {
-    let manifest = match run.dir.manifest(&checkpoint.manifest).await {
-        Ok(manifest) => manifest,
-        Err(ReadManifestError::Store(error)) => return Err(error),
-        Err(error) => {
-            let (manifest, why, is_damaged) =
-                (checkpoint.manifest.clone(), error.to_string(), error.is_damage());
-            return Ok(Verdict::Unreadable(UnreadableManifest { manifest, why, is_damaged }));
-        }
-    };
-    let packs = manifest.packs.iter().map(|pack| (pack.hash, pack.length)).collect();
-    for pack in &manifest.packs {
-        let length = match listed.get(&pack.hash) {
-            Some(meta) => Some(meta.size),
-            None => run.dir.folder().head(&pack::name(&pack.hash)).await?.map(|meta| meta.size),
-        };
-        if length != Some(pack.length) {
-            tracing::warn!(step = manifest.step, pack = %pack.hash, "a checkpoint lacks a pack and does not count");
-            return Ok(Verdict::Lacking(packs));
-        }
-    }
-    Ok(Verdict::Whole(packs))
-}
-
-/// The manifests in the store that no longer name a checkpoint: recorded as collected, about to be, or left behind by a
-/// commit that never reached the log; and again the collected ones alone.
-async fn dead_manifests(
-    run: Logged<'_>,
-    removed: &[String],
-    ages: &Ages,
-) -> Result<(Vec<String>, Vec<String>), StoreError> {
-    let run_log = run.run_log;
-    let all = run_log.all_checkpoints().into_iter().map(|checkpoint| checkpoint.manifest);
-    let alive: HashSet<String> = all.filter(|manifest| !removed.contains(manifest)).collect();
-    let recorded = run_log.entries().iter().filter_map(|entry| match &entry.record {
-        Record::Collected { manifests } => Some(manifests),
-        _ => None,
-    });
-    let collected: HashSet<&String> = recorded.flatten().chain(removed).collect();
-    let is_dead = |object: &Listed| {
-        !alive.contains(&object.name)
-            && (collected.contains(&object.name) || ages.is_past_grace(&object.meta))
-    };
-    let listing = run.dir.folder().list("manifests").await?;
-    let mut dead: Vec<String> = listing.into_iter().filter(is_dead).map(|object| object.name).collect();
-    dead.sort();
-    let recorded = dead.iter().filter(|name| collected.contains(name)).cloned().collect();
-    Ok((dead, recorded))
 }

@@ -1,32 +1,32 @@
-//! Which checkpoints are kept.
+//! Retention: which checkpoints are kept.
 
 use std::{collections::HashSet, time::Duration};
 
-use jiff::Timestamp;
+use chrono::{DateTime, Utc};
 use whimbrel_state::Hash;
 
-use crate::log::run_log::{CheckpointInfo, RunLog};
+use crate::log::{CheckpointInfo, RunLog};
 
-/// What to keep.
+/// Which checkpoints and packs to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// How many whole checkpoints to keep, the newest ones; one is kept at least.
+    /// How many of the newest complete checkpoints to keep; at least one.
     pub last: u32,
-    /// Which to keep besides, for as long as the run is there.
+    /// Which to keep besides these, for the lifetime of the run.
     pub every: Option<KeepEvery>,
-    /// How long a pack that no checkpoint names stays, since it may belong to a save under way.
+    /// How long a pack that no checkpoint names stays, since it may belong to a save in flight.
     pub grace: Duration,
-    /// Packs of saves under way, as far as they are known: they stay whatever their age.
+    /// Packs of saves in flight, as far as they are known. They stay whatever their age.
     pub in_flight: Vec<Hash>,
 }
 
-/// A measure along the run, of which each length keeps a checkpoint: the first at or after its start, or the first
-/// whole one. The first length, which starts with the run, keeps none.
+/// Divides the run into equal intervals. The first complete checkpoint in each interval is kept; the first interval,
+/// which starts with the run, keeps none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepEvery {
-    /// By steps: one for each multiple of so many. None for 0.
+    /// Intervals of so many steps. Nothing is kept for 0.
     Steps(u64),
-    /// By the time of the commits, counted from the submission of the run. None for zero.
+    /// Intervals of the time of the commits, from the submission of the run. Nothing is kept for zero.
     Time(Duration),
 }
 
@@ -37,52 +37,53 @@ impl Default for Retention {
 }
 
 impl KeepEvery {
-    /// Which length of the measure a checkpoint falls into, the first being 0.
-    fn length_of(self, checkpoint: &CheckpointInfo, submitted: Timestamp) -> u64 {
+    /// The number of the interval that a checkpoint is in, from 0.
+    fn interval_of(self, checkpoint: &CheckpointInfo, submitted: DateTime<Utc>) -> u64 {
         match self {
             Self::Steps(steps) => checkpoint.step.checked_div(steps).unwrap_or(0),
             Self::Time(time) => {
-                let age = checkpoint.time.duration_since(submitted);
-                let length = age.as_nanos().checked_div(i128::try_from(time.as_nanos()).unwrap_or(i128::MAX));
-                length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
+                let age = (checkpoint.time - submitted).to_std().unwrap_or_default();
+                let interval = age.as_nanos().checked_div(time.as_nanos());
+                interval.and_then(|interval| u64::try_from(interval).ok()).unwrap_or(0)
             }
         }
     }
 }
 
 impl Retention {
-    /// The checkpoints that are kept, newest last, if all that can be used are whole.
+    /// The checkpoints that are kept if all usable ones are complete; newest last.
     pub fn kept(&self, run_log: &RunLog) -> Vec<CheckpointInfo> {
         let checkpoints = run_log.checkpoints();
         let newest = checkpoints.len().saturating_sub(self.last.max(1) as usize);
-        let mut lengths = HashSet::new();
+        let mut intervals = HashSet::new();
         let kept = checkpoints.into_iter().enumerate().filter(|(index, checkpoint)| {
-            let first = self.claims(checkpoint, run_log).is_some_and(|length| lengths.insert(length));
+            let first =
+                self.interval_of(checkpoint, run_log).is_some_and(|interval| intervals.insert(interval));
             first || *index >= newest
         });
         kept.map(|(_, checkpoint)| checkpoint).collect()
     }
 
-    /// The length of [`every`](Self::every) that this checkpoint would be kept for, were it the first.
-    pub(crate) fn claims(&self, checkpoint: &CheckpointInfo, run_log: &RunLog) -> Option<u64> {
-        let length = self.every?.length_of(checkpoint, run_log.submitted());
-        (length > 0).then_some(length)
+    /// The interval of [`every`](Self::every) that this checkpoint would be kept for if it is the first in it.
+    pub(super) fn interval_of(&self, checkpoint: &CheckpointInfo, run_log: &RunLog) -> Option<u64> {
+        let interval = self.every?.interval_of(checkpoint, run_log.submitted());
+        (interval > 0).then_some(interval)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::entry::{Entry, Mode, Origin, Record};
+    use crate::log::{Entry, HostedBy, Origin, Record};
 
     fn entry(number: u64, time: i64, record: Record) -> Entry {
-        let time = Timestamp::from_second(time).unwrap();
+        let time = DateTime::from_timestamp(time, 0).unwrap();
         Entry { format: 1, number, epoch: u64::from(number > 0), writer: number.to_string(), time, record }
     }
 
     /// A run with checkpoints of these steps, a second a step.
     fn run_log(steps: &[u64]) -> RunLog {
-        let submitted = Record::Submitted { spec: String::new(), submitter: Mode::Embedded };
+        let submitted = Record::Submitted { spec: String::new(), hosted_by: HostedBy::Embedded };
         let term = Record::Term { coordinator: "c".into(), replica_of: None };
         let checkpoint = |&step: &u64| Record::Checkpoint {
             step,
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_and_the_first_of_each_length_are_kept() {
+    fn the_newest_and_the_first_of_each_interval_are_kept() {
         let steps = [30, 90, 100, 150, 190, 230, 260, 420, 430, 440];
         assert_eq!(kept(2, KeepEvery::Steps(100), &steps), [100, 230, 420, 430, 440]);
         assert_eq!(kept(2, KeepEvery::Time(Duration::from_secs(100)), &steps), [100, 230, 420, 430, 440]);
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_stays_kept_as_the_run_goes_on() {
+    fn a_checkpoint_kept_for_its_interval_stays_kept_as_the_run_goes_on() {
         for every in [KeepEvery::Steps(70), KeepEvery::Time(Duration::from_secs(70))] {
             let mut left: Vec<u64> = Vec::new();
             for step in (0..100).map(|at| at * 25) {
@@ -127,13 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_keeps_by_the_time_of_the_original() {
+    fn a_copy_keeps_checkpoints_by_the_time_of_the_original_commit() {
         let mut late = run_log(&[10, 110, 120]).entries().to_vec();
         for entry in &mut late[2..] {
             if let Record::Checkpoint { origin, .. } = &mut entry.record {
                 *origin = Some(Origin { epoch: 1, entry: entry.number, time: entry.time });
             }
-            entry.time = Timestamp::from_second(9999).unwrap();
+            entry.time = DateTime::from_timestamp(9999, 0).unwrap();
         }
         let retention = Retention {
             last: 1,

@@ -1,4 +1,7 @@
-//! A checkpoint written as a model's folder.
+//! Writing a checkpoint as a model's folder.
+//!
+//! The files are built in a temporary folder and renamed when they are complete: a failed export leaves the folder as
+//! it was.
 
 use std::{
     fs::{self, File, Permissions},
@@ -11,27 +14,25 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest};
 
-use super::{INDEX, SINGLE, SPEC, shards::Shards};
 use crate::{
-    checkpoint::{
-        restore::RestoreError,
-        save::Limits,
-        sources::Sources,
-        strides::{Part, join, read},
+    checkpoint::{RestoreError, Sources, StatePart, join_ranges, read_ranges},
+    interop::{
+        file_layout::FileLayout,
+        names::{INDEX, SINGLE, SPEC},
     },
-    object::folder::StoreError,
+    object::{Limits, StoreError},
 };
 
-/// Parts of the state on their way to the disk at a time.
-const AHEAD: usize = 4;
+/// Parts of the state that wait to be written to the disk.
+const MAX_WAITING: usize = 4;
 
-/// Where files are built; a name that says what is left of an export that was killed.
-const BUILT_IN: &str = ".whimbrel-export-";
+/// The prefix of the temporary folder. If an export is killed, the name says where the folder came from.
+const TEMP_PREFIX: &str = ".whimbrel-export-";
 
-/// A checkpoint that was not exported. The folder is as it was.
+/// Why a checkpoint was not exported. The folder is as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// There is something in the folder.
+    /// The folder is not empty.
     #[error("the folder {} is not empty, and the files of a model there would be replaced; name another, or give --force", folder.display())]
     NotEmpty {
         /// The folder.
@@ -42,7 +43,7 @@ pub enum ExportError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why.
         source: io::Error,
     },
     /// The checkpoint cannot be read.
@@ -53,64 +54,63 @@ pub enum ExportError {
     Store(#[from] StoreError),
 }
 
-/// Writes the chosen tensors of a checkpoint, and its run spec as `run.toml`, into a folder. Every byte is verified
-/// before it is written; `progress` is told the bytes of tensors written.
+/// Writes the tensors of a checkpoint that are in `files`, and its run spec as `run.toml`, into a folder. Every byte is
+/// verified before it is written. `progress` is called with the number of bytes of each part read.
 ///
-/// The files are built under another name, written to the disk, and renamed when they are whole. A folder that holds
-/// something is refused unless `force`: then the model in it is replaced, and its other files stay.
+/// A folder that is not empty is refused unless `force`: then the model in it is replaced and its other files stay.
 pub async fn export(
     (sources, manifest): (&Sources, &Manifest),
-    shards: &Shards,
+    files: &FileLayout,
     spec: &str,
     folder: &Path,
     force: bool,
     limits: &Limits,
     progress: &mut (dyn FnMut(u64) + Send),
 ) -> Result<(), ExportError> {
-    let place = Location::prepare(folder, force)?;
-    let writer = Writer::create(place.built.path(), shards, manifest.layout.clone())?;
-    let (feed, fed) = mpsc::channel(AHEAD);
-    let writing = tokio::task::spawn_blocking(move || writer.write(fed));
-    let chosen = shards.places.iter().enumerate().filter(|(_, place)| place.is_some());
-    let ranges = join(chosen.map(|(index, _)| manifest.layout.range_of(index)));
-    let read = read((sources, manifest), ranges, limits, feed, progress).await;
+    let destination = Destination::prepare(folder, force)?;
+    let writer = Writer::create(destination.temp.path(), files, manifest.layout.clone())?;
+    let (send, parts) = mpsc::channel(MAX_WAITING);
+    let writing = tokio::task::spawn_blocking(move || writer.write(parts));
+    let chosen = files.offsets.iter().enumerate().filter(|(_, offset)| offset.is_some());
+    let ranges = join_ranges(chosen.map(|(index, _)| manifest.layout.range_of(index)));
+    let read = read_ranges((sources, manifest), ranges, limits, send, progress).await;
     let object = || folder.display().to_string();
-    // Why nobody takes what is read is the first to be told.
+    // The writer's error comes first: a failed writer also ends the read.
     writing.await.map_err(|source| StoreError::CutOff { object: object(), source })??;
     read?;
-    place.fill_in(shards, spec)
+    destination.publish(files, spec)
 }
 
-/// Writes tensors into files that are as long as they will be.
+/// Writes tensors into files, which have their final length from the start.
 struct Writer {
     layout: Layout,
     files: Vec<(PathBuf, File)>,
-    places: Vec<Option<(usize, u64)>>,
+    offsets: Vec<Option<(usize, u64)>>,
 }
 
 impl Writer {
-    fn create(folder: &Path, shards: &Shards, layout: Layout) -> Result<Self, ExportError> {
+    fn create(folder: &Path, file_layout: &FileLayout, layout: Layout) -> Result<Self, ExportError> {
         let mut files = Vec::new();
-        for shard in &shards.files {
-            let path = folder.join(&shard.name);
+        for planned in &file_layout.files {
+            let path = folder.join(&planned.name);
             let create = || {
                 let mut file = File::create(&path)?;
-                file.write_all(&shard.head)?;
-                file.set_len(shard.length)?;
+                file.write_all(&planned.head)?;
+                file.set_len(planned.length)?;
                 Ok(file)
             };
             let file = create().map_err(|source| ExportError::Write { path: path.clone(), source })?;
             files.push((path, file));
         }
-        Ok(Self { layout, files, places: shards.places.clone() })
+        Ok(Self { layout, files, offsets: file_layout.offsets.clone() })
     }
 
-    /// Writes parts of the state, each given by where it starts, until there are no more; then waits for the disk.
-    fn write(self, mut parts: mpsc::Receiver<Part>) -> Result<(), ExportError> {
+    /// Writes parts of the state until the channel closes, then syncs the files.
+    fn write(self, mut parts: mpsc::Receiver<StatePart>) -> Result<(), ExportError> {
         while let Some((start, mut bytes)) = parts.blocking_recv() {
             for (index, piece) in self.layout.pieces(start..start + bytes.len()) {
                 let part = bytes.split_to(piece.len());
-                let Some((file, at)) = self.places[index] else { continue };
+                let Some((file, at)) = self.offsets[index] else { continue };
                 let (path, file) = &self.files[file];
                 file.write_all_at(&part, at + piece.start as u64)
                     .map_err(|source| ExportError::Write { path: path.clone(), source })?;
@@ -123,51 +123,52 @@ impl Writer {
     }
 }
 
-/// Where an export goes, and the folder in which it is built, gone when this is dropped.
-struct Location {
+/// The folder of an export, and the temporary folder in which the files are built.
+struct Destination {
     folder: PathBuf,
-    built: TempDir,
-    /// The folder is not there: the one that is built becomes it.
-    new: bool,
+    /// Deleted on drop.
+    temp: TempDir,
+    /// Whether the folder does not exist: then the temporary folder becomes it.
+    is_new: bool,
 }
 
-impl Location {
+impl Destination {
     fn prepare(folder: &Path, force: bool) -> Result<Self, ExportError> {
         let failed = |source| ExportError::Write { path: folder.to_owned(), source };
         let folder = std::path::absolute(folder).map_err(failed)?;
-        let held = match fs::read_dir(&folder) {
+        let has_entries = match fs::read_dir(&folder) {
             Ok(mut entries) => Some(entries.next().transpose().map_err(failed)?.is_some()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        if held == Some(true) && !force {
+        if has_entries == Some(true) && !force {
             return Err(ExportError::NotEmpty { folder });
         }
-        // On the file system of the folder, so that a rename is all it takes in the end.
-        let beside = match held {
+        // On the same file system as the folder, so that files can be renamed into it.
+        let parent = match has_entries {
             Some(_) => folder.as_path(),
             None => folder.parent().unwrap_or(&folder),
         };
-        fs::create_dir_all(beside).map_err(failed)?;
-        let built = tempfile::Builder::new()
-            .prefix(BUILT_IN)
-            // As any folder of the user's, by their umask: it may become the folder itself.
+        fs::create_dir_all(parent).map_err(failed)?;
+        let temp = tempfile::Builder::new()
+            .prefix(TEMP_PREFIX)
+            // The permissions of an ordinary new folder, subject to the umask: it may become the folder itself.
             .permissions(Permissions::from_mode(0o777))
-            .tempdir_in(beside)
+            .tempdir_in(parent)
             .map_err(failed)?;
-        Ok(Self { new: held.is_none(), folder, built })
+        Ok(Self { is_new: has_entries.is_none(), folder, temp })
     }
 
-    /// Has the files that are built appear in the folder.
-    fn fill_in(self, shards: &Shards, spec: &str) -> Result<(), ExportError> {
+    /// Moves the files into the folder.
+    fn publish(self, files: &FileLayout, spec: &str) -> Result<(), ExportError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| ExportError::Write { path, source }
         };
-        let built = self.built.path();
-        let texts = [(SPEC, Some(spec.as_bytes())), (INDEX, shards.index.as_deref())];
+        let temp = self.temp.path();
+        let texts = [(SPEC, Some(spec.as_bytes())), (INDEX, files.index.as_deref())];
         for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
-            let path = built.join(name);
+            let path = temp.join(name);
             let write = || {
                 let mut file = File::create(&path)?;
                 file.write_all(text)?;
@@ -175,14 +176,15 @@ impl Location {
             };
             write().map_err(failed(&path))?;
         }
-        if self.new {
-            fs::rename(built, &self.folder).map_err(failed(&self.folder))?;
-            // It has its final name now.
-            let _ = self.built.keep();
+        if self.is_new {
+            fs::rename(temp, &self.folder).map_err(failed(&self.folder))?;
+            // It has its final name and is not to be deleted.
+            let _ = self.temp.keep();
             let parent = self.folder.parent().unwrap_or(&self.folder);
             return sync(parent).map_err(failed(parent));
         }
-        // What loaders look for first goes first and comes last, so that there is never a model of two checkpoints.
+        // The files that loaders look for first are deleted first and arrive last: the folder is never a mixture of two
+        // checkpoints.
         for name in [INDEX, SINGLE] {
             let path = self.folder.join(name);
             match fs::remove_file(&path) {
@@ -190,39 +192,40 @@ impl Location {
                 _ => {}
             }
         }
-        for path in shards_in(&self.folder).map_err(failed(&self.folder))? {
+        for path in numbered_files(&self.folder).map_err(failed(&self.folder))? {
             fs::remove_file(&path).map_err(failed(&path))?;
         }
-        for name in [SPEC].into_iter().chain(shards.names()) {
+        for name in [SPEC].into_iter().chain(files.names()) {
             let path = self.folder.join(name);
-            fs::rename(built.join(name), &path).map_err(failed(&path))?;
+            fs::rename(temp.join(name), &path).map_err(failed(&path))?;
         }
         sync(&self.folder).map_err(failed(&self.folder))
     }
 }
 
-/// Whether a file is a shard of a model: `model-00001-of-00002.safetensors` and the like, and nothing that a user named.
-fn is_shard(name: &str) -> bool {
+/// Whether a file is one of the several files of a model, as `model-00001-of-00002.safetensors` is. Files with a name
+/// that a user chose are not.
+fn is_numbered(name: &str) -> bool {
     let numbers = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
     let is_number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     numbers
         .and_then(|numbers| numbers.split_once("-of-"))
-        .is_some_and(|(shard, all)| is_number(shard) && is_number(all))
+        .is_some_and(|(number, all)| is_number(number) && is_number(all))
 }
 
-/// The shards of a model that is to be replaced.
-fn shards_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// The numbered files of a model that is to be replaced.
+fn numbered_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_shard) {
+        if entry.file_name().to_str().is_some_and(is_numbered) {
             found.push(entry.path());
         }
     }
     Ok(found)
 }
 
-/// Has the names in a folder outlive a power failure.
+/// Makes the names in a folder durable.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -1,8 +1,8 @@
-//! The header of a safetensors file: read with suspicion, written for any reader.
+//! The header of a safetensors file: parsed strictly, and written so that any reader accepts it.
 //!
-//! A file is the length of its header in 8 bytes, the header in JSON, and the tensors' bytes. Files to be imported come
-//! from anywhere, so the header is bounded before memory is allocated for it, and must say of every byte of the data
-//! which one tensor it belongs to.
+//! A file is the length of its header in 8 bytes, the header in JSON, and the tensors' bytes. Imported files may be
+//! hostile: the length is checked before memory is allocated for the header, and every byte of the data must belong to
+//! exactly one tensor.
 
 use std::{cmp::Reverse, collections::BTreeMap, fmt, fs::File, io, iter, ops::Range, os::unix::fs::FileExt};
 
@@ -12,22 +12,22 @@ use serde::{
 };
 use whimbrel_state::{Dtype, TensorSpec};
 
-/// The longest header that readers of the format take, in bytes.
-pub const MAX_HEADER: u64 = 100_000_000;
+/// The longest header that readers of the format accept, in bytes.
+pub(super) const MAX_HEADER: u64 = 100_000_000;
 
-/// Bytes of the length before the header.
+/// The length of the length field before the header, in bytes.
 const LENGTH: u64 = 8;
 
-/// No tensor has more dimensions; a header that says so is made to fill the memory.
+/// The most dimensions of a tensor. A header with more is an attempt to fill the memory.
 const MAX_DIMENSIONS: usize = 64;
 
-/// The key that is not a tensor's name.
-pub const METADATA: &str = "__metadata__";
+/// The key in a header that is not the name of a tensor.
+pub(super) const METADATA: &str = "__metadata__";
 
-/// What a file holds.
+/// What a safetensors file contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Texts that came with it, under `__metadata__`.
+    /// The texts under `__metadata__`.
     pub metadata: BTreeMap<String, String>,
     /// The tensors, in the order of their bytes.
     pub tensors: Vec<StoredTensor>,
@@ -36,43 +36,43 @@ pub struct Header {
 /// A tensor in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
-    /// What it is.
+    /// Its name, type and shape.
     pub spec: TensorSpec,
-    /// The bytes of the file that hold it.
-    pub place: Range<u64>,
+    /// Where its data is, in bytes of the file.
+    pub range: Range<u64>,
 }
 
-/// A file that is not a safetensors file, or holds what a state cannot.
+/// Why a file cannot be read as tensors of a state: it is not a safetensors file, or a state cannot hold its tensors.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
     /// The file cannot be read.
     #[error("it cannot be read")]
     Read(#[from] io::Error),
-    /// It is shorter than the length of a header.
+    /// It is shorter than the length field of the header.
     #[error("it is {0} bytes long, too short for a safetensors file")]
     TooShort(u64),
-    /// Its header would be longer than the file, or than any header.
+    /// Its header is longer than the file, or than any header may be.
     #[error(
-        "its header is {claimed} bytes long by its first 8 bytes, and can be {most} at most: it is no safetensors file, or cut short"
+        "its header is {claimed} bytes long by its first 8 bytes, and can be {most} at most: it is not a safetensors file, or it was cut short"
     )]
     Length {
-        /// The length in the file.
+        /// The length by the length field.
         claimed: u64,
-        /// The longest that it can be.
+        /// The longest that it can be, in bytes.
         most: u64,
     },
-    /// The header is not the JSON it should be.
+    /// The header is not the JSON of a safetensors header.
     #[error("its header is not that of a safetensors file")]
     Json(#[from] serde_json::Error),
-    /// A state has no elements of this type.
+    /// A state cannot hold elements of this type.
     #[error("tensor {tensor:?} is of type {dtype:?}, which a state cannot hold; it holds {}", names())]
     Dtype {
         /// The tensor.
         tensor: String,
-        /// Its type, as the file names it.
+        /// Its type, as the file spells it.
         dtype: String,
     },
-    /// Shape, type and length contradict each other.
+    /// Its shape and type do not give its length.
     #[error(
         "tensor {tensor:?} of {dtype:?}{shape:?} does not fit the {found} bytes that the header gives it"
     )]
@@ -83,7 +83,7 @@ pub enum HeaderError {
         dtype: Dtype,
         /// Its shape.
         shape: Vec<usize>,
-        /// Bytes by its offsets.
+        /// Its length by its offsets, in bytes.
         found: u64,
     },
     /// A tensor ends before it starts, or past the end of the file.
@@ -100,12 +100,12 @@ pub enum HeaderError {
         /// Bytes of data in the file.
         data: u64,
     },
-    /// A byte belongs to two tensors, or to none.
-    #[error("bytes {} to {} of its data belong to {} tensor", place.start, place.end, if *twice { "more than one" } else { "no" })]
+    /// A byte of the data belongs to two tensors, or to none.
+    #[error("bytes {} to {} of its data belong to {} tensor", range.start, range.end, if *twice { "more than one" } else { "no" })]
     Cover {
-        /// The bytes.
-        place: Range<u64>,
-        /// To two, rather than to none.
+        /// The bytes, counted from the start of the data.
+        range: Range<u64>,
+        /// Whether they belong to two tensors.
         twice: bool,
     },
 }
@@ -115,7 +115,7 @@ fn names() -> String {
 }
 
 impl Header {
-    /// Reads the header of a file. Nothing is allocated that the file is not long enough for.
+    /// Reads the header of a file. It allocates no more memory than the file is long.
     pub fn read(file: &File) -> Result<Self, HeaderError> {
         let length = file.metadata()?.len();
         let mut claimed = [0; LENGTH as usize];
@@ -130,38 +130,39 @@ impl Header {
         Self::parse(&text, left - claimed)
     }
 
-    /// Reads a header's JSON; `data` is the number of bytes that follow it.
+    /// Parses the JSON of a header. `data` is the number of bytes that follow the header.
     pub fn parse(text: &[u8], data: u64) -> Result<Self, HeaderError> {
         let RawHeader { metadata, tensors } = serde_json::from_slice(text)?;
         let start = LENGTH + text.len() as u64;
-        // No file is longer, and sums of two such do not overflow.
+        // No file is longer. The bound keeps sums of two lengths from overflowing.
         let data = data.min(i64::MAX as u64 - start);
         let mut stored = tensors
             .into_iter()
             .map(|(name, raw)| raw.checked(name, start, data))
             .collect::<Result<Vec<_>, _>>()?;
-        stored.sort_by_key(|tensor| (tensor.place.start, tensor.place.end));
+        stored.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
         let mut end = start;
-        let past = start + data..start + data;
-        for place in stored.iter().map(|tensor| tensor.place.clone()).chain(iter::once(past)) {
-            let cover = |place: Range<u64>, twice| HeaderError::Cover {
-                place: place.start - start..place.end - start,
+        let end_of_data = start + data..start + data;
+        for range in stored.iter().map(|tensor| tensor.range.clone()).chain(iter::once(end_of_data)) {
+            let cover = |range: Range<u64>, twice| HeaderError::Cover {
+                range: range.start - start..range.end - start,
                 twice,
             };
-            match place.start {
+            match range.start {
                 next if next > end => return Err(cover(end..next, false)),
                 next if next < end => return Err(cover(next..end, true)),
-                _ => end = place.end,
+                _ => end = range.end,
             }
         }
         Ok(Self { metadata, tensors: stored })
     }
 }
 
-/// The header of a file to be written, and the place of each of its tensors.
+/// Lays out a file to be written. Returns its length field and header, and for each tensor, in the file's order, its
+/// index in `specs` and where its data goes, in bytes of the file.
 ///
-/// Tensors of the largest elements come first, so that each starts where its elements align, and else they stand in the
-/// order given. Names must be unlike and none of them [`METADATA`]. Of each place the index in `specs` is told.
+/// Tensors are ordered by element size, largest first, so that each is aligned; those of equal size keep the order of
+/// `specs`. The names must be distinct and none may be [`METADATA`].
 pub(super) fn lay_out(
     metadata: &BTreeMap<String, String>,
     specs: &[TensorSpec],
@@ -170,26 +171,26 @@ pub(super) fn lay_out(
     order.sort_by_key(|&index| Reverse(specs[index].dtype.size()));
     let mut json = serde_json::Map::new();
     json.insert(METADATA.to_owned(), serde_json::json!(metadata));
-    let (mut places, mut end) = (Vec::with_capacity(specs.len()), 0);
+    let (mut ranges, mut end) = (Vec::with_capacity(specs.len()), 0);
     for index in order {
         let TensorSpec { name, dtype, shape } = &specs[index];
-        // The tensors of a layout have a length.
+        // The specs are those of a layout, whose tensors have a length.
         let (start, bytes) = (end, specs[index].checked_bytes().unwrap_or(0) as u64);
         end += bytes;
         let entry = serde_json::json!({ "dtype": format!("{dtype:?}"), "shape": shape, "data_offsets": [start, end] });
         json.insert(name.clone(), entry);
-        places.push((index, start..end));
+        ranges.push((index, start..end));
     }
     let mut text = serde_json::Value::Object(json).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(LENGTH as usize), b' ');
     let head = [&(text.len() as u64).to_le_bytes()[..], &text].concat();
-    for (_, place) in &mut places {
-        *place = place.start + head.len() as u64..place.end + head.len() as u64;
+    for (_, range) in &mut ranges {
+        *range = range.start + head.len() as u64..range.end + head.len() as u64;
     }
-    (head, places)
+    (head, ranges)
 }
 
-/// The header as it stands in JSON.
+/// The header as it is in the JSON.
 #[derive(Default)]
 struct RawHeader {
     metadata: BTreeMap<String, String>,
@@ -215,7 +216,7 @@ impl RawTensor {
         let spec = TensorSpec { name: tensor, dtype, shape: self.shape.0 };
         match spec.checked_bytes() {
             Some(bytes) if bytes as u64 == end - start => {
-                Ok(StoredTensor { spec, place: data_start + start..data_start + end })
+                Ok(StoredTensor { spec, range: data_start + start..data_start + end })
             }
             _ => {
                 let TensorSpec { name: tensor, dtype, shape } = spec;
@@ -266,7 +267,7 @@ impl<'de> Deserialize<'de> for RawHeader {
                 f.write_str("an object with a key for each tensor")
             }
 
-            // By hand, because a derived reader would take the last of two tensors of one name, and say nothing.
+            // By hand: a derived implementation accepts two tensors of one name and keeps the last.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
                 let mut header = RawHeader::default();
                 while let Some(name) = map.next_key::<String>()? {

@@ -1,48 +1,31 @@
-//! Checkpoints as the folders of models that other programs read and write: safetensors files, one or several, with
-//! the index that Hugging Face's libraries know.
+//! Checkpoints as model folders that other programs read and write: one or several safetensors files, with the index
+//! that Hugging Face's libraries use.
 //!
 //! ```text
-//!  packs ──▶ verified bytes ──▶ export ──▶ model.safetensors, or shards and model.safetensors.index.json; run.toml
-//!  packs ◀── save ◀── slices ◀── import ◀── the same, from anywhere
+//!  packs ──▶ verified bytes ──▶ export ──▶ model.safetensors, or several files and the index; run.toml
+//!  packs ◀── save ◀── slices ◀── import ◀── the same, written by any program
 //! ```
 //!
-//! Both ways pass the bytes on as they come: memory is bounded by the packs under way, not by the model.
+//! Both directions stream: memory is bounded by the packs in flight, not by the model.
 //!
-//! - [`selection`]: which tensors, and their names on the other side;
-//! - [`header`]: the header of a safetensors file; [`model`]: a folder to be read as one state;
-//! - [`mod@import`]: making it a checkpoint; [`shards`], [`mod@export`]: and the other way.
+//! - Out: [`Selection`] chooses and renames tensors, [`FileLayout`] assigns them to files, `export` writes the
+//!   files. `whimbrel checkpoint export` calls these in this order.
+//! - In: [`Model`] opens a folder as one state, `import` saves it as a checkpoint. `whimbrel checkpoint import`
+//!   calls these.
+//! - Both: [`Header`] is the header of one safetensors file, `names` are the file names and metadata keys.
 
-pub mod export;
-pub mod header;
-pub mod import;
-pub mod model;
-pub mod selection;
-pub mod shards;
+mod export;
+mod file_layout;
+mod header;
+mod import;
+mod model;
+mod names;
+mod selection;
 
 pub use export::{ExportError, export};
-pub use header::{Header, HeaderError};
+pub use file_layout::{FileLayout, FileLayoutError};
+pub use header::{Header, HeaderError, StoredTensor};
 pub use import::{ImportError, ImportOptions, Imported, import};
 pub use model::{Model, ModelError};
+pub use names::{INDEX, SINGLE, SPEC, key};
 pub use selection::{Selection, SelectionError};
-pub use shards::{ShardError, Shards};
-
-/// The one file of a model that fits into one.
-pub const SINGLE: &str = "model.safetensors";
-
-/// The file that says which tensor is in which file of a model of several.
-pub const INDEX: &str = "model.safetensors.index.json";
-
-/// The run spec in a folder that a checkpoint was exported to.
-pub const SPEC: &str = "run.toml";
-
-/// The keys of what an export says of itself among the texts of each file.
-pub mod key {
-    /// The run's name.
-    pub const RUN: &str = "whimbrel.run";
-    /// Steps applied to the state.
-    pub const STEP: &str = "whimbrel.step";
-    /// Samples in the data set.
-    pub const SAMPLES: &str = "whimbrel.samples";
-    /// The run's seed.
-    pub const SEED: &str = "whimbrel.seed";
-}

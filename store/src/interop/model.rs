@@ -1,4 +1,4 @@
-//! A model's folder as others write it: one safetensors file, or several with an index.
+//! A model's folder as any program writes it, one safetensors file or several with an index, opened as one state.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -12,30 +12,31 @@ use std::{
 use serde::Deserialize;
 use whimbrel_state::{Layout, LayoutError, TensorSpec};
 
-use super::{
-    INDEX, SINGLE,
+use crate::interop::{
     header::{Header, HeaderError, MAX_HEADER},
+    names::{INDEX, SINGLE},
     selection::Selection,
 };
 
-/// The tensors of a folder, open to be read as one state.
+/// The tensors of a model, open for reading as one state.
 #[derive(Debug)]
 pub struct Model {
     layout: Layout,
     /// Where each tensor of the layout is.
-    places: Vec<Location>,
+    offsets: Vec<FileOffset>,
     files: Vec<(PathBuf, File)>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Location {
+struct FileOffset {
+    /// The index of the file.
     file: usize,
-    /// The byte of the file at which it starts.
+    /// The byte of the file at which the data starts.
     start: u64,
 }
 
-/// A folder that is not a model's.
+/// Why a folder cannot be opened or read as a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// A file or folder cannot be read.
@@ -46,18 +47,18 @@ pub enum ModelError {
         /// Why not.
         source: io::Error,
     },
-    /// Nothing in the folder says which files the model is.
+    /// The folder does not say which of its files are the model.
     #[error(
         "{} holds {} safetensors files and neither {SINGLE} nor {INDEX}; name the folder of a model, or one file",
         path.display(), count
     )]
-    Which {
+    Ambiguous {
         /// The folder.
         path: PathBuf,
-        /// Files that end in `.safetensors`.
+        /// The number of files that end in `.safetensors`.
         count: usize,
     },
-    /// The index is not one.
+    /// The index file is not an index.
     #[error("{} is not the index of a model", path.display())]
     Index {
         /// The index.
@@ -65,12 +66,12 @@ pub enum ModelError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// The index is far longer than any.
+    /// The index file is longer than any index.
     #[error("{} is {length} bytes long, and an index is {MAX_HEADER} at most", path.display())]
     LongIndex {
         /// The index.
         path: PathBuf,
-        /// Its length.
+        /// Its length in bytes.
         length: u64,
     },
     /// The index names a file outside its folder.
@@ -81,9 +82,9 @@ pub enum ModelError {
         /// The file.
         file: String,
     },
-    /// The index promises a tensor that the file does not hold.
+    /// The index names a tensor that its file does not contain.
     #[error("{} says that tensor {tensor:?} is in {file:?}, and it is not", path.display())]
-    Promised {
+    NotInFile {
         /// The index.
         path: PathBuf,
         /// The tensor.
@@ -91,7 +92,7 @@ pub enum ModelError {
         /// The file.
         file: String,
     },
-    /// A file is not a safetensors file, or holds what a state cannot.
+    /// A file is not a safetensors file, or a state cannot hold its tensors.
     #[error("{} cannot be imported", path.display())]
     File {
         /// The file.
@@ -107,7 +108,7 @@ pub enum ModelError {
         /// What is wrong with them.
         source: LayoutError,
     },
-    /// No tensor is left.
+    /// No tensor is chosen.
     #[error("{} holds none of the tensors that were asked for", path.display())]
     Nothing {
         /// The folder.
@@ -115,33 +116,33 @@ pub enum ModelError {
     },
 }
 
-/// As much of an index as is used.
+/// The part of an index file that is used.
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
 impl Model {
-    /// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names, or the only safetensors file
-    /// of a folder; or one file by its own path. Headers are read and checked, tensors are not read.
+    /// Opens a file, or a folder: the files that its `model.safetensors.index.json` names, else its
+    /// `model.safetensors`, else its only safetensors file. Headers are read and checked, tensors are not read.
     pub fn open(path: &Path, selection: &Selection) -> Result<Self, ModelError> {
         let read = |path: &Path| {
             let path = path.to_owned();
             move |source| ModelError::Read { path, source }
         };
-        let (paths, promised) = files(path)?;
+        let (paths, index) = files(path)?;
         let (mut files, mut tensors, mut metadata) = (Vec::new(), Vec::new(), BTreeMap::new());
         for path in paths {
             let file = File::open(&path).map_err(read(&path))?;
             let header =
                 Header::read(&file).map_err(|source| ModelError::File { path: path.clone(), source })?;
-            if let Some((index, tensor, file)) = promised.broken(&path, &header) {
-                return Err(ModelError::Promised { path: index, tensor, file });
+            if let Some((index, tensor, file)) = index.missing_in(&path, &header) {
+                return Err(ModelError::NotInFile { path: index, tensor, file });
             }
             for tensor in header.tensors {
                 if let Some(name) = selection.rename(&tensor.spec.name) {
-                    let place = Location { file: files.len(), start: tensor.place.start };
-                    tensors.push((TensorSpec { name, ..tensor.spec }, place));
+                    let offset = FileOffset { file: files.len(), start: tensor.range.start };
+                    tensors.push((TensorSpec { name, ..tensor.spec }, offset));
                 }
             }
             metadata.extend(header.metadata);
@@ -150,20 +151,20 @@ impl Model {
         if tensors.is_empty() {
             return Err(ModelError::Nothing { path: path.to_owned() });
         }
-        // The order of a layout.
+        // A layout is ordered by name.
         tensors.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        let (specs, places) = tensors.into_iter().unzip();
+        let (specs, offsets) = tensors.into_iter().unzip();
         let layout =
             Layout::new(specs).map_err(|source| ModelError::State { path: path.to_owned(), source })?;
-        Ok(Self { layout, places, files, metadata })
+        Ok(Self { layout, offsets, files, metadata })
     }
 
-    /// The tensors, in the order of a state.
+    /// The tensors, in the order of the state.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The texts that came with the tensors.
+    /// The metadata of all files.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
@@ -174,7 +175,7 @@ impl Model {
         let mut rest = bytes.as_mut_slice();
         for (index, piece) in self.layout.pieces(range) {
             let (now, later) = rest.split_at_mut(piece.len());
-            let Location { file, start } = self.places[index];
+            let FileOffset { file, start } = self.offsets[index];
             let (path, file) = &self.files[file];
             file.read_exact_at(now, start + piece.start as u64)
                 .map_err(|source| ModelError::Read { path: path.clone(), source })?;
@@ -184,37 +185,38 @@ impl Model {
     }
 }
 
-/// What an index promises of its files.
-struct Promised {
-    index: PathBuf,
+/// Which tensor is in which file. It is empty if the model has no index file.
+struct ModelIndex {
+    path: PathBuf,
     weight_map: BTreeMap<String, String>,
 }
 
-impl Promised {
-    /// A tensor that should be in the file and is not: the index, the tensor, the file.
-    fn broken(&self, path: &Path, header: &Header) -> Option<(PathBuf, String, String)> {
+impl ModelIndex {
+    /// A tensor that the index says is in the file and is not: the path of the index, the tensor, the file.
+    fn missing_in(&self, path: &Path, header: &Header) -> Option<(PathBuf, String, String)> {
         let file = path.file_name()?.to_str()?;
-        let held: HashSet<&str> = header.tensors.iter().map(|tensor| tensor.spec.name.as_str()).collect();
-        let mut promised = self.weight_map.iter().filter(|(_, at)| *at == file);
-        let (tensor, file) = promised.find(|(tensor, _)| !held.contains(tensor.as_str()))?;
-        Some((self.index.clone(), tensor.clone(), file.clone()))
+        let contained: HashSet<&str> =
+            header.tensors.iter().map(|tensor| tensor.spec.name.as_str()).collect();
+        let mut indexed = self.weight_map.iter().filter(|(_, named)| *named == file);
+        let (tensor, file) = indexed.find(|(tensor, _)| !contained.contains(tensor.as_str()))?;
+        Some((self.path.clone(), tensor.clone(), file.clone()))
     }
 }
 
-/// The files of a model, and what its index promises of them.
-fn files(path: &Path) -> Result<(Vec<PathBuf>, Promised), ModelError> {
-    let no_index = || Promised { index: path.to_owned(), weight_map: BTreeMap::new() };
+/// The files of a model, and its index.
+fn files(path: &Path) -> Result<(Vec<PathBuf>, ModelIndex), ModelError> {
+    let no_index = || ModelIndex { path: path.to_owned(), weight_map: BTreeMap::new() };
     let read = |source| ModelError::Read { path: path.to_owned(), source };
     if !fs::metadata(path).map_err(read)?.is_dir() {
         return Ok((vec![path.to_owned()], no_index()));
     }
     let (single, index) = (path.join(SINGLE), path.join(INDEX));
     if index.is_file() {
-        let promised = read_index(index)?;
-        let names: HashSet<&String> = promised.weight_map.values().collect();
+        let index = read_index(index)?;
+        let names: HashSet<&String> = index.weight_map.values().collect();
         let mut paths: Vec<PathBuf> = names.into_iter().map(|name| path.join(name)).collect();
         paths.sort();
-        return Ok((paths, promised));
+        return Ok((paths, index));
     }
     if single.is_file() {
         return Ok((vec![single], no_index()));
@@ -228,11 +230,11 @@ fn files(path: &Path) -> Result<(Vec<PathBuf>, Promised), ModelError> {
     }
     match found.len() {
         1 => Ok((found, no_index())),
-        count => Err(ModelError::Which { path: path.to_owned(), count }),
+        count => Err(ModelError::Ambiguous { path: path.to_owned(), count }),
     }
 }
 
-fn read_index(path: PathBuf) -> Result<Promised, ModelError> {
+fn read_index(path: PathBuf) -> Result<ModelIndex, ModelError> {
     let read = |source| ModelError::Read { path: path.clone(), source };
     let length = fs::metadata(&path).map_err(read)?.len();
     if length > MAX_HEADER {
@@ -241,13 +243,13 @@ fn read_index(path: PathBuf) -> Result<Promised, ModelError> {
     let text = fs::read(&path).map_err(read)?;
     let Index { weight_map } =
         serde_json::from_slice(&text).map_err(|source| ModelError::Index { path: path.clone(), source })?;
-    // Whoever wrote the index must not choose which files of this machine end up in a checkpoint.
+    // An index from elsewhere must not choose which files of this machine end up in a checkpoint.
     let beside = |file: &str| {
         let mut parts = Path::new(file).components();
         matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
     };
     match weight_map.values().find(|file| !beside(file)) {
         Some(file) => Err(ModelError::Outside { file: file.clone(), path }),
-        None => Ok(Promised { index: path, weight_map }),
+        None => Ok(ModelIndex { path, weight_map }),
     }
 }

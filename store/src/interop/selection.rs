@@ -1,8 +1,8 @@
-//! Which tensors are meant, and what they are called on the other side.
+//! Which tensors are exported or imported, and under which names.
 
 use glob::{Pattern, PatternError};
 
-/// Chooses tensors by name, and renames them.
+/// Chooses tensors by name and renames them.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     only: Vec<Pattern>,
@@ -10,9 +10,9 @@ pub struct Selection {
     rename: Vec<(String, String)>,
 }
 
-/// Text that is no pattern.
+/// A text that is not a pattern.
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} is no pattern for the names of tensors; write it like \"model.*\" or \"adam.[mv].*\"")]
+#[error("{text:?} is not a pattern for tensor names; write it like \"model.*\" or \"adam.[mv].*\"")]
 pub struct SelectionError {
     /// The text.
     pub text: String,
@@ -21,11 +21,11 @@ pub struct SelectionError {
 }
 
 impl Selection {
-    /// Takes the tensors that match one of the patterns `only`, or all if there is none, and of these leaves out those
-    /// that match one of `without`. In a pattern `*` stands for any characters, `?` for one, `[ab]` for one of these.
+    /// Chooses the tensors that match one of the patterns `only` (all if `only` is empty) and none of the patterns
+    /// `without`. In a pattern, `*` stands for any characters, `?` for one character, `[ab]` for one of these.
     ///
-    /// A name that starts with the first text of a pair in `rename` then starts with the second: the first pair that
-    /// fits counts.
+    /// `rename` holds pairs of prefixes: a name that starts with the first then starts with the second. The first pair
+    /// that fits counts.
     pub fn new(
         only: &[String],
         without: &[String],
@@ -38,7 +38,7 @@ impl Selection {
         Ok(Self { only: all(only)?, without: all(without)?, rename })
     }
 
-    /// What the tensor `name` is called on the other side; `None` if it is left out.
+    /// The new name of the tensor `name`; `None` if the tensor is not chosen.
     pub fn rename(&self, name: &str) -> Option<String> {
         let among = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(name));
         if (!self.only.is_empty() && !among(&self.only)) || among(&self.without) {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_chosen_by_patterns_and_renamed_by_prefix() {
+    fn tensors_are_chosen_by_pattern_and_renamed_by_prefix() {
         let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
         let pairs = vec![("model.".into(), "transformer.".into()), ("model".into(), "m".into())];
         let selection = Selection::new(&texts(&["model*"]), &texts(&["*.[mv]"]), pairs).unwrap();
@@ -69,6 +69,6 @@ mod tests {
         }
         assert_eq!(Selection::default().rename("a/b").as_deref(), Some("a/b"));
         let error = Selection::new(&texts(&["a["]), &[], Vec::new()).unwrap_err();
-        assert!(error.to_string().starts_with("\"a[\" is no pattern"), "{error}");
+        assert!(error.to_string().starts_with("\"a[\" is not a pattern"), "{error}");
     }
 }

@@ -1,32 +1,32 @@
-//! What the clients of all clouds have in common: deadlines, retries, and no clear text over a network.
+//! Settings that the clients of all clouds share: deadlines, retries, and no clear text over a network.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use object_store::{ClientOptions, RetryConfig};
 use url::{Host, Url};
 
-use super::{Environment, Location, OpenError};
+use super::{environment::Environment, error::OpenError};
 
-/// How a client may be reached, as its endpoint says.
+/// How the connection to an endpoint is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Channel {
     /// Encrypted.
     Tls,
-    /// In clear text, and never leaves the machine.
+    /// Clear text that never leaves the machine.
     Loopback,
-    /// In clear text over a network, since the user says so.
+    /// Clear text over a network, allowed by the user.
     ClearText,
 }
 
-/// How the endpoint is reached; the cloud's own, if there is none. Clear text is for this machine alone, unless
-/// `variable` says `true`.
+/// The channel to an endpoint; without one, the cloud's own endpoint is meant. Clear text over a network is an error
+/// unless the environment variable `variable` allows it.
 pub(crate) fn channel(
-    place: &Location,
+    location: &impl fmt::Display,
     endpoint: Option<&str>,
     environment: &Environment,
     variable: &'static str,
 ) -> Result<Channel, OpenError> {
-    // One that is not a URL is the client's to complain of.
+    // The client reports an endpoint that is not a URL.
     let Some(url) = endpoint.and_then(|endpoint| Url::parse(endpoint).ok()) else { return Ok(Channel::Tls) };
     let is_loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -37,15 +37,17 @@ pub(crate) fn channel(
     match url.scheme() {
         "http" if is_loopback => Ok(Channel::Loopback),
         "http" if environment.says(variable) => Ok(Channel::ClearText),
-        "http" => Err(OpenError::ClearText { uri: place.to_string(), endpoint: url.to_string(), variable }),
+        "http" => {
+            Err(OpenError::ClearText { uri: location.to_string(), endpoint: url.to_string(), variable })
+        }
         _ => Ok(Channel::Tls),
     }
 }
 
-/// The client's own limit on a whole request, 30 s, is too short for a pack on a slow link, and it cannot know how
-/// long the body is. [`RetryPolicy`](crate::RetryPolicy) does, and bounds every request.
+/// Options of every client. The client's own timeout of 30 s for a whole request is too short for a pack on a slow link,
+/// and does not depend on the length of the body. [`RetryPolicy`](crate::RetryPolicy) sets the deadlines instead.
 pub(crate) fn options(channel: Channel) -> ClientOptions {
-    // TLS by ring, which builds everywhere in seconds. That the program has chosen already is no failure.
+    // TLS by ring, which builds everywhere in seconds. An error means that the program has chosen a provider already.
     rustls::crypto::ring::default_provider().install_default().ok();
     ClientOptions::new()
         .with_timeout_disabled()
@@ -53,8 +55,8 @@ pub(crate) fn options(channel: Channel) -> ClientOptions {
         .with_allow_http(channel != Channel::Tls)
 }
 
-/// The client tries once: retries are [`RetryPolicy`](crate::RetryPolicy)'s, which sees every 429 and 503 and can slow down.
-/// Made by the client they would be hidden, and those it makes of a create hide whose write it was.
+/// The client makes one attempt. [`RetryPolicy`](crate::RetryPolicy) retries instead: it must see every 429 and 503, and
+/// a retried create must be told apart from the create of another writer.
 pub(crate) fn retries() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }

@@ -1,26 +1,26 @@
-//! The variables that a program finds itself with.
+//! Environment variables, as a value: tests and tools open stores with variables that are not this process's.
 
 use std::{collections::BTreeMap, env, fmt};
 
-/// Environment variables, this process's or others: where clients look for their credentials. Its
-/// [`Debug`](fmt::Debug) shows names and no values.
+/// Environment variables, this process's or given ones: where clients look for credentials. [`Debug`](fmt::Debug) shows
+/// only the names.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// This process's variables, those that are text.
+    /// This process's variables, as far as they are valid UTF-8.
     pub fn of_process() -> Self {
         env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
     }
 
-    /// A variable's value; an empty one counts as none.
+    /// A variable's value; `None` if it is unset or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The first of these variables that has a value.
+    /// The value of the first of these variables that has one.
     pub(crate) fn first(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|name| self.get(name))
     }
@@ -33,7 +33,7 @@ impl Environment {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
     }
 
-    /// Whether a variable says yes.
+    /// Whether a variable is set to a yes.
     pub(crate) fn says(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| {
             ["1", "true", "yes", "on", "y", "t"].contains(&value.to_ascii_lowercase().as_str())

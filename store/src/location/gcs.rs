@@ -1,31 +1,59 @@
-//! The client for Google Cloud Storage.
+//! Google Cloud Storage: the URI `gs://bucket/prefix`, and the client.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use object_store::{
     ObjectStore,
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey as Key},
+    path::Path,
 };
 
-use super::{CredentialSource, Environment, GcsLocation, Location, OpenError, connection};
-use crate::object::slow_down;
+use super::{
+    connection,
+    credentials::CredentialSource,
+    environment::Environment,
+    error::OpenError,
+    uri_parts::{UriParts, slashed},
+};
+use crate::object::SlowDownConnector;
 
-/// Builds the client. It takes what `object_store` knows: a service account's key or file, application default
-/// credentials, a bearer token, or the machine's identity.
+/// A prefix in a bucket of Google Cloud Storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GcsLocation {
+    pub(super) bucket: String,
+    pub(super) prefix: Path,
+}
+
+impl GcsLocation {
+    /// Reads `gs://bucket/prefix`.
+    pub(super) fn parse(uri: &UriParts<'_>) -> Result<Self, OpenError> {
+        let bucket = uri.bucket(uri.authority)?;
+        uri.no_query("its endpoint and credentials come from the environment (GOOGLE_…)")?;
+        Ok(Self { bucket, prefix: uri.prefix(uri.path)? })
+    }
+}
+
+impl fmt::Display for GcsLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gs://{}{}", self.bucket, slashed(&self.prefix))
+    }
+}
+
+/// Builds the client. It takes its credentials where `object_store` does: a service account's key or file, application
+/// default credentials, a bearer token, or the machine's identity.
 pub(super) fn client(
-    place: &GcsLocation,
+    location: &GcsLocation,
     environment: &Environment,
 ) -> Result<(Arc<dyn ObjectStore>, CredentialSource), OpenError> {
-    let whole = Location::Gcs(place.clone());
     let key = environment.get("GOOGLE_SERVICE_ACCOUNT_KEY");
     let in_key = key
         .and_then(|key| serde_json::from_str::<serde_json::Value>(key).ok())
         .and_then(|key| key.get("gcs_base_url")?.as_str().map(str::to_owned));
     let endpoint = environment.get("GOOGLE_BASE_URL").map(str::to_owned).or(in_key);
-    let channel = connection::channel(&whole, endpoint.as_deref(), environment, "GOOGLE_ALLOW_HTTP")?;
+    let channel = connection::channel(location, endpoint.as_deref(), environment, "GOOGLE_ALLOW_HTTP")?;
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_client_options(connection::options(channel))
-        .with_http_connector(slow_down::Listening::default())
+        .with_http_connector(SlowDownConnector::default())
         .with_retry(connection::retries());
     if let Some(path) = environment.get("SERVICE_ACCOUNT") {
         builder = builder.with_service_account_path(path);
@@ -35,8 +63,8 @@ pub(super) fn client(
             builder = builder.with_config(key, value);
         }
     }
-    let client = builder.with_bucket_name(&place.bucket).build().map_err(|error| OpenError::Client {
-        uri: whole.to_string(),
+    let client = builder.with_bucket_name(&location.bucket).build().map_err(|error| OpenError::Client {
+        uri: location.to_string(),
         looked_in: "GOOGLE_SERVICE_ACCOUNT_KEY, GOOGLE_SERVICE_ACCOUNT, GOOGLE_APPLICATION_CREDENTIALS, what `gcloud auth application-default login` left, or the machine",
         source: error,
     })?;

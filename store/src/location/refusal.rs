@@ -1,4 +1,6 @@
-//! What a cloud's refusal means: bad credentials, a missing permission, no such bucket, nobody there.
+//! What a cloud's refusal means: bad credentials, a missing permission, no such bucket, no server.
+//!
+//! The clients of `object_store` report most refusals as text only, so the cause is found by the codes in that text.
 
 use std::error::Error as StdError;
 
@@ -7,28 +9,28 @@ use object_store::{
     client::{HttpError, HttpErrorKind},
 };
 
-use crate::object::folder::StoreError;
+use crate::object::StoreError;
 
 /// Why a request was not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such bucket or container.
     NoBucket,
-    /// The credentials are wrong, have expired, or there are none.
+    /// The credentials are wrong, expired or absent.
     Credentials,
-    /// The credentials are good, and may not do this.
+    /// The credentials are valid, and lack the permission.
     Permission,
     /// The bucket is in another region.
     Region,
-    /// Nobody answers there.
+    /// No server answers.
     Unreachable,
-    /// The server does not know what is asked of it.
+    /// The server does not support the request.
     Unsupported,
-    /// Anything else, in the server's own words.
+    /// Another cause: see the store's answer.
     Other,
 }
 
-/// Codes with which S3 and GCS say that the credentials are not good. AWS documents them under "Error responses".
+/// Codes of S3 and GCS for invalid credentials. AWS documents them under "Error responses".
 const BAD_CREDENTIALS: [&str; 11] = [
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
@@ -44,7 +46,7 @@ const BAD_CREDENTIALS: [&str; 11] = [
     "AuthorizationExpired",
 ];
 
-/// Codes with which a server says that the bucket is elsewhere.
+/// Codes for a bucket in another region.
 const OTHER_REGION: [&str; 4] = [
     "PermanentRedirect",
     "TemporaryRedirect",
@@ -52,11 +54,11 @@ const OTHER_REGION: [&str; 4] = [
     "IllegalLocationConstraintException",
 ];
 
-/// Azure's message for credentials that are not good, whichever code goes with it.
+/// Azure's message for invalid credentials. Its code varies.
 const NOT_AUTHENTICATED: &str = "Server failed to authenticate the request";
 
 impl Refusal {
-    /// What a failed request to a store means.
+    /// The cause of a failed request to a store.
     pub(crate) fn of(error: &StoreError) -> Self {
         match error {
             StoreError::Refused { source, .. } => Self::of_answer(source),
@@ -65,22 +67,21 @@ impl Refusal {
         }
     }
 
-    /// What a client's error means.
+    /// The cause of a client's error.
     pub fn of_answer(error: &Error) -> Self {
-        // What was not reached, or said no, may have been the machine's metadata service, which is asked where nothing
-        // else gives credentials.
-        if is_about_metadata(error) { Self::Credentials } else { Self::by_words(error) }
+        // Without other credentials the client asks the machine's metadata service: the error may be about that.
+        if is_about_metadata(error) { Self::Credentials } else { Self::of_text(error) }
     }
 
-    fn by_words(error: &Error) -> Self {
-        let text = told(error);
+    fn of_text(error: &Error) -> Self {
+        let text = with_causes(error);
         let status = status_of(&text);
         let code = code_of(&text).unwrap_or_default();
         match error {
             _ if ["NoSuchBucket", "ContainerNotFound"].contains(&code) => Self::NoBucket,
             _ if BAD_CREDENTIALS.contains(&code) || text.contains(NOT_AUTHENTICATED) => Self::Credentials,
             _ if OTHER_REGION.contains(&code) || text.contains("redirect without LOCATION") => Self::Region,
-            // A refused listing, or deletion of many, is an error of no kind: its status is only in its words.
+            // The client has no kind of error for a refused listing or bulk deletion: the status is only in the text.
             _ if status == Some(401) => Self::Credentials,
             _ if status == Some(403) || code == "AccessDenied" => Self::Permission,
             Error::NotImplemented { .. } | Error::NotSupported { .. } => Self::Unsupported,
@@ -91,7 +92,7 @@ impl Refusal {
     }
 }
 
-/// Whether the connection was not made, or broke.
+/// Whether the connection failed or broke.
 fn is_unreachable(error: &Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -104,37 +105,37 @@ fn is_unreachable(error: &Error) -> bool {
     false
 }
 
-/// Whether it was the machine's metadata service, where clouds have their credentials, that failed, and not the store.
+/// Whether the request that failed was to the machine's metadata service, which gives credentials, and not to the store.
 fn is_about_metadata(error: &Error) -> bool {
     let text = format!("{error} {error:?}");
-    // Amazon's, of its machines and containers; Azure's; Google's.
-    let places = [
+    // Amazon's machines and containers; Azure; Google.
+    let paths = [
         "/latest/api/token",
         "/latest/meta-data/",
         "169.254.170.2",
         "/metadata/identity/",
         "/computeMetadata/",
     ];
-    places.iter().any(|place| text.contains(place))
+    paths.iter().any(|path| text.contains(path))
 }
 
-/// The HTTP status that an error tells. The client has no other way to say it than in words.
+/// The HTTP status in an error's text. The client gives it in no other way.
 fn status_of(text: &str) -> Option<u16> {
     let (_, behind) = text.split_once("status code: ").or_else(|| text.split_once("(code: "))?;
     behind.get(..3)?.parse().ok()
 }
 
-/// The code in the XML of an answer, S3's, Azure's and Google's alike, or that of one deletion of many.
+/// The code in the XML of an answer of S3, Azure or Google, or in the text of a bulk deletion.
 fn code_of(text: &str) -> Option<&str> {
     let in_xml = text.split_once("<Code>").and_then(|(_, behind)| behind.split_once("</Code>"));
-    let in_words = || text.split_once("(code: ").and_then(|(_, behind)| behind.split_once(')'));
-    in_xml.or_else(in_words).map(|(code, _)| code)
+    let in_text = || text.split_once("(code: ").and_then(|(_, behind)| behind.split_once(')'));
+    in_xml.or_else(in_text).map(|(code, _)| code)
 }
 
-/// The error with all its causes.
-fn told(error: &dyn StdError) -> String {
+/// The text of an error and all its causes.
+fn with_causes(error: &dyn StdError) -> String {
     match error.source() {
-        Some(source) => format!("{error}: {}", told(source)),
+        Some(source) => format!("{error}: {}", with_causes(source)),
         None => error.to_string(),
     }
 }
@@ -148,8 +149,8 @@ mod tests {
     }
 
     #[test]
-    fn refusals_that_the_client_has_no_kind_for_are_told_by_their_words() {
-        // As the client words what Amazon, Azure and others answer; the kinds that it has are tried on servers.
+    fn refusals_are_recognised_by_the_text_of_the_client() {
+        // The client's texts for answers of Amazon, Azure and others. The conformance tests try the others on servers.
         let status = "Server returned non-2xx status code:";
         assert_eq!(
             of(&format!("{status} 403 Forbidden: <Error><Code>AccessDenied</Code></Error>")),

@@ -1,63 +1,53 @@
-//! An entry of the run log, and how it is written down.
+//! One entry of the run log, and its encoding.
 //!
-//! An entry is one line, `{"entry":{…},"blake3":"…"}`, where the hash is that of the bytes between the first colon and
-//! the last comma. A flipped bit anywhere in it is therefore noticed, which matters more here than anywhere else: the
-//! log is what says which checkpoint to trust.
+//! An entry is one line, `{"entry":{…},"blake3":"…"}`. The hash is that of the bytes between the first colon and the last
+//! comma, so any flipped bit is noticed: the log says which checkpoint to trust, so it must not be damaged unnoticed.
 //!
-//! Fields that this program does not know are ignored, so that a later one may say more. What an earlier program must
-//! *not* ignore, such as a new kind of record, raises the format of the entries that say it, and a program that meets a
-//! higher format than [`FORMAT`] refuses the log.
-//!
-//! | format | says besides |
-//! | --- | --- |
-//! | 1 | – |
-//! | 2 | that a term is a replica's ([`ReplicaOf`]), and where a checkpoint was committed first ([`Origin`]) |
-//!
-//! An entry that says nothing of format 2 is written in format 1, so that a program that knows no more goes on reading
-//! the runs that were never mirrored. It could not make sense of a replica's log: two terms of one epoch are an error
-//! to it, and it would take the order of the commits for that of the checkpoints.
+//! A reader ignores fields that it does not know, so a later version may add some. A change that earlier versions must not
+//! ignore, such as a new kind of record, raises [`FORMAT`]; a reader refuses entries of a higher format than it knows.
 
-use jiff::Timestamp;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use whimbrel_state::Hash;
 
-/// The highest version of the log's format that this program reads, and the highest that it writes.
-pub const FORMAT: u32 = 2;
+/// The version of the log's format: the one that this program writes, and the highest that it reads.
+pub(crate) const FORMAT: u32 = 1;
 
 /// One entry of a run log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The least version of the format that says what it does: [`Record::format`].
+    /// The version of the format that it is written in.
     pub format: u32,
-    /// Its place in the log, from 0; also its name.
+    /// Its position in the log, from 0; also its object's name.
     pub number: u64,
-    /// The epoch of the coordinator that wrote it; 0 for the first entry, which is written before anyone is leading the run.
+    /// The epoch of the coordinator that wrote it; 0 for the first entry, which is written before the first term.
     pub epoch: u64,
-    /// The random name of the write, by which the writer tells its own entry from another's after a lost answer.
+    /// The random name of the write. By it the writer recognises its own entry after a lost answer.
     pub writer: String,
-    /// When it was written, by the writer's clock. For people: nothing is decided by it.
-    pub time: Timestamp,
-    /// What happened.
+    /// When it was written, by the writer's clock. For display only: no decision depends on it, except that
+    /// [`KeepEvery::Time`](crate::KeepEvery) spaces checkpoints by it.
+    pub time: DateTime<Utc>,
+    /// The event.
     #[serde(flatten)]
     pub record: Record,
 }
 
-/// What an entry tells. In JSON its kind is in the field `record`.
+/// The event that an entry records. In JSON its kind is in the field `record`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// The run was submitted. The first entry, and only the first.
+    /// The run was submitted: the first entry, and only the first.
     Submitted {
         /// The run spec, in TOML.
         spec: String,
-        /// Who looks after the run.
-        submitter: Mode,
+        /// Which kind of coordinator hosts the run.
+        hosted_by: HostedBy,
     },
-    /// A coordinator started a term; the entry's epoch is its term.
+    /// A coordinator started a term. The entry's epoch is the term's.
     Term {
-        /// Who, in words for people: a host, a process.
+        /// A description of the coordinator for people: its host and process.
         coordinator: String,
-        /// What it copies, if it does nothing but keep this directory in step with another of the same run.
+        /// The directory that this one is a replica of; `None` if the coordinator leads the run here.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         replica_of: Option<ReplicaOf>,
     },
@@ -69,65 +59,63 @@ pub enum Record {
         manifest: String,
         /// Bytes of its packs.
         bytes: u64,
-        /// The digest of the state, if somebody computed it.
+        /// The digest of the state, if it was computed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         state: Option<Hash>,
-        /// Where it was committed first, if this entry is a copy's.
+        /// The original commit, if this entry is in a copy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         origin: Option<Origin>,
     },
-    /// A checkpoint was found damaged and is not to be used.
+    /// A checkpoint was found damaged and must not be used.
     Quarantined {
         /// The manifest's name.
         manifest: String,
-        /// What is wrong with it.
+        /// The damage.
         reason: String,
     },
-    /// Checkpoints that are no longer wanted: from here on they may be gone, and so may packs that no checkpoint named
-    /// until here.
+    /// Checkpoints were given up. After this entry they may be deleted, and so may packs that no checkpoint before this
+    /// entry named.
     Collected {
-        /// The manifests' names; none if only such packs go.
+        /// The manifests' names; empty if only packs are deleted.
         manifests: Vec<String>,
     },
     /// The run was stopped and can be resumed.
     Stopped(Stopped),
-    /// Somebody had the run go on, or took it up where it was left: what was said before of its being stopped or over counts
-    /// no more, wherever that is still to be read.
+    /// The run was resumed. Earlier entries that it was stopped or ended no longer apply, in this log and in every copy.
     Resumed {
-        /// The step of the checkpoint it goes on from; 0 for the beginning.
+        /// The step of the checkpoint that it continues from; 0 for the initial state.
         step: u64,
     },
-    /// The run is over.
+    /// The run ended.
     Ended(Ended),
 }
 
-/// What the term of a replica says: the directory it keeps is a copy of another, the *source*, made for whoever holds the
-/// source's term.
+/// A replica's term: the directory is a copy of another directory of the run, the *source*, as of a term of the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaOf {
     /// The URI of the source.
     pub source: String,
-    /// The identity of the term that the source was under: the [`writer`](Entry::writer) of the entry by which a
-    /// coordinator took it. It is the same in every copy, and copies of copies.
+    /// The identity of the source's term: the [`writer`](Entry::writer) of the entry with which a coordinator started it.
+    /// It is the same in every copy, and in copies of copies.
     pub term: String,
-    /// The identities of the terms before that one which this log does not tell of, since they were over before the
-    /// copy was made; the oldest first.
+    /// The identities of earlier terms that this log has no entry of, since they ended before the copy was made; the
+    /// oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub before: Vec<String>,
+    pub prior_terms: Vec<String>,
 }
 
-/// Where and when a checkpoint was committed by the coordinator that made it.
+/// The original commit of a checkpoint: by the coordinator that made it, in the directory that it led.
 ///
-/// Copies may be made in any order. Within a run's lineage an epoch is held in one directory only, so epoch and number
-/// order the checkpoints of all its copies alike.
+/// Copies of checkpoints may be committed in any order. Within a run's lineage only one directory has terms of an epoch,
+/// so epoch and entry number order the checkpoints in all copies alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// The coordinator's epoch.
     pub epoch: u64,
     /// The number of the entry in the log that it wrote.
     pub entry: u64,
-    /// When, by its clock.
-    pub time: Timestamp,
+    /// When, by the coordinator's clock.
+    pub time: DateTime<Utc>,
 }
 
 /// Where and why a run was stopped.
@@ -135,14 +123,14 @@ pub struct Origin {
 pub struct Stopped {
     /// Steps done.
     pub step: u64,
-    /// Why, in words for people.
+    /// Why, for people.
     pub reason: String,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
-    /// In one word.
+    /// The outcome.
     pub outcome: Outcome,
     /// Steps done.
     pub step: u64,
@@ -160,73 +148,63 @@ pub struct Ended {
     pub reason: Option<String>,
 }
 
-/// Who looks after a run.
+/// Which kind of coordinator hosts a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// A coordinator inside the command that started the run, gone when that is.
+pub enum HostedBy {
+    /// A coordinator inside the command that started the run. It ends with the command.
     Embedded,
     /// A coordinator that runs as a service.
     Service,
 }
 
-/// How a run ended, in one word.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// All its steps are done.
     Finished,
-    /// It could not go on.
+    /// It could not continue.
     Failed,
-    /// Somebody ended it.
+    /// A user ended it.
     Cancelled,
-}
-
-impl Record {
-    /// The least version of the format that says this.
-    pub fn format(&self) -> u32 {
-        match self {
-            Self::Term { replica_of: Some(_), .. } | Self::Checkpoint { origin: Some(_), .. } => 2,
-            _ => 1,
-        }
-    }
 }
 
 /// Bytes that are not an entry this program can use.
 #[derive(Debug, thiserror::Error)]
 pub enum EntryError {
-    /// The frame around the entry is not whole.
+    /// The bytes are not framed as an entry.
     #[error("it does not have the form of a log entry: it was cut short or overwritten")]
     Frame,
-    /// The content is not what was hashed.
+    /// The content does not match its hash.
     #[error("it is damaged: its content hashes to {found}, and says {expected}")]
     Damaged {
-        /// The hash it carries.
+        /// The hash in the entry.
         expected: Hash,
-        /// The hash of what it holds.
+        /// The hash of the content.
         found: Hash,
     },
-    /// Written by a later Whimbrel.
+    /// A later version of Whimbrel wrote it.
     #[error("its format is {0}, and this program reads up to {FORMAT}; use a newer whimbrel")]
     Newer(u32),
-    /// Whole, and yet not what an entry looks like.
+    /// The hash matches, but the content is no entry.
     #[error("it is not a log entry")]
     Content(#[source] serde_json::Error),
 }
 
 impl EntryError {
-    /// Whether the entry is damaged, and not only of a later Whimbrel.
+    /// Whether the entry is damaged, and not merely of a later version.
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::Newer(_))
     }
 
-    /// What helps, if this does not say so itself.
+    /// What to do, if the error's own text does not say so.
     pub(crate) fn advice(&self) -> &'static str {
         if self.is_damage() { "; restore it from a copy of the run's directory" } else { "" }
     }
 }
 
-/// Bytes that an entry stays below by far: the longest holds a run spec, or the names of many checkpoints.
+/// No entry has more bytes: the longest hold a run spec, or the names of many checkpoints.
 pub(crate) const MOST_BYTES: u64 = 16 << 20;
 
 const BEFORE: &[u8] = b"{\"entry\":";
@@ -242,7 +220,7 @@ impl Entry {
         Ok([BEFORE, &content, BETWEEN, hash.as_bytes(), AFTER].concat())
     }
 
-    /// Reads what [`encode`](Self::encode) wrote, and nothing else: any other bytes are an error.
+    /// Decodes what [`encode`](Self::encode) wrote. Any other bytes are an error.
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
         let framed = bytes.strip_prefix(BEFORE).and_then(|rest| rest.strip_suffix(AFTER));
         let (rest, digits) =
@@ -250,7 +228,7 @@ impl Entry {
         let content = rest.strip_suffix(BETWEEN).ok_or(EntryError::Frame)?;
         let found = Hash::of(content);
         let digits = str::from_utf8(digits).map_err(|_| EntryError::Frame)?;
-        // Compared as text: the digits A-F would be the same hash, and a flipped bit makes them of a-f.
+        // Compared as text: a flipped bit can turn a digit a-f into A-F, which parses to the same hash.
         if digits != found.to_string() {
             let expected = digits.parse().map_err(|_| EntryError::Frame)?;
             return Err(EntryError::Damaged { expected, found });
@@ -263,19 +241,38 @@ impl Entry {
     }
 }
 
-/// As much of an entry as every format has.
+/// The part of an entry that every format has.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
 }
 
-/// The name of entry `number` in the run's directory.
+/// The object name of entry `number` in the run's directory.
 pub(crate) fn name(number: u64) -> String {
     format!("log/{number:020}.json")
 }
 
-/// The number of the entry of this name.
+/// The number of the entry with this object name.
 pub(crate) fn number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("log/")?.strip_suffix(".json")?;
     digits.parse().ok().filter(|&number| self::name(number) == name)
+}
+
+/// The identity of the term that an entry starts; `None` if it starts none. A replica's term has the identity of the term
+/// that it copies.
+pub(crate) fn identity(entry: &Entry) -> Option<&str> {
+    match &entry.record {
+        Record::Term { replica_of: Some(replica), .. } => Some(&replica.term),
+        Record::Term { replica_of: None, .. } => Some(&entry.writer),
+        _ => None,
+    }
+}
+
+/// The identities that an entry adds to the run's lineage, in order.
+pub(super) fn identities(entry: &Entry) -> impl Iterator<Item = &str> {
+    let prior_terms = match &entry.record {
+        Record::Term { replica_of: Some(replica), .. } => replica.prior_terms.as_slice(),
+        _ => &[],
+    };
+    prior_terms.iter().map(String::as_str).chain(identity(entry))
 }

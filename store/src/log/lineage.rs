@@ -1,53 +1,59 @@
-//! Copies of a run in other stores, and which of them the run went on in.
+//! Replicas of a run in other stores, and which of its directories is the newest.
 //!
-//! A run has one *lineage*: the coordinators that held it, one after another. Its directory may be copied to other
-//! stores, and any copy can be where it goes on. Nothing is shared between the stores but what was copied, so the
-//! question which directory is the newest is answered by the logs alone.
+//! A run has one *lineage*: the terms over it, one after another. Its directory may be copied to other stores, and the run
+//! may be resumed in any copy. The stores share nothing but what was copied, so the logs alone must tell which directory
+//! is the newest.
 //!
 //! # Identities
-//! The entry by which a coordinator starts a term bears a random name, its [`writer`](crate::Entry::writer): the
-//! *identity* of the term. Whoever copies the run takes over the copy as a *replica*: in the epoch and with the
-//! identity of the term that the source is under, which says "this directory is what that coordinator made of it",
-//! and with the identities before it that the copy has not heard of. A log is thereby a list of identities, the whole
-//! lineage up to then, and two logs of one run compare by them ([`relation`]): if the last of one is
-//! among the other's, the other is as new or newer; if neither is, somebody resumed the run in both.
+//! The entry that starts a term has a random name, its [`writer`](crate::Entry::writer): the *identity* of the term. A
+//! replica task that copies the run starts a term in the copy too, with the epoch and the identity of the source's term.
+//! This says: "this directory is as of that term". It also records the identities of earlier terms that the copy has no
+//! entry of. So each log lists the identities of the whole lineage up to its own term, and two logs of one run compare by
+//! these lists ([`relation`]):
+//!
+//! | the last identity of one log | relation |
+//! | --- | --- |
+//! | is the last of the other | both are under the same term |
+//! | is among the other's, but not the last | the other is ahead |
+//! | neither log has the other's | the run was resumed in both: they diverged |
 //!
 //! # What this excludes
-//! - A replica's term is taken only over what is [`Behind`](Relation::Behind) or the [`Same`](Relation::Same), with the
-//!   log in hand that says so: the entry is created at the log's end, and if that moved, the question is asked again. So
-//!   a copy that somebody resumed is never written to by those who would copy an older state over it. They learn that the
-//!   run [went on](ReplicaLogError::WentOn), and where.
-//! - Once the run went on in a copy, copying it back to where it was before fences the coordinator that held it there:
-//!   the replica's epoch is higher. That coordinator, should it come back, finds so at its next append.
-//! - Replicas of one term take turns: each fences the one before, and all write the same.
-//! - Where a copy has a checkpoint that its source lost, whoever takes over the source brings it back under the new
-//!   term ([`recover_from`](crate::recover_from)): the copy's is one before it then, and the copy is behind.
+//! - A replica's term is started only in a directory that is [`Behind`](Relation::Behind) or the
+//!   [`Same`](Relation::Same), by the log just read: the entry is created at that log's end, and if the log has grown, the
+//!   relation is computed again. So an older state is never copied over a copy in which the run was resumed. The replica
+//!   task learns that the run [went on](ReplicaLogError::WentOn), and where.
+//! - If the run went on in a copy, copying it back to the original directory fences the coordinator that led it there,
+//!   since the replica's epoch is higher. That coordinator finds out at its next append.
+//! - Replica tasks of one term succeed each other: each fences the one before, and all write the same.
+//! - If a copy has a checkpoint that its source lost, the coordinator that takes over the source recovers it under its new
+//!   term ([`recover_from`](crate::recover_from)). The copy's term is then an earlier one, and the copy is behind.
 //!
-//! What cannot be excluded is that a coordinator which reaches no other store goes on while the run is resumed
-//! elsewhere. Then both directories are whole and have a lineage each, none is ever copied over the other, and each
-//! coordinator stops once it reaches the other's directory.
+//! One case cannot be excluded: a coordinator that reaches no other store goes on while the run is resumed elsewhere. Then
+//! both directories are intact and have a lineage each, neither is ever copied over the other, and each coordinator stops
+//! once it reaches the other's directory.
 
-use crate::log::{
-    entry::{Entry, Record, ReplicaOf},
+use super::{
+    create_entry::{EntryCreation, create_entry, draft},
+    entry::{Record, ReplicaOf},
     run_dir::RunDir,
     run_log::{LogError, RunLog},
-    term::{Placed, Term, draft, place},
+    term::Term,
 };
 
-/// How a directory of a run stands to another, the source.
+/// The relation of a run's directory to another one, the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// The source went on after it: what the source has more can be copied to it.
+    /// The run went on in the source after it: the source can be copied to it.
     Behind,
-    /// Both are under the same term. It may lack checkpoints of the source, and the source some of its.
+    /// Both are under the same term. Each may lack checkpoints of the other.
     Same,
     /// The run went on in it after the source.
     Ahead,
-    /// The run went on in both, or they are not the same run.
+    /// The run went on in both, or they are different runs.
     Diverged,
 }
 
-/// How `other` stands to `source`, by the terms in their logs.
+/// The relation of `other` to `source`, by the terms in their logs.
 pub fn relation(source: &RunLog, other: &RunLog) -> Relation {
     if source.submission() != other.submission() {
         return Relation::Diverged;
@@ -61,17 +67,17 @@ pub fn relation(source: &RunLog, other: &RunLog) -> Relation {
             match (source.identities().contains(&theirs), other.identities().contains(&ours)) {
                 (true, false) => Relation::Behind,
                 (false, true) => Relation::Ahead,
-                // Each under the other's term at some time, and neither last: no lineage has that.
+                // If both are true, each log has the other's term, and neither as its last: no lineage has that.
                 (true, true) | (false, false) => Relation::Diverged,
             }
         }
     }
 }
 
-/// A directory that cannot be made, or kept, a copy of another.
+/// A directory that cannot be made, or kept, a replica of another.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplicaLogError {
-    /// Somebody resumed the run there.
+    /// The run was resumed there.
     #[error(
         "the run went on at {at} ({coordinator}, epoch {epoch}) after {source_uri}: nothing is copied over it; resume it there, or copy from there"
     )]
@@ -80,7 +86,7 @@ pub enum ReplicaLogError {
         at: String,
         /// The epoch there.
         epoch: u64,
-        /// Who holds it there.
+        /// The coordinator that leads it there.
         coordinator: String,
         /// What was to be copied.
         source_uri: String,
@@ -94,12 +100,12 @@ pub enum ReplicaLogError {
         at: String,
         /// The epoch there.
         epoch: u64,
-        /// Who holds it there.
+        /// The coordinator that leads it there.
         coordinator: String,
         /// What was to be copied.
         source_uri: String,
     },
-    /// There is something else under the run's name.
+    /// The directory holds another run of the same name.
     #[error("there is another run at {at}, of the same name as {source_uri}; copy to another store")]
     AnotherRun {
         /// The directory that was to be the copy.
@@ -107,7 +113,7 @@ pub enum ReplicaLogError {
         /// What was to be copied.
         source_uri: String,
     },
-    /// It is where the term was taken that the source merely replicas, or the source itself.
+    /// The directory is the source itself, or the one that the source is a replica of.
     #[error(
         "{at} is the run itself, which {source_uri} shows: nothing is copied to it; what it lost comes back from the replicas that its spec names, when it is resumed"
     )]
@@ -117,7 +123,7 @@ pub enum ReplicaLogError {
         /// What was to be copied.
         source_uri: String,
     },
-    /// Nobody has held the run yet.
+    /// The run has had no term yet.
     #[error(
         "the run at {source_uri} has not begun: no coordinator has started a term, and there is nothing to copy"
     )]
@@ -131,14 +137,13 @@ pub enum ReplicaLogError {
 }
 
 impl ReplicaLogError {
-    /// Whether the run is held elsewhere, by somebody who does not descend from the source's term or from whom the
-    /// source's term does not descend: whoever holds the source's must stop.
+    /// Whether the run went on elsewhere, so that the coordinator that leads the source must stop.
     pub fn went_on(&self) -> bool {
         matches!(self, Self::WentOn { .. } | Self::Diverged { .. })
     }
 }
 
-/// Why a directory with the log `other` is not to be written to as a copy of `source`; `None` if it may be.
+/// Why the directory `at` with the log `other` must not become a replica of `source`; `None` if it may.
 pub(crate) fn refusal(
     source: &RunDir,
     source_log: &RunLog,
@@ -162,10 +167,10 @@ pub(crate) fn refusal(
 }
 
 impl RunDir {
-    /// Makes this directory a copy of `source`, whose log is `source_history`: creates the run in it if there is none,
-    /// and takes its term as a replica. Whoever held it is fenced. `who` says who copies, in words for people.
+    /// Makes this directory a replica of `source`, whose log is `source_log`: creates the run in it if there is none, and
+    /// starts a replica's term. A term that was in force here is fenced. `who` describes the caller, for people.
     ///
-    /// Nothing but the log is copied: for that there is [`plan_copy`](crate::plan_copy).
+    /// Only the log is written; [`plan_copy`](crate::plan_copy) copies checkpoints.
     pub async fn become_replica_of(
         &self,
         source: &RunDir,
@@ -185,53 +190,31 @@ impl RunDir {
                 return Err(refusal);
             }
             let known = run_log.identities();
-            let before = source_log.identities().into_iter();
-            let before = before.filter(|before| *before != identity && !known.contains(before));
+            let prior = source_log.identities().into_iter();
+            let prior = prior.filter(|prior| *prior != identity && !known.contains(prior));
             let replica = ReplicaOf {
                 source: source.uri().to_owned(),
                 term: identity.to_owned(),
-                before: before.map(str::to_owned).collect(),
+                prior_terms: prior.map(str::to_owned).collect(),
             };
             let record = Record::Term { coordinator: who.to_owned(), replica_of: Some(replica) };
             let entry = draft(run_log.next_number(), source_log.epoch(), record)?;
-            match place(self.folder(), &entry).await? {
-                Placed::Mine => {
+            match create_entry(self.folder(), &entry).await? {
+                EntryCreation::Created => {
                     run_log.push(self.folder(), entry.clone())?;
-                    tracing::info!(
-                        run = self.uri(),
-                        source = source.uri(),
-                        epoch = entry.epoch,
-                        "replica_of"
-                    );
-                    return Ok(Term::taken(self.clone(), entry, run_log));
+                    let (source, epoch) = (source.uri(), entry.epoch);
+                    tracing::info!(run = self.uri(), source, epoch, "started a replica's term");
+                    return Ok(Term::started(self.clone(), entry, run_log));
                 }
-                Placed::Taken(entry) => run_log.push(self.folder(), entry)?,
+                EntryCreation::Taken(entry) => run_log.push(self.folder(), entry)?,
             }
         }
     }
 
-    /// Writes the first entry of another directory's log as the first of this one's: it is the same run.
+    /// Creates the run here with the first entry of another directory's log: it is the same run.
     async fn begin_as(&self, source: &RunLog) -> Result<RunLog, LogError> {
-        place(self.folder(), source.submission_entry()).await?;
-        // If somebody else was first, the log tells what run it is.
+        create_entry(self.folder(), source.submission_entry()).await?;
+        // If another writer was first, the log tells which run it is.
         self.run_log().await
     }
-}
-
-/// The identity that an entry gives the term it takes; `None` if it takes none.
-pub(crate) fn identity(entry: &Entry) -> Option<&str> {
-    match &entry.record {
-        Record::Term { replica_of: Some(replica), .. } => Some(&replica.term),
-        Record::Term { replica_of: None, .. } => Some(&entry.writer),
-        _ => None,
-    }
-}
-
-/// The identities that an entry adds to the lineage, in order.
-pub(crate) fn identities(entry: &Entry) -> Vec<&str> {
-    let before = match &entry.record {
-        Record::Term { replica_of: Some(replica), .. } => replica.before.as_slice(),
-        _ => &[],
-    };
-    before.iter().map(String::as_str).chain(identity(entry)).collect()
 }

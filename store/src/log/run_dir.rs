@@ -1,31 +1,52 @@
-//! One run's directory in a store.
+//! One run's directory: [`RunDir`]. It is opened by its URI, or found in a [`Store`].
 
-use std::{fs, time::Duration};
+use std::{fs, future::ready, time::Duration};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use whimbrel_plan::RunId;
 
+use super::{
+    entry,
+    run_log::{LogError, RunLog},
+};
 use crate::{
-    location::{
-        Environment, Location, OpenError,
-        store::{Missing, Store},
-        uri, without_secrets,
-    },
-    log::run_log::{CheckpointInfo, LogError, RunLog},
-    object::folder::Folder,
+    location::{Environment, IfMissing, Location, OpenError, Store, redacted},
+    object::{Folder, StoreError},
+    uri,
 };
 
-/// The directory `<store>/<run-id>/`. What it holds is the run: copy it and you have moved the run. Cheap to clone.
+/// Runs looked up concurrently.
+const CONCURRENCY: usize = 16;
+
+/// The directory `<store>/<run-id>/`. Its content is the run: to copy the directory is to move the run. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RunDir {
     id: RunId,
     folder: Folder,
 }
 
-impl RunDir {
-    pub(crate) fn new(id: RunId, folder: Folder) -> Self {
-        Self { id, folder }
+impl Store {
+    /// The directory of a run, which may or may not exist.
+    pub fn run(&self, id: &RunId) -> RunDir {
+        RunDir { id: id.clone(), folder: self.folder().inside(id.as_str()) }
     }
 
+    /// The runs in this store, by name: the folders that hold the first entry of a log.
+    pub async fn runs(&self) -> Result<Vec<RunId>, StoreError> {
+        let names = self.folder().folders().await?;
+        let ids: Vec<RunId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let looked_up = ids.into_iter().map(|id| async move {
+            let first = self.run(&id).folder().head(&entry::name(0)).await?;
+            Ok(first.map(|_| id))
+        });
+        let found = stream::iter(looked_up).buffered(CONCURRENCY);
+        let mut runs: Vec<RunId> = found.try_filter_map(|run| ready(Ok(run))).try_collect().await?;
+        runs.sort();
+        Ok(runs)
+    }
+}
+
+impl RunDir {
     /// The run's name.
     pub fn id(&self) -> &RunId {
         &self.id
@@ -46,8 +67,8 @@ impl RunDir {
         uri::parent(self.uri()).map_or_else(|| self.uri().to_owned(), |(store, _)| store)
     }
 
-    /// How long putting a pack of so many bytes may take at present until it counts as stuck, and is begun again with
-    /// fewer beside it: the slower the store has been, the longer.
+    /// The deadline of an attempt to put a pack of so many bytes: longer, the slower the store was lately. An attempt that
+    /// reaches it counts as stuck, and is made again with fewer concurrent transfers.
     pub fn deadline_of_pack(&self, bytes: u64) -> Duration {
         self.folder.deadline_of_put(bytes)
     }
@@ -60,27 +81,21 @@ impl RunDir {
     pub async fn run_log(&self) -> Result<RunLog, LogError> {
         RunLog::read(&self.folder).await
     }
-
-    /// The committed checkpoints, quarantined ones included and collected ones not, newest last.
-    pub async fn checkpoints(&self) -> Result<Vec<CheckpointInfo>, LogError> {
-        Ok(self.run_log().await?.all_checkpoints())
-    }
 }
 
-/// Opens a run by its URI, `<store>/<run-id>`, and the step of `<store>/<run-id>@<step>` if there is one; the options of
-/// an `s3://` URI stand behind all that, after a `?`. A store that is a folder must exist; whether the run does,
-/// [`RunDir::history`] tells.
+/// Opens a run by its URI, `<store>/<run-id>` or `<store>/<run-id>@<step>`, and returns the step if the URI has one. The
+/// options of an `s3://` URI stand at the end, after a `?`. A store that is a folder must exist. Whether the run exists,
+/// [`RunDir::run_log`] tells.
 pub fn open_run(uri: &str) -> Result<(RunDir, Option<u64>), OpenError> {
     open_run_in(uri, &Environment::of_process())
 }
 
-/// The same with the credentials of an environment that need not be this process's.
+/// [Opens](open_run) a run with the credentials of the environment given.
 pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Option<u64>), OpenError> {
     let (store, run) = uri::parent(uri).unwrap_or_default();
-    let told = || without_secrets(uri);
     let (run, step) = match run.split_once('@') {
         Some((run, step)) => {
-            let wrong = |_| OpenError::Step { uri: told(), step: step.to_owned() };
+            let wrong = |_| OpenError::Step { uri: redacted(uri), step: step.to_owned() };
             (run, Some(step.parse().map_err(wrong)?))
         }
         None => (run, None),
@@ -89,9 +104,10 @@ pub fn open_run_in(uri: &str, environment: &Environment) -> Result<(RunDir, Opti
         && let Ok(folder) = fs::canonicalize(format!("{store}/{run}"))
         && let Some(folder) = folder.to_str()
     {
-        // A folder has a name, whatever it was called by.
+        // A relative path: the folder's own name is the run's.
         return Ok((open_run_in(folder, environment)?.0, step));
     }
-    let id = run.parse().map_err(|source| OpenError::Run { uri: told(), source })?;
-    Ok((Store::open_at(Location::parse(&store)?, environment, Missing::Refuse)?.run(&id), step))
+    let id = run.parse().map_err(|source| OpenError::Run { uri: redacted(uri), source })?;
+    let store = Store::open_at(Location::parse(&store)?, environment, IfMissing::Refuse)?;
+    Ok((store.run(&id), step))
 }

@@ -1,53 +1,34 @@
-//! The whole of a run log, and what it says.
+//! The whole log of a run, and what follows from it: the checkpoints, the epoch in force, whether the run goes on.
 
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
-use whimbrel_state::Hash;
 
-use crate::{
-    log::{
-        entry::{self, Ended, Entry, EntryError, Mode, Origin, Record, ReplicaOf, Stopped},
-        lineage,
-    },
-    object::folder::{Folder, StoreError},
+use super::{
+    checkpoints::{CheckpointInfo, Checkpoints},
+    entry::{self, Ended, Entry, EntryError, HostedBy, Record, ReplicaOf, Stopped, identities, identity},
 };
+use crate::object::{Folder, StoreError};
 
-/// Entries read at a time.
-const AHEAD: usize = 16;
+/// Entries read concurrently.
+const CONCURRENCY: usize = 16;
 
-/// The entries of a run log in order: numbers from 0 without a gap, epochs that only rise, and rise only where a
-/// coordinator starts a term. Replicas of one term may follow each other in its epoch.
+/// The entries of a run log in order. Numbers run from 0 without a gap. Epochs never fall, and rise only in an entry that
+/// starts a term. Replicas of one term may succeed each other in its epoch.
 #[derive(Clone, Debug)]
 pub struct RunLog {
     first: Submission,
     entries: Vec<Entry>,
+    /// The number of the entry that started the term in force.
+    term: Option<usize>,
+    checkpoints: Checkpoints,
 }
 
-/// What the first entry says.
+/// The first entry and its content.
 #[derive(Clone, Debug)]
 struct Submission {
     entry: Entry,
     spec: String,
-    submitter: Mode,
-}
-
-/// A committed checkpoint.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckpointInfo {
-    /// Steps applied to its state.
-    pub step: u64,
-    /// The manifest's name in the run's directory, for [`RunDir::manifest`](crate::RunDir::manifest).
-    pub manifest: String,
-    /// When it was committed, by the clock of the coordinator that made it.
-    pub time: Timestamp,
-    /// Where it was committed first: here, or in the directory that this one is a copy of.
-    pub origin: Origin,
-    /// Bytes of its packs.
-    pub bytes: u64,
-    /// The digest of its state, if it was computed.
-    pub state: Option<Hash>,
-    /// Why it is not to be used, if it is damaged.
-    pub quarantined: Option<String>,
+    hosted_by: HostedBy,
 }
 
 /// A run log that cannot be read or written.
@@ -59,7 +40,7 @@ pub enum LogError {
         /// The run's URI.
         run: String,
     },
-    /// An entry is not what was written.
+    /// An entry is damaged, or of a later version.
     #[error("the log entry {object} cannot be used{}", source.advice())]
     Entry {
         /// The entry's URI.
@@ -67,7 +48,7 @@ pub enum LogError {
         /// What is wrong with it.
         source: EntryError,
     },
-    /// An entry is gone, and later ones are there.
+    /// An entry is missing, and later ones exist.
     #[error(
         "the log entry {object} is missing though later ones exist; restore it from a copy of the run's directory"
     )]
@@ -83,7 +64,7 @@ pub enum LogError {
         /// How.
         why: &'static str,
     },
-    /// The store says that an entry exists when it is created, and that it does not when it is read.
+    /// The store answers that an entry exists when it is created, and that it does not when it is read.
     #[error(
         "the log entry {object} can neither be created nor read: the store contradicts itself, try again later"
     )]
@@ -99,8 +80,8 @@ pub enum LogError {
 impl RunLog {
     /// Reads a log from its start to its end.
     ///
-    /// A listing says how far the log goes at least; entries up to there are read several at a time, and then one
-    /// after another until there is none, since listings may lag.
+    /// The entries that a listing has are read concurrently. Later ones are read one after another until one does not
+    /// exist, since listings may lag.
     pub(crate) async fn read(folder: &Folder) -> Result<Self, LogError> {
         let listing = folder.list("log").await?;
         let listed = listing.iter().filter_map(|object| entry::number(&object.name)).max();
@@ -114,7 +95,7 @@ impl RunLog {
         let mut run_log = Self::begin(folder, first)?;
         let mut known = stream::iter(1..listed)
             .map(|number| async move { Ok::<_, LogError>((number, read_entry(folder, number).await?)) })
-            .buffered(AHEAD);
+            .buffered(CONCURRENCY);
         while let Some((number, found)) = known.try_next().await? {
             let hole = || LogError::Hole { object: folder.uri_of(&entry::name(number)) };
             run_log.push(folder, found.ok_or_else(hole)?)?;
@@ -131,16 +112,21 @@ impl RunLog {
 
     fn first(first: Entry) -> Result<Self, &'static str> {
         match &first.record {
-            Record::Submitted { spec, submitter } if first.epoch == 0 && first.number == 0 => {
+            Record::Submitted { spec, hosted_by } if first.epoch == 0 && first.number == 0 => {
                 let submission =
-                    Submission { entry: first.clone(), spec: spec.clone(), submitter: *submitter };
-                Ok(Self { first: submission, entries: vec![first] })
+                    Submission { entry: first.clone(), spec: spec.clone(), hosted_by: *hosted_by };
+                Ok(Self {
+                    first: submission,
+                    entries: vec![first],
+                    term: None,
+                    checkpoints: Checkpoints::default(),
+                })
             }
-            _ => Err("a log starts with the submission of its run, before anyone is leading the run"),
+            _ => Err("a log starts with the submission of its run, before the first term"),
         }
     }
 
-    /// The history that these entries tell; why they tell none, if they do not.
+    /// The log of these entries, or why they are none.
     #[cfg(test)]
     pub(crate) fn of(entries: Vec<Entry>) -> Result<Self, &'static str> {
         let mut entries = entries.into_iter();
@@ -149,7 +135,7 @@ impl RunLog {
         Ok(run_log)
     }
 
-    /// Reads what was appended since.
+    /// Reads the entries appended since.
     pub(crate) async fn read_on(&mut self, folder: &Folder) -> Result<(), LogError> {
         while let Some(entry) = read_entry(folder, self.next_number()).await? {
             self.push(folder, entry)?;
@@ -157,32 +143,48 @@ impl RunLog {
         Ok(())
     }
 
+    /// Adds the next entry.
     pub(crate) fn push(&mut self, folder: &Folder, entry: Entry) -> Result<(), LogError> {
         let number = self.next_number();
         self.add(entry).map_err(|why| LogError::Order { object: folder.uri_of(&entry::name(number)), why })
     }
 
-    /// Adds the next entry; says how it contradicts those before it, if it does.
+    /// Adds the entries that `newer` has and this one lacks. Both must be the same log, `newer` read later.
+    pub fn extend_from(&mut self, newer: &Self) {
+        for entry in newer.entries.get(self.entries.len()..).unwrap_or_default() {
+            self.accept(entry.clone());
+        }
+    }
+
+    /// Adds the next entry, or says how it contradicts those before it.
     fn add(&mut self, entry: Entry) -> Result<(), &'static str> {
-        let takes_office = matches!(entry.record, Record::Term { .. });
+        let starts_term = matches!(entry.record, Record::Term { .. });
         if entry.number != self.next_number() {
-            return Err("its number is not its name's");
+            return Err("its number is not the one in its name");
         }
         if entry.epoch == u64::MAX {
-            return Err("its epoch is the highest there is, and nobody could ever start a term after it");
+            return Err("its epoch is the highest there is, and no term could follow it");
         }
-        if takes_office && entry.epoch <= self.epoch() && !self.is_relieved_by(&entry) {
+        if starts_term && entry.epoch <= self.epoch() && !self.is_succeeded_by(&entry) {
             return Err("a coordinator started a term without a higher epoch");
         }
-        if !takes_office && entry.epoch != self.epoch() {
+        if !starts_term && entry.epoch != self.epoch() {
             return Err("it was written by a coordinator that was not leading the run");
         }
-        self.entries.push(entry);
+        self.accept(entry);
         Ok(())
     }
 
-    /// Whether `next` is another replica of the term that the last one replica_of: it goes on where that one was.
-    fn is_relieved_by(&self, next: &Entry) -> bool {
+    fn accept(&mut self, entry: Entry) {
+        if matches!(entry.record, Record::Term { .. }) {
+            self.term = Some(self.entries.len());
+        }
+        self.checkpoints.apply(&entry);
+        self.entries.push(entry);
+    }
+
+    /// Whether `next` starts a term of another replica task over the same term of the source as the last one.
+    fn is_succeeded_by(&self, next: &Entry) -> bool {
         let Record::Term { replica_of: Some(replica), .. } = &next.record else { return false };
         next.epoch == self.epoch() && self.replica_of().is_some_and(|last| last.term == replica.term)
     }
@@ -202,17 +204,17 @@ impl RunLog {
         &self.first.spec
     }
 
-    /// When the run was submitted, by the clock of who did.
-    pub fn submitted(&self) -> Timestamp {
+    /// When the run was submitted, by the submitter's clock.
+    pub fn submitted(&self) -> DateTime<Utc> {
         self.first.entry.time
     }
 
-    /// Who looks after the run.
-    pub fn submitter(&self) -> Mode {
-        self.first.submitter
+    /// Which kind of coordinator hosts the run.
+    pub fn hosted_by(&self) -> HostedBy {
+        self.first.hosted_by
     }
 
-    /// The epoch in force; 0 when nobody has started a term yet.
+    /// The epoch in force; 0 before the first term.
     pub fn epoch(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.epoch)
     }
@@ -222,27 +224,32 @@ impl RunLog {
         self.entries.iter().filter(|entry| matches!(entry.record, Record::Term { .. }))
     }
 
-    /// The name of the write by which the present holder started a term.
-    pub(crate) fn seat(&self) -> Option<&str> {
-        self.terms().next_back().map(|entry| entry.writer.as_str())
+    /// The entry that started the term in force.
+    fn term(&self) -> Option<&Entry> {
+        self.entries.get(self.term?)
     }
 
-    /// The identity of the term that the directory is under: of the coordinator's here, or of the one that it replicas.
+    /// The token of the term in force: the name of the write that started it.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.term().map(|entry| entry.writer.as_str())
+    }
+
+    /// The identity of the term in force, or of the source's term if the directory is a replica.
     pub(crate) fn identity(&self) -> Option<&str> {
-        self.terms().next_back().and_then(lineage::identity)
+        self.term().and_then(identity)
     }
 
-    /// The identities of all terms over the run, as far as this log tells, in the order in which they were taken.
+    /// The identities of all terms that this log knows of, in order.
     pub(crate) fn identities(&self) -> Vec<&str> {
-        self.terms().flat_map(lineage::identities).collect()
+        self.terms().flat_map(identities).collect()
     }
 
-    /// The random name of the run's submission: the same in every copy of the run, and in no other run.
+    /// The random name of the run's submission. All copies of the run share it, and no other run has it.
     pub(crate) fn submission(&self) -> &str {
         &self.first.entry.writer
     }
 
-    /// Whether both logs are of one run.
+    /// Whether both logs are of the same run.
     pub fn is_of_the_run_of(&self, other: &Self) -> bool {
         self.submission() == other.submission()
     }
@@ -252,23 +259,22 @@ impl RunLog {
         &self.first.entry
     }
 
-    /// The coordinator leading the run, in words for people.
+    /// A description of the coordinator that leads the run, for people.
     pub fn leader(&self) -> &str {
         self.coordinator().unwrap_or("another coordinator")
     }
 
-    /// The coordinator leading the run, if one ever took it.
+    /// The description of the coordinator that leads the run; `None` before the first term.
     pub fn coordinator(&self) -> Option<&str> {
-        match &self.terms().next_back()?.record {
+        match &self.term()?.record {
             Record::Term { coordinator, .. } => Some(coordinator),
             _ => None,
         }
     }
 
-    /// What the holder of the term copies, if it is a replica: then the directory is a *replica* of another one, and
-    /// the run goes on there and not here, until somebody resumes it here.
+    /// The source, if the directory is a *replica*: the run goes on there, and not here until it is resumed here.
     pub fn replica_of(&self) -> Option<&ReplicaOf> {
-        match &self.terms().next_back()?.record {
+        match &self.term()?.record {
             Record::Term { replica_of, .. } => replica_of.as_ref(),
             _ => None,
         }
@@ -276,7 +282,7 @@ impl RunLog {
 
     /// How the run ended; `None` while it has not, and after it was resumed.
     pub fn ended(&self) -> Option<&Ended> {
-        match self.standing()? {
+        match self.last_status()? {
             Record::Ended(ended) => Some(ended),
             _ => None,
         }
@@ -284,73 +290,50 @@ impl RunLog {
 
     /// Where the run was stopped; `None` if it was not, was resumed since, or has ended.
     pub fn stopped(&self) -> Option<&Stopped> {
-        match self.standing()? {
+        match self.last_status()? {
             Record::Stopped(stopped) => Some(stopped),
             _ => None,
         }
     }
 
-    /// The last word on whether the run goes on.
-    fn standing(&self) -> Option<&Record> {
-        self.standing_entry().map(|entry| &entry.record)
+    /// The last record that the run was stopped, resumed or ended.
+    fn last_status(&self) -> Option<&Record> {
+        self.last_status_entry().map(|entry| &entry.record)
     }
 
-    /// The entry with the last word on whether the run goes on.
-    pub(crate) fn standing_entry(&self) -> Option<&Entry> {
-        let decides = |entry: &&Entry| {
+    /// The last entry that the run was stopped, resumed or ended.
+    pub(crate) fn last_status_entry(&self) -> Option<&Entry> {
+        let is_status = |entry: &&Entry| {
             matches!(entry.record, Record::Stopped(_) | Record::Resumed { .. } | Record::Ended(_))
         };
-        self.entries.iter().rev().find(decides)
+        self.entries.iter().rev().find(is_status)
     }
 
-    /// The checkpoints that can be used: committed, not quarantined and not collected; newest last.
+    /// The usable checkpoints: committed, not quarantined and not collected; newest last.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        self.all_checkpoints().into_iter().filter(|checkpoint| checkpoint.quarantined.is_none()).collect()
+        self.checkpoints.iter().filter(|checkpoint| checkpoint.quarantined.is_none()).cloned().collect()
     }
 
     /// The committed checkpoints, quarantined ones included and collected ones not; newest last.
     ///
-    /// A checkpoint that is committed once more is good again, whatever was found before, and as new as its newest commit:
-    /// a run that goes on from an earlier state, here or in a copy, may compute the same state again.
-    /// Copies are in the order in which the checkpoints were made, whatever that in which they were copied.
+    /// A checkpoint that is committed again is usable again, and is as new as its newest commit. The order is that of the
+    /// original commits, not that in which copies were made.
     pub fn all_checkpoints(&self) -> Vec<CheckpointInfo> {
-        let mut checkpoints: Vec<CheckpointInfo> = Vec::new();
-        for entry in &self.entries {
-            match &entry.record {
-                Record::Checkpoint { step, manifest, bytes, state, origin } => {
-                    let here = Origin { epoch: entry.epoch, entry: entry.number, time: entry.time };
-                    let before = checkpoints.iter().position(|known| known.manifest == *manifest);
-                    let before = before.map(|place| checkpoints.remove(place).origin);
-                    // A copy may bring a commit that is older than the one known.
-                    let origin = origin.unwrap_or(here);
-                    let origin = before.map_or(origin, |before| before.max(origin));
-                    checkpoints.push(CheckpointInfo {
-                        step: *step,
-                        manifest: manifest.clone(),
-                        time: origin.time,
-                        origin,
-                        bytes: *bytes,
-                        state: *state,
-                        quarantined: None,
-                    });
-                }
-                Record::Quarantined { manifest, reason } => {
-                    for known in checkpoints.iter_mut().filter(|known| known.manifest == *manifest) {
-                        known.quarantined = Some(reason.clone());
-                    }
-                }
-                Record::Collected { manifests } => {
-                    checkpoints.retain(|known| !manifests.contains(&known.manifest));
-                }
-                _ => {}
-            }
-        }
-        checkpoints.sort_by_key(|known| (known.origin.epoch, known.origin.entry));
-        checkpoints
+        self.checkpoints.iter().cloned().collect()
+    }
+
+    /// The same as [`all_checkpoints`](Self::all_checkpoints), one by one, newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &CheckpointInfo> {
+        self.checkpoints.iter().rev()
+    }
+
+    /// The newest usable checkpoint.
+    pub fn newest_checkpoint(&self) -> Option<&CheckpointInfo> {
+        self.newest_first().find(|checkpoint| checkpoint.quarantined.is_none())
     }
 }
 
-/// Reads entry `number`; `None` if there is none.
+/// Reads entry `number`; `None` if it does not exist.
 pub(crate) async fn read_entry(folder: &Folder, number: u64) -> Result<Option<Entry>, LogError> {
     let name = entry::name(number);
     let mut attempts = 2;
@@ -366,7 +349,7 @@ pub(crate) async fn read_entry(folder: &Folder, number: u64) -> Result<Option<En
             Ok(entry) => return Ok(Some(entry)),
             Err(error) => error,
         };
-        // Read again before it is believed, as packs are: what the network did to it passes.
+        // Read once more before it counts as damaged: the transfer may have damaged it.
         attempts -= 1;
         if attempts == 0 {
             return Err(LogError::Entry { object: folder.uri_of(&name), source: error });

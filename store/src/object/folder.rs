@@ -1,7 +1,7 @@
-//! Requests to a folder of an object store: each with a deadline, retried where that is safe, named in its error.
+//! Requests to a folder of an object store.
 //!
-//! Everything this crate asks of a store goes through here, so that nothing waits for ever and every failure says what
-//! was tried, and on which object.
+//! Every request of this crate goes through [`Folder`]. It gives each request a deadline, retries it where that is safe,
+//! and names the object and the action in the error.
 
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
@@ -13,75 +13,22 @@ use object_store::{
 };
 use tokio::time::timeout;
 
-use crate::{
-    checkpoint::save::Limits,
-    location::uri,
-    object::{
-        buffers::Buffers,
-        pace::{Pace, Way},
-        retry::{Failure, Retry, RetryPolicy},
-    },
+use super::{
+    buffers::Buffers,
+    error::StoreError,
+    flow_control::{Direction, FlowControl},
+    limits::Limits,
+    retry::{Failure, Retry, RetryPolicy},
 };
+use crate::uri;
 
-/// A request that a store did not grant, after all attempts.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The store answered, and the answer is no.
-    #[error("cannot {verb} {object}")]
-    Refused {
-        /// What was tried, e.g. `read`.
-        verb: &'static str,
-        /// The object's URI.
-        object: String,
-        /// What the store said.
-        source: Error,
-    },
-    /// The store did not answer.
-    #[error(
-        "cannot {verb} {object}: no answer within {deadline:?}, the deadline for it, in any of {attempts} attempts"
-    )]
-    Silent {
-        /// What was tried.
-        verb: &'static str,
-        /// The object's URI.
-        object: String,
-        /// How long each attempt was given.
-        deadline: Duration,
-        /// How many were made.
-        attempts: u32,
-    },
-    /// An object is not what it should be by its length alone, and was not read.
-    #[error(
-        "{object} is {length} bytes long, and nothing of its kind has more than {most}: it was overwritten"
-    )]
-    TooLong {
-        /// The object's URI.
-        object: String,
-        /// Its length.
-        length: u64,
-        /// The most that one like it may have.
-        most: u64,
-    },
-    /// The operating system has no random numbers to give.
-    #[error("cannot draw the random name of a write")]
-    Random(#[source] getrandom::Error),
-    /// The runtime is shutting down under the request, or the work has panicked, which is a defect.
-    #[error("the work on {object} was cut off")]
-    CutOff {
-        /// The object's URI.
-        object: String,
-        /// How it ended.
-        source: tokio::task::JoinError,
-    },
-}
-
-/// What became of a create-only put.
+/// The outcome of a create-only put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Created {
-    /// The object is there now, by this put.
+    /// This put created the object.
     New,
-    /// The store says that an object of the name was there. It may be this very put's doing (the answer to an earlier
-    /// attempt was lost), and on S3 it may be gone again (a racing put failed after it had blocked this one): look.
+    /// The store says that the object exists. An earlier attempt of this put may have created it (its answer was lost).
+    /// On S3 the object may be absent even so: a racing put blocked this one and then failed. The caller must read it.
     Taken,
 }
 
@@ -101,7 +48,7 @@ pub(crate) struct Folder {
     root: Path,
     uri: Arc<str>,
     retry_policy: RetryPolicy,
-    pace: Arc<Pace>,
+    flow_control: Arc<FlowControl>,
     buffers: Buffers,
 }
 
@@ -112,8 +59,8 @@ impl Folder {
         uri: &str,
         retry_policy: RetryPolicy,
     ) -> Self {
-        let (pace, buffers) = (Arc::new(Pace::new()), Buffers::default());
-        Self { objects, root, uri: uri.into(), retry_policy, pace, buffers }
+        let (flow_control, buffers) = (Arc::new(FlowControl::new()), Buffers::default());
+        Self { objects, root, uri: uri.into(), retry_policy, flow_control, buffers }
     }
 
     /// The folder `segment` in this one.
@@ -141,16 +88,17 @@ impl Folder {
         &self.retry_policy
     }
 
-    /// The pace of the store, which all folders in it share.
-    pub(crate) fn pace(&self) -> &Arc<Pace> {
-        &self.pace
+    /// The flow control of the store. All folders in the store share it.
+    pub(crate) fn flow_control(&self) -> &Arc<FlowControl> {
+        &self.flow_control
     }
 
-    /// Memory for what comes from the store, which all folders in it share.
+    /// Buffers for blocks read from the store. All folders in the store share them.
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.buffers
     }
 
+    /// The retries of one request for the object `name`.
     pub(crate) fn retry(&self, verb: &'static str, name: &str) -> Retry {
         Retry::new(&self.retry_policy, verb, self.uri_of(name))
     }
@@ -164,7 +112,7 @@ impl Folder {
         Some(parts.join("/"))
     }
 
-    /// Makes `attempt` until it succeeds, fails for good, or retry_policy is at its end.
+    /// Repeats `attempt` until it succeeds, fails for good, or the retry policy allows no more attempts.
     async fn request<T, F>(
         &self,
         verb: &'static str,
@@ -184,7 +132,7 @@ impl Folder {
         }
     }
 
-    /// Puts an object unless one of the name is there.
+    /// Puts an object unless it exists.
     pub(crate) async fn create(
         &self,
         name: &str,
@@ -198,7 +146,7 @@ impl Folder {
         }
     }
 
-    /// Puts an object, over any that is there. Only for what is the same bytes whoever writes it.
+    /// Puts an object, and overwrites one that exists. Only for objects of which every writer writes the same bytes.
     pub(crate) async fn replace(&self, name: &str, body: impl Into<PutPayload>) -> Result<(), StoreError> {
         self.put_as("write", name, body.into(), PutMode::Overwrite).await
     }
@@ -219,8 +167,8 @@ impl Folder {
         self.request(verb, name, deadline, attempt).await.map(|_| ())
     }
 
-    /// Puts a pack, as [`create`](Self::create) or [`replace`](Self::replace) does, when it is its turn: with no more
-    /// transfers at a time, and no more bytes a second, than pays and `limits` allow.
+    /// Puts a pack as [`create`](Self::create) or [`replace`](Self::replace) does, within the concurrency and bandwidth
+    /// that `limits` and the store's [flow control](FlowControl) allow.
     pub(crate) async fn put_pack(
         &self,
         name: &str,
@@ -232,20 +180,20 @@ impl Folder {
         let verb = if mode == PutMode::Create { "create" } else { "write" };
         let mut retry = self.retry(verb, name);
         loop {
-            let _permit = self.pace.enter(Way::Up, limits.concurrency).await;
-            self.pace.afford(bytes, limits.bandwidth).await;
-            let began = self.pace.begin();
+            let _permit = self.flow_control.acquire(Direction::Upload, limits.concurrency).await;
+            self.flow_control.wait_for_bandwidth(bytes, limits.bandwidth).await;
+            let started = self.flow_control.start();
             let deadline = self.deadline_of_put(bytes);
             let options = PutOptions::from(mode.clone());
             match in_time(deadline, self.objects.put_opts(&at, body.clone(), options)).await {
                 Ok(_) => {
-                    self.pace.succeeded(Way::Up, began, bytes);
+                    self.flow_control.succeeded(Direction::Upload, started, bytes);
                     return Ok(Created::New);
                 }
                 Err(Failure::Error(Error::AlreadyExists { .. })) => return Ok(Created::Taken),
                 Err(failure) => {
                     if failure.is_push_back() {
-                        self.pace.pushed_back(Way::Up, began);
+                        self.flow_control.pushed_back(Direction::Upload, started);
                     }
                     retry.after(failure).await?;
                 }
@@ -253,19 +201,20 @@ impl Folder {
         }
     }
 
-    /// How long an attempt to put so many bytes may take, by how fast the store has been lately.
+    /// How long an attempt to put so many bytes may take. It depends on the recent speed of the store.
     pub(crate) fn deadline_of_put(&self, bytes: u64) -> Duration {
-        self.retry_policy.answer + self.pace.allowance(Way::Up, bytes, self.retry_policy.slowest)
+        let transfer = self.flow_control.transfer_time(Direction::Upload, bytes, self.retry_policy.slowest);
+        self.retry_policy.answer + transfer
     }
 
-    /// Begins to read an object, or a range of it: one attempt. The body is read by whoever asked for it.
+    /// Opens an object, or a range of it, for reading: one attempt. The caller reads the body.
     pub(crate) async fn open(&self, name: &str, range: Option<Range<u64>>) -> Result<GetResult, Failure> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
         in_time(self.retry_policy.answer, self.objects.get_opts(&self.at(name), options)).await
     }
 
-    /// Reads an object whole; `None` if there is none. One that is longer than `most` bytes, which is far more than any of
-    /// its kind that this program writes, is not read, so a damaged store cannot make this fill the memory.
+    /// Reads a whole object; `None` if there is none. An object longer than `most` bytes is an error and is not read, so
+    /// that a damaged store cannot fill the memory. Callers give a `most` far above what this program writes.
     pub(crate) async fn get(&self, name: &str, most: u64) -> Result<Option<Bytes>, StoreError> {
         let at = self.at(name);
         let deadline = self.retry_policy.transfer(SMALL.min(most));
@@ -278,13 +227,13 @@ impl Folder {
         found(self.request("read", name, deadline, attempt).await)?.transpose().map_err(too_long)
     }
 
-    /// Length and time of an object; `None` if there is none.
+    /// The length and modification time of an object; `None` if there is none.
     pub(crate) async fn head(&self, name: &str) -> Result<Option<ObjectMeta>, StoreError> {
         let at = self.at(name);
         found(self.request("look up", name, self.retry_policy.answer, || self.objects.head(&at)).await)
     }
 
-    /// All objects under `prefix`, in no order. A listing may lag behind: what it lacks may be there all the same.
+    /// All objects under `prefix`, in no order. A listing may lag behind: an object that it lacks may exist.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, StoreError> {
         let at = self.at(prefix);
         // A page of a thousand objects is an answer; long listings have many.
@@ -303,13 +252,13 @@ impl Folder {
         Ok(listing.common_prefixes.iter().filter_map(|prefix| self.relative(prefix)).collect())
     }
 
-    /// Deletes objects; those that are gone already are no failure.
+    /// Deletes objects. Objects that do not exist are no error.
     pub(crate) async fn delete(&self, names: &[String]) -> Result<(), StoreError> {
         let [first, ..] = names else { return Ok(()) };
         let deadline = self.retry_policy.answer * 10;
         let attempt = async || {
-            let places: Vec<_> = names.iter().map(|name| Ok(self.at(name))).collect();
-            let mut deleted = self.objects.delete_stream(stream::iter(places).boxed());
+            let paths: Vec<_> = names.iter().map(|name| Ok(self.at(name))).collect();
+            let mut deleted = self.objects.delete_stream(stream::iter(paths).boxed());
             while let Some(result) = deleted.next().await {
                 match result {
                     Ok(_) | Err(Error::NotFound { .. }) => {}
@@ -322,10 +271,10 @@ impl Folder {
     }
 }
 
-/// Bytes that what is read whole stays below nearly always.
+/// Objects that are read whole are nearly always smaller than this.
 const SMALL: u64 = 64 << 20;
 
-/// Makes an attempt, and gives it up after a while.
+/// Makes one attempt, and gives it up at its deadline.
 async fn in_time<T>(
     deadline: Duration,
     attempt: impl Future<Output = object_store::Result<T>>,
@@ -337,7 +286,7 @@ async fn in_time<T>(
     }
 }
 
-/// Turns "there is none" from a failure into an answer.
+/// Turns the error "not found" into `None`.
 fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -346,7 +295,7 @@ fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     }
 }
 
-/// A name that no other write bears: 128 random bits in hexadecimal.
+/// A unique name for a write: 128 random bits in hexadecimal.
 pub(crate) fn random_name() -> Result<String, StoreError> {
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(StoreError::Random)?;

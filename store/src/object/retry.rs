@@ -1,24 +1,24 @@
-//! How long and how often a store is asked, and when asking again has no point.
+//! Retries: which failed requests are sent again, how often, and after which wait.
 
 use std::{io, time::Duration};
 
 use object_store::Error;
 use tokio::time::sleep;
 
-use crate::object::{folder::StoreError, slow_down::SlowDown};
+use super::{error::StoreError, slow_down::SlowDown};
 
-/// How long and how often a store is asked before it counts as gone.
+/// How often and how long a request is tried before it fails.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    /// Times a request is made before its failure is final; at least one is made. A store that asks to slow down is
-    /// asked three times as often, since it is there.
+    /// Attempts at a request before its failure is final; at least one is made. Attempts that the store answers with
+    /// "slow down" count a third, since the store is reachable.
     pub attempts: u32,
     /// The wait before the second attempt; each further one is twice as long, up to fifty times this.
     pub first_wait: Duration,
-    /// How long an attempt may take that moves hardly any bytes.
+    /// The deadline of an attempt that transfers hardly any bytes.
     pub answer: Duration,
-    /// Bytes per second below which a transfer counts as stuck: an attempt that moves `n` bytes may take
-    /// `answer + n / slowest`, and less where the store has shown that it is fast.
+    /// Bytes per second below which a transfer counts as stuck. The deadline of an attempt that transfers `n` bytes is
+    /// `answer + n / slowest`, and shorter if the store was faster lately.
     pub slowest: u64,
 }
 
@@ -34,6 +34,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
+    /// The deadline of an attempt that transfers so many bytes.
     pub(crate) fn transfer(&self, bytes: u64) -> Duration {
         self.answer + Duration::from_secs(bytes / self.slowest.max(1))
     }
@@ -47,14 +48,14 @@ impl RetryPolicy {
 /// How an attempt failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The store, or the way to it, says so.
+    /// The store answered with an error, or the connection failed.
     Error(Error),
-    /// No answer within this time.
+    /// The store did not answer within this time.
     Silence(Duration),
 }
 
 impl Failure {
-    /// The store asks to be asked less.
+    /// The store's request to slow down, if that is the failure.
     pub(crate) fn slow_down(&self) -> Option<SlowDown> {
         match self {
             Self::Error(error) => SlowDown::among_causes_of(error),
@@ -62,16 +63,16 @@ impl Failure {
         }
     }
 
-    /// Fewer transfers at a time may be what it takes.
+    /// Whether fewer concurrent transfers may help.
     pub(crate) fn is_push_back(&self) -> bool {
         matches!(self, Self::Silence(_)) || self.slow_down().is_some()
     }
 }
 
-/// What an attempt that failed for good counts; one that was asked to slow down counts one.
+/// The cost of a failed attempt; an attempt answered with "slow down" costs 1.
 const FAILED: u32 = 3;
 
-/// The attempts at one request.
+/// The attempts at one request so far.
 #[derive(Debug)]
 pub(crate) struct Retry {
     retry_policy: RetryPolicy,
@@ -86,40 +87,40 @@ impl Retry {
         Self { retry_policy: retry_policy.clone(), verb, object, made: 0, spent: 0 }
     }
 
-    /// Waits until it is time for the next attempt; the error, if there is to be none.
+    /// Waits until the next attempt is due, or returns the error if no attempt is left.
     pub(crate) async fn after(&mut self, failure: Failure) -> Result<(), StoreError> {
         let (verb, slow_down) = (self.verb, failure.slow_down());
         self.made += 1;
         self.spent = self.spent.saturating_add(if slow_down.is_some() { 1 } else { FAILED });
         let object = || self.object.clone();
-        let (error, may_pass) = match failure {
+        let (error, is_transient) = match failure {
             Failure::Error(source) => {
-                let may_pass = may_pass(&source);
-                (StoreError::Refused { verb, object: object(), source }, may_pass)
+                let is_transient = is_transient(&source);
+                (StoreError::Refused { verb, object: object(), source }, is_transient)
             }
             Failure::Silence(deadline) => {
                 (StoreError::Silent { verb, object: object(), deadline, attempts: self.made }, true)
             }
         };
-        if !may_pass || self.spent >= self.retry_policy.attempts.max(1).saturating_mul(FAILED) {
+        if !is_transient || self.spent >= self.retry_policy.attempts.max(1).saturating_mul(FAILED) {
             return Err(error);
         }
         tracing::debug!(verb, object = self.object, attempt = self.made, %error, "trying again");
-        let asked = slow_down.and_then(|slow_down| slow_down.retry_after).unwrap_or_default();
-        sleep(jittered(self.retry_policy.wait(self.made - 1)).max(asked)).await;
+        let requested = slow_down.and_then(|slow_down| slow_down.retry_after).unwrap_or_default();
+        sleep(jittered(self.retry_policy.wait(self.made - 1)).max(requested)).await;
         Ok(())
     }
 }
 
-/// Half to all of a wait, so that workers that were turned away together do not come back together.
+/// Half to all of a wait at random, so that workers that failed together do not retry together.
 fn jittered(wait: Duration) -> Duration {
     let random = getrandom::u32().unwrap_or(u32::MAX);
     wait.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
-/// Whether an attempt that failed so may succeed when made again. Cloud clients report a lost connection, a server
-/// error and throttling as `Generic`; so does a local folder its full disk, which no retry cures.
-fn may_pass(error: &Error) -> bool {
+/// Whether another attempt may succeed. Cloud clients report a lost connection, a server error and throttling as
+/// `Generic`. A local folder reports a full disk so too, which a retry does not cure.
+fn is_transient(error: &Error) -> bool {
     let Error::Generic { source, .. } = error else { return false };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
     while let Some(error) = cause {
@@ -154,7 +155,7 @@ mod tests {
         Failure::Error(Error::Generic { store: "test", source: Box::new(source) })
     }
 
-    async fn made_until_given_up(failure: impl Fn() -> Failure) -> (u32, Duration) {
+    async fn attempts_until_failure(failure: impl Fn() -> Failure) -> (u32, Duration) {
         let (mut retry, began) = (Retry::new(&retry_policy(), "read", "x".into()), Instant::now());
         let mut made = 1;
         while retry.after(failure()).await.is_ok() {
@@ -164,25 +165,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_tried_again_a_few_times_with_growing_waits() {
-        let (made, took) = made_until_given_up(|| generic(io::Error::other("cut"))).await;
+    async fn a_failed_request_is_retried_with_growing_waits() {
+        let (made, took) = attempts_until_failure(|| generic(io::Error::other("cut"))).await;
         assert_eq!(made, 3);
         assert!((1.5..=3.0).contains(&took.as_secs_f64()), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_store_that_asks_to_slow_down_is_given_the_time_it_asks_for_and_more_attempts() {
+    async fn a_store_that_asks_to_slow_down_gets_the_time_it_asks_for_and_more_attempts() {
         let slow_down = SlowDown { status: 503, retry_after: Some(Duration::from_secs(7)) };
-        let (made, took) = made_until_given_up(|| generic(slow_down)).await;
+        let (made, took) = attempts_until_failure(|| generic(slow_down)).await;
         assert_eq!(made, 9);
         assert!(took >= Duration::from_secs(8 * 7), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_retry_cures_is_not_tried_again() {
+    async fn a_lasting_failure_is_not_retried() {
         let full = || generic(io::Error::from(io::ErrorKind::StorageFull));
-        assert_eq!(made_until_given_up(full).await, (1, Duration::ZERO));
+        assert_eq!(attempts_until_failure(full).await, (1, Duration::ZERO));
         let missing = || Failure::Error(Error::NotFound { path: "x".into(), source: "none".into() });
-        assert_eq!(made_until_given_up(missing).await, (1, Duration::ZERO));
+        assert_eq!(attempts_until_failure(missing).await, (1, Duration::ZERO));
     }
 }

@@ -1,7 +1,8 @@
-//! Hearing a cloud say "slow down".
+//! Recognises a cloud's "slow down": HTTP status 429 or 503.
 //!
-//! A 429 or a 503 is no failure of the request, it is a statement about all of them. The client keeps the status of a
-//! failed request to itself, so the answer is looked at before it gets there, and becomes an error of its own type.
+//! Such an answer is about all requests, not only the one that failed: [`FlowControl`](super::flow_control::FlowControl) must hear of
+//! it. The clients of `object_store` do not expose the status of a failed request. So [`SlowDownConnector`] sits below
+//! the client, looks at each response first, and turns 429 and 503 into the error [`SlowDown`].
 
 use std::{error::Error, time::Duration};
 
@@ -14,21 +15,21 @@ use object_store::{
     },
 };
 
-/// The store's request to be asked less.
+/// The store asks for fewer requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store asks to be asked less: it answers with status {status}")]
+#[error("the store asks for fewer requests: it answers with status {status}")]
 pub struct SlowDown {
     /// The HTTP status: 429 or 503.
     pub status: u16,
-    /// How long the store wants to be left alone, if it says so.
+    /// How long to wait before the next request, if the store says so.
     pub retry_after: Option<Duration>,
 }
 
-/// Longer than this no store is left alone, whatever it says.
+/// The longest wait, whatever the store asks for.
 const LONGEST: Duration = Duration::from_secs(60);
 
 impl SlowDown {
-    /// Finds it among the causes of an error.
+    /// Finds a `SlowDown` among the causes of an error.
     pub(crate) fn among_causes_of(error: &(dyn Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -40,33 +41,34 @@ impl SlowDown {
         None
     }
 
-    fn said_by(response: &HttpResponse) -> Option<Self> {
+    /// The `SlowDown` that a response is, if its status says so.
+    fn in_response(response: &HttpResponse) -> Option<Self> {
         let status = response.status().as_u16();
         let seconds = || response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok();
-        // A date is allowed too, and no cloud's store sends one.
+        // HTTP allows a date too; no cloud store sends one.
         let retry_after = || seconds().map(|seconds| Duration::from_secs(seconds).min(LONGEST));
         [429, 503].contains(&status).then(|| Self { status, retry_after: retry_after() })
     }
 }
 
-/// Makes the usual client, and listens to its answers.
+/// Makes the usual HTTP client, and turns its "slow down" responses into errors.
 #[derive(Debug, Default)]
-pub(crate) struct Listening(ReqwestConnector);
+pub(crate) struct SlowDownConnector(ReqwestConnector);
 
-impl HttpConnector for Listening {
+impl HttpConnector for SlowDownConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Listener(self.0.connect(options)?)))
+        Ok(HttpClient::new(SlowDownService(self.0.connect(options)?)))
     }
 }
 
 #[derive(Debug)]
-struct Listener(HttpClient);
+struct SlowDownService(HttpClient);
 
 #[async_trait]
-impl HttpService for Listener {
+impl HttpService for SlowDownService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let response = self.0.execute(request).await?;
-        match SlowDown::said_by(&response) {
+        match SlowDown::in_response(&response) {
             Some(slow_down) => Err(HttpError::new(HttpErrorKind::Unknown, slow_down)),
             None => Ok(response),
         }

@@ -1,6 +1,6 @@
-//! What Whimbrel relies on in a store, tried on every kind of store: real servers over sockets, which these tests install
-//! and start themselves, and a folder. GCS's server is ours (no other is to be had): it proves our client, not Google's
-//! service.
+//! The conformance suite: what Whimbrel relies on, tried on every kind of store. The stores are real servers over sockets,
+//! which these tests install and start, and a local folder. The GCS server is our own (there is no other), so it tests our
+//! client and not Google's service.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod objects;
@@ -80,7 +80,7 @@ async fn file_conformance() {
     conforms(&store, Sizes { large: 64 << 20, many: 1100, races: Races::OneWins }).await;
 }
 
-/// A name with what people put into names, in a cloud as in a folder.
+/// A prefix with unusual characters, in clouds and in a folder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn s3_and_azure_and_gcs_conformance_under_an_odd_prefix() {
     let gcs = available(GcsServer::start());

@@ -1,4 +1,4 @@
-//! Objects: what a store does with each, and with many.
+//! Objects: creating, reading, listing and deleting them.
 
 use std::{collections::HashSet, ops::Range};
 
@@ -17,34 +17,34 @@ pub(crate) struct Sizes {
     pub(crate) large: usize,
     /// Objects in a folder: more than fit in a page of a listing.
     pub(crate) many: usize,
-    /// Whether it is tried with creates that race.
+    /// Whether racing creates are tried, and what to expect of them.
     pub(crate) races: Races,
 }
 
-/// Whether of racing creates one wins.
+/// Whether exactly one of racing creates wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Races {
-    /// As it must be: the run log rests on it.
+    /// Exactly one wins, as the run log requires.
     OneWins,
-    /// The server looks first and writes then, so that now and then two do: good for tests of everything else.
+    /// The server checks before it writes, so that sometimes two win. It serves for all other tests.
     NotThisServer,
 }
 
-/// Of many objects, so many are deleted. In a container of thousands azurite takes seconds for a hundred.
+/// So many of the objects are deleted. In a container of thousands azurite takes seconds for a hundred.
 const DELETED: usize = 250;
 
 pub(crate) async fn suite(store: &Store, sizes: Sizes) {
     let objects = store.objects();
     a_create_never_overwrites(&objects).await;
     if sizes.races == Races::OneWins {
-        of_racing_creates_one_wins(objects.clone()).await;
+        one_of_racing_creates_wins(objects.clone()).await;
     }
-    a_create_whose_answer_was_lost_is_told_by_its_bytes(&objects).await;
+    a_create_whose_answer_was_lost_is_recognised_by_its_bytes(&objects).await;
     what_is_written_is_read(&objects).await;
     parts_are_read(&objects).await;
-    what_is_not_there_is_not_found(&objects).await;
-    large_objects_come_back_whole(&objects, sizes.large).await;
-    odd_names_come_back(&objects).await;
+    a_missing_object_is_not_found(&objects).await;
+    large_objects_are_read_whole(&objects, sizes.large).await;
+    odd_names_are_listed_and_read(&objects).await;
     many_are_listed_and_deleted(&objects, sizes.many).await;
 }
 
@@ -72,7 +72,7 @@ async fn a_create_never_overwrites(objects: &impl ObjectStore) {
     assert_eq!(read(objects, &at).await, "third");
 }
 
-async fn of_racing_creates_one_wins(objects: impl ObjectStore + Clone + 'static) {
+async fn one_of_racing_creates_wins(objects: impl ObjectStore + Clone + 'static) {
     for race in 0..4 {
         let at = Path::from(format!("create/race-{race}"));
         let mut racers = JoinSet::new();
@@ -95,7 +95,7 @@ async fn of_racing_creates_one_wins(objects: impl ObjectStore + Clone + 'static)
     }
 }
 
-async fn a_create_whose_answer_was_lost_is_told_by_its_bytes(objects: &impl ObjectStore) {
+async fn a_create_whose_answer_was_lost_is_recognised_by_its_bytes(objects: &impl ObjectStore) {
     let at = Path::from("create/lost");
     let mine = PutPayload::from_static(b"entry 3 by writer 0123");
     // The answer to the first is lost, so it is made again.
@@ -113,7 +113,7 @@ async fn what_is_written_is_read(objects: &impl ObjectStore) {
         let found = objects.head(&at).await.unwrap();
         assert_eq!((found.size, &found.location), (1000, &at));
         objects.put(&at, vec![number; 10].into()).await.unwrap();
-        assert_eq!(read(objects, &at).await, vec![number; 10], "what is replaced is gone");
+        assert_eq!(read(objects, &at).await, vec![number; 10], "the first content is replaced");
         // Ages of objects are differences of the store's times.
         let later = objects.head(&at).await.unwrap();
         assert!(later.last_modified >= found.last_modified && later.size == 10);
@@ -148,7 +148,7 @@ async fn parts_are_read(objects: &impl ObjectStore) {
     assert!(parts.iter().zip(&ranges).all(|(part, range)| *part == slice(range)));
 }
 
-async fn what_is_not_there_is_not_found(objects: &impl ObjectStore) {
+async fn a_missing_object_is_not_found(objects: &impl ObjectStore) {
     let at = Path::from("nothing/here");
     let is_missing = |error: &Error| matches!(error, Error::NotFound { .. });
     let error = objects.get(&at).await.unwrap_err();
@@ -163,7 +163,7 @@ async fn what_is_not_there_is_not_found(objects: &impl ObjectStore) {
     }
 }
 
-async fn large_objects_come_back_whole(objects: &impl ObjectStore, length: usize) {
+async fn large_objects_are_read_whole(objects: &impl ObjectStore, length: usize) {
     let at = Path::from("large/object");
     let body: Bytes =
         (0..length / 8).flat_map(|number| (number as u64).wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
@@ -175,7 +175,7 @@ async fn large_objects_come_back_whole(objects: &impl ObjectStore, length: usize
     objects.delete(&at).await.unwrap();
 }
 
-async fn odd_names_come_back(objects: &impl ObjectStore) {
+async fn odd_names_are_listed_and_read(objects: &impl ObjectStore) {
     let names = [
         "a b",
         "käfer",
@@ -189,9 +189,9 @@ async fn odd_names_come_back(objects: &impl ObjectStore) {
         "ünï/cödé",
     ];
     let root = Path::from("odd");
-    let places: HashSet<Path> =
+    let paths: HashSet<Path> =
         names.iter().map(|name| root.parts().chain(Path::from(*name).parts()).collect()).collect();
-    for at in &places {
+    for at in &paths {
         objects
             .put_opts(at, at.to_string().into(), create())
             .await
@@ -199,12 +199,12 @@ async fn odd_names_come_back(objects: &impl ObjectStore) {
     }
     let listed: HashSet<Path> =
         objects.list(Some(&root)).map_ok(|meta| meta.location).try_collect().await.unwrap();
-    assert_eq!(listed, places);
-    for at in &places {
+    assert_eq!(listed, paths);
+    for at in &paths {
         assert_eq!(read(objects, at).await, at.to_string());
     }
     let deleted: Vec<_> =
-        objects.delete_stream(stream::iter(places).map(Ok).boxed()).try_collect().await.unwrap();
+        objects.delete_stream(stream::iter(paths).map(Ok).boxed()).try_collect().await.unwrap();
     assert_eq!(deleted.len(), names.len());
     assert_eq!(objects.list(Some(&root)).count().await, 0);
 }
@@ -238,8 +238,8 @@ async fn many_are_listed_and_deleted(objects: &impl ObjectStore, count: usize) {
     }
     doomed.rotate_left(1);
     for batch in doomed.chunks(100) {
-        let places: Vec<_> = batch.iter().cloned().map(Ok).collect();
-        let mut deleted = objects.delete_stream(stream::iter(places).boxed());
+        let paths: Vec<_> = batch.iter().cloned().map(Ok).collect();
+        let mut deleted = objects.delete_stream(stream::iter(paths).boxed());
         while let Some(result) = deleted.next().await {
             assert!(matches!(&result, Ok(_) | Err(Error::NotFound { .. })), "{result:?}");
         }

@@ -1,4 +1,4 @@
-//! A store that will not do is refused, with what to do about it: tried on servers that refuse for real.
+//! The probe refuses a store that does not meet the needs of a run, and says what to do: tried on servers that refuse.
 
 use std::{error::Error, net::TcpListener};
 
@@ -7,7 +7,7 @@ use whimbrel_testbed::{GcsServer, LyingS3, Right, Server, available};
 
 use crate::{azurite, radosgw};
 
-/// How the probe of a store fails, with all its words.
+/// The error of probing a store, and its text with all causes.
 async fn refused(uri: &str, environment: Vec<(&'static str, String)>) -> (ProbeError, String) {
     let secrets: Vec<String> = environment
         .iter()
@@ -19,25 +19,25 @@ async fn refused(uri: &str, environment: Vec<(&'static str, String)>) -> (ProbeE
     let environment: Environment = environment.into_iter().collect();
     let probed = Store::open_in(uri, &environment).unwrap().probe().await;
     let error = probed.err().unwrap_or_else(|| panic!("{uri} is not refused with {environment:?}"));
-    let told = told(&error);
+    let text = with_causes(&error);
     for secret in secrets {
-        assert!(!told.contains(&secret), "a secret is told: {told}");
+        assert!(!text.contains(&secret), "a secret is shown: {text}");
     }
-    (error, told)
+    (error, text)
 }
 
-fn told(error: &dyn Error) -> String {
+fn with_causes(error: &dyn Error) -> String {
     match error.source() {
-        Some(source) => format!("{error}: {}", told(source)),
+        Some(source) => format!("{error}: {}", with_causes(source)),
         None => error.to_string(),
     }
 }
 
 #[track_caller]
-fn assert_lacks((error, told): &(ProbeError, String), wanted: (Need, Refusal), words: &str) {
-    let ProbeError::Lacks { need, refusal, .. } = error else { panic!("{told}") };
-    assert_eq!((*need, *refusal), wanted, "{told}");
-    assert!(told.contains(words), "{words:?} is missing: {told}");
+fn assert_lacks((error, text): &(ProbeError, String), wanted: (Need, Refusal), words: &str) {
+    let ProbeError::Lacks { need, refusal, .. } = error else { panic!("{text}") };
+    assert_eq!((*need, *refusal), wanted, "{text}");
+    assert!(text.contains(words), "{words:?} is missing: {text}");
 }
 
 fn with(
@@ -145,15 +145,15 @@ async fn gcs_tells_bad_credentials_from_a_missing_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3_that_answers_200_to_a_create_of_what_exists_is_refused() {
+async fn s3_that_answers_200_to_a_create_of_an_existing_object_is_refused() {
     let Some(server) = available(LyingS3::start()) else { return };
-    let (error, told) = refused(&server.store_uri("runs"), server.environment()).await;
-    assert!(matches!(error, ProbeError::Overwrites { .. }), "{told}");
-    assert!(told.contains("two coordinators could both commit"), "{told}");
+    let (error, text) = refused(&server.store_uri("runs"), server.environment()).await;
+    assert!(matches!(error, ProbeError::Overwrites { .. }), "{text}");
+    assert!(text.contains("two coordinators could both commit"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_where_nobody_answers_is_unreachable() {
+async fn a_store_that_does_not_answer_is_unreachable() {
     // Bound and not listening would still be connected to; a port that was free a moment ago is not.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
@@ -173,22 +173,22 @@ async fn a_store_where_nobody_answers_is_unreachable() {
         ("gs://b/runs", "GOOGLE_BASE_URL"),
     ] {
         let refusal = refused(uri, keys(endpoint)).await;
-        assert_lacks(&refusal, (Need::Create, Refusal::Unreachable), "nobody answers there");
+        assert_lacks(&refusal, (Need::Create, Refusal::Unreachable), "there is no answer");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_credentials_anywhere_they_are_asked_for() {
-    // Where a cloud's metadata service would be, nobody listens.
+async fn the_error_asks_for_credentials_if_there_are_none() {
+    // No server listens where a cloud's metadata service would be.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let nobody = format!("http://127.0.0.1:{port}");
-    let refusal = refused("s3://b/runs", vec![("AWS_METADATA_ENDPOINT", nobody.clone())]).await;
+    let closed = format!("http://127.0.0.1:{port}");
+    let refusal = refused("s3://b/runs", vec![("AWS_METADATA_ENDPOINT", closed.clone())]).await;
     assert_lacks(
         &refusal,
         (Need::Create, Refusal::Credentials),
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     );
-    let identity = format!("{nobody}/metadata/identity/oauth2/token");
+    let identity = format!("{closed}/metadata/identity/oauth2/token");
     let environment = vec![("AZURE_STORAGE_ACCOUNT", "lab".to_owned()), ("AZURE_MSI_ENDPOINT", identity)];
     let refusal = refused("az://c/runs", environment).await;
     assert_lacks(&refusal, (Need::Create, Refusal::Credentials), "set AZURE_STORAGE_ACCOUNT_KEY");

@@ -1,11 +1,11 @@
-//! A run's whole life through the public interface, on whatever store.
+//! The whole life of a run through the public interface, on any store.
 
 use std::time::Duration;
 
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    AppendError, Ended, Mode, Outcome, Record, Retention, Store, collect, commit, quarantine, restore_some,
-    verify,
+    AppendError, Ended, HostedBy, Outcome, Record, Retention, Store, collect, commit, quarantine,
+    restore_some, verify,
 };
 
 use crate::support::{SMALL_PACKS, State, checkpoint, restored, save};
@@ -15,8 +15,8 @@ pub(crate) async fn suite(store: &Store) {
     let id = "r-conformance".parse().unwrap();
     let run = store.run(&id);
     run.run_log().await.unwrap_err();
-    run.create("[run]\nname = \"r\"\n", Mode::Service).await.unwrap();
-    run.create("[run]\nname = \"r\"\n", Mode::Service).await.unwrap_err();
+    run.create("[run]\nname = \"r\"\n", HostedBy::Service).await.unwrap();
+    run.create("[run]\nname = \"r\"\n", HostedBy::Service).await.unwrap_err();
     assert_eq!(store.runs().await.unwrap(), [id]);
 
     // Three workers save, a coordinator commits, others read.
@@ -31,8 +31,8 @@ pub(crate) async fn suite(store: &Store) {
     assert_ne!(some, state);
     let verified = verify(&run, &manifest, &SMALL_PACKS, |_| {}).await.unwrap();
     assert_eq!(verified.state, state.digest(10));
-    run.put_output("w1", 0, "hello\n".into()).await.unwrap();
-    assert_eq!(run.output(None).await.unwrap().len(), 1);
+    run.put_output(1, 0, "hello\n".into()).await.unwrap();
+    assert_eq!(run.output().await.unwrap().len(), 1);
 
     // Another coordinator takes over; the first finds itself fenced and deletes nothing.
     let mut second = run.start_term("second").await.unwrap();
@@ -51,7 +51,7 @@ pub(crate) async fn suite(store: &Store) {
     assert_eq!(usable.iter().map(|found| found.step).collect::<Vec<_>>(), [10]);
     assert_eq!(restored(&run, &usable[0].manifest).await.unwrap(), state);
 
-    // What is not kept goes, and what is kept stays whole.
+    // A collection deletes the rest; the kept checkpoint stays complete.
     let newest = checkpoint(&mut second, &later, 30).await;
     let retention = Retention { last: 1, grace: Duration::ZERO, ..Retention::default() };
     let collected = collect(&mut second, &retention).await.unwrap();
@@ -68,7 +68,7 @@ pub(crate) async fn suite(store: &Store) {
         reason: None,
     };
     second.append(Record::Ended(ended.clone())).await.unwrap();
-    // Whoever opens it anew reads the same.
+    // Opened again, it reads the same.
     let run_log = store.run(run.id()).run_log().await.unwrap();
     assert_eq!(run_log.ended(), Some(&ended));
     assert_eq!(run_log.checkpoints().len(), 1);

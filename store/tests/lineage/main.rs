@@ -1,24 +1,24 @@
-//! One run in three stores, and everybody who may write to them, interleaved at every request.
+//! A simulation: one run in three stores, and all programs that may write to them, interleaved at every request.
 //!
-//! A seed makes a sequence of deeds: coordinators start a term and commit, replicate, collect, stop, are paused for as long
-//! as one likes and come back; copies go from any store to any; a run is resumed at a replica, or in two places at once. A
-//! deed is interrupted before any of its requests by other deeds, whole ones, and those by others still. Writes to the
-//! log get lost on their way and land when nobody expects them.
+//! A seed determines a sequence of actions. Coordinators start terms and commit, replicate, collect and stop. They are
+//! paused for any time and come back. Copies go from any store to any other. A run is resumed in a replica, or in two
+//! stores at once. Before any request an action may be interrupted by other whole actions, and those in turn by others.
+//! Writes to the log get lost in transit and land later.
 //!
-//! After each deed:
-//! - every log tells one story, and each entry that was acknowledged is in it, under the term of who wrote it;
-//! - the newest checkpoint of no store is older than it was before;
+//! After each action:
+//! - every log is consistent, and has each acknowledged entry, under the term of its writer;
+//! - no store's newest checkpoint is older than before;
 //! - every checkpoint that a log names can be restored, with the digest that it was committed with;
-//! - [`relation`](whimbrel_store::relation) says of any two logs what the tree of all terms ever taken says.
+//! - [`relation`](whimbrel_store::relation) of any two logs agrees with the tree of all terms ever started.
 //!
-//! A failure prints its seed; `WHIMBREL_SIM_SEED=<seed>` plays that seed alone, with what was done,
-//! `WHIMBREL_SIM_SEEDS=<n>` plays more of them than usual.
+//! A failure prints its seed. `WHIMBREL_SIM_SEED=<seed>` runs that seed alone, with a trace;
+//! `WHIMBREL_SIM_SEEDS=<n>` runs more seeds than usual.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::print_stderr, reason = "a failure says its seed")]
+#![allow(clippy::print_stderr, reason = "a failure prints its seed")]
 
-mod dice;
-mod place;
-mod watch;
+mod fake_store;
+mod invariants;
+mod random;
 mod world;
 
 use std::{
@@ -29,14 +29,14 @@ use std::{
 use world::World;
 
 const SEEDS: u64 = 60;
-const DEEDS: u64 = 40;
+const ACTIONS: u64 = 40;
 
-/// What must come to pass in some seed, or the promises are watched where nothing endangers them.
-const SEEN: [&str; 14] = [
-    "brought back",
+/// Events that must occur in some seed. Otherwise the invariants are checked where nothing endangers them.
+const EXPECTED: [&str; 14] = [
+    "recovered",
     "collected",
     "commit: fenced",
-    "commit: packs were gone",
+    "commit: lacks packs",
     "committed",
     "copied",
     "copy: diverged",
@@ -44,7 +44,7 @@ const SEEN: [&str; 14] = [
     "copy: the run went on",
     "landed late",
     "replicated",
-    "replicate: relieved",
+    "replicate: superseded",
     "replicate: the run went on",
     "resumed at a replica",
 ];
@@ -55,12 +55,12 @@ fn play(seed: u64, traced: bool) -> Tally {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let world = World::new(seed, traced).await;
-        for number in 0..DEEDS {
-            world.deed(number).await;
-            watch::everything(&world).await;
+        for number in 0..ACTIONS {
+            world.action(number).await;
+            invariants::check_all(&world).await;
         }
         world.heal_and_go_on().await;
-        watch::everything(&world).await;
+        invariants::check_all(&world).await;
         world.tally()
     })
 }
@@ -70,7 +70,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn one_writer_a_store_and_one_lineage_whatever_happens_in_between() {
+fn each_store_has_one_writer_and_the_run_one_lineage_under_any_interleaving() {
     if let Some(seed) = number("WHIMBREL_SIM_SEED") {
         eprintln!("{:#?}", play(seed, true));
         return;
@@ -82,7 +82,7 @@ fn one_writer_a_store_and_one_lineage_whatever_happens_in_between() {
             Err(_) => panic!("seed {seed} failed, see above; WHIMBREL_SIM_SEED={seed} plays it alone"),
         }
     }
-    for what in SEEN {
+    for what in EXPECTED {
         assert!(tally.contains_key(what), "{what:?} never happened: {tally:#?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Who does what.
+//! The world: the stores, the actors, and what they do.
 
 use std::{
     collections::HashMap,
@@ -11,46 +11,42 @@ use std::{
 use object_store::{ObjectStore, PutMode, PutPayload, memory::InMemory, path::Path};
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CopyError, KeepEvery, Limits, Mode, Record, ReplicaLogError,
-    ReplicateError, Replicator, Retention, Stopped, Term, Which, collect, commit, plan_copy, recover_from,
-    save_slice,
+    AppendError, CheckpointSelection, CollectError, Collector, CommitError, CopyError, HostedBy, KeepEvery,
+    Limits, Record, ReplicaLogError, ReplicateError, Replicator, Retention, Stopped, Term, commit, plan_copy,
+    recover_from, save_slice,
 };
 
 use crate::{
     Tally,
-    dice::{pick, roll},
-    place::Place,
-    watch::Watch,
+    fake_store::FakeStore,
+    invariants::Observations,
+    random::{pick, roll},
 };
 
-const PLACES: usize = 3;
-/// Deeds within deeds.
+const STORES: usize = 3;
+/// How deep actions interrupt actions.
 const DEPTH: u32 = 3;
-/// Of so many requests, one is interrupted; of so many entries, one gets lost on its way.
+/// One of so many requests is interrupted; one of so many entries is lost in transit.
 const INTERRUPTED: u64 = 24;
 const LOST: u64 = 16;
 
 const LIMITS: Limits = Limits { pack_bytes: 64, concurrency: 2, bandwidth: None };
 
-fn retention() -> Retention {
-    // Nothing is spared for its youth: only the log stands between a save and a sweep.
-    Retention { last: 2, every: Some(KeepEvery::Steps(50)), grace: Duration::ZERO, in_flight: Vec::new() }
-}
-
-/// A coordinator that holds, or held, the run in one of the places.
+/// A coordinator that leads, or led, the run in one of the stores.
 struct Coordinator {
     name: String,
-    place: usize,
+    store: usize,
     term: Term,
+    collector: Collector,
     replicators: HashMap<usize, Replicator>,
     /// A checkpoint whose packs are saved, and its digest.
     saved: Option<(Manifest, Hash)>,
 }
 
-/// An entry of a log that is still on its way.
+/// A log entry that is still in transit.
 struct Late {
     writer: String,
-    place: usize,
+    store: usize,
     at: Path,
     body: PutPayload,
 }
@@ -58,14 +54,14 @@ struct Late {
 pub(crate) struct World {
     seed: u64,
     traced: bool,
-    places: Vec<Arc<InMemory>>,
+    stores: Vec<Arc<InMemory>>,
     me: Weak<World>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// Those that do nothing right now.
+    /// Coordinators that are idle at the moment.
     coordinators: Vec<Coordinator>,
     late: Vec<Late>,
     asked: HashMap<String, u64>,
@@ -73,24 +69,31 @@ struct Inner {
     depth: u32,
     calm: bool,
     tally: Tally,
-    watch: Watch,
+    observations: Observations,
 }
 
-type Deed<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+type Action<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 impl World {
     pub(crate) async fn new(seed: u64, traced: bool) -> Arc<Self> {
-        let places = (0..PLACES).map(|_| Arc::new(InMemory::new())).collect();
+        let stores = (0..STORES).map(|_| Arc::new(InMemory::new())).collect();
         let world = Arc::new_cyclic(|me: &Weak<Self>| Self {
             seed,
             traced,
-            places,
+            stores,
             me: me.clone(),
             inner: Mutex::default(),
         });
-        world.watched(0).run().create("", Mode::Embedded).await.unwrap();
+        world.observed_store(0).run().create("", HostedBy::Embedded).await.unwrap();
         world.start_term(0).await;
         world
+    }
+
+    fn retention(&self) -> Retention {
+        // Without a grace only the log protects a save from a collection. With one, collections look at everything once and
+        // then rely on what they know.
+        let grace = if self.seed.is_multiple_of(2) { Duration::ZERO } else { Duration::from_secs(3600) };
+        Retention { last: 2, every: Some(KeepEvery::Steps(50)), grace, in_flight: Vec::new() }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
@@ -112,21 +115,21 @@ impl World {
         self.with(|inner| inner.tally.clone())
     }
 
-    pub(crate) fn watch<T>(&self, act: impl FnOnce(&mut Watch) -> T) -> T {
-        self.with(|inner| act(&mut inner.watch))
+    pub(crate) fn observe<T>(&self, act: impl FnOnce(&mut Observations) -> T) -> T {
+        self.with(|inner| act(&mut inner.observations))
     }
 
-    /// A place as one sees it whom nothing interrupts.
-    pub(crate) fn watched(&self, number: usize) -> Place {
-        Place { objects: Arc::clone(&self.places[number]), number, actor: None }
+    /// A store as an observer sees it: without interruptions.
+    pub(crate) fn observed_store(&self, number: usize) -> FakeStore {
+        FakeStore { objects: Arc::clone(&self.stores[number]), number, actor: None }
     }
 
-    pub(crate) fn all_watched(&self) -> impl Iterator<Item = Place> + '_ {
-        (0..PLACES).map(|number| self.watched(number))
+    pub(crate) fn all_stores(&self) -> impl Iterator<Item = FakeStore> + '_ {
+        (0..STORES).map(|number| self.observed_store(number))
     }
 
-    fn place(&self, number: usize, actor: &str) -> Place {
-        Place { actor: Some((actor.to_owned(), self.me.clone())), ..self.watched(number) }
+    fn store(&self, number: usize, actor: &str) -> FakeStore {
+        FakeStore { actor: Some((actor.to_owned(), self.me.clone())), ..self.observed_store(number) }
     }
 
     fn name(&self, what: &str) -> String {
@@ -136,7 +139,7 @@ impl World {
         })
     }
 
-    /// A number that no other question gets, for what `actor` asks for the first, second, … time.
+    /// A random number for the first, second, … time that `actor` asks this question.
     fn roll(&self, actor: &str, question: &str) -> u64 {
         let times = self.with(|inner| {
             let times = inner.asked.entry(format!("{actor} {question}")).or_default();
@@ -146,8 +149,8 @@ impl World {
         roll(self.seed, (actor, question, times))
     }
 
-    /// Perhaps does something else before a request.
-    pub(crate) fn interrupt(&self, actor: &str, request: &str) -> Deed<'_> {
+    /// Possibly performs another action before a request.
+    pub(crate) fn interrupt(&self, actor: &str, request: &str) -> Action<'_> {
         let number = self.roll(actor, request);
         let goes = self.with(|inner| {
             let goes = !inner.calm && inner.depth < DEPTH && number.is_multiple_of(INTERRUPTED);
@@ -156,34 +159,34 @@ impl World {
         });
         let request = request.to_owned();
         Box::pin(async move {
-            // An entry that is about to be written is what one that was lost may come before.
+            // A lost entry may land right before another is written.
             if request.starts_with("put") && request.contains("/log/") && number.is_multiple_of(2) {
                 self.land(number / 2).await;
             }
             if goes {
                 self.trace(|| format!("before {request}:"));
-                self.deed(number / INTERRUPTED).await;
+                self.action(number / INTERRUPTED).await;
                 self.with(|inner| inner.depth -= 1);
             }
         })
     }
 
-    /// Whether an entry is lost on its way; then it is kept to land later.
-    pub(crate) fn loses(&self, actor: &str, place: usize, at: &Path, body: &PutPayload) -> bool {
+    /// Whether an entry is lost in transit. If so, it is kept to land later.
+    pub(crate) fn loses(&self, actor: &str, store: usize, at: &Path, body: &PutPayload) -> bool {
         let lost = self.roll(actor, &format!("loses {at}")).is_multiple_of(LOST);
         self.with(|inner| {
             let lost = lost && !inner.calm;
             if lost {
                 let writer = actor.to_owned();
-                inner.late.push(Late { writer, place, at: at.clone(), body: body.clone() });
+                inner.late.push(Late { writer, store, at: at.clone(), body: body.clone() });
             }
             lost
         })
     }
 
-    /// Something that somebody does.
-    pub(crate) fn deed(&self, number: u64) -> Deed<'_> {
-        let number = roll(self.seed, ("deed", number, self.with(|inner| inner.names)));
+    /// Performs one action.
+    pub(crate) fn action(&self, number: u64) -> Action<'_> {
+        let number = roll(self.seed, ("action", number, self.with(|inner| inner.names)));
         self.with(|inner| inner.names += 1);
         let (what, more) = (number % 26, number / 26);
         Box::pin(async move {
@@ -194,38 +197,46 @@ impl World {
                 12..=14 => self.as_coordinator(more, Act::Collect).await,
                 15 => self.as_coordinator(more, Act::Stop).await,
                 16 => self.as_coordinator(more, Act::Die).await,
-                17..=18 => self.start_term(more as usize % PLACES).await,
+                17..=18 => self.start_term(more as usize % STORES).await,
                 19..=21 => self.copy(more).await,
                 _ => self.land(more).await,
             }
         })
     }
 
-    /// Resumes the run in a place, whoever holds it there or elsewhere.
-    async fn start_term(&self, place: usize) {
+    /// Resumes the run in a store, whichever coordinator leads it there or elsewhere.
+    async fn start_term(&self, store: usize) {
         let name = self.name("coordinator");
-        let run = self.place(place, &name).run();
-        let mirrored = self.watched(place).run().run_log().await.is_ok_and(|log| log.replica_of().is_some());
+        let run = self.store(store, &name).run();
+        let is_replica =
+            self.observed_store(store).run().run_log().await.is_ok_and(|log| log.replica_of().is_some());
         if let Ok(term) = run.start_term(&name).await {
-            self.trace(|| format!("{name} starts a term at {place} with epoch {}", term.epoch()));
-            if mirrored {
+            self.trace(|| format!("{name} starts a term at {store} with epoch {}", term.epoch()));
+            if is_replica {
                 self.saw("resumed at a replica");
             }
-            let mut coordinator = Coordinator { name, place, term, replicators: HashMap::new(), saved: None };
+            let mut coordinator = Coordinator {
+                name,
+                store,
+                term,
+                collector: Collector::default(),
+                replicators: HashMap::new(),
+                saved: None,
+            };
             self.recover_from(&mut coordinator).await;
             self.with(|inner| inner.coordinators.push(coordinator));
         }
     }
 
-    /// Fetches what the other places have newer, as far as it is of the same lineage.
+    /// Recovers newer checkpoints from the other stores, as far as they are of the same lineage.
     async fn recover_from(&self, coordinator: &mut Coordinator) {
-        for from in (0..PLACES).filter(|&from| from != coordinator.place) {
-            let copy = self.place(from, &coordinator.name).run();
+        for from in (0..STORES).filter(|&from| from != coordinator.store) {
+            let copy = self.store(from, &coordinator.name).run();
             match recover_from(&mut coordinator.term, &copy, &LIMITS, &mut |_| {}).await {
                 Ok(brought) => {
-                    assert!(brought.left_out.is_empty(), "{:?}", brought.left_out);
+                    assert!(brought.skipped.is_empty(), "{:?}", brought.skipped);
                     if !brought.committed.is_empty() {
-                        self.saw("brought back");
+                        self.saw("recovered");
                     }
                 }
                 Err(error) => self.trace(|| format!("{}: {error}", coordinator.name)),
@@ -258,7 +269,7 @@ impl World {
             Act::Die => false,
         };
         self.trace(|| format!("{name}: {act:?} done, goes on: {goes_on}"));
-        // One that learned that it is fenced stops, mostly; one that does not is as good as one that was paused.
+        // A fenced coordinator mostly stops. One that goes on is like one that was paused.
         if goes_on || number.is_multiple_of(5) {
             self.with(|inner| inner.coordinators.push(coordinator));
         }
@@ -266,14 +277,14 @@ impl World {
 
     fn acknowledged(&self, coordinator: &Coordinator, entry: Option<u64>) {
         if let Some(entry) = entry {
-            self.watch(|watch| watch.acknowledged(coordinator.place, entry, &coordinator.name));
+            self.observe(|seen| seen.acknowledged(coordinator.store, entry, &coordinator.name));
         }
     }
 
-    /// Saves a state, to be committed whenever.
+    /// Saves a state, to be committed later.
     async fn save(&self, coordinator: &mut Coordinator, number: u64) -> bool {
         let step = newest(&coordinator.term) + 10;
-        // The second tensor is frozen, the first one of a few: many packs are there already, and may be about to go.
+        // The second tensor is frozen, and the first has few values: many packs exist already, and may be deleted soon.
         let layout = Layout::new(vec![TensorSpec::f32("a", [16]), TensorSpec::f32("frozen", [16])]).unwrap();
         let staged = [[(number % 5) as u8; 64], [9; 64]].concat();
         let digest = whimbrel_state::digest(&layout, step, |index, sink| {
@@ -303,10 +314,10 @@ impl World {
                     return false;
                 }
                 Err(CommitError::Lacks { .. }) => {
-                    self.saw("commit: packs were gone");
+                    self.saw("commit: lacks packs");
                     self.save(coordinator, number).await;
                 }
-                // What comes next is a collection at times, with the entry still on its way.
+                // The entry may still be in transit. Sometimes a collection comes next.
                 Err(_) if number.is_multiple_of(2) => return self.collect(coordinator).await,
                 Err(_) => {}
             }
@@ -315,27 +326,27 @@ impl World {
     }
 
     async fn replicate(&self, coordinator: &mut Coordinator, number: u64) -> bool {
-        let others: Vec<usize> = (0..PLACES).filter(|&place| place != coordinator.place).collect();
+        let others: Vec<usize> = (0..STORES).filter(|&store| store != coordinator.store).collect();
         let Some(&to) = pick(number, &others) else { return true };
         let (name, from) = (coordinator.name.clone(), coordinator.term.run().clone());
         let make = || {
-            let replica = self.place(to, &name).run();
-            Replicator::new(&from, &replica, &name, retention(), LIMITS)
+            let replica = self.store(to, &name).run();
+            Replicator::new(&from, &replica, &name, self.retention(), LIMITS)
         };
         let replicator = coordinator.replicators.entry(to).or_insert_with(make);
         let run_log = coordinator.term.run_log();
         match replicator.replicate(run_log, &mut |_| {}).await {
             Ok(lag) => {
-                assert!(lag.left_out.is_empty(), "{:?}", lag.left_out);
+                assert!(lag.skipped.is_empty(), "{:?}", lag.skipped);
                 self.saw("replicated");
                 true
             }
-            Err(ReplicateError::Relieved { .. }) => {
-                self.saw("replicate: relieved");
+            Err(ReplicateError::Superseded { .. }) => {
+                self.saw("replicate: superseded");
                 true
             }
             Err(ReplicateError::WentOn { .. }) => {
-                let there = self.watched(to).run().run_log().await.unwrap();
+                let there = self.observed_store(to).run().run_log().await.unwrap();
                 let relation = whimbrel_store::relation(run_log, &there);
                 use whimbrel_store::Relation::{Ahead, Diverged};
                 assert!(matches!(relation, Ahead | Diverged), "{name} at {to}: {relation:?}");
@@ -347,7 +358,7 @@ impl World {
     }
 
     async fn collect(&self, coordinator: &mut Coordinator) -> bool {
-        match collect(&mut coordinator.term, &retention()).await {
+        match coordinator.collector.collect(&mut coordinator.term, &self.retention()).await {
             Ok(collected) => {
                 assert!(collected.unreadable.is_empty());
                 if collected.packs > 0 {
@@ -362,18 +373,18 @@ impl World {
 
     async fn copy(&self, number: u64) {
         let name = self.name("copy");
-        let (from, to) = (number as usize % PLACES, number as usize / PLACES % PLACES);
-        let which = *pick(number / 9, &[Which::All, Which::Newest]).unwrap();
+        let (from, to) = (number as usize % STORES, number as usize / STORES % STORES);
+        let which = *pick(number / 9, &[CheckpointSelection::All, CheckpointSelection::Newest]).unwrap();
         self.trace(|| format!("{name} from {from} to {to}: {which:?}"));
-        let (source, destination) = (self.place(from, &name).run(), self.place(to, &name).run());
+        let (source, destination) = (self.store(from, &name).run(), self.store(to, &name).run());
         let copied = async {
             let plan = plan_copy(&source, &destination, which).await?;
-            plan.carry_out(&name, &LIMITS, &mut |_| {}).await
+            plan.execute(&name, &LIMITS, &mut |_| {}).await
         };
         match copied.await {
             Ok(copied) => {
-                // The source may have gone on to lose what was being copied, but never to damage it.
-                assert!(copied.left_out.is_empty(), "{:?}", copied.left_out);
+                // The source may have deleted what was being copied, but never damages it.
+                assert!(copied.skipped.is_empty(), "{:?}", copied.skipped);
                 self.saw("copied");
             }
             Err(CopyError::Replica(ReplicaLogError::WentOn { .. })) => self.saw("copy: the run went on"),
@@ -383,45 +394,52 @@ impl World {
         }
     }
 
-    /// What was lost on its way arrives.
+    /// Lets a lost entry land.
     async fn land(&self, number: u64) {
         let late = self.with(|inner| {
             let count = inner.late.len() as u64;
             (count > 0).then(|| inner.late.swap_remove((number % count) as usize))
         });
-        if let Some(Late { writer, place, at, body }) = late
-            && self.places[place].put_opts(&at, body, PutMode::Create.into()).await.is_ok()
+        if let Some(Late { writer, store, at, body }) = late
+            && self.stores[store].put_opts(&at, body, PutMode::Create.into()).await.is_ok()
         {
-            self.trace(|| format!("{at} by {writer} lands at {place}"));
+            self.trace(|| format!("{at} by {writer} lands at {store}"));
             self.saw("landed late");
-            self.watch(|watch| watch.written(place, &at, &writer));
+            self.observe(|seen| seen.written(store, &at, &writer));
         }
     }
 
-    /// Nothing gets in between any more: the run goes on where it is newest, and a new copy has it all.
+    /// Without interruptions the run goes on where it is newest, and a new replica gets all of it.
     pub(crate) async fn heal_and_go_on(&self) {
         self.with(|inner| {
             inner.calm = true;
             inner.late.clear();
         });
         let mut newest = None;
-        for place in 0..PLACES {
-            if let Ok(run_log) = self.watched(place).run().run_log().await {
-                newest = newest.max(Some((run_log.epoch(), place)));
+        for store in 0..STORES {
+            if let Ok(run_log) = self.observed_store(store).run().run_log().await {
+                newest = newest.max(Some((run_log.epoch(), store)));
             }
         }
-        let (_, place) = newest.unwrap();
-        let term = self.watched(place).run().start_term("the last").await.unwrap();
+        let (_, store) = newest.unwrap();
+        let term = self.observed_store(store).run().start_term("the last").await.unwrap();
         let name = "the last".to_owned();
-        let mut coordinator = Coordinator { name, place, term, replicators: HashMap::new(), saved: None };
+        let mut coordinator = Coordinator {
+            name,
+            store,
+            term,
+            collector: Collector::default(),
+            replicators: HashMap::new(),
+            saved: None,
+        };
         let before = newest_step(&coordinator.term);
         assert!(self.commit(&mut coordinator, 3).await);
         assert!(newest_step(&coordinator.term) > before);
-        let fresh = Place { objects: Arc::new(InMemory::new()), number: PLACES, actor: None };
+        let fresh = FakeStore { objects: Arc::new(InMemory::new()), number: STORES, actor: None };
         let mut replicator =
-            Replicator::new(coordinator.term.run(), &fresh.run(), "the last", retention(), LIMITS);
+            Replicator::new(coordinator.term.run(), &fresh.run(), "the last", self.retention(), LIMITS);
         let lag = replicator.replicate(coordinator.term.run_log(), &mut |_| {}).await.unwrap();
-        assert_eq!((lag.steps(), lag.missing.packs), (0, 0));
+        assert_eq!((lag.newest, lag.missing.objects), (lag.newest_of_run, 0));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs with checkpoints in them, and what is expected of those wherever they are.
+//! Runs with checkpoints, and assertions about these.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use whimbrel_store::{Ended, Outcome, Record, RunDir, Stopped, Term, verify};
 
 use super::{SMALL_PACKS, Scene, State, checkpoint};
 
-/// A run that somebody holds, with a checkpoint after each of these steps.
+/// A run with a term and a checkpoint after each of these steps.
 pub(crate) async fn with_checkpoints(steps: &[u64]) -> (Scene, Term) {
     let scene = Scene::new().await;
     let mut term = scene.run().start_term("c").await.unwrap();
@@ -39,12 +39,12 @@ pub(crate) async fn damage_newest(scene: &Scene) {
     fs::write(path, "damaged").unwrap();
 }
 
-/// The steps of the checkpoints that can be used.
+/// The steps of the usable checkpoints.
 pub(crate) async fn steps(run: &RunDir) -> Vec<u64> {
     run.run_log().await.unwrap().checkpoints().iter().map(|checkpoint| checkpoint.step).collect()
 }
 
-/// Every checkpoint that can be used is there, byte for byte.
+/// Asserts that every usable checkpoint is complete, byte for byte.
 pub(crate) async fn assert_whole(run: &RunDir) {
     for checkpoint in run.run_log().await.unwrap().checkpoints() {
         let manifest = run.manifest(&checkpoint.manifest).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the tests share: a folder that fails where it is told to, and runs with states in it.
+//! Shared by the tests: a local store with injected faults, and runs with states.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod checkpoints;
@@ -28,15 +28,15 @@ use whimbrel_state::{
     Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT, tensor::Memory,
 };
 use whimbrel_store::{
-    Committed, Limits, Mode, RestoreError, RetryPolicy, RunDir, Store, Term, commit, restore, save_slice,
+    Committed, HostedBy, Limits, RestoreError, RetryPolicy, RunDir, Store, Term, commit, restore, save_slice,
 };
 
 /// How a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It is not carried out, once: a 503.
+    /// The request is not carried out, once: a 503.
     Unavailable,
-    /// It is carried out and the answer is lost, once.
+    /// The request is carried out and its answer is lost, once.
     LoseAnswer,
     /// A create is told that the object exists, and it does not: S3's 409, once. Other requests go through.
     Phantom,
@@ -47,11 +47,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The faults that pass, and that nobody should notice.
+    /// The transient faults, which must have no effect.
     pub(crate) const PASSING: [Self; 3] = [Self::Unavailable, Self::LoseAnswer, Self::Phantom];
     pub(crate) const ALL: [Self; 5] =
         [Self::Unavailable, Self::LoseAnswer, Self::Phantom, Self::CrashBefore, Self::CrashAfter];
-    /// The ends of a program.
+    /// The crashes of a program.
     pub(crate) const CRASHES: [Self; 2] = [Self::CrashBefore, Self::CrashAfter];
 }
 
@@ -71,7 +71,7 @@ struct Plan {
     meanwhile: Option<Meanwhile>,
 }
 
-/// What somebody else does right before a request is carried out.
+/// Another actor's act right before a request is carried out.
 struct Meanwhile {
     request: String,
     act: Box<dyn FnOnce() + Send>,
@@ -83,7 +83,7 @@ impl fmt::Debug for Meanwhile {
     }
 }
 
-enum Verdict {
+enum Response {
     Do,
     Fail,
     DoAndFail,
@@ -107,20 +107,20 @@ impl Faulty {
         self
     }
 
-    /// Lets a create overwrite what is there.
+    /// Lets a create overwrite an existing object.
     pub(crate) fn overwriting(self) -> Self {
         self.plan.lock().unwrap().overwrites = true;
         self
     }
 
-    /// Has somebody else act once, right before the first request that starts so.
+    /// Performs an act once, right before the first request that starts with this text.
     pub(crate) fn before(self, request: &str, act: impl FnOnce() + Send + 'static) -> Self {
         let meanwhile = Meanwhile { request: request.into(), act: Box::new(act) };
         self.plan.lock().unwrap().meanwhile = Some(meanwhile);
         self
     }
 
-    /// The requests seen, as `put packs/…`.
+    /// The requests so far, e.g. `put packs/…`.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.plan.lock().unwrap().seen.clone()
     }
@@ -129,7 +129,7 @@ impl Faulty {
         Store::with_backend("test://store", Arc::new(self.clone())).with_retry_policy(quick())
     }
 
-    fn judge(&self, verb: &str, name: &Path, is_create: bool) -> Verdict {
+    fn respond(&self, verb: &str, name: &Path, is_create: bool) -> Response {
         let mut plan = self.plan.lock().unwrap();
         let number = plan.seen.len();
         let request = format!("{verb} {name}");
@@ -139,13 +139,13 @@ impl Faulty {
         }
         plan.seen.push(request);
         match plan.fault {
-            Some((at, Fault::Unavailable)) if at == number => Verdict::Fail,
-            Some((at, Fault::LoseAnswer)) if at == number => Verdict::DoAndFail,
-            Some((at, Fault::Phantom)) if at == number && is_create => Verdict::Phantom,
-            Some((at, Fault::CrashBefore)) if at <= number => Verdict::Fail,
-            Some((at, Fault::CrashAfter)) if at == number => Verdict::DoAndFail,
-            Some((at, Fault::CrashAfter)) if at < number => Verdict::Fail,
-            _ => Verdict::Do,
+            Some((at, Fault::Unavailable)) if at == number => Response::Fail,
+            Some((at, Fault::LoseAnswer)) if at == number => Response::DoAndFail,
+            Some((at, Fault::Phantom)) if at == number && is_create => Response::Phantom,
+            Some((at, Fault::CrashBefore)) if at <= number => Response::Fail,
+            Some((at, Fault::CrashAfter)) if at == number => Response::DoAndFail,
+            Some((at, Fault::CrashAfter)) if at < number => Response::Fail,
+            _ => Response::Do,
         }
     }
 }
@@ -154,7 +154,7 @@ fn outage() -> Error {
     Error::Generic { store: "Faulty", source: "503 the test says so".into() }
 }
 
-/// Retries at once: the tests wait for nothing.
+/// Retries without waiting.
 pub(crate) fn quick() -> RetryPolicy {
     RetryPolicy {
         attempts: 3,
@@ -174,15 +174,15 @@ impl fmt::Display for Faulty {
 impl ObjectStore for Faulty {
     async fn put_opts(&self, at: &Path, body: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         let is_create = options.mode == PutMode::Create;
-        let verdict = self.judge("put", at, is_create);
+        let response = self.respond("put", at, is_create);
         if self.plan.lock().unwrap().overwrites {
             options.mode = PutMode::Overwrite;
         }
-        match verdict {
-            Verdict::Do => self.inner.put_opts(at, body, options).await,
-            Verdict::Fail => Err(outage()),
-            Verdict::DoAndFail => self.inner.put_opts(at, body, options).await.and(Err(outage())),
-            Verdict::Phantom => Err(Error::AlreadyExists { path: at.to_string(), source: "409".into() }),
+        match response {
+            Response::Do => self.inner.put_opts(at, body, options).await,
+            Response::Fail => Err(outage()),
+            Response::DoAndFail => self.inner.put_opts(at, body, options).await.and(Err(outage())),
+            Response::Phantom => Err(Error::AlreadyExists { path: at.to_string(), source: "409".into() }),
         }
     }
 
@@ -192,40 +192,40 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult> {
         let verb = if options.head { "head" } else { "get" };
-        match self.judge(verb, at, false) {
-            Verdict::Do | Verdict::Phantom => self.inner.get_opts(at, options).await,
-            Verdict::Fail | Verdict::DoAndFail => Err(outage()),
+        match self.respond(verb, at, false) {
+            Response::Do | Response::Phantom => self.inner.get_opts(at, options).await,
+            Response::Fail | Response::DoAndFail => Err(outage()),
         }
     }
 
-    fn delete_stream(&self, places: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let store = self.clone();
         let delete = move |at: Result<Path>| {
             let store = store.clone();
             async move {
                 let at = at?;
-                match store.judge("delete", &at, false) {
-                    Verdict::Do | Verdict::Phantom => store.inner.delete(&at).await.map(|()| at),
-                    Verdict::Fail => Err(outage()),
-                    Verdict::DoAndFail => store.inner.delete(&at).await.and(Err(outage())),
+                match store.respond("delete", &at, false) {
+                    Response::Do | Response::Phantom => store.inner.delete(&at).await.map(|()| at),
+                    Response::Fail => Err(outage()),
+                    Response::DoAndFail => store.inner.delete(&at).await.and(Err(outage())),
                 }
             }
         };
-        places.then(delete).boxed()
+        paths.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.judge("list", prefix.unwrap_or(&Path::default()), false) {
+        match self.respond("list", prefix.unwrap_or(&Path::default()), false) {
             _ if self.plan.lock().unwrap().blind => stream::empty().boxed(),
-            Verdict::Do | Verdict::Phantom => self.inner.list(prefix),
-            Verdict::Fail | Verdict::DoAndFail => stream::iter([Err(outage())]).boxed(),
+            Response::Do | Response::Phantom => self.inner.list(prefix),
+            Response::Fail | Response::DoAndFail => stream::iter([Err(outage())]).boxed(),
         }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        match self.judge("list", prefix.unwrap_or(&Path::default()), false) {
-            Verdict::Do | Verdict::Phantom => self.inner.list_with_delimiter(prefix).await,
-            Verdict::Fail | Verdict::DoAndFail => Err(outage()),
+        match self.respond("list", prefix.unwrap_or(&Path::default()), false) {
+            Response::Do | Response::Phantom => self.inner.list_with_delimiter(prefix).await,
+            Response::Fail | Response::DoAndFail => Err(outage()),
         }
     }
 
@@ -234,7 +234,7 @@ impl ObjectStore for Faulty {
     }
 }
 
-/// A state that a test makes, and compares with what it reads back.
+/// A state of a test.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct State {
     pub(crate) layout: Layout,
@@ -337,14 +337,14 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A folder for a run that is yet to come.
+    /// A folder without a run.
     pub(crate) fn empty() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
     pub(crate) async fn new() -> Self {
         let scene = Self::empty();
-        scene.run().create("[run]\nname = \"r\"\n", Mode::Embedded).await.unwrap();
+        scene.run().create("[run]\nname = \"r\"\n", HostedBy::Embedded).await.unwrap();
         scene
     }
 
@@ -352,7 +352,7 @@ impl Scene {
         self.folder.path()
     }
 
-    /// The run, over a store that does as it is told.
+    /// The run, over a store without faults.
     pub(crate) fn run(&self) -> RunDir {
         self.run_over(&Faulty::over(self.folder()))
     }

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use chrono::{TimeDelta, Utc};
 use http::Method;
-use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ring::hmac;
 
@@ -65,8 +65,8 @@ impl Azurite {
     /// A signature that grants `rights` in the container for an hour. `rights` are letters, in the order of Azure's
     /// documentation: `r`ead, `a`dd, `c`reate, `w`rite, `d`elete, `l`ist.
     pub fn sas(&self, rights: &str) -> Sas {
-        let end = Timestamp::now() + SignedDuration::from_hours(1);
-        let end = end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let end = Utc::now() + TimeDelta::hours(1);
+        let end = end.format("%Y-%m-%dT%H:%M:%SZ").to_string();
         let (version, protocols) = ("2018-11-09", "https,http");
         // Rights, start, end, resource, identifier, addresses, protocols, version, kind, snapshot, and five headers.
         let signed =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use chrono::{DateTime, Utc};
 
 /// An object.
 #[derive(Clone, Debug)]
@@ -11,7 +11,7 @@ pub(crate) struct Object {
     pub(crate) body: Bytes,
     /// A number that identifies this version: no other version of any object has it.
     pub(crate) generation: u64,
-    pub(crate) modified: Timestamp,
+    pub(crate) modified: DateTime<Utc>,
 }
 
 /// What a put does if the object exists.
@@ -56,7 +56,7 @@ impl Bucket {
             return None;
         }
         self.generations += 1;
-        let object = Object { body, generation: self.generations, modified: Timestamp::now() };
+        let object = Object { body, generation: self.generations, modified: Utc::now() };
         self.objects.insert(name.to_owned(), object);
         Some(self.generations)
     }

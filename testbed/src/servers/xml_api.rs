@@ -10,11 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 
 use super::{
@@ -174,7 +174,7 @@ impl XmlApi {
     fn get(&self, parts: &Parts, name: &str) -> Answer {
         let Some(object) = locked(&self.bucket).get(name).cloned() else { return no_such_key() };
         let mut headers = version(object.generation).to_vec();
-        headers.push(("last-modified", object.modified.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()));
+        headers.push(("last-modified", object.modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string()));
         if parts.method == Method::HEAD {
             // The length that the body of a GET would have; a HEAD has no body.
             headers.push(("content-length", object.body.len().to_string()));
@@ -247,8 +247,8 @@ fn version(generation: u64) -> [(&'static str, String); 2] {
     [("etag", format!("\"{generation}\"")), ("x-goog-generation", generation.to_string())]
 }
 
-fn millis(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+fn millis(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
 fn no_such_key() -> Answer {

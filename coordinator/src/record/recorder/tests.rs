@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use whimbrel_state::{Layout, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Limits, Mode, RunDir, Store, Which, plan_copy, save_slice};
+use whimbrel_store::{CheckpointSelection, HostedBy, Limits, RunDir, Store, plan_copy, save_slice};
 
 use super::*;
 use crate::record::{replication::ReplicaConfig, report::TermReport};
@@ -81,13 +81,13 @@ fn at(step: u64, manifest: &str) -> RunEvent {
 async fn only_a_checkpoint_that_is_damaged_in_every_store_is_quarantined() {
     let folder = tempfile::tempdir().unwrap();
     let here = run(folder.path(), "runs");
-    here.create("a spec", Mode::Service).await.unwrap();
+    here.create("a spec", HostedBy::Service).await.unwrap();
     let mut term = here.start_term("a test").await.unwrap();
     let (older, older_pack) = checkpoint(&mut term, folder.path(), 10).await;
     let (newer, newer_pack) = checkpoint(&mut term, folder.path(), 20).await;
     let west = run(folder.path(), "west");
-    let plan = plan_copy(&here, &west, Which::All).await.unwrap();
-    plan.carry_out("a test", &Limits::default(), &mut |_| {}).await.unwrap();
+    let plan = plan_copy(&here, &west, CheckpointSelection::All).await.unwrap();
+    plan.execute("a test", &Limits::default(), &mut |_| {}).await.unwrap();
     let mut scene = Scene::new(term, folder.path());
 
     // The replica has it whole: its packs are put back and it is used again, but not for ever.

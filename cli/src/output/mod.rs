@@ -1,0 +1,22 @@
+//! What is printed. Commands compute values; the functions here print them, as text for people or as JSON for programs.
+//!
+//! - [`mod@print`] is the only way to stdout and stderr; [`log`] is the way of log lines, above the bars.
+//! - [`screen`] shows a run while it goes on: [`bar`], [`plain`] or [`json`]. [`progress`] adds up its events,
+//!   [`words`] phrases events and figures, [`summary`] phrases the start and the end.
+//! - [`meter`] shows how far a long command has got.
+//! - [`runs`] shows the status of runs, [`checkpoint`] the results of `whimbrel checkpoint`.
+
+mod bar;
+pub(crate) mod checkpoint;
+mod json;
+pub(crate) mod log;
+pub(crate) mod meter;
+mod plain;
+pub(crate) mod print;
+mod progress;
+#[cfg(test)]
+mod recorded;
+pub(crate) mod runs;
+pub(crate) mod screen;
+mod summary;
+pub(crate) mod words;

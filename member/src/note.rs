@@ -1,0 +1,164 @@
+//! The notes that travel with a step's gradients, and with an evaluation.
+//!
+//! They carry what all members must agree on without an RPC: whether to halt or to take a checkpoint at the next step
+//! boundary, whether a member cannot take one yet, and the parts of a loss. Every member combines the notes of all
+//! ranks in rank order, so all members compute the same bits and make the same decision.
+
+use std::ops::Range;
+
+use whimbrel_plan::Generation;
+
+const HALT: u8 = 1;
+const CHECKPOINT: u8 = 2;
+const BUSY: u8 = 4;
+
+/// What one member tells the others in a step's all-reduce.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepNote {
+    /// The coordinator asked it to halt.
+    pub halt: bool,
+    /// The coordinator asked it for a checkpoint.
+    pub checkpoint: bool,
+    /// Its slice of the previous checkpoint is still being uploaded.
+    pub busy: bool,
+    /// The loss of each of its shards, in order.
+    pub losses: Vec<f64>,
+}
+
+/// What the notes of all members together say about a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Agreed {
+    /// Some member was asked to halt: all halt.
+    pub(crate) halt: bool,
+    /// Some member was asked for a checkpoint: all take one.
+    pub(crate) checkpoint: bool,
+    /// Some member still uploads its slice of the previous checkpoint: the next one is put off.
+    pub(crate) busy: bool,
+    /// The sum of the shards' losses, added in the order of the shards.
+    pub(crate) loss: f64,
+}
+
+/// The rank whose note cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadNote(pub(crate) usize);
+
+impl StepNote {
+    /// One byte of flags, then each loss as a little-endian `f64`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1 + 8 * self.losses.len());
+        let flags = [(self.halt, HALT), (self.checkpoint, CHECKPOINT), (self.busy, BUSY)];
+        bytes.push(flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag));
+        bytes.extend(self.losses.iter().flat_map(|loss| loss.to_le_bytes()));
+        bytes
+    }
+
+    fn decode(bytes: &[u8], shards: Range<u32>) -> Option<Self> {
+        let (&flags, losses) = bytes.split_first()?;
+        let losses = values(losses)?;
+        let has = |flag: u8| flags & flag != 0;
+        let note = Self { halt: has(HALT), checkpoint: has(CHECKPOINT), busy: has(BUSY), losses };
+        (flags & !(HALT | CHECKPOINT | BUSY) == 0 && note.losses.len() == shards.len()).then_some(note)
+    }
+}
+
+/// Combines the notes of all ranks of step `step`.
+pub(crate) fn agree(generation: &Generation, step: u64, notes: &[Vec<u8>]) -> Result<Agreed, BadNote> {
+    let mut agreed = Agreed { halt: false, checkpoint: false, busy: false, loss: 0.0 };
+    for (rank, (bytes, shards)) in notes.iter().zip(generation.assignments(step)).enumerate() {
+        let note = StepNote::decode(bytes, shards).ok_or(BadNote(rank))?;
+        agreed.halt |= note.halt;
+        agreed.checkpoint |= note.checkpoint;
+        agreed.busy |= note.busy;
+        for loss in note.losses {
+            agreed.loss += loss;
+        }
+    }
+    Ok(agreed)
+}
+
+/// The note of an evaluation: for each part a byte that says whether it has a value, then for each part the value or
+/// zero as a little-endian `f64`.
+pub fn encode_parts(parts: &[Option<f64>]) -> Vec<u8> {
+    let present = parts.iter().map(|part| u8::from(part.is_some()));
+    present.chain(parts.iter().flat_map(|part| part.unwrap_or(0.0).to_le_bytes())).collect()
+}
+
+/// Adds up the parts of an evaluation in the order of the parts; `None` if no part has a value.
+pub(crate) fn sum_parts(
+    generation: &Generation,
+    step: u64,
+    notes: &[Vec<u8>],
+) -> Result<Option<f64>, BadNote> {
+    let mut sum = None;
+    for (rank, (bytes, parts)) in notes.iter().zip(generation.assignments(step)).enumerate() {
+        let parts = parts.len();
+        let (present, rest) = bytes.split_at_checked(parts).ok_or(BadNote(rank))?;
+        let values = values(rest).filter(|values| values.len() == parts).ok_or(BadNote(rank))?;
+        for (value, &present) in values.into_iter().zip(present) {
+            if present != 0 {
+                sum = Some(sum.unwrap_or(0.0) + value);
+            }
+        }
+    }
+    Ok(sum)
+}
+
+fn values(bytes: &[u8]) -> Option<Vec<f64>> {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    rest.is_empty().then(|| chunks.iter().map(|chunk| f64::from_le_bytes(*chunk)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_plan::{Member, Origin, WorkerId, equal_shares};
+
+    use super::*;
+
+    fn generation(workers: usize) -> Generation {
+        let address = ([127, 0, 0, 1], 1).into();
+        let member = |share| Member { worker: WorkerId(1), address, share, holds: None };
+        let members = equal_shares(7, workers).into_iter().map(member).collect();
+        let (run, origin, key) = ("r".parse().unwrap(), Origin::Initial, [0; 32]);
+        Generation { run, epoch: 1, number: 1, shards: 7, origin, members, key }
+    }
+
+    const LOSSES: [f64; 7] = [0.1, 1e16, -1e16, 0.3, 7.0, 0.2, 1e-9];
+
+    #[test]
+    fn the_loss_has_the_same_bits_for_any_membership_and_one_flag_is_enough() {
+        for workers in 1..10 {
+            let generation = generation(workers);
+            let notes: Vec<Vec<u8>> = (0..workers)
+                .map(|rank| {
+                    let shards = generation.assignment(rank, 3);
+                    let losses = LOSSES[shards.start as usize..shards.end as usize].to_vec();
+                    let (halt, busy) = (rank == workers - 1, rank == 0);
+                    StepNote { halt, checkpoint: false, busy, losses }.encode()
+                })
+                .collect();
+            let agreed = agree(&generation, 3, &notes).unwrap();
+            assert_eq!((agreed.halt, agreed.checkpoint, agreed.busy), (true, false, true));
+            assert_eq!(agreed.loss.to_bits(), LOSSES.iter().fold(0.0, |sum, loss| sum + loss).to_bits());
+        }
+    }
+
+    #[test]
+    fn parts_without_a_value_are_left_out() {
+        let notes = [vec![Some(1.0), None, Some(2.5), None], vec![None; 3]].map(|parts| encode_parts(&parts));
+        assert_eq!(sum_parts(&generation(2), 0, &notes), Ok(Some(3.5)));
+        let nothing = [encode_parts(&[None; 4]), encode_parts(&[None; 3])];
+        assert_eq!(sum_parts(&generation(2), 0, &nothing), Ok(None));
+    }
+
+    #[test]
+    fn a_note_of_another_length_names_its_rank() {
+        let good = StepNote { losses: vec![0.0; 4], ..StepNote::default() }.encode();
+        for bad in [vec![], vec![0], vec![0; 24], vec![0; 26], vec![8; 25]] {
+            assert_eq!(agree(&generation(2), 0, &[good.clone(), bad]), Err(BadNote(1)));
+        }
+        let good = encode_parts(&[None; 4]);
+        for bad in [0, 2, 26, 28] {
+            assert_eq!(sum_parts(&generation(2), 0, &[good.clone(), vec![0; bad]]), Err(BadNote(1)));
+        }
+    }
+}

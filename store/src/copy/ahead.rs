@@ -1,0 +1,26 @@
+//! Whether a copy of a run knows more than another directory of the same run, and which checkpoints it has more.
+
+use crate::{
+    copy::run_outcome,
+    log::{CheckpointInfo, RunLog},
+};
+
+/// Whether [`recover_from`](crate::recover_from) has something to recover from a directory with the log `copy` to one
+/// with the log `here`.
+pub fn is_ahead(copy: &RunLog, here: &RunLog) -> bool {
+    !newer(copy, here).is_empty() || run_outcome::missing(copy, here).is_some()
+}
+
+/// The checkpoints of `copy` that are newer than the newest one of `here`, newest last. Those that are quarantined in
+/// `here` are not among them.
+pub fn newer(copy: &RunLog, here: &RunLog) -> Vec<CheckpointInfo> {
+    let known = here.all_checkpoints();
+    let newest = known.iter().rfind(|checkpoint| checkpoint.quarantined.is_none());
+    let newest = newest.map(|checkpoint| checkpoint.origin);
+    let is_quarantined = |checkpoint: &CheckpointInfo| {
+        known.iter().any(|other| other.manifest == checkpoint.manifest && other.quarantined.is_some())
+    };
+    let mut newer = copy.checkpoints();
+    newer.retain(|checkpoint| Some(checkpoint.origin) > newest && !is_quarantined(checkpoint));
+    newer
+}
