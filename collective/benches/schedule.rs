@@ -1,10 +1,10 @@
-//! What a step costs a worker beside its gradient, by the number of workers: `cargo bench -p whimbrel-collective --bench
-//! schedule`.
+//! What a step costs a worker beside its gradient, by the number of workers: `cargo bench -p whimbrel-collective
+//! --bench schedule`.
 //!
 //! A generation's schedule is computed once. Each step checks that it still fits, and combines the notes of all members
-//! into a loss and a decision. Both are linear in the number of workers, and take less than 0.2 ms with 1,000 of them; no
-//! socket is opened here. Each figure is the best of several rounds. Computed anew in each step, with a search for each
-//! node of the tree, the schedule took 3 ms a step with 1,000 workers.
+//! into a loss and a decision. Both are linear in the number of workers, and take less than 0.2 ms with 1,000 of them;
+//! no socket is opened here. Each figure is the best of several rounds. Computed anew in each step, with a search for
+//! each node of the tree, the schedule took 3 ms a step with 1,000 workers.
 
 #![expect(clippy::print_stdout, reason = "the table is what a benchmark is for")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot set itself up has nothing to say")]

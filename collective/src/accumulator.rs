@@ -40,7 +40,8 @@ pub struct Accumulator {
     elements: usize,
     shards: u32,
     range: Range<u32>,
-    /// Calls of `push` since `begin`. [`Group::all_reduce`](crate::Group::all_reduce) refuses more than the range holds.
+    /// Calls of `push` since `begin`. [`Group::all_reduce`](crate::Group::all_reduce) refuses more than the range
+    /// holds.
     pushed: u32,
     /// Finished nodes that could not be added to a neighbour yet, from left to right.
     finished: Vec<(Node, Vec<f32>)>,
@@ -71,7 +72,8 @@ impl Accumulator {
         self.pushed = 0;
     }
 
-    /// The buffer for the next shard's gradient. The caller writes every element: the buffer holds values of other shards.
+    /// The buffer for the next shard's gradient. The caller writes every element: the buffer holds values of other
+    /// shards.
     #[expect(clippy::should_implement_trait, reason = "an iterator could not lend its own buffer")]
     pub fn next(&mut self) -> &mut [f32] {
         if self.leaf.len() != self.elements {

@@ -32,8 +32,8 @@ enum Instruction {
 type Sums<'a> = Peekable<Enumerate<Copied<slice::Iter<'a, Node>>>>;
 
 impl Program {
-    /// The order of the tree over `shards` shards. The sums are the values of `nodes`, from left to right, each shard under
-    /// exactly one of them. Takes time linear in the number of nodes.
+    /// The order of the tree over `shards` shards. The sums are the values of `nodes`, from left to right, each shard
+    /// under exactly one of them. Takes time linear in the number of nodes.
     pub(crate) fn tree(shards: u32, nodes: &[Node]) -> Self {
         let mut program = Self { instructions: Vec::new(), depth: 0 };
         program.visit(Node::root(shards), shards, &mut nodes.iter().copied().enumerate().peekable(), 1);

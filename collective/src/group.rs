@@ -22,8 +22,9 @@ use crate::{
 
 /// A generation's members, connected, as one of them sees it.
 ///
-/// Every member calls the same operations with the same steps in the same order. The first failure closes the group: its
-/// connections end, the peers learn which worker this one blames, and later calls fail. Dropping the group closes it, too.
+/// Every member calls the same operations with the same steps in the same order. The first failure closes the group:
+/// its connections end, the peers learn which worker this one blames, and later calls fail. Dropping the group closes
+/// it, too.
 pub struct Group {
     generation: Generation,
     mesh: Mesh,
@@ -67,12 +68,13 @@ impl Group {
         self.mesh.traffic()
     }
 
-    /// Sums the gradients of all shards of step `step` into `sum`, of as many elements as the accumulator has, and gives
-    /// every rank every rank's `note`, returned by rank.
+    /// Sums the gradients of all shards of step `step` into `sum`, of as many elements as the accumulator has, and
+    /// gives every rank every rank's `note`, returned by rank.
     ///
-    /// Every rank gets the same bits in `sum`. With [`Reduction::Exact`](crate::Reduction::Exact) they do not depend on the
-    /// membership or on the shares either. `partials` holds the sums of exactly the shards that the generation assigns to
-    /// this rank in this step. A note has at most [`MAX_NOTE`] bytes. After an error the content of `sum` is unspecified.
+    /// Every rank gets the same bits in `sum`. With [`Reduction::Exact`](crate::Reduction::Exact) they do not depend on
+    /// the membership or on the shares either. `partials` holds the sums of exactly the shards that the generation
+    /// assigns to this rank in this step. A note has at most [`MAX_NOTE`] bytes. After an error the content of `sum` is
+    /// unspecified.
     pub fn all_reduce(
         &mut self,
         step: u64,

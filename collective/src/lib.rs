@@ -15,10 +15,10 @@
 //! computed a shard. Slices are cut into chunks. Each chunk is sent, added and sent on independently of the others, so
 //! that sending, adding and receiving overlap.
 //!
-//! An operation blocks its caller and runs on the caller's thread alone: one poll loop over nonblocking sockets. It ends
-//! in one of four ways: it is done; a peer is gone, hangs or sends something unexpected, and the [`Error`] names it;
-//! another thread [interrupts](Interrupter) it; or the caller misused it. After a failure the group is closed, and the
-//! peers notice.
+//! An operation blocks its caller and runs on the caller's thread alone: one poll loop over nonblocking sockets. It
+//! ends in one of four ways: it is done; a peer is gone, hangs or sends something unexpected, and the [`Error`] names
+//! it; another thread [interrupts](Interrupter) it; or the caller misused it. After a failure the group is closed, and
+//! the peers notice.
 //!
 //! Connections are authenticated by the generation's key, which the handshake proves without showing it. Bytes are not
 //! encrypted: over a network that others can read or write, use an encrypted tunnel.

@@ -4,11 +4,11 @@ use whimbrel_plan::{Generation, Node, tree::cover};
 
 use crate::{accumulator::Reduction, combine::Program, slices::Slices};
 
-/// The schedule of a generation's all-reduces, as one rank sees it: which rank sends how many partial sums, which part of
-/// the gradient each rank finishes, and the order in which it adds.
+/// The schedule of a generation's all-reduces, as one rank sees it: which rank sends how many partial sums, which part
+/// of the gradient each rank finishes, and the order in which it adds.
 ///
-/// It is a function of the generation's assignment and the gradient's size. A [`Group`](crate::Group) computes it in the
-/// first step and keeps it: with N members that takes O(N log shards), and each further step O(N).
+/// It is a function of the generation's assignment and the gradient's size. A [`Group`](crate::Group) computes it in
+/// the first step and keeps it: with N members that takes O(N log shards), and each further step O(N).
 #[derive(Debug)]
 pub struct Schedule {
     pub(crate) me: usize,

@@ -116,6 +116,8 @@ pub enum RunEvent {
         worker: WorkerId,
         /// The error.
         reason: String,
+        /// Any other worker would fail in the same way: the run fails without a retry.
+        fatal: bool,
     },
     /// The worker's process has ended.
     WorkerExited {

@@ -167,10 +167,11 @@ impl Fleet {
         effects
     }
 
-    /// The worker explains why its process is about to end.
-    pub(crate) fn trainer_failed(&mut self, id: WorkerId, reason: String) {
+    /// The worker explains why its process is about to end. With `fatal`, the run fails once it has ended.
+    pub(crate) fn trainer_failed(&mut self, id: WorkerId, reason: String, fatal: bool) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.failure = Some(reason);
+            worker.is_fatal |= fatal;
         }
     }
 
@@ -202,11 +203,15 @@ impl Fleet {
         effects.announce(cx, notice);
         let Some(slot) = self.slots.get_mut(&rank) else { return effects };
         slot.vacate();
-        if expected || matches!(exit, Exit::NodeLost(_)) {
+        if expected {
             return effects;
         }
-        if let Some(failures) = slot.count_failure(cx, worker.reached) {
-            let what = reason.map_or_else(|| exit.to_string(), |reason| format!("{reason} ({exit})"));
+        let is_node_lost = matches!(exit, Exit::NodeLost(_));
+        let what = reason.map_or_else(|| exit.to_string(), |reason| format!("{reason} ({exit})"));
+        if worker.is_fatal {
+            effects
+                .fail(format!("worker {id} (rank {rank}) failed, and a retry would fail too: {what}"), tail);
+        } else if !is_node_lost && let Some(failures) = slot.count_failure(cx, worker.reached) {
             let text = format!(
                 "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
             );

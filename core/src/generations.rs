@@ -1,5 +1,7 @@
 //! The generations of a run: formed, training, halted, broken and replaced; and how far they have taken the run.
 
+mod no_progress;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
@@ -8,6 +10,8 @@ use std::{
 
 use whimbrel_plan::{Member, Origin, WorkerId, equal_shares};
 
+use self::no_progress::NoProgress;
+pub(crate) use self::no_progress::Remedy;
 use crate::{
     command::{Command, Formation, Notice},
     event::Cause,
@@ -24,8 +28,7 @@ pub(crate) struct Generations {
     last_number: u64,
     /// Since when the run has been without a generation that trains.
     gap_since: Duration,
-    /// Generations in a row that broke before they applied a step, though no member was lost.
-    no_progress: u32,
+    no_progress: NoProgress,
     progress: Progress,
 }
 
@@ -100,6 +103,17 @@ impl Live {
     fn is_complete(&self) -> bool {
         self.completed.len() == self.members.len()
     }
+
+    /// Whether it broke before it applied a step, though no member was lost.
+    fn made_no_progress(&self) -> bool {
+        self.broken.is_some() && !self.progressed && !self.lost_member
+    }
+
+    /// The member that most others suspect.
+    fn main_suspect(&self) -> Option<WorkerId> {
+        let suspects = self.suspected.iter().filter(|(id, _)| self.members.contains(id));
+        suspects.max_by_key(|&(id, count)| (count, Reverse(id))).map(|(&id, _)| id)
+    }
 }
 
 /// What workers report.
@@ -109,7 +123,7 @@ impl Generations {
             live: None,
             last_number: 0,
             gap_since: now,
-            no_progress: 0,
+            no_progress: NoProgress::default(),
             progress: Progress { step: start.step(), announced: 0, loss: None, val_loss: None },
         }
     }
@@ -279,34 +293,16 @@ impl Generations {
         live.present.iter().filter(|&worker| !is_done(worker)).map(|&id| (id, reason.clone())).collect()
     }
 
-    /// Ends the live generation if no member is left in it. Returns who has to go, and why, if too many generations in a
-    /// row made no progress; or that the run has to fail.
-    pub(crate) fn end_if_empty(&mut self, max_failures: u32) -> Option<NoProgress> {
+    /// Ends the live generation if no member is left in it. Returns what has to happen if too many generations in a row
+    /// made no progress.
+    pub(crate) fn end_if_empty(&mut self, max_failures: u32) -> Option<Remedy> {
         let live = self.live.take_if(|live| live.present.is_empty())?;
-        self.decide_on_no_progress(&live, max_failures)
-    }
-
-    /// Generations that break one after another before their first step, though no member is lost, would do so for ever:
-    /// some member cannot work with the others, for example because they cannot reach it. The member that most others
-    /// suspect has to go.
-    fn decide_on_no_progress(&mut self, live: &Live, max_failures: u32) -> Option<NoProgress> {
-        if live.broken.is_none() || live.progressed || live.lost_member {
-            self.no_progress = 0;
-            return None;
-        }
-        self.no_progress += 1;
-        if self.no_progress < max_failures {
+        if !live.made_no_progress() {
+            self.no_progress.reset();
             return None;
         }
         let why = live.reason.as_deref().unwrap_or_default();
-        let reason =
-            format!("{} generations in a row broke before their first step: {why}", self.no_progress);
-        let suspects = live.suspected.iter().filter(|(id, _)| live.members.contains(id));
-        match suspects.max_by_key(|&(id, count)| (count, Reverse(id))) {
-            Some((&suspect, _)) => Some(NoProgress::Lose(suspect, reason)),
-            None if self.no_progress >= 2 * max_failures => Some(NoProgress::Fail(reason)),
-            None => None,
-        }
+        self.no_progress.count(live.main_suspect(), why, max_failures)
     }
 
     /// Forms the next generation if there is none and the ingredients suffice.
@@ -422,15 +418,6 @@ impl Generations {
     pub(crate) fn disband(&mut self) {
         self.live = None;
     }
-}
-
-/// What becomes of a run whose generations make no progress.
-#[derive(Debug)]
-pub(crate) enum NoProgress {
-    /// This worker is lost, for this reason.
-    Lose(WorkerId, String),
-    /// No member suspects another: the run fails, for this reason.
-    Fail(String),
 }
 
 /// Questions.

@@ -20,7 +20,7 @@ use crate::{
     event::{Exit, RunEvent},
     facts::{EarlierTerms, RunFacts, Start},
     fleet::{Fleet, Loss},
-    generations::{Generations, Halt, Ingredients, NoProgress},
+    generations::{Generations, Halt, Ingredients, Remedy},
     lifecycle::{Lifecycle, Status},
     machine::{Context, Effect, Effects, RestoreFailure},
     phase::Phase,
@@ -123,7 +123,9 @@ impl Run {
             RunEvent::WorkerLost { worker, reason } => {
                 return self.fleet.declare_lost(cx, worker, Loss::Unusable(reason));
             }
-            RunEvent::TrainerFailed { worker, reason } => self.fleet.trainer_failed(worker, reason),
+            RunEvent::TrainerFailed { worker, reason, fatal } => {
+                self.fleet.trainer_failed(worker, reason, fatal);
+            }
             RunEvent::WorkerExited { worker, exit, tail } => {
                 return self.fleet.worker_exited(cx, worker, exit, tail, false);
             }
@@ -292,8 +294,8 @@ impl Run {
     fn reconcile_generation(&mut self, out: &mut Vec<Command>) {
         self.lose(self.generations.stuck_members(&self.cx), out);
         match self.generations.end_if_empty(self.cx.facts.max_failures) {
-            Some(NoProgress::Lose(worker, reason)) => self.lose(vec![(worker, reason)], out),
-            Some(NoProgress::Fail(reason)) => {
+            Some(Remedy::Lose(worker, reason)) => self.lose(vec![(worker, reason)], out),
+            Some(Remedy::Fail(reason)) => {
                 let mut effects = Effects::new();
                 effects.fail(reason, Vec::new());
                 self.apply(effects, out);

@@ -42,8 +42,8 @@ pub enum Action {
     /// [`Worker::next`](crate::Worker::next) says that it is made.
     Initialise,
     /// Have the program compute these shards, and all-reduce their gradients with the note of
-    /// [`Worker::step_note`](crate::Worker::step_note). `Reduced`. Returned again where the driver asks for the next action
-    /// before the step is reduced.
+    /// [`Worker::step_note`](crate::Worker::step_note). `Reduced`. Returned again where the driver asks for the next
+    /// action before the step is reduced.
     Step {
         /// The step, counted from 0.
         step: u64,

@@ -1,8 +1,8 @@
 //! The pure half of a worker: what it decides between the coordinator's requests and its peers.
 //!
 //! A [`Worker`] knows which generation it is a member of, which state the program holds, and what comes next. It opens
-//! no socket, reads no clock and stores no tensor (its `Cargo.toml` gives it no means to). Two drivers run it: the worker
-//! crate's session, over real sockets, and the simulation in `core/tests/`, over simulated ones.
+//! no socket, reads no clock and stores no tensor (its `Cargo.toml` gives it no means to). Two drivers run it: the
+//! worker crate's session, over real sockets, and the simulation in `core/tests/`, over simulated ones.
 //!
 //! ```text
 //!   coordinator ──► Requests ──┐

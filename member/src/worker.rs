@@ -122,8 +122,8 @@ impl Worker {
         self.last_generation
     }
 
-    /// Takes the reports since the last call, in order. To be sent after the connections of a generation that was left are
-    /// closed.
+    /// Takes the reports since the last call, in order. To be sent after the connections of a generation that was left
+    /// are closed.
     pub fn take_reports(&mut self) -> Vec<Report> {
         std::mem::take(&mut self.reports)
     }
@@ -306,8 +306,8 @@ impl Worker {
                 };
                 let generation = member.generation.number;
                 if let (true, Some(loss)) = (self.held.step() == Some(step), self.loss) {
-                    // The member that was to report the step that led here may have died before it could. The coordinator
-                    // ignores a report that it has already.
+                    // The member that was to report the step that led here may have died before it could. The
+                    // coordinator ignores a report that it has already.
                     self.reports.push(Report::StepApplied {
                         generation,
                         step,
@@ -359,8 +359,8 @@ impl Worker {
         };
         let step = member.step + 1;
         let due = agreed.checkpoint || self.schedule.saves_at(step) || member.save_postponed;
-        // Training does not wait for a store: while a member still uploads, all go on, and save once no member does. The
-        // last state of a run, or of a generation, is worth the wait.
+        // Training does not wait for a store: while a member still uploads, all go on, and save once no member does.
+        // The last state of a run, or of a generation, is worth the wait.
         let checkpoint = due && (!agreed.busy || agreed.halt || step == self.schedule.steps);
         member.save_postponed = due && !checkpoint;
         let todo = Todo { checkpoint, evaluate: self.schedule.evaluates_at(step), halt: agreed.halt };
@@ -454,8 +454,8 @@ impl Membership {
         }
     }
 
-    /// The tasks of the boundary at which the generation starts. A run that restarts after its last step is evaluated, and
-    /// saved unless it comes from a checkpoint.
+    /// The tasks of the boundary at which the generation starts. A run that restarts after its last step is evaluated,
+    /// and saved unless it comes from a checkpoint.
     fn first_tasks(&self, schedule: Schedule) -> Todo {
         let is_last = self.step == schedule.steps;
         let from_checkpoint = matches!(self.generation.origin, Origin::Checkpoint { .. });

@@ -1,7 +1,7 @@
 //! What a training program links to be a Whimbrel worker.
 //!
-//! A program in Rust implements [`Trainer`] and calls [`train`]; that is all. A program that keeps its own loop drives a
-//! [`Session`] step by step, as `train` does. A program that only reads what a run has saved opens a [`Checkpoint`].
+//! A program in Rust implements [`Trainer`] and calls [`train`]; that is all. A program that keeps its own loop drives
+//! a [`Session`] step by step, as `train` does. A program that only reads what a run has saved opens a [`Checkpoint`].
 //!
 //! ```text
 //!   main thread                                          control stream (threads of its own)
@@ -17,8 +17,8 @@
 //! - `trainer.rs`: what a program implements; `train.rs`: the loop that calls it;
 //! - `session/join.rs`, `environment.rs`: from the environment variables to a worker that is ready;
 //! - `session/work.rs`: the loop that performs what [`whimbrel_member::Worker`] decides, until the program has work;
-//! - `session/enter.rs`, `session/step.rs`, `session/evaluation.rs`, `session/boundary.rs`, `session/leave.rs`: entering a
-//!   generation, a step, an evaluation, what is done between two steps, and leaving a generation;
+//! - `session/enter.rs`, `session/step.rs`, `session/evaluation.rs`, `session/boundary.rs`, `session/leave.rs`:
+//!   entering a generation, a step, an evaluation, what is done between two steps, and leaving a generation;
 //! - `control/`: the stream to the coordinator; `saver.rs`: uploads behind the steps;
 //! - `checkpoint.rs`: checkpoints for programs that only read them.
 
@@ -46,7 +46,7 @@ pub use session::{
     work::Work,
 };
 pub use train::train;
-pub use trainer::{Context, Shard, Trainer, TrainerError};
+pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
 pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};

@@ -29,8 +29,9 @@ const NOT_A_WORKER: u8 = 2;
 /// `build` makes a trainer in its initial state, from the context alone. It is called once, and again only if the run
 /// loses all workers with a later state before its first checkpoint.
 ///
-/// Exits with 0 when the coordinator ends the worker; with 1 when the trainer fails or panics, or the coordinator is lost;
-/// with 2 when the program was not started as a worker. The reason goes to stderr, and a trainer's failure also to the coordinator.
+/// Exits with 0 when the coordinator ends the worker; with 1 when the trainer fails or panics, or the coordinator is
+/// lost; with 2 when the program was not started as a worker. The reason goes to stderr, and a trainer's failure also
+/// to the coordinator, which replaces the worker unless the error is marked as [`fatal`](crate::fatal).
 ///
 /// ```no_run
 /// # struct Model;
@@ -132,8 +133,10 @@ fn work<T: Trainer>(
     };
     let mut session = joiner.ready(program, &mut trainer)?;
     let trained = guarded(|| steps(&mut session, &mut trainer, build));
-    if let Err(failure) = &trained {
-        session.fail(failure);
+    match &trained {
+        Ok(()) => {}
+        Err(Failure::Session(error)) => session.fail(error),
+        Err(failure) => session.fail(failure),
     }
     trained
 }

@@ -1,12 +1,51 @@
 //! The one trait a training program in Rust implements.
 
-use std::error::Error;
+use std::{error::Error, fmt};
 
 use serde::de::DeserializeOwned;
 use whimbrel_state::{TensorMut, TensorSpec};
 
-/// The error of a trainer.
+/// The error of a trainer. The coordinator replaces the worker and the run goes on, up to the run's `max_failures`. A
+/// trainer that knows that the failure would come back wraps it with [`fatal`].
 pub type TrainerError = Box<dyn Error + Send + Sync>;
+
+/// Marks an error as one that would come back on any worker, such as a data set that does not fit the model. The
+/// coordinator fails the run with it at once, and starts no other worker.
+///
+/// ```
+/// # use whimbrel_worker::{TrainerError, fatal};
+/// fn check(vocabulary: usize, embeddings: usize) -> Result<(), TrainerError> {
+///     if vocabulary > embeddings {
+///         return Err(fatal(format!("the data set has {vocabulary} tokens, the model {embeddings}")));
+///     }
+///     Ok(())
+/// }
+/// # assert_eq!(check(3, 2).unwrap_err().to_string(), "the data set has 3 tokens, the model 2");
+/// ```
+pub fn fatal(error: impl Into<TrainerError>) -> TrainerError {
+    Box::new(Fatal(error.into()))
+}
+
+/// Whether `error`, or an error that it was caused by, is marked as [`fatal`].
+pub(crate) fn is_fatal(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Fatal>() || error.source().is_some_and(is_fatal)
+}
+
+/// The mark of [`fatal`]: it reads as the error that it wraps.
+#[derive(Debug)]
+struct Fatal(TrainerError);
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Error for Fatal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
 
 /// What a program knows of its run when it builds its trainer.
 #[derive(Clone, Debug)]
@@ -64,8 +103,8 @@ pub trait Trainer {
     /// Forward and backward of one shard.
     ///
     /// Returns the shard's part of the step's mean loss: the sum of its samples' losses divided by
-    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: on entry it holds values
-    /// of other shards.
+    /// [`Context::global_batch`]. Writes that part's gradient to `gradient`, every element of it: on entry it holds
+    /// values of other shards.
     fn shard(&mut self, shard: &Shard<'_>, gradient: &mut [f32]) -> Result<f64, TrainerError>;
 
     /// Applies the update of step `step`, counted from 0, given the gradient of the step's mean loss.
@@ -78,9 +117,31 @@ pub trait Trainer {
         Ok(None)
     }
 
-    /// Tokens in a sample, where the program counts in tokens: then the run's speed is also reported in tokens per second.
-    /// `None` is the default.
+    /// Tokens in a sample, where the program counts in tokens: then the run's speed is also reported in tokens per
+    /// second. `None` is the default.
     fn tokens_per_sample(&self) -> Option<u64> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use whimbrel_proto::with_causes;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the trainer failed")]
+    struct Failed(#[source] TrainerError);
+
+    #[test]
+    fn a_fatal_error_is_found_among_the_causes_and_reads_as_what_it_wraps() {
+        let cause = || Failed(io::Error::other("disk full").into());
+        let plain = Failed(cause().into());
+        let marked = Failed(fatal(cause()));
+        assert_eq!((is_fatal(&plain), is_fatal(&marked)), (false, true));
+        assert_eq!(with_causes(&marked), with_causes(&plain));
     }
 }

@@ -16,7 +16,7 @@ use coordinator::{
     linear::{Ended, How, Linear, hire, hire_who, quiet},
 };
 use whimbrel_plan::Origin;
-use whimbrel_proto::v1::{OnNonfinite, halted::Cause, worker_message::Message};
+use whimbrel_proto::v1::{self, OnNonfinite, halted::Cause, worker_message::Message};
 use whimbrel_worker::{Environment, Session, SessionError};
 
 const STEPS: u64 = 30;
@@ -321,7 +321,8 @@ fn a_gradient_that_is_not_a_number_is_named_and_stops_the_run() {
     coordinator.ready(&[1, 2]);
     coordinator.form(&fresh(&[1, 2]), Origin::Initial);
     for (id, thread) in [1, 2].into_iter().zip(threads) {
-        let reason = coordinator.failed(id);
+        let v1::TrainerFailed { reason, fatal } = coordinator.failed(id);
+        assert!(fatal, "it would be so on every worker");
         assert!(reason.contains(r#"the gradient of "weights" is NaN at element 41 in step 3"#), "{reason}");
         assert!(matches!(thread.join().unwrap().how, How::Failed(SessionError::Nonfinite { .. })));
     }

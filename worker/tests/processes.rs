@@ -31,12 +31,13 @@ fn main() -> ExitCode {
     if let Ok(plot) = env::var(PLOT) {
         return whimbrel_worker::train(|context| Linear::new(context, incident(&plot)?));
     }
-    let scenes: [(&str, fn()); 5] = [
+    let scenes: [(&str, fn()); 6] = [
         ("started_by_hand_a_worker_says_how_to_start_it", started_by_hand_a_worker_says_how_to_start_it),
         ("a_run_of_processes_ends_with_the_same_bits", a_run_of_processes_ends_with_the_same_bits),
         ("a_replica_out_of_reach_is_said_once", a_replica_out_of_reach_is_said_once),
         ("a_killed_process_is_suspected_by_its_peers", a_killed_process_is_suspected_by_its_peers),
         ("a_panic_and_an_error_reach_the_coordinator", a_panic_and_an_error_reach_the_coordinator),
+        ("a_fatal_error_of_the_trainer_says_so", a_fatal_error_of_the_trainer_says_so),
     ];
     let filter = env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     for (name, scene) in scenes.iter().filter(|(name, _)| name.contains(&filter)) {
@@ -60,6 +61,11 @@ fn incident(plot: &str) -> Result<Incident, whimbrel_worker::TrainerError> {
         }),
         "panics" => Box::new(|step, _, _| if step == 5 { panic!("index out of range") } else { Ok(()) }),
         "fails" => return Err("no text to train on".into()),
+        "fails for good" => return Err(whimbrel_worker::fatal("the text is empty")),
+        "fails for good in a step" => Box::new(|step, _, _| match step {
+            5 => Err(whimbrel_worker::fatal("a sample has no label")),
+            _ => Ok(()),
+        }),
         other => return Err(format!("no such plot: {other}").into()),
     })
 }
@@ -153,12 +159,30 @@ fn a_panic_and_an_error_reach_the_coordinator() {
     let mut coordinator = Coordinator::new(STEPS, |_| {});
     let (panics, fails) = (start(&coordinator, 1, "panics"), start(&coordinator, 2, "fails"));
     let failed = coordinator.failed(2);
-    assert_eq!(failed, "the trainer failed to build: no text to train on");
-    assert_eq!(end(fails), (Some(1), format!("error: {failed}\n")));
+    assert_eq!(failed.reason, "the trainer failed to build: no text to train on");
+    assert!(!failed.fatal);
+    assert_eq!(end(fails), (Some(1), format!("error: {}\n", failed.reason)));
     coordinator.ready(&[1]);
     coordinator.form(&[(1, None)], Origin::Initial);
-    assert_eq!(coordinator.failed(1), "the trainer panicked: index out of range");
+    let failed = coordinator.failed(1);
+    assert_eq!(failed.reason, "the trainer panicked: index out of range");
+    assert!(!failed.fatal);
     let (code, said) = end(panics);
     assert_eq!(code, Some(1));
     assert!(said.ends_with("error: the trainer panicked: index out of range\n"), "{said}");
+}
+
+fn a_fatal_error_of_the_trainer_says_so() {
+    let mut coordinator = Coordinator::new(STEPS, |_| {});
+    let builds = start(&coordinator, 1, "fails for good");
+    let steps = start(&coordinator, 2, "fails for good in a step");
+    let failed = coordinator.failed(1);
+    assert_eq!(failed.reason, "the trainer failed to build: the text is empty");
+    assert!(failed.fatal);
+    coordinator.ready(&[2]);
+    coordinator.form(&[(2, None)], Origin::Initial);
+    let failed = coordinator.failed(2);
+    assert_eq!(failed.reason, "the trainer failed in shard 0 of step 5: a sample has no label");
+    assert!(failed.fatal);
+    assert_eq!((end(builds).0, end(steps).0), (Some(1), Some(1)));
 }

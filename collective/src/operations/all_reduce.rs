@@ -1,12 +1,12 @@
 //! The all-reduce of a step: a direct reduce-scatter and a direct all-gather, in one.
 //!
-//! Rank j finishes slice j of the gradient. Every rank sends it, chunk by chunk, that slice of each of its partial sums.
-//! When a chunk of every rank's partial sums is there, rank j adds them in the fixed order
+//! Rank j finishes slice j of the gradient. Every rank sends it, chunk by chunk, that slice of each of its partial
+//! sums. When a chunk of every rank's partial sums is there, rank j adds them in the fixed order
 //! ([`AllReduce::sum_next_chunk`]) and sends the result to every rank, while later chunks are still travelling. Between
 //! two peers, frames of one kind come in the order of their chunks; the order between kinds does not matter.
 //!
-//! With W workers and one partial sum each, a worker sends and receives 2(W−1)/W of the gradient's bytes, as with a ring,
-//! but over two hops instead of 2(W−1).
+//! With W workers and one partial sum each, a worker sends and receives 2(W−1)/W of the gradient's bytes, as with a
+//! ring, but over two hops instead of 2(W−1).
 
 use std::ops::Range;
 
@@ -107,8 +107,8 @@ impl<'a> AllReduce<'a> {
         start..start + self.schedule.parts[rank] * chunk.len()
     }
 
-    /// Adds up the next chunk of this rank's slice over all ranks, if every rank's partial sums of it are there. This is
-    /// where a step's gradient is summed across workers.
+    /// Adds up the next chunk of this rank's slice over all ranks, if every rank's partial sums of it are there. This
+    /// is where a step's gradient is summed across workers.
     fn sum_next_chunk(&mut self) -> bool {
         let Schedule { me, slices, parts, order, .. } = self.schedule;
         let all_there = (0..slices.ranks)

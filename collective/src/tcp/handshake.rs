@@ -139,7 +139,8 @@ impl Handshake {
         !matches!(self.turn, Turn::Hello)
     }
 
-    /// Continues as far as the socket allows. Returns the peer's rank once both sides have proved that they know the key.
+    /// Continues as far as the socket allows. Returns the peer's rank once both sides have proved that they know the
+    /// key.
     pub(crate) fn advance(&mut self, stream: &mut TcpStream) -> Result<Option<usize>, Refusal> {
         loop {
             while self.sent < self.outgoing.len() {

@@ -35,8 +35,8 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const ARRIVALS: usize = 1 << 32;
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
-/// Connects rank `me` with every other member. Returns the streams by rank, `None` at `me`; they are registered for both
-/// directions, with the rank as token.
+/// Connects rank `me` with every other member. Returns the streams by rank, `None` at `me`; they are registered for
+/// both directions, with the rank as token.
 pub(crate) fn join(
     listener: &mut TcpListener,
     generation: &Generation,

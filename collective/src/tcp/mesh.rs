@@ -123,7 +123,8 @@ impl Mesh {
         }
     }
 
-    /// Sends and receives up to a frame with each peer, so that none waits long for another. Returns whether a byte moved.
+    /// Sends and receives up to a frame with each peer, so that none waits long for another. Returns whether a byte
+    /// moved.
     fn advance(&mut self, operation: &mut impl Operation) -> Result<bool, Error> {
         let (mut sent, mut received) = (0, 0);
         for (connection, peer) in self.connections.iter_mut().zip(&self.peers) {

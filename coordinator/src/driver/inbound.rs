@@ -185,7 +185,9 @@ fn worker_event(
             hosted.announce(events::warning(text));
             return Ok(None);
         }
-        Message::TrainerFailed(v1::TrainerFailed { reason }) => RunEvent::TrainerFailed { worker, reason },
+        Message::TrainerFailed(v1::TrainerFailed { reason, fatal }) => {
+            RunEvent::TrainerFailed { worker, reason, fatal }
+        }
     }))
 }
 

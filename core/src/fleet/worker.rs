@@ -23,6 +23,8 @@ pub(super) struct Worker {
     pub(super) kill_at: Option<Duration>,
     /// Why it failed, in its own words or in the core's.
     pub(super) failure: Option<String>,
+    /// Any other worker would fail in the same way.
+    pub(super) is_fatal: bool,
 }
 
 /// What a worker is doing.
@@ -52,6 +54,7 @@ impl Worker {
             kill_at: None,
             reached: 0,
             failure: None,
+            is_fatal: false,
         }
     }
 

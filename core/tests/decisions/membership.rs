@@ -1,6 +1,6 @@
 //! Membership: workers that die, join, fail, or cannot be reached.
 
-use whimbrel_core::{Cause, Command, Exit, Outcome, RunEvent, RunFacts, Start};
+use whimbrel_core::{Cause, Command, Event, Exit, Outcome, RunEvent, RunFacts, Start};
 use whimbrel_plan::{NodeId, Origin, WorkerId};
 
 use crate::story::{Story, asked, facts, members, run};
@@ -36,7 +36,7 @@ fn a_worker_that_fails_at_every_start_fails_the_run() {
     for worker in 1..=3 {
         assert_eq!(story.started(), [(run("r"), NodeId(1), WorkerId(worker))]);
         let reason = "no module named torch".to_owned();
-        story.of_run(RunEvent::TrainerFailed { worker: WorkerId(worker), reason });
+        story.of_run(RunEvent::TrainerFailed { worker: WorkerId(worker), reason, fatal: false });
         story.exits(worker, Exit::Code(1));
         if worker == 2 {
             assert_eq!(story.started(), [], "the third start waits");
@@ -48,6 +48,33 @@ fn a_worker_that_fails_at_every_start_fails_the_run() {
     assert!(end.reason.contains("3 times in a row"), "{}", end.reason);
     assert!(end.reason.contains("no module named torch (exit code 1)"), "{}", end.reason);
     assert_eq!(end.tail, ["the last line"]);
+}
+
+#[test]
+fn a_fatal_failure_fails_the_run_at_once() {
+    let mut story = Story::with_two_workers(facts());
+    story.applies(1, 1, 7);
+    let reason = "the gradient of wte is not finite in step 8".to_owned();
+    story.of_run(RunEvent::TrainerFailed { worker: WorkerId(2), reason, fatal: true });
+    story.exits(2, Exit::Code(1));
+    let end = story.end_to_record();
+    assert_eq!((end.outcome, end.step), (Outcome::Failed, 7));
+    let expected = "worker w2 (rank 1) failed, and a retry would fail too: \
+                    the gradient of wte is not finite in step 8 (exit code 1)";
+    assert_eq!(end.reason, expected);
+    assert_eq!(end.tail, ["the last line"]);
+    assert_eq!(story.started(), [], "no worker replaces it");
+}
+
+#[test]
+fn a_fatal_failure_fails_the_run_even_if_its_node_is_lost_before_the_exit_is_seen() {
+    let mut story = Story::with_two_workers(facts());
+    let reason = "no CUDA device has 80 GB".to_owned();
+    story.of_run(RunEvent::TrainerFailed { worker: WorkerId(1), reason, fatal: true });
+    story.happens(Event::NodeLost { node: NodeId(1), reason: "its stream broke".into() });
+    let end = story.end_to_record();
+    assert_eq!(end.outcome, Outcome::Failed);
+    assert!(end.reason.contains("no CUDA device has 80 GB"), "{}", end.reason);
 }
 
 #[test]

@@ -8,12 +8,13 @@ use std::{
 use whimbrel_core::{
     Command, Core, EarlierTerms, End, Event, Formation, Notice, Outcome, RunEvent, SaveCost,
 };
-use whimbrel_plan::{NodeId, RunId, WorkerId};
+use whimbrel_member::Request;
+use whimbrel_plan::{Generation, NodeId, RunId, WorkerId};
 
 use crate::{
     invariants,
     mesh::Mesh,
-    queue::{AgentCommand, Occurrence, ToWorker},
+    queue::{AgentCommand, Occurrence},
     world::{Checkpoint, World},
 };
 
@@ -168,12 +169,12 @@ impl World {
             }
             Command::Form { run, formation } => self.form(run, formation),
             Command::Ask { run, worker, generation, checkpoint, halt } => {
-                self.send(&run, worker, ToWorker::Ask { generation, checkpoint, halt });
+                self.send(&run, worker, Request::Ask { generation, checkpoint, halt });
             }
             Command::Interrupt { run, worker, generation } => {
-                self.send(&run, worker, ToWorker::Interrupt { generation });
+                self.send(&run, worker, Request::Interrupt { generation });
             }
-            Command::Leave { run, worker, .. } => self.send(&run, worker, ToWorker::Leave),
+            Command::Leave { run, worker, reason } => self.send(&run, worker, Request::Leave { reason }),
             Command::Commit { run, generation, step } => self.job(run, Job::Commit { generation, step }),
             Command::Discard { run, generation, step } => {
                 if let Some(seen) = self.observed.get_mut(&run) {
@@ -224,13 +225,17 @@ impl World {
     }
 
     fn form(&mut self, run: RunId, formation: Formation) {
-        let key = (self.term, run.clone(), formation.number);
-        self.meshes.insert(key, Mesh::new(formation.clone()));
+        let shards = self.records.get(&run).map_or(0, |record| record.facts.shards);
+        let Formation { number, origin, members } = formation.clone();
+        let key = (self.term, run.clone(), number);
+        let generation =
+            Generation { run: run.clone(), epoch: self.term, number, shards, origin, members, key: [0; 32] };
+        self.meshes.insert(key, Mesh::new(generation.clone()));
         for member in &formation.members {
-            self.send(&run, member.worker, ToWorker::Form { generation: formation.number });
+            self.send(&run, member.worker, Request::Generation(generation.clone()));
         }
         if let Some(seen) = self.observed.get_mut(&run) {
-            seen.formations.insert(formation.number, formation);
+            seen.formations.insert(number, formation);
         }
     }
 
@@ -242,12 +247,12 @@ impl World {
         self.queue.plan(at, Occurrence::ToAgent { machine, name: node.0, command });
     }
 
-    fn send(&mut self, run: &RunId, worker: WorkerId, message: ToWorker) {
+    fn send(&mut self, run: &RunId, worker: WorkerId, request: Request) {
         let delay = self.delay();
         let Some(pid) = self.pid_of(run, worker) else { return };
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.connected) else { return };
         let at = process.to.arrival(self.now, delay);
-        self.queue.plan(at, Occurrence::ToWorker { pid, message });
+        self.queue.plan(at, Occurrence::ToWorker { pid, request });
     }
 
     fn job(&mut self, run: RunId, job: Job) {

@@ -46,7 +46,10 @@ impl World {
             Fault::PeerLinkBreaks => {
                 let mesh = pid.and_then(|pid| self.processes.get(&pid)?.mesh());
                 let mesh = mesh.filter(|mesh| self.members_of(mesh).len() > 1);
-                mesh.map(|mesh| self.break_mesh(&mesh, None))
+                mesh.map(|mesh| {
+                    self.record_incident(&mesh.1, |incidents| incidents.breaks += 1);
+                    self.break_mesh(&mesh, None);
+                })
             }
             Fault::NodeLost => machine.map(|machine| self.remove_machine(machine)),
             Fault::NodeFreezes => machine.map(|machine| self.freeze(machine)),
@@ -118,8 +121,14 @@ impl World {
     }
 
     fn trainer_fails(&mut self, pid: Pid) {
-        let Some(worker) = self.processes.get(&pid).map(|process| process.worker) else { return };
-        self.report(pid, RunEvent::TrainerFailed { worker, reason: "loss of signal".into() });
+        let Some(process) = self.processes.get(&pid) else { return };
+        let (worker, run) = (process.worker, process.run.clone());
+        let fatal = self.rng.u32(0..50) == 0;
+        if fatal {
+            self.tally.count("fatal failure of a trainer");
+            self.record_incident(&run, |incidents| incidents.fatal += 1);
+        }
+        self.report(pid, RunEvent::TrainerFailed { worker, reason: "loss of signal".into(), fatal });
         self.end_process(pid, Exit::Code(1));
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A seed makes a [`scenario`]: runs, nodes, the speed of everything and the kinds of fault there are. The [`world`] then
 //! plays it on its own clock: the real [`whimbrel_core::Core`] with a simulated driver and run log
-//! ([`coordinator`]), agents on machines ([`nodes`]), worker processes that follow the protocol ([`worker`]), their data
-//! plane, which breaks in the middle of a step ([`mesh`]), and [`faults`]. After a while the world heals; from then on every
+//! ([`coordinator`]), agents on machines ([`nodes`]), worker processes that make the real decisions of `whimbrel-member`
+//! ([`worker`]), their data plane, which breaks in the middle of a step ([`mesh`]), and [`faults`]. After a while the world heals; from then on every
 //! run must reach its end. Each file of [`invariants`] checks one promise all the time.
 //!
 //! A failure prints its seed. `WHIMBREL_SIM_SEED=<seed>` plays that seed alone; `WHIMBREL_SIM_SEEDS=<n>` plays the first
@@ -30,10 +30,11 @@ use crate::{
 const SEEDS: u64 = 3000;
 
 /// What must happen in some seed; otherwise the invariants are checked where nothing endangers them.
-const SEEN: [&str; 19] = [
+const SEEN: [&str; 20] = [
     "applied in a broken step",
     "checkpoint postponed",
     "commit failed",
+    "fatal failure of a trainer",
     "fault: CoordinatorCrashes",
     "fault: PeerLinkBreaks",
     "fault: Stall",

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use whimbrel_core::Event;
+use whimbrel_member::Request;
 use whimbrel_plan::{RunId, WorkerId};
 
 use crate::{
@@ -30,8 +31,8 @@ pub(crate) enum Occurrence {
     Join { machine: Machine },
     /// An agent sends a heartbeat.
     NodeBeat { machine: Machine, name: u64 },
-    /// A command reaches a worker.
-    ToWorker { pid: Pid, message: ToWorker },
+    /// A request of the coordinator reaches a worker.
+    ToWorker { pid: Pid, request: Request },
     /// A worker's trainer is built.
     Built { pid: Pid },
     /// A worker sends a heartbeat.
@@ -42,12 +43,12 @@ pub(crate) enum Occurrence {
     Exits { pid: Pid, code: i32 },
     /// The upload of a slice of a checkpoint succeeds or fails.
     Uploaded { pid: Pid, generation: u64, step: u64 },
-    /// The evaluation after a member's last step is over.
-    Evaluated { pid: Pid, generation: u64 },
-    /// All members of a generation have the state, unless something is in the way.
-    Synced { mesh: MeshKey },
-    /// The all-reduce of a step ends, unless something is in the way.
-    Reduced { mesh: MeshKey, progress: u64 },
+    /// A member has computed its part of a step or of an evaluation.
+    Computed { pid: Pid, mesh: MeshKey, progress: u64 },
+    /// All members get through a meeting, unless something is in the way.
+    Met { mesh: MeshKey, progress: u64 },
+    /// A member has sent, received or read the state, unless something is in the way.
+    Transferred { pid: Pid, mesh: MeshKey },
     /// Members that wait for one of them have waited long enough.
     PeersTimeOut { mesh: MeshKey, progress: u64 },
     /// A member notices that its mesh is broken.
@@ -64,15 +65,6 @@ pub(crate) enum AgentCommand {
     Prepare { run: RunId },
     Start { run: RunId, worker: WorkerId },
     Kill { run: RunId, worker: WorkerId },
-}
-
-/// A command to a worker.
-#[derive(Clone, Debug)]
-pub(crate) enum ToWorker {
-    Form { generation: u64 },
-    Ask { generation: u64, checkpoint: bool, halt: bool },
-    Interrupt { generation: u64 },
-    Leave,
 }
 
 /// Occurrences in the order of their time; at the same time, in the order in which they were planned.

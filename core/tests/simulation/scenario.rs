@@ -26,10 +26,10 @@ pub(crate) struct Scenario {
     pub(crate) step: Range<Duration>,
     /// How long an upload takes.
     pub(crate) upload: Range<Duration>,
-    /// How long the evaluation after the last step takes.
+    /// How long an evaluation takes.
     pub(crate) evaluation: Range<Duration>,
-    /// With a halt agreed for the last boundary, members halt there rather than say that they are done.
-    pub(crate) halts_at_the_end: bool,
+    /// Steps between evaluations, besides the one after the last step.
+    pub(crate) evaluate_every: Option<u64>,
 }
 
 /// Percentages of failure.
@@ -141,7 +141,7 @@ impl Scenario {
             step: Duration::from_millis(30)..millis(rng, 40..600),
             upload: Duration::from_millis(10)..millis(rng, 20..3000),
             evaluation: Duration::from_millis(1)..millis(rng, 2..3000),
-            halts_at_the_end: rng.bool(),
+            evaluate_every: one_in(rng, 3).then(|| rng.u64(8..40)),
         }
     }
 }

@@ -1,13 +1,20 @@
-//! Simulated worker processes: what they are told, what they say, and the state they hold.
+//! Simulated worker processes: the real decisions of `whimbrel-member`, performed on simulated memory, streams and stores.
+//!
+//! [`World::drive`] is the driver: it asks the worker for its next action and performs it. Actions with the peers go through
+//! the generation's [`mesh`](crate::mesh).
 
 use std::time::Duration;
 
 use whimbrel_core::{Cause, CheckpointEvery, Event, Exit, RunEvent};
+use whimbrel_member::{Action, End, Report, Request, Requests, Schedule, Worker, encode_parts};
 use whimbrel_plan::{RunId, WorkerId};
 
 use crate::{
-    invariants::same_bits::{self, State},
-    queue::{Channel, Machine, Occurrence, ToWorker},
+    invariants::{
+        same_bits::{self, State},
+        saves::{self, Saves},
+    },
+    queue::{Channel, Machine, Occurrence},
     world::World,
 };
 
@@ -36,18 +43,18 @@ pub(crate) struct Process {
     from: Channel,
     /// Its heartbeats are held back until then.
     pub(crate) quiet_until: Duration,
+    /// The program's memory: the state that it truly holds, whatever the worker believes.
     pub(crate) state: Option<State>,
-    /// The generation it is in.
-    pub(crate) generation: Option<u64>,
-    /// Every step is applied, and the evaluation after the last one goes on.
-    pub(crate) evaluating: bool,
-    /// Every step is applied, and it stays in its generation.
-    pub(crate) completed: bool,
-    pub(crate) asked: Flags,
-    /// Slices on their way to the store.
+    /// The real decisions of a worker.
+    pub(crate) member: Worker,
+    /// What its coordinator has asked of it.
+    pub(crate) requests: Requests,
+    /// The action that it performs; `Wait` at first.
+    pub(crate) doing: Action,
+    /// Slices that are being uploaded.
     uploads: u32,
-    /// A checkpoint was due while somebody's slice of the one before was on its way.
-    postponed: bool,
+    /// How often it was asked for a checkpoint in each generation, and how often it staged each checkpoint.
+    pub(crate) saves: Saves,
 }
 
 /// What works of a process.
@@ -60,35 +67,11 @@ pub(crate) enum Health {
     Hung,
 }
 
-/// What the members agree on within a step's all-reduce.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Flags {
-    pub(crate) checkpoint: bool,
-    pub(crate) halt: bool,
-    /// Somebody's slice is still on its way to the store.
-    pub(crate) busy: bool,
-}
-
-impl Flags {
-    pub(crate) fn or(self, other: Self) -> Self {
-        let checkpoint = self.checkpoint || other.checkpoint;
-        Self { checkpoint, halt: self.halt || other.halt, busy: self.busy || other.busy }
-    }
-}
-
 impl Process {
-    /// What it says with a step's gradients.
-    pub(crate) fn flags(&self) -> Flags {
-        Flags { checkpoint: self.asked.checkpoint || self.postponed, busy: self.uploads > 0, ..self.asked }
-    }
-
-    /// Every step is applied.
-    pub(crate) fn is_through(&self) -> bool {
-        self.evaluating || self.completed
-    }
-
+    /// The data plane of the generation that it is a member of.
     pub(crate) fn mesh(&self) -> Option<MeshKey> {
-        self.generation.map(|generation| (self.term, self.run.clone(), generation))
+        let generation = self.member.generation()?;
+        Some((self.term, self.run.clone(), generation.number))
     }
 }
 
@@ -101,6 +84,7 @@ impl World {
 
     pub(crate) fn begin_process(&mut self, run: RunId, worker: WorkerId, machine: Machine, node: u64) -> Pid {
         self.last_pid += 1;
+        let schedule = self.schedule(&run);
         let process = Process {
             run,
             worker,
@@ -112,13 +96,12 @@ impl World {
             to: Channel::default(),
             from: Channel::default(),
             quiet_until: Duration::ZERO,
-            state: None,
-            generation: None,
-            evaluating: false,
-            completed: false,
-            asked: Flags::default(),
+            state: Some(State::INITIAL),
+            member: Worker::new(worker, schedule),
+            requests: Requests::default(),
+            doing: Action::Wait,
             uploads: 0,
-            postponed: false,
+            saves: Saves::default(),
         };
         self.processes.insert(self.last_pid, process);
         let building = self.between(Duration::from_millis(20)..Duration::from_secs(2));
@@ -141,7 +124,7 @@ impl World {
             return;
         }
         if process.quiet_until <= self.now {
-            let (worker, step) = (process.worker, process.state.map_or(0, |state| state.step));
+            let (worker, step) = (process.worker, process.member.held().step().unwrap_or(0));
             self.report(pid, RunEvent::WorkerHeartbeat { worker, step });
         }
         self.plan_in(BEAT, Occurrence::WorkerBeat { pid });
@@ -166,8 +149,9 @@ impl World {
     }
 
     pub(crate) fn stream_seen_broken(&mut self, pid: Pid) {
-        if self.is_well(pid) {
-            self.end_process(pid, Exit::Code(1));
+        if let Some(process) = self.processes.get_mut(&pid).filter(|process| process.health == Health::Well) {
+            process.requests.end(End::Lost);
+            self.requests_changed(pid);
         }
     }
 
@@ -181,126 +165,221 @@ impl World {
         self.processes.get(&pid).is_some_and(|process| process.health == Health::Well)
     }
 
-    pub(crate) fn worker_receives(&mut self, pid: Pid, message: ToWorker) {
+    /// A request of the coordinator arrives.
+    pub(crate) fn worker_receives(&mut self, pid: Pid, request: Request) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         if process.health != Health::Well || !process.connected {
             return;
         }
-        match message {
-            ToWorker::Form { generation } => {
-                let idle = process.generation.is_none();
-                process.generation = Some(generation);
-                (process.evaluating, process.completed) = (false, false);
-                process.asked = Flags::default();
-                process.postponed = false;
-                let worker = process.worker;
-                self.require(idle, || format!("{worker} was given generation {generation} while in another"));
-                self.enter_mesh(pid);
+        let mesh = process.mesh();
+        process.saves.note_request(&request);
+        if let (Request::Ask { generation, checkpoint: true, .. }, Some(key)) = (&request, &mesh)
+            && *generation == key.2
+            && let Some(mesh) = self.meshes.get_mut(key)
+        {
+            mesh.asked += 1;
+        }
+        process.requests.take(request.clone());
+        if let Request::Generation(generation) = request {
+            self.require(mesh.is_none(), || {
+                format!("while a member of {mesh:?}, a worker gets {generation:?}")
+            });
+        }
+        self.requests_changed(pid);
+    }
+
+    /// A worker that waits looks at its requests; an operation of a generation that is called off fails.
+    fn requests_changed(&mut self, pid: Pid) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let number = process.member.generation().map(|generation| generation.number);
+        if process.doing == Action::Wait {
+            if process.member.wakes(&process.requests) {
+                self.drive(pid);
             }
-            ToWorker::Ask { generation, checkpoint, halt } if process.generation == Some(generation) => {
-                process.asked = process.asked.or(Flags { checkpoint, halt, busy: false });
-                if process.completed && checkpoint {
-                    self.stage(pid);
+        } else if number.is_some_and(|number| process.requests.calls_off(number)) {
+            let reason = "the generation was interrupted".to_owned();
+            self.handle_in_worker(pid, whimbrel_member::Event::Broken { reason, suspect: None });
+            self.drive(pid);
+        }
+    }
+
+    /// Performs the worker's actions until one takes time.
+    pub(crate) fn drive(&mut self, pid: Pid) {
+        while self.violation.is_none()
+            && let Some(action) = self.next_action(pid)
+        {
+            match action {
+                Action::Wait => return,
+                Action::Join { .. } => return self.arrive(pid, Vec::new()),
+                Action::SendState { .. } => return self.plan_transfer(pid),
+                Action::ReceiveState { .. } | Action::Restore { .. } => {
+                    // The program's memory is overwritten from here on.
+                    self.set_state(pid, None);
+                    return self.plan_transfer(pid);
                 }
-            }
-            ToWorker::Interrupt { generation } if process.generation == Some(generation) => {
-                if let Some(mesh) = process.mesh() {
-                    self.break_mesh(&mesh, None);
+                Action::Initialise => self.set_state(pid, Some(State::INITIAL)),
+                Action::Step { .. } => {
+                    let time = self.between(self.scenario.step.clone());
+                    return self.plan_computed(pid, time);
                 }
-                self.leave_mesh(pid, generation, "interrupted");
-            }
-            // Meant for a generation that it has left.
-            ToWorker::Ask { .. } | ToWorker::Interrupt { .. } => {}
-            ToWorker::Leave => {
-                let delay = self.between(Duration::from_millis(1)..Duration::from_millis(300));
-                self.plan_in(delay, Occurrence::Exits { pid, code: 0 });
+                Action::Evaluate { .. } => {
+                    let time = self.between(self.scenario.evaluation.clone());
+                    return self.plan_computed(pid, time);
+                }
+                Action::Stage { generation, step, .. } => self.stage(pid, generation, step),
+                Action::Hash { .. } => {
+                    let state = self.processes.get(&pid).and_then(|process| process.state);
+                    let state = state.map(State::digest).unwrap_or_default();
+                    self.handle_in_worker(pid, whimbrel_member::Event::Hashed { state });
+                }
+                // Its connections were closed when it left.
+                Action::Leave => {}
+                Action::End(end) => {
+                    let code = i32::from(end == End::Lost);
+                    let delay = self.between(Duration::from_millis(1)..Duration::from_millis(300));
+                    return self.plan_in(delay, Occurrence::Exits { pid, code });
+                }
             }
         }
     }
 
-    /// Applies the next step.
-    pub(crate) fn apply(&mut self, pid: Pid) {
+    fn next_action(&mut self, pid: Pid) -> Option<Action> {
+        let process = self.processes.get_mut(&pid).filter(|process| process.health == Health::Well)?;
+        let before = process.mesh();
+        let next = process.member.next(&process.requests);
+        if let Ok(action) = &next {
+            process.doing = action.clone();
+        }
+        self.send_reports(pid, before);
+        match next {
+            Ok(action) => Some(action),
+            Err(contradiction) => {
+                self.require(false, || contradiction.to_string());
+                None
+            }
+        }
+    }
+
+    /// Passes the result of an action to the worker.
+    pub(crate) fn handle_in_worker(&mut self, pid: Pid, event: whimbrel_member::Event) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Some(state) = &mut process.state else { return };
-        *state = state.next();
+        let before = process.mesh();
+        process.member.handle(event);
+        self.send_reports(pid, before);
+    }
+
+    /// Sends what the worker reports; one that has left a generation closes its connections first.
+    fn send_reports(&mut self, pid: Pid, before: Option<MeshKey>) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let reports = process.member.take_reports();
+        if process.mesh() != before
+            && let Some(left) = before
+        {
+            self.break_mesh(&left, None);
+        }
+        for report in reports {
+            self.send_report(pid, report);
+        }
+        same_bits::is_held(self, pid);
+    }
+
+    fn send_report(&mut self, pid: Pid, report: Report) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        let (worker, run) = (process.worker, process.run.clone());
+        let event = match report {
+            Report::StepApplied { generation, step, loss, .. } => {
+                RunEvent::StepApplied { worker, generation, step, loss }
+            }
+            Report::Evaluated { step, val_loss, .. } => RunEvent::Evaluated { step, val_loss },
+            Report::SliceFailed { generation, step, reason } => {
+                self.record_incident(&run, |incidents| incidents.saves += 1);
+                RunEvent::SliceFailed { worker, generation, step, reason }
+            }
+            Report::RestoreFailed { generation, manifest, damaged, reason } => {
+                RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason }
+            }
+            Report::Halted { generation, step, cause } => {
+                let cause = match cause {
+                    whimbrel_member::Cause::Agreed => Cause::Agreed,
+                    whimbrel_member::Cause::Broken { reason, suspect } => Cause::Broken { reason, suspect },
+                };
+                let agreed = cause == Cause::Agreed;
+                self.tally.count(if agreed { "halted as agreed" } else { "halted, broken" });
+                RunEvent::Halted { worker, generation, step, cause }
+            }
+            Report::Completed { generation, state, loss, val_loss, .. } => {
+                RunEvent::Completed { worker, generation, state, loss, val_loss }
+            }
+        };
+        self.report(pid, event);
+    }
+
+    fn plan_computed(&mut self, pid: Pid, time: Duration) {
+        if let Some(mesh) = self.processes.get(&pid).and_then(Process::mesh) {
+            let progress = self.progress_of(&mesh);
+            self.plan_in(time, Occurrence::Computed { pid, mesh, progress });
+        }
+    }
+
+    /// The program has computed its shards or its parts of an evaluation: the worker writes its note for the all-reduce.
+    pub(crate) fn computed(&mut self, pid: Pid, mesh: &MeshKey, progress: u64) {
+        if !self.is_well(pid) || self.progress_of(mesh) != progress {
+            return;
+        }
+        let Some(process) = self.processes.get(&pid).filter(|process| process.mesh().as_ref() == Some(mesh))
+        else {
+            return;
+        };
+        let note = match &process.doing {
+            Action::Step { step, shards } => {
+                let losses = vec![1.0; shards.len()];
+                let note = process.member.step_note(&process.requests, process.uploads > 0, losses);
+                let save_due = note.checkpoint || self.schedule(&process.run).saves_at(step + 1);
+                if let Some(mesh) = self.meshes.get_mut(mesh) {
+                    mesh.save_due |= save_due;
+                }
+                note.encode()
+            }
+            Action::Evaluate { parts, .. } => encode_parts(&vec![Some(2.0); parts.len()]),
+            _ => return,
+        };
+        self.arrive(pid, note);
+    }
+
+    pub(crate) fn set_state(&mut self, pid: Pid, state: Option<State>) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.state = state;
+        }
         same_bits::holds(self, pid);
     }
 
-    /// What a member does at a step boundary, the step just applied.
-    pub(crate) fn at_boundary(&mut self, pid: Pid, flags: Flags) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
-        let Some(record) = self.records.get(&process.run) else { return };
-        process.asked = Flags::default();
-        let (worker, step) = (process.worker, state.step);
-        let first = self.meshes.get(&(process.term, process.run.clone(), generation));
-        let first = first.is_some_and(|mesh| mesh.formation.members[0].worker == worker);
-        let last = step == record.facts.steps;
-        let due = match record.facts.checkpoint {
-            CheckpointEvery::Steps(every) => step % every == 0,
-            CheckpointEvery::Time(_) | CheckpointEvery::Auto => false,
-        };
-        let due = flags.checkpoint || due;
-        let postponed = due && flags.busy && !flags.halt && !last;
-        process.postponed = postponed;
-        if first {
-            self.report(pid, RunEvent::StepApplied { worker, generation, step, loss: 1.0 });
-        }
-        if postponed {
-            self.tally.count("checkpoint postponed");
-        } else if due || last {
-            self.stage(pid);
-        }
-        if flags.halt && (!last || self.scenario.halts_at_the_end) {
-            self.tally.count("halted as agreed");
-            self.halt(pid, Cause::Agreed);
-        } else if last {
-            self.evaluate(pid);
-        }
+    /// The program applies the sum of a step.
+    pub(crate) fn apply(&mut self, pid: Pid) {
+        let state = self.processes.get(&pid).and_then(|process| process.state);
+        self.set_state(pid, state.map(State::next));
     }
 
-    /// The evaluation after the last step; what is asked for meanwhile is not seen.
-    fn evaluate(&mut self, pid: Pid) {
-        let time = self.between(self.scenario.evaluation.clone());
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Some(generation) = process.generation else { return };
-        process.evaluating = true;
-        self.plan_in(time, Occurrence::Evaluated { pid, generation });
-    }
-
-    pub(crate) fn evaluated(&mut self, pid: Pid, generation: u64) {
-        let here = |process: &Process| process.evaluating && process.generation == Some(generation);
-        if self.is_well(pid) && self.processes.get(&pid).is_some_and(here) {
-            self.complete(pid);
+    pub(crate) fn schedule(&self, run: &RunId) -> Schedule {
+        let facts = self.records.get(run).map(|record| &record.facts);
+        let checkpoint_every = facts.and_then(|facts| match facts.checkpoint {
+            CheckpointEvery::Steps(every) => Some(every),
+            CheckpointEvery::Time(_) | CheckpointEvery::Auto => None,
+        });
+        Schedule {
+            steps: facts.map_or(0, |facts| facts.steps),
+            evaluate_every: self.scenario.evaluate_every,
+            checkpoint_every,
         }
-    }
-
-    pub(crate) fn halt(&mut self, pid: Pid, cause: Cause) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Some(generation) = process.generation.take() else { return };
-        (process.evaluating, process.completed) = (false, false);
-        let (worker, step) = (process.worker, process.state.map(|state| state.step));
-        self.report(pid, RunEvent::Halted { worker, generation, step, cause });
-    }
-
-    pub(crate) fn complete(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
-        (process.evaluating, process.completed) = (false, true);
-        let (worker, state) = (process.worker, state.digest());
-        self.report(
-            pid,
-            RunEvent::Completed { worker, generation, state, loss: Some(1.0), val_loss: Some(2.0) },
-        );
     }
 
     /// Stages this worker's slice of a checkpoint; the upload goes on behind the next steps.
-    pub(crate) fn stage(&mut self, pid: Pid) {
+    fn stage(&mut self, pid: Pid, generation: u64, step: u64) {
         let upload = self.between(self.scenario.upload.clone());
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let (Some(state), Some(generation)) = (process.state, process.generation) else { return };
         process.uploads += 1;
-        self.plan_in(upload, Occurrence::Uploaded { pid, generation, step: state.step });
+        process.saves.note_staged(generation, step);
+        saves::begins_once(self, pid, generation, step);
+        self.plan_in(upload, Occurrence::Uploaded { pid, generation, step });
     }
 
     pub(crate) fn uploaded(&mut self, pid: Pid, generation: u64, step: u64) {

@@ -76,6 +76,10 @@ pub(crate) struct Incidents {
     pub(crate) setups: u32,
     pub(crate) saves: u32,
     pub(crate) restores: u32,
+    /// Generations that broke though no member was lost.
+    pub(crate) breaks: u32,
+    /// Failures of trainers that would fail on any worker.
+    pub(crate) fatal: u32,
     /// When anything was last disturbed.
     pub(crate) disturbed: Duration,
 }
@@ -164,15 +168,15 @@ impl World {
             Occurrence::ToAgent { machine, name, command } => self.agent_receives(machine, name, command),
             Occurrence::Join { machine } => self.join(machine),
             Occurrence::NodeBeat { machine, name } => self.node_beats(machine, name),
-            Occurrence::ToWorker { pid, message } => self.worker_receives(pid, message),
+            Occurrence::ToWorker { pid, request } => self.worker_receives(pid, request),
             Occurrence::Built { pid } => self.worker_built(pid),
             Occurrence::WorkerBeat { pid } => self.worker_beats(pid),
             Occurrence::StreamSeenBroken { pid } => self.stream_seen_broken(pid),
             Occurrence::Exits { pid, code } => self.exits(pid, code),
             Occurrence::Uploaded { pid, generation, step } => self.uploaded(pid, generation, step),
-            Occurrence::Evaluated { pid, generation } => self.evaluated(pid, generation),
-            Occurrence::Synced { mesh } => self.synced(&mesh),
-            Occurrence::Reduced { mesh, progress } => self.reduced(&mesh, progress),
+            Occurrence::Computed { pid, mesh, progress } => self.computed(pid, &mesh, progress),
+            Occurrence::Met { mesh, progress } => self.met(&mesh, progress),
+            Occurrence::Transferred { pid, mesh } => self.transferred(pid, &mesh),
             Occurrence::PeersTimeOut { mesh, progress } => self.peers_time_out(&mesh, progress),
             Occurrence::BreakNoticed { pid, generation } => self.break_noticed(pid, generation),
             Occurrence::Fault => self.fault_strikes(),

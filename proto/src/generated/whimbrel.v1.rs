@@ -2126,6 +2126,9 @@ pub struct TrainerFailed {
     /// For people.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
+    /// The failure would come back on any worker: the run fails, and the worker is not replaced.
+    #[prost(bool, tag = "2")]
+    pub fatal: bool,
 }
 /// What the coordinator sends to a worker.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -4,8 +4,8 @@ use tokio::sync::mpsc;
 use whimbrel_member::{Cause, Report};
 use whimbrel_proto::v1::{self, worker_message::Message};
 
-/// Sends messages to the coordinator while the control stream is open, from any thread. Later messages are dropped: that
-/// the stream has ended shows in the requests.
+/// Sends messages to the coordinator while the control stream is open, from any thread. Later messages are dropped:
+/// that the stream has ended shows in the requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox(pub(crate) mpsc::WeakUnboundedSender<v1::WorkerMessage>);
 

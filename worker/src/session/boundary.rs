@@ -15,7 +15,7 @@ impl Session {
     pub(super) fn prepare_save(&mut self) {
         if let Some(group) = &self.group {
             let slice = self.layout.slice(group.rank(), group.size());
-            self.saver.prepare(&self.control, slice.len());
+            self.saver.prepare(self.control.handle(), slice.len());
         }
     }
 

@@ -1,10 +1,13 @@
 //! An evaluation: the program evaluates parts of the validation data, and the values are added up across workers.
 
-use std::{mem, ops::Range};
+use std::mem;
 
 use whimbrel_member::{Event, encode_parts};
 
-use crate::session::{Open, Session, SessionError, misuse, no_group};
+use crate::session::{
+    Session, SessionError, misuse, no_group,
+    open::{Evaluating, Open},
+};
 
 /// An evaluation of which this worker evaluates some parts.
 #[derive(Debug)]
@@ -21,24 +24,9 @@ pub struct Part {
     pub parts: u32,
 }
 
-/// This worker's parts of an evaluation, while the program evaluates them.
-#[derive(Debug)]
-pub(super) struct Evaluating {
-    step: u64,
-    parts: Range<u32>,
-    /// The values of the finished parts, in order.
-    values: Vec<Option<f64>>,
-}
-
-impl Evaluating {
-    pub(super) fn new(step: u64, parts: Range<u32>) -> Self {
-        Self { step, parts, values: Vec::new() }
-    }
-}
-
 impl Evaluation<'_> {
-    /// The next part, which is given out until its value is [pushed](Self::push). `None` when all parts are finished, or
-    /// when the generation is called off.
+    /// The next part, which is given out until its value is [pushed](Self::push). `None` when all parts are finished,
+    /// or when the generation is called off.
     pub fn part(&mut self) -> Option<Part> {
         if self.session.is_called_off() {
             return None;

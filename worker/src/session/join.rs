@@ -21,7 +21,7 @@ use crate::{
     gradients::{Gradients, GradientsError},
     numerics,
     saver::Saver,
-    session::{Open, Session, State},
+    session::{Session, State, open::Open, trainer_failed},
     trainer::Context,
 };
 
@@ -85,8 +85,9 @@ impl Session {
         for uri in &settings.replicas {
             match open_run(uri) {
                 Ok((replica, _)) => sources = sources.with_replica(replica),
-                // A replica is only read for what the run's own directory lacks. The cause, such as credentials that this
-                // node does not have, lasts as long as this process: one warning is enough, and the run's output has it.
+                // A replica is only read for what the run's own directory lacks. The cause, such as credentials that
+                // this node does not have, lasts as long as this process: one warning is enough, and the run's output
+                // has it.
                 Err(error) => tracing::warn!(
                     uri,
                     error = with_causes(&error),
@@ -147,9 +148,9 @@ impl Joiner {
     }
 
     /// Tells the coordinator that the program failed, and why. A worker that ends by itself calls this first.
-    pub fn fail(mut self, error: &dyn Error) {
-        let reason = with_causes(error);
-        self.control.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason }));
+    /// The run fails with an error that is marked as [`fatal`](crate::fatal).
+    pub fn fail(mut self, error: &(dyn Error + 'static)) {
+        self.control.outbox().send(trainer_failed(error));
         self.control.close();
     }
 }

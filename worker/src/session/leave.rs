@@ -18,8 +18,8 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what the worker has to report. If it has left its generation, its connections are closed first, so that the
-    /// peers notice at once.
+    /// Sends what the worker has to report. If it has left its generation, its connections are closed first, so that
+    /// the peers notice at once.
     pub(super) fn report(&mut self) {
         if self.worker.generation().is_none() {
             self.group = None;

@@ -1,8 +1,8 @@
 //! The session: a worker's part in its run, driven by one thread of the program.
 //!
-//! What comes next is decided by [`whimbrel_member::Worker`]. The session performs it: [`work`] asks for the next action
-//! and gives the program its work, [`enter`] joins a generation and gets its state, [`step`] and [`evaluation`] compute,
-//! [`boundary`] saves and completes, [`leave`] ends a membership. [`join`] sets a session up.
+//! What comes next is decided by [`whimbrel_member::Worker`]. The session performs it: [`work`] asks for the next
+//! action and gives the program its work, [`enter`] joins a generation and gets its state, [`step`] and [`evaluation`]
+//! compute, [`boundary`] saves and completes, [`leave`] ends a membership. [`join`] sets a session up.
 
 use std::{error::Error, sync::Arc};
 
@@ -21,7 +21,8 @@ use crate::{
     control::{listener::StreamError, settings::RunSettings, stream::ControlStream},
     gradients::Gradients,
     saver::Saver,
-    trainer::{Context, Trainer},
+    session::open::Open,
+    trainer::{Context, Trainer, is_fatal},
 };
 
 mod boundary;
@@ -29,6 +30,7 @@ mod enter;
 pub(crate) mod evaluation;
 pub(crate) mod join;
 mod leave;
+mod open;
 pub(crate) mod step;
 pub(crate) mod work;
 
@@ -59,7 +61,7 @@ pub enum SessionError {
         /// How.
         source: Arc<StreamError>,
     },
-    /// The gradient is infinite or not a number, and the run stops for that.
+    /// The gradient is infinite or not a number, and the run stops for that. It would be so on every worker.
     #[error(
         "the gradient of {tensor:?} is {value} at element {element} in step {step}; lower the learning rate, \
          look at the samples of that step, or set on_nonfinite = \"skip\" in [reduction]"
@@ -125,7 +127,7 @@ pub struct Session {
     worker: Worker,
     /// The connections to the other members, while this worker is one.
     group: Option<Group>,
-    /// The program's work that is not finished.
+    /// The program's work that is given out and not finished.
     open: Open,
     endpoint: Endpoint,
     control: ControlStream,
@@ -141,15 +143,6 @@ pub struct Session {
     coordinator: Address,
 }
 
-/// The program's work that is given out and not finished.
-#[derive(Debug, Default)]
-enum Open {
-    #[default]
-    Nothing,
-    Step(step::Computing),
-    Evaluation(evaluation::Evaluating),
-}
-
 impl Session {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
@@ -158,11 +151,13 @@ impl Session {
 
     /// Tells the coordinator that the program failed, and why, and ends the session. A worker that ends by itself calls
     /// this first. Takes at most 10 s.
-    pub fn fail(mut self, error: &dyn Error) {
+    ///
+    /// The run fails with the error, and no other worker is started for it, if it is a [`SessionError::Nonfinite`] or
+    /// marked as [`fatal`](crate::fatal).
+    pub fn fail(mut self, error: &(dyn Error + 'static)) {
         // The connections first: the peers must not wait for this worker's share.
         self.group = None;
-        let reason = with_causes(error);
-        self.control.outbox().send(Message::TrainerFailed(v1::TrainerFailed { reason }));
+        self.control.outbox().send(trainer_failed(error));
         // A checkpoint may be complete but for this worker's slice.
         self.saver.finish(&self.control);
         self.control.close();
@@ -185,6 +180,14 @@ impl Session {
         self.layout.same_as(bytes.layout())?;
         Ok(bytes)
     }
+}
+
+/// The message for an error with which a worker ends by itself.
+fn trainer_failed(error: &(dyn Error + 'static)) -> Message {
+    // The same samples give the same gradient on every worker.
+    let is_nonfinite = matches!(error.downcast_ref(), Some(SessionError::Nonfinite { .. }));
+    let fatal = is_nonfinite || is_fatal(error);
+    Message::TrainerFailed(v1::TrainerFailed { reason: with_causes(error), fatal })
 }
 
 /// The error for a program that calls the session in another way than documented.

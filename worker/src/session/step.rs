@@ -2,7 +2,6 @@
 
 use std::{
     mem,
-    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -11,7 +10,7 @@ use whimbrel_member::{Event, Phase};
 
 use crate::{
     control::settings::OnNonfinite,
-    session::{Open, Session, SessionError, misuse, no_group},
+    session::{Session, SessionError, misuse, no_group, open::Open},
     trainer::Shard,
 };
 
@@ -30,38 +29,12 @@ pub struct Update<'a> {
     pub gradient: &'a [f32],
 }
 
-/// This worker's shards of a step, while the program computes them.
-#[derive(Debug)]
-pub(super) struct Computing {
-    began: Instant,
-    step: u64,
-    shards: Range<u32>,
-    /// The losses of the finished shards, in order.
-    losses: Vec<f64>,
-    /// The samples of the shard that is given out and not finished; empty if there is none.
-    samples: Vec<u64>,
-    /// The program pushed a loss without a shard.
-    misused: bool,
-}
-
-impl Computing {
-    pub(super) fn new(step: u64, shards: Range<u32>) -> Self {
-        let (losses, samples) = (Vec::new(), Vec::new());
-        Self { began: Instant::now(), step, shards, losses, samples, misused: false }
-    }
-
-    /// The first shard that is not finished.
-    fn next(&self) -> Option<u32> {
-        self.shards.clone().nth(self.losses.len())
-    }
-}
-
 impl<'a> Step<'a> {
-    /// The next shard, and the buffer for its gradient. The program writes every element: the buffer holds values of other
-    /// shards. The shard is given out until its loss is [pushed](Self::push).
+    /// The next shard, and the buffer for its gradient. The program writes every element: the buffer holds values of
+    /// other shards. The shard is given out until its loss is [pushed](Self::push).
     ///
-    /// `None` when all shards are finished, or when the generation is called off. In both cases the program goes on with
-    /// [`reduce`](Self::reduce).
+    /// `None` when all shards are finished, or when the generation is called off. In both cases the program goes on
+    /// with [`reduce`](Self::reduce).
     pub fn shard(&mut self) -> Option<(Shard<'_>, &mut [f32])> {
         if self.session.is_called_off() {
             return None;

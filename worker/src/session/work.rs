@@ -3,16 +3,17 @@
 use whimbrel_member::{Action, End};
 
 use crate::session::{
-    Open, Session, SessionError, State,
-    evaluation::{Evaluating, Evaluation},
-    step::{Computing, Step},
+    Session, SessionError, State,
+    evaluation::Evaluation,
+    open::{Computing, Evaluating, Open},
+    step::Step,
 };
 
 /// The program's next work. Work that the program leaves unfinished is given out again by the next [`Session::next`].
 #[derive(Debug)]
 pub enum Work<'a> {
-    /// Make the initial state from the seed again: the program's state has changed since it was built. Asking for the next
-    /// work says that it is made.
+    /// Make the initial state from the seed again: the program's state has changed since it was built. Asking for the
+    /// next work says that it is made.
     Initialise,
     /// Compute shards of a step, and apply the sum.
     Step(Step<'a>),

@@ -244,9 +244,9 @@ impl Coordinator {
         })
     }
 
-    pub fn failed(&mut self, worker: u64) -> String {
+    pub fn failed(&mut self, worker: u64) -> v1::TrainerFailed {
         self.next(worker, "TrainerFailed", |message| match message {
-            Message::TrainerFailed(failed) => Some(failed.reason.clone()),
+            Message::TrainerFailed(failed) => Some(failed.clone()),
             _ => None,
         })
     }

@@ -63,10 +63,14 @@ fn explains(world: &World, run: &RunId, end: &End) -> bool {
             let lossless = end.reason == "stopped" || end.reason.starts_with("stopped;") && ever_disturbed;
             seen.stop.is_some() && (lossless || disturbed)
         }
+        Outcome::Failed if end.reason.contains("a retry would fail too") => incidents.fatal > 0,
         Outcome::Failed if end.reason.starts_with("worker") => incidents.exits >= max_failures,
         Outcome::Failed if end.reason.starts_with("setup") => incidents.setups > 0,
         Outcome::Failed if end.reason.starts_with("checkpoint") => incidents.restores >= max_failures,
         Outcome::Failed if end.reason.starts_with("the last checkpoint") => incidents.saves >= max_failures,
+        Outcome::Failed if end.reason.contains("generations in a row broke") => {
+            incidents.breaks >= 2 * max_failures
+        }
         Outcome::Failed => false,
     }
 }

@@ -4,6 +4,7 @@ use whimbrel_core::{Command, Notice};
 
 use crate::world::World;
 
+pub(crate) mod agreement;
 pub(crate) mod checkpoints;
 pub(crate) mod ending;
 pub(crate) mod finished;
@@ -14,6 +15,8 @@ pub(crate) mod membership;
 pub(crate) mod no_healthy_worker_killed;
 pub(crate) mod no_step_lost;
 pub(crate) mod same_bits;
+pub(crate) mod samples;
+pub(crate) mod saves;
 pub(crate) mod slots;
 
 /// Checks a command before it is executed.

@@ -1,8 +1,8 @@
 //! Every sample once, the same bits: all workers that hold the state after step *t* hold the same bits, and so do the
 //! members of a generation.
 
-use whimbrel_core::Formation;
-use whimbrel_plan::Origin;
+use whimbrel_member::{Held, Phase};
+use whimbrel_plan::{Generation, Origin};
 
 use crate::{
     worker::Pid,
@@ -17,6 +17,9 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The state before the first step.
+    pub(crate) const INITIAL: Self = Self { step: 0, bits: 1 };
+
     /// The state after `step` steps, given the bits after each.
     pub(crate) fn after(step: u64, all: &[u64]) -> Option<Self> {
         let bits = *all.get(usize::try_from(step).ok()?)?;
@@ -38,8 +41,7 @@ impl State {
 
 /// The bits after each step up to `steps`.
 pub(crate) fn all(steps: u64) -> Vec<u64> {
-    let first = State { step: 0, bits: 1 };
-    std::iter::successors(Some(first), |state| (state.step < steps).then(|| state.next()))
+    std::iter::successors(Some(State::INITIAL), |state| (state.step < steps).then(|| state.next()))
         .map(|state| state.bits)
         .collect()
 }
@@ -53,6 +55,21 @@ pub(crate) fn holds(world: &mut World, pid: Pid) {
     world.require(kept, || format!("{worker} holds other bits than those after step {}", state.step));
 }
 
+/// A worker knows which state its program holds, except between a sum's arrival and its application.
+pub(crate) fn is_held(world: &mut World, pid: Pid) {
+    let Some(process) = world.processes.get(&pid) else { return };
+    if matches!(process.member.phase(), Some(Phase::Applying(_) | Phase::Initialising)) {
+        return;
+    }
+    let (worker, held, state) = (process.worker, process.member.held(), process.state);
+    let right = match held {
+        Held::Step(step) => state.is_some_and(|state| state.step == step),
+        Held::Pristine => state == Some(State::INITIAL),
+        Held::Nothing => true,
+    };
+    world.require(right, || format!("{worker} takes its state for {held:?}, and it is {state:?}"));
+}
+
 pub(crate) fn are_equal(world: &mut World, pids: &[Pid]) {
     let states: Vec<_> =
         pids.iter().filter_map(|pid| world.processes.get(pid)).map(|process| process.state).collect();
@@ -61,13 +78,13 @@ pub(crate) fn are_equal(world: &mut World, pids: &[Pid]) {
 }
 
 /// The members that are to send the state hold it.
-pub(crate) fn sources_hold(world: &mut World, formation: &Formation, pids: &[Pid]) {
-    let Origin::Members { step } = formation.origin else { return };
-    let sources: Vec<_> = formation.members.iter().filter(|member| member.holds == Some(step)).collect();
+pub(crate) fn sources_hold(world: &mut World, generation: &Generation, pids: &[Pid]) {
+    let Origin::Members { step } = generation.origin else { return };
+    let sources: Vec<_> = generation.members.iter().filter(|member| member.holds == Some(step)).collect();
     let truly = pids.iter().filter_map(|pid| world.processes.get(pid)).filter(|process| {
         sources.iter().any(|member| member.worker == process.worker)
             && process.state.is_some_and(|state| state.step == step)
     });
     let kept = truly.count() == sources.len() && !sources.is_empty();
-    world.require(kept, || format!("a member that is to send the state does not hold it: {formation:?}"));
+    world.require(kept, || format!("a member that is to send the state does not hold it: {generation:?}"));
 }
