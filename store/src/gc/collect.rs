@@ -16,6 +16,13 @@
 //! [`commit`](crate::commit), which looks every pack up right before it appends to the log, fails, and the slice is saved
 //! again. Commit and collect both need `&mut Term`, so no deletion comes between the look-up and the entry.
 //!
+//! # Why it is enough to look at new checkpoints
+//! A [`Collector`] remembers the packs of all kept checkpoints. Only this term appends to the log, so the entries
+//! since the last collection say which checkpoints came; any other news of a checkpoint makes it look at everything again.
+//! A pack is deleted then only if a removed checkpoint names it and no kept one does. Before a checkpoint is removed, the
+//! store is asked for each pack of the checkpoints in whose favour it is removed: the newest ones, and the one that is kept
+//! for its interval. If one of these lacks a pack, everything is looked at again.
+//!
 //! # Why a late commit cannot bring back what was collected
 //! Before anything is deleted, an entry says so, even if no checkpoint goes: a *boundary*. A commit is decided by the log
 //! up to its own entry's number, and is written under that number. A commit that was given up and is still on its way, or
