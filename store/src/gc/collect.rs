@@ -47,6 +47,7 @@ use crate::{
     log::{AppendError, Record, RunDir, RunLog, Term},
     object::{StoreError, temp_files},
 };
+use futures::future::BoxFuture;
 
 /// Objects deleted between two reads of the log's end.
 const BATCH: usize = 100;
@@ -84,8 +85,11 @@ pub enum CollectError {
 }
 
 /// Deletes what `retention` does not keep: one collection by a new [`Collector`].
-pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected, CollectError> {
-    Collector::default().collect(term, retention).await
+pub fn collect<'a>(
+    term: &'a mut Term,
+    retention: &'a Retention,
+) -> BoxFuture<'a, Result<Collected, CollectError>> {
+    Box::pin(async move { Collector::default().collect(term, retention).await })
 }
 
 /// Collects one run again and again, e.g. after each commit.
@@ -226,15 +230,17 @@ async fn decide(term: &Term, retention: &Retention, known: Option<Known>) -> Res
 }
 
 /// What [`collect`] would delete from a run with this log. Nothing is written, and no term is needed.
-pub async fn collectable(
-    run: &RunDir,
-    run_log: &RunLog,
-    retention: &Retention,
-) -> Result<Collected, StoreError> {
-    let ages = Ages::of(run, run_log, retention.grace).await?;
-    let run = Logged { dir: run, run_log };
-    let (deletions, _) = decide_all(run, retention, &ages, &Kept::default()).await?;
-    Ok(deletions.report(0))
+pub fn collectable<'a>(
+    run: &'a RunDir,
+    run_log: &'a RunLog,
+    retention: &'a Retention,
+) -> BoxFuture<'a, Result<Collected, StoreError>> {
+    Box::pin(async move {
+        let ages = Ages::of(run, run_log, retention.grace).await?;
+        let run = Logged { dir: run, run_log };
+        let (deletions, _) = decide_all(run, retention, &ages, &Kept::default()).await?;
+        Ok(deletions.report(0))
+    })
 }
 
 impl Deletions {
