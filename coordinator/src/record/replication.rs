@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use whimbrel_core::RunEvent;
 use whimbrel_proto::with_causes;
@@ -97,21 +97,21 @@ pub(crate) struct ReplicaConfig {
 }
 
 impl Replication {
-    /// Starts a replica task for each replica in `tasks`. The tasks end with the run, or when the handle is dropped.
-    pub(crate) fn start(
+    /// The handle, and a task for each replica, for the driver to start. The tasks end with the run, or when the handle is
+    /// dropped.
+    pub(crate) fn new(
         config: &ReplicaConfig,
         run_log: &RunLog,
         replicas: Vec<Replica>,
-        tasks: &mut JoinSet<()>,
-    ) -> Self {
+    ) -> (Self, Vec<ReplicaTask>) {
         let log = SharedLog(Arc::new(Mutex::new(run_log.clone())));
         let target = Target { entries: run_log.next_number(), stage: Stage::Following };
         let (sender, target) = watch::channel(target);
-        let mut statuses = Vec::new();
+        let (mut statuses, mut tasks) = (Vec::new(), Vec::new());
         for Replica { store, dir } in replicas {
             let uri = dir.as_ref().map_or(store.as_str(), RunDir::uri).to_owned();
             let (status, receiver) = watch::channel(ReplicaStatus::unknown(uri, run_log.next_number()));
-            let task = ReplicaTask {
+            tasks.push(ReplicaTask {
                 config: config.clone(),
                 store,
                 dir,
@@ -121,11 +121,10 @@ impl Replication {
                 target: target.clone(),
                 status,
                 reported: None,
-            };
-            tasks.spawn(task.run());
+            });
             statuses.push(receiver);
         }
-        Self { log, target: sender, statuses, shutdown: config.shutdown.clone() }
+        (Self { log, target: sender, statuses, shutdown: config.shutdown.clone() }, tasks)
     }
 
     /// The statuses of the replicas, now and later, for the driver.
@@ -166,7 +165,7 @@ impl Replication {
 }
 
 /// Keeps one replica in step.
-struct ReplicaTask {
+pub(crate) struct ReplicaTask {
     config: ReplicaConfig,
     store: String,
     /// `None` until the store can be opened.
@@ -191,7 +190,8 @@ enum RoundError {
 }
 
 impl ReplicaTask {
-    async fn run(mut self) {
+    /// Runs until the run has ended and the replica is in step, or the recorder ends the task.
+    pub(crate) async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
             let target = *self.target.borrow_and_update();

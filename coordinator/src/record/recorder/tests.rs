@@ -50,8 +50,8 @@ impl Scene {
             reporter: reporter.clone(),
             shutdown: CancellationToken::new(),
         };
+        let (replication, _) = Replication::new(&config, term.run_log(), Vec::new());
         let mut tasks = JoinSet::new();
-        let replication = Replication::start(&config, term.run_log(), Vec::new(), &mut tasks);
         let sources = Sources::new(term.run().clone()).with_replica(run(folder, "west"));
         let recorder = Recorder::new(term, sources, Vec::new(), config.retention, replication, reporter);
         tasks.spawn(recorder.run(requests));
