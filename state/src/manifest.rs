@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{blocks, hash::Hash, layout::Layout};
 
-/// The version of the manifest's format that this program writes. It also reads format 1, which lacks the blocks of packs.
-pub const FORMAT: u32 = 2;
+/// The version of the manifest's format: the one that this program writes, and the highest that it reads.
+pub const FORMAT: u32 = 1;
 
 /// A checkpoint: the state after `step` steps, spread over packs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT`], or an earlier one.
+    /// The version of the format that it is written in.
     pub format: u32,
     /// The run it belongs to.
     pub run: String,
@@ -40,7 +40,7 @@ pub struct Pack {
     /// The parts of the state that it holds.
     pub pieces: Vec<Piece>,
     /// The chaining values of its [blocks], if it has more than one. Their root is [`hash`](Self::hash); with them, part of a
-    /// pack can be verified without the rest. Manifests of format 1 have none.
+    /// pack can be verified without the rest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<Hash>,
 }
@@ -58,21 +58,16 @@ pub struct Piece {
 }
 
 impl Pack {
-    /// The byte range of block `index` of the pack, which can be verified without the rest. A pack whose blocks are unknown is
-    /// a single block.
+    /// The byte range of block `index` of the pack, which can be verified without the rest.
     pub fn block(&self, index: u64) -> Range<u64> {
-        if self.blocks.is_empty() { 0..self.length } else { blocks::range(index, self.length) }
+        blocks::range(index, self.length)
     }
 
-    fn check_blocks(&self, format: u32) -> Result<(), ManifestError> {
-        let unknown = format < 2 || blocks::count(self.length) == 1;
+    fn check_blocks(&self) -> Result<(), ManifestError> {
+        let count = blocks::count(self.length);
         let good = match self.blocks.as_slice() {
-            [] => unknown,
-            known => {
-                !unknown
-                    && known.len() as u64 == blocks::count(self.length)
-                    && blocks::root(known) == Some(self.hash)
-            }
+            [] => count == 1,
+            known => known.len() as u64 == count && blocks::root(known) == Some(self.hash),
         };
         if good { Ok(()) } else { Err(ManifestError::Blocks(self.hash)) }
     }
@@ -124,7 +119,7 @@ impl Manifest {
         }
         let mut end = 0_u64;
         for pack in &self.packs {
-            pack.check_blocks(self.format)?;
+            pack.check_blocks()?;
             for piece in &pack.pieces {
                 if piece.start != end {
                     return Err(ManifestError::Gap { expected: end, found: piece.start });
@@ -168,13 +163,12 @@ mod tests {
         let good = manifest();
         good.check().unwrap();
         assert_eq!(good.packs[0].block(2), 8 << 20..9 << 20);
-        let spoil: [fn(&mut Manifest); 6] = [
+        let spoil: [fn(&mut Manifest); 5] = [
             |manifest| manifest.packs[0].blocks.truncate(2),
             |manifest| manifest.packs[0].blocks.clear(),
             |manifest| manifest.packs[0].blocks.push(Hash::of(b"more")),
             |manifest| manifest.packs[0].blocks.swap(0, 1),
             |manifest| manifest.packs[0].length = u64::MAX,
-            |manifest| manifest.format = 1,
         ];
         for spoil in spoil {
             let mut bad = good.clone();
@@ -184,17 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_format_1_has_no_blocks_and_is_read() {
-        let mut old = manifest();
-        old.format = 1;
-        old.packs[0].blocks.clear();
-        old.check().unwrap();
-        assert_eq!(old.packs[0].block(0), 0..9 << 20);
-        let text = serde_json::to_string(&old).unwrap();
-        assert!(!text.contains("blocks"), "{text}");
-        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), old);
-        let new = serde_json::to_string(&manifest()).unwrap();
-        assert_eq!(serde_json::from_str::<Manifest>(&new).unwrap(), manifest());
+    fn a_manifest_is_read_as_it_was_written_and_a_higher_format_is_refused() {
+        let text = serde_json::to_string(&manifest()).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), manifest());
+        let newer = Manifest { format: FORMAT + 1, ..manifest() };
+        assert!(matches!(newer.check(), Err(ManifestError::Format(_))));
     }
 
     #[test]

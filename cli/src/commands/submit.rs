@@ -10,7 +10,7 @@ use crate::{
     client::Client,
     config::ClientConfig,
     exit::{Code, Failure},
-    output::{print::Printer, screen},
+    output::{self, print::Printer},
     spec_file,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn submit(
     let mut client = Client::open(args.access, config).await?;
     let submitted = client.submit(what).await?;
     if args.watch {
-        let mut screen = screen::open(args.json, bars);
+        let mut screen = output::open_screen(args.json, bars);
         return watch::to_the_end(client, submitted.run, &flags, screen.as_mut()).await;
     }
     let (run, uri) = (&submitted.run, &submitted.uri);

@@ -9,7 +9,7 @@ use crate::{
     client::{Client, Update, Watch},
     config::ClientConfig,
     exit::{Code, Failure},
-    output::screen::{self, Screen},
+    output::{self, screen::Screen},
 };
 
 /// Shows what happens to a run until it ends.
@@ -20,7 +20,7 @@ pub(super) async fn watch(
 ) -> Result<Code, Failure> {
     let flags = args.access.repeated();
     let client = Client::open(args.access, config).await?;
-    let mut screen = screen::open(args.json, bars);
+    let mut screen = output::open_screen(args.json, bars);
     to_the_end(client, args.run, &flags, screen.as_mut()).await
 }
 

@@ -5,12 +5,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use whimbrel_proto::v1::{EndedEvent, Phase, RunStatus, run_event::Event};
 
-use super::{
-    print::Printer,
-    progress::Progress,
-    screen::{Screen, no_color},
-    summary, words,
-};
+use super::{print::Printer, progress::Progress, screen::Screen, summary, terminal::no_color, words};
 
 /// How often the clock on the bar moves when nothing happens.
 const TICK: Duration = Duration::from_millis(250);

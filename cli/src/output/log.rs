@@ -13,7 +13,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::screen;
+use super::terminal;
 
 /// The variable that selects what is logged: levels by target, in the syntax of `tracing_subscriber::filter::Targets`.
 const VARIABLE: &str = "WHIMBREL_LOG";
@@ -33,7 +33,7 @@ pub(crate) fn start(is_server: bool, verbose: u8, bars: MultiProgress) {
     let chosen = env::var(VARIABLE).ok().and_then(|text| text.parse::<Targets>().ok());
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
-        .with_ansi(io::stderr().is_terminal() && !screen::no_color())
+        .with_ansi(io::stderr().is_terminal() && !terminal::no_color())
         .with_target(verbose > 0)
         .with_writer(AboveBars(bars))
         .finish()

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     print::Printer,
-    screen,
+    terminal,
     words::{self, bytes},
 };
 
@@ -58,7 +58,7 @@ impl Meter {
     /// `what` names the work, such as "copying"; `total` is its size in bytes.
     pub(crate) fn new(what: &'static str, total: u64, audience: Audience, bars: &MultiProgress) -> Self {
         let way = match audience {
-            Audience::People if screen::on_terminal() => {
+            Audience::People if terminal::on_terminal() => {
                 let bar = ProgressBar::new(total).with_style(style()).with_message(what);
                 Way::Bar(bars.add(bar))
             }

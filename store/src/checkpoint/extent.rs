@@ -2,9 +2,12 @@
 
 use std::{ops::Range, sync::Arc};
 
-use whimbrel_state::{Pack, blocks::BLOCK};
+use whimbrel_state::{
+    Pack,
+    blocks::{self, BLOCK},
+};
 
-/// Consecutive blocks of a pack. A pack whose manifest has no block hashes (format 1) is one block.
+/// Consecutive blocks of a pack.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
     pub(crate) pack: Arc<Pack>,
@@ -27,13 +30,10 @@ impl Extent {
 
 /// The blocks of a pack, by their number.
 pub(crate) fn all_blocks(pack: &Pack) -> Range<u64> {
-    0..(pack.blocks.len() as u64).max(1)
+    0..blocks::count(pack.length)
 }
 
 /// The blocks of a pack that hold a range of its bytes.
 pub(crate) fn blocks_holding(pack: &Pack, range: &Range<u64>) -> Range<u64> {
-    match all_blocks(pack) {
-        all if all.end == 1 => all,
-        _ => range.start / BLOCK..range.end.div_ceil(BLOCK),
-    }
+    if blocks::count(pack.length) == 1 { 0..1 } else { range.start / BLOCK..range.end.div_ceil(BLOCK) }
 }

@@ -80,7 +80,7 @@ impl RestoreError {
 /// Fills a state from a checkpoint. Every byte is verified before it is copied.
 ///
 /// The state must have the checkpoint's layout. Besides the state, memory holds up to [`Limits::concurrency`] times two
-/// blocks of 4 MiB. If the manifest has no block hashes (format 1), it holds that many times two packs.
+/// blocks of 4 MiB.
 pub async fn restore(
     sources: &Sources,
     manifest: &Manifest,

@@ -22,7 +22,7 @@ use crate::{
         checkpoint::copy::{self as output, Next},
         meter::{Audience, Meter},
         print::Printer,
-        screen,
+        terminal,
     },
     signals::unless_interrupted,
 };
@@ -58,7 +58,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         return Ok(Code::Done);
     }
     let asks = price.usd() >= ASK_FROM && !args.yes && !args.options.json;
-    if asks && io::stdin().is_terminal() && screen::on_terminal() && !confirmed()? {
+    if asks && io::stdin().is_terminal() && terminal::on_terminal() && !confirmed()? {
         return Err(Failure::bad_input(CopyInputError::NotAgreed));
     }
     store.probe().await?;

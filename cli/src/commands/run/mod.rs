@@ -36,7 +36,7 @@ use crate::{
     client::{Client, ClientError, Watch},
     config::ClientConfig,
     exit::{Code, Failure},
-    output::screen::{self, Screen},
+    output::{self, screen::Screen},
     signals::Signals,
     spec_file,
 };
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
         Start::Resume(run) => Some(lock(&store, run)?),
     };
 
-    let mut screen = screen::open(args.json, bars);
+    let mut screen = output::open_screen(args.json, bars);
     let mut signals = Signals::new().map_err(Failure::unexpected)?;
     let mut host = Host::start(store.clone(), spec.workers.local).await?;
     let mut client = Client::connect(host.access()).await?;

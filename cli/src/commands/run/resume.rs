@@ -9,7 +9,7 @@ use whimbrel_store::{Store, shell};
 use super::unfinished::{self, Unfinished};
 use crate::{
     exit::Failure,
-    output::{print::Printer, screen},
+    output::{print::Printer, terminal},
 };
 
 /// What the user asked for.
@@ -74,7 +74,7 @@ pub(super) async fn decide(
         return Ok(Start::New);
     };
     let ask =
-        matches!(request, Request::Either) && may_ask && io::stdin().is_terminal() && screen::on_terminal();
+        matches!(request, Request::Either) && may_ask && io::stdin().is_terminal() && terminal::on_terminal();
     if ask {
         err.text(&format!("Run {}. Resume it? [Y/n] ", run.status()));
         // Blocking is fine: no other task runs yet, and Ctrl-C still ends the program.
