@@ -23,7 +23,6 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -90,10 +89,11 @@ fn time(pairs: usize) {
     run.finish().state();
 
     println!("{pairs} pairs of steps        bare     Whimbrel   difference   95% interval");
-    let clocks: [(&str, fn(&StepTime) -> Duration); 2] =
-        [("clock", |time| time.wall), ("processor", |time| time.processor)];
-    for (name, clock) in clocks {
-        let seconds = |time: &StepTime| clock(time).as_secs_f64();
+    for name in ["clock", "processor"] {
+        let seconds = |time: &StepTime| {
+            let duration = if name == "clock" { time.wall } else { time.processor };
+            duration.as_secs_f64()
+        };
         let pairs: Vec<(f64, f64)> =
             measured[WARM_UP..].iter().map(|(bare, whimbrel)| (seconds(bare), seconds(whimbrel))).collect();
         let bare = middle(pairs.iter().map(|(bare, _)| *bare).collect()).median;

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use futures::future::BoxFuture;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -89,7 +90,13 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Binds and begins to serve. Called once by `whimbrel coordinator` and by `whimbrel run`.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    ///
+    /// The future is boxed so that the server and the driver are compiled with this crate and not with each caller.
+    pub fn start(settings: Settings) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::bind_and_serve(settings))
+    }
+
+    async fn bind_and_serve(settings: Settings) -> Result<Self, StartError> {
         let Settings { store, listen, token, adopt, timing } = settings;
         let failed = |source| StartError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
