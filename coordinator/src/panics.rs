@@ -5,8 +5,10 @@ use std::{any::Any, panic::AssertUnwindSafe};
 use futures::FutureExt;
 
 /// Awaits a future; a panic becomes an error with the panic's message. For futures whose state is dropped after a panic.
-pub(crate) async fn catch<T>(future: impl Future<Output = T>) -> Result<T, String> {
-    AssertUnwindSafe(future).catch_unwind().await.map_err(|payload| message(&*payload))
+pub(crate) fn catch<T>(future: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    // Boxed, since the futures that open a run are large.
+    let caught = AssertUnwindSafe(Box::pin(future)).catch_unwind();
+    caught.map(|result| result.map_err(|payload| message(&*payload)))
 }
 
 /// The message of a panic.

@@ -122,8 +122,9 @@ impl Driver {
     /// Ends the hosting of a run that cannot be opened again: watchers get the end, and the run is archived.
     fn give_up_reopening(&mut self, run: &RunId, error: &SubmitError) {
         let Some(mut status) = self.status(run) else { return };
+        let reopening = self.hosted.get_mut(run).and_then(|hosted| hosted.reopening.take());
+        let Some(Reopening { end: Some(mut end), .. }) = reopening else { return };
         let Some(mut hosted) = self.hosted.remove(run) else { return };
-        let Some(Reopening { end: Some(mut end), .. }) = hosted.reopening.take() else { return };
         end.reason = format!("{}; the run is not opened again: {}", end.reason, with_causes(error));
         if let SubmitError::Over { ended, .. } = error {
             events::record_outcome(&mut end, ended);
