@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
@@ -57,7 +58,13 @@ pub enum AgentError {
 ///
 /// A lost connection ends the node's workers, since the coordinator has given them up; then the node joins again. An error
 /// is returned only if the first connection fails.
-pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+///
+/// The future is boxed so that it is compiled with this crate and not with each caller.
+pub fn run(settings: Settings, stop: CancellationToken) -> BoxFuture<'static, Result<(), AgentError>> {
+    Box::pin(run_sessions(settings, stop))
+}
+
+async fn run_sessions(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
     let mut stream = open(&settings).await?;
     loop {
         let Err(error) = serve(&settings, stream, &stop).await else { return Ok(()) };

@@ -7,7 +7,6 @@ use std::{
 };
 
 use serde::Deserialize;
-use toml::Table;
 use whimbrel_client::Address;
 
 use crate::{
@@ -77,7 +76,7 @@ impl Config {
             return Self::layered(&files);
         };
         match Self::read(chosen)? {
-            Some((_, config)) => Ok(config),
+            Some(config) => Ok(config),
             None => {
                 Err(ConfigError::Read { path: chosen.to_owned(), source: io::ErrorKind::NotFound.into() })
             }
@@ -86,43 +85,38 @@ impl Config {
 
     /// The settings of those of `files` that exist. A later file overrides an earlier one, key by key.
     fn layered(files: &[PathBuf]) -> Result<Self, ConfigError> {
-        let mut merged = Table::new();
-        let mut last = None;
+        let mut merged = Self::default();
         for path in files {
-            if let Some((table, _)) = Self::read(path)? {
-                merge(&mut merged, table);
-                last = Some(path);
+            if let Some(config) = Self::read(path)? {
+                merged = config.over(merged);
             }
         }
-        let Some(path) = last else { return Ok(Self::default()) };
-        merged.try_into().map_err(|source| content(path, source))
+        Ok(merged)
     }
 
-    /// Reads one file. It is checked by itself, so that a mistake is reported with its file and line.
-    fn read(path: &Path) -> Result<Option<(Table, Self)>, ConfigError> {
+    /// Reads one file; `None` if it does not exist.
+    fn read(path: &Path) -> Result<Option<Self>, ConfigError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
-        let config = toml::from_str(&text).map_err(|source| content(path, source))?;
-        let table = toml::from_str(&text).map_err(|source| content(path, source))?;
-        Ok(Some((table, config)))
+        let content = |source| ConfigError::Content { path: path.to_owned(), source: Box::new(source) };
+        toml::from_str(&text).map(Some).map_err(content)
     }
-}
 
-fn content(path: &Path, source: toml::de::Error) -> ConfigError {
-    ConfigError::Content { path: path.to_owned(), source: Box::new(source) }
-}
-
-/// Merges `above` into `below`; `above` counts.
-fn merge(below: &mut Table, above: Table) {
-    for (key, value) in above {
-        match (below.get_mut(&key), value) {
-            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => merge(below, above),
-            (_, value) => {
-                below.insert(key, value);
-            }
+    /// These settings, completed by those of `below`.
+    fn over(self, mut below: Self) -> Self {
+        below.egress.extend(self.egress);
+        Self {
+            coordinator: self.coordinator.over(below.coordinator),
+            agent: self.agent.over(below.agent),
+            client: ClientConfig {
+                coordinator: self.client.coordinator.or(below.client.coordinator),
+                token_file: self.client.token_file.or(below.client.token_file),
+                store: self.client.store.or(below.client.store),
+            },
+            egress: below.egress,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A connection to a coordinator: the channel, the token on every call, and the errors of connecting.
 
-use std::{fmt, time::Duration};
+use std::{fmt, pin::Pin, time::Duration};
 
 use tonic::{
     Request, Status,
@@ -56,7 +56,13 @@ pub enum ConnectError {
 impl Access {
     /// Connects to the coordinator. The TCP connect takes at most 10 s. The token is checked by the coordinator at the
     /// first call, not here.
-    pub async fn connect(&self) -> Result<Connection, ConnectError> {
+    ///
+    /// The future is boxed so that the HTTP/2 client is compiled with this crate and not with each caller.
+    pub fn connect(&self) -> Pin<Box<dyn Future<Output = Result<Connection, ConnectError>> + Send + '_>> {
+        Box::pin(self.open())
+    }
+
+    async fn open(&self) -> Result<Connection, ConnectError> {
         let bearer = Bearer::new(self.token.as_deref());
         let bearer =
             bearer.map_err(|source| ConnectError::Token { address: self.address.clone(), source })?;

@@ -22,6 +22,7 @@
 mod driver;
 mod events;
 mod open;
+mod panics;
 mod record;
 mod serve;
 

@@ -19,8 +19,8 @@ use whimbrel_proto::v1::{
 };
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    CheckpointSelection, Ended, Limits, Mode, Outcome, Record, Relation, Store, commit, plan_copy, relation,
-    save_slice,
+    CheckpointSelection, Ended, HostedBy, Limits, Outcome, Record, Relation, Store, commit, plan_copy,
+    relation, save_slice,
 };
 
 /// A coordinator over the folder `name`, and a client of it.
@@ -295,7 +295,7 @@ async fn a_run_whose_newest_checkpoint_cannot_be_copied(folder: &Path) -> (Strin
     let What::Spec(text) = spec(folder, &["west"]) else { panic!("a spec") };
     let name = "t-1".to_owned();
     let [here, west] = ["runs", "west"].map(|at| store(folder, at).run(&name.parse().unwrap()));
-    here.create(&text, Mode::Service).await.unwrap();
+    here.create(&text, HostedBy::Service).await.unwrap();
     let mut term = here.start_term("a test").await.unwrap();
     let layout = Layout::new(vec![TensorSpec::f32("w", [16])]).unwrap();
     let packs = save_slice(&here, &layout, 0..64, vec![7; 64].into(), &Limits::default()).await.unwrap();

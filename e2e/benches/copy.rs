@@ -36,7 +36,7 @@ use std::{
 use bytes::Bytes;
 use whimbrel_e2e::programs;
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Limits, Mode, Record, Stopped, commit, open_run, save_slice};
+use whimbrel_store::{HostedBy, Limits, Record, Stopped, commit, open_run, save_slice};
 use whimbrel_testbed::{Azurite, BUCKET, Radosgw, Server};
 
 const RUN: &str = "bench-copy";
@@ -197,7 +197,7 @@ fn make(uri: &str, mebibytes: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (run, _) = open_run(uri).unwrap();
-        run.create("name = \"bench\"\n", Mode::Embedded).await.unwrap();
+        run.create("name = \"bench\"\n", HostedBy::Embedded).await.unwrap();
         let mut term = run.start_term("the benchmark").await.unwrap();
         let layout = Layout::new(vec![TensorSpec::f32("noise", [mebibytes << 18])]).unwrap();
         let mut random = fastrand::Rng::with_seed(mebibytes as u64);

@@ -1,7 +1,9 @@
 //! Whimbrel and the example share the builds of all crates that both use.
 //!
-//! A run's `setup` builds the example after Whimbrel is built. Cargo builds a shared crate again where the two ask for
-//! different features of it, and with it every crate above it: minutes of a newcomer's first run.
+//! A run's `setup` builds the example after Whimbrel. If the two ask for different features of a crate, cargo builds it and
+//! every crate that depends on it twice, which takes minutes of a new user's first run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +22,7 @@ fn crates(package: &str) -> BTreeMap<String, BTreeSet<String>> {
         .args(arguments)
         .current_dir(workspace())
         .output()
-        .expect("cargo can be run");
+        .expect("cargo cannot be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut crates: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {

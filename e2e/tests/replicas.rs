@@ -24,7 +24,7 @@ use whimbrel_e2e::{
     spec::Spec,
     unreachable::Unreachable,
 };
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{HostedBy, Store};
 
 /// Enough that a run does not end before the test has seen what it waits for, even on a busy machine.
 const STEPS: u64 = 600;
@@ -307,7 +307,7 @@ fn a_coordinator_shows_the_status_of_replicas_and_does_not_resume_a_replica() {
 /// Creates a run in a store, for the next coordinator to resume, and returns its id.
 async fn submitted(store: &Store, spec: &Spec, folder: &Path, name: &str) -> String {
     let text = fs::read_to_string(spec.write(folder)).unwrap();
-    store.run(&name.parse().unwrap()).create(&text, Mode::Service).await.unwrap();
+    store.run(&name.parse().unwrap()).create(&text, HostedBy::Service).await.unwrap();
     name.to_owned()
 }
 

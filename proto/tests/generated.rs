@@ -4,6 +4,8 @@
 //! with a compiler written in Rust and compares. After a change of a `.proto` file, write the new code with
 //! `WHIMBREL_GENERATE=1 cargo test -p whimbrel-proto --test generated`.
 
+#![allow(clippy::unwrap_used, reason = "an error in a test must fail it")]
+
 use std::{env, fs, path::Path};
 
 use tempfile::tempdir;

@@ -59,7 +59,7 @@ pub use location::{
     Environment, Need, OpenError, Price, PriceError, Prices, ProbeError, Refusal, Store, egress_price,
 };
 pub use log::{
-    AppendError, CheckpointInfo, CreateError, Ended, Entry, EntryError, LogError, Mode, Origin, Outcome,
+    AppendError, CheckpointInfo, CreateError, Ended, Entry, EntryError, HostedBy, LogError, Origin, Outcome,
     Record, Relation, ReplicaLogError, ReplicaOf, RunDir, RunLog, Stopped, Term, TermError, open_run,
     open_run_in, relation,
 };

@@ -11,8 +11,8 @@ use support::{
 };
 use whimbrel_state::TensorSpec;
 use whimbrel_store::{
-    Amount, AppendError, CheckpointSelection, Copied, CopyError, CopyProgress, CopySize, KeepEvery, Limits,
-    Mode, Record, Relation, ReplicaLogError, ReplicateError, Replicator, Retention, RunDir, collect,
+    Amount, AppendError, CheckpointSelection, Copied, CopyError, CopyProgress, CopySize, HostedBy, KeepEvery,
+    Limits, Record, Relation, ReplicaLogError, ReplicateError, Replicator, Retention, RunDir, collect,
     plan_copy, relation,
 };
 
@@ -305,7 +305,7 @@ async fn the_newest_run_outcome_wins_whichever_copy_has_it() {
     copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     copy(&stale.run(), &there.run(), CheckpointSelection::All).await.unwrap();
     assert_eq!(there.run().run_log().await.unwrap().stopped().unwrap().step, 11);
-    assert_eq!(there.run().run_log().await.unwrap().hosted_by(), Mode::Embedded);
+    assert_eq!(there.run().run_log().await.unwrap().hosted_by(), HostedBy::Embedded);
 }
 
 #[tokio::test]

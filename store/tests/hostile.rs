@@ -6,7 +6,7 @@ mod support;
 use proptest::prelude::*;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::{Hash, Manifest, Pack, Piece, StateBytes};
-use whimbrel_store::{Entry, Mode, Record, open_run, restore, verify};
+use whimbrel_store::{Entry, HostedBy, Record, open_run, restore, verify};
 
 fn entry() -> Entry {
     Entry {
@@ -15,7 +15,7 @@ fn entry() -> Entry {
         epoch: 2,
         writer: "ab".into(),
         time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
-        record: Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: Mode::Service },
+        record: Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: HostedBy::Service },
     }
 }
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use support::{SMALL_PACKS, Scene, State, checkpoint, save};
 use whimbrel_state::Hash;
 use whimbrel_store::{
-    Ended, Entry, EntryError, KeepEvery, LogError, Mode, Origin, Outcome, ReadManifestError, Record,
+    Ended, Entry, EntryError, HostedBy, KeepEvery, LogError, Origin, Outcome, ReadManifestError, Record,
     ReplicaOf, Retention, RunDir, Stopped, Store, collect, plan_copy, relation, verify,
 };
 
@@ -52,7 +52,7 @@ fn log() -> Vec<Entry> {
     };
     let manifest = "manifests/000000000010-x.json".to_owned();
     let records = [
-        (0, Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: Mode::Service }),
+        (0, Record::Submitted { spec: "a = \"é\"\n".into(), hosted_by: HostedBy::Service }),
         (1, Record::Term { coordinator: "c".into(), replica_of: None }),
         (1, checkpoint(10, None)),
         (2, Record::Term { coordinator: "a copy".into(), replica_of: Some(replica("y")) }),

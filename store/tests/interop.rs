@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use support::{SMALL_PACKS, Scene, State, checkpoint, restored};
 use whimbrel_state::{Dtype, Layout, TensorSpec};
 use whimbrel_store::{
-    AppendError, Ended, Limits, Mode, Outcome, Record, RunDir, Sources, Stopped, Store,
+    AppendError, Ended, HostedBy, Limits, Outcome, Record, RunDir, Sources, Stopped, Store,
     interop::{
         ExportError, FileLayout, ImportError, ImportOptions, Imported, Model, Selection, export, import,
     },
@@ -256,7 +256,7 @@ async fn an_import_that_died_before_its_checkpoint_can_be_repeated() {
 
     // The first import died after it had created the run.
     let run = store.run(&"r-new".parse().unwrap());
-    run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
+    run.create("name = \"r\"\n", HostedBy::Embedded).await.unwrap();
     let other = options(Some("name = \"other\"\n"));
     let error = import_into(&run, &exported, &other).await.unwrap_err();
     assert!(matches!(error, ImportError::Create(_)), "another run's spec: {error}");
@@ -270,7 +270,7 @@ async fn an_import_that_died_before_its_checkpoint_can_be_repeated() {
 
     // The first import died after it had started a term: the run looks as if a coordinator were about to train it.
     let run = store.run(&"r-taken".parse().unwrap());
-    run.create("name = \"r\"\n", Mode::Embedded).await.unwrap();
+    run.create("name = \"r\"\n", HostedBy::Embedded).await.unwrap();
     run.start_term("an import that died").await.unwrap();
     let error = import_into(&run, &exported, &spec).await.unwrap_err();
     assert!(matches!(error, ImportError::NotStopped { .. }), "{error}");

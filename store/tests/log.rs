@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use support::{Fault, Faulty, Scene, State, checkpoint, checkpoints::stopped, save};
 use tokio::task::JoinSet;
 use whimbrel_store::{
-    AppendError, CollectError, CommitError, CreateError, Ended, LogError, Mode, Outcome, Record, Retention,
-    TermError, collect, commit,
+    AppendError, CollectError, CommitError, CreateError, Ended, HostedBy, LogError, Outcome, Record,
+    Retention, TermError, collect, commit,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -156,10 +156,10 @@ async fn a_lost_entry_is_an_error_and_not_the_end_of_the_log() {
 #[tokio::test]
 async fn a_run_is_created_once_and_a_missing_run_is_named() {
     let scene = Scene::new().await;
-    let again = scene.run().create("other", Mode::Service).await.unwrap_err();
+    let again = scene.run().create("other", HostedBy::Service).await.unwrap_err();
     assert!(matches!(&again, CreateError::Exists { run } if run == "test://store/r"), "{again}");
     let run_log = scene.run().run_log().await.unwrap();
-    assert_eq!((run_log.spec(), run_log.hosted_by()), ("[run]\nname = \"r\"\n", Mode::Embedded));
+    assert_eq!((run_log.spec(), run_log.hosted_by()), ("[run]\nname = \"r\"\n", HostedBy::Embedded));
 
     let store = Faulty::over(scene.folder()).store();
     std::fs::create_dir(scene.folder().join("not-a-run")).unwrap();

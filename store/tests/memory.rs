@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use whimbrel_state::{Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    CheckpointSelection, Limits, Mode, Store, commit, plan_copy, restore, save_slice, verify,
+    CheckpointSelection, HostedBy, Limits, Store, commit, plan_copy, restore, save_slice, verify,
 };
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -82,7 +82,7 @@ async fn a_few_packs() {
     assert!(most <= LIMITS.concurrency + 2, "a restore held {most} packs");
     assert!(state.tensor(0) == staged);
 
-    run.create("", Mode::Embedded).await.unwrap();
+    run.create("", HostedBy::Embedded).await.unwrap();
     let mut term = run.start_term("a test").await.unwrap();
     commit(&mut term, &manifest, None).await.unwrap();
     let there = tempfile::tempdir().unwrap();

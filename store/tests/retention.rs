@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use support::{Faulty, Scene, State, checkpoint, checkpoints::with_checkpoints, restored, save};
 use whimbrel_state::{Hash, Manifest, TensorSpec};
 use whimbrel_store::{
-    Collected, Collector, CommitError, Entry, KeepEvery, Mode, Record, Retention, Store, Term, collect,
+    Collected, Collector, CommitError, Entry, HostedBy, KeepEvery, Record, Retention, Store, Term, collect,
     collectable, commit, quarantine,
 };
 
@@ -234,7 +234,7 @@ async fn a_checkpoint_of_each_interval_is_kept_for_good() {
 async fn temp_files_of_a_killed_put_are_deleted_after_the_grace() {
     let folder = tempfile::tempdir().unwrap();
     let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r".parse().unwrap());
-    run.create("", Mode::Embedded).await.unwrap();
+    run.create("", HostedBy::Embedded).await.unwrap();
     let mut term = run.start_term("c").await.unwrap();
     checkpoint(&mut term, &State::small(1), 1).await;
     let packs = folder.path().join("r/packs/ab");

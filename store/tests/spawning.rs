@@ -6,8 +6,8 @@ mod support;
 use support::{SMALL_PACKS, Scene, State, save};
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    CheckpointSelection, Mode, Replicator, Retention, collect, collectable, commit, plan_copy, quarantine,
-    read_state, restore, restore_some, save_slice, verify,
+    CheckpointSelection, HostedBy, Replicator, Retention, collect, collectable, commit, plan_copy,
+    quarantine, read_state, restore, restore_some, save_slice, verify,
 };
 
 /// Awaits a future that a multi-threaded runtime accepts.
@@ -20,7 +20,7 @@ async fn the_futures_of_a_whole_run_are_spawnable() {
     let scene = Scene::new().await;
     let run = scene.run();
     let state = State::small(1);
-    spawnable(run.create("again", Mode::Service)).await.unwrap_err();
+    spawnable(run.create("again", HostedBy::Service)).await.unwrap_err();
     let mut term = spawnable(run.start_term("c")).await.unwrap();
     let manifest = save(&run, &state, 5, 1).await.unwrap();
     let all = 0..state.bytes.len();

@@ -7,7 +7,7 @@ use std::{error::Error, fs};
 
 use support::Faulty;
 use tokio::task::JoinSet;
-use whimbrel_store::{Environment, Mode, Need, OpenError, ProbeError, Store, open_run, open_run_in};
+use whimbrel_store::{Environment, HostedBy, Need, OpenError, ProbeError, Store, open_run, open_run_in};
 
 fn with_causes(error: &dyn Error) -> String {
     match error.source() {
@@ -27,7 +27,7 @@ async fn a_folder_is_the_same_store_by_path_and_by_uri() {
     assert_eq!(fs::read_dir(&path).unwrap().count(), 0, "the probe leaves nothing behind");
 
     let id = "char-lm-x1".parse().unwrap();
-    by_path.run(&id).create("spec", Mode::Embedded).await.unwrap();
+    by_path.run(&id).create("spec", HostedBy::Embedded).await.unwrap();
     let by_uri = Store::open(by_path.uri()).unwrap();
     assert_eq!(by_uri.uri(), by_path.uri());
     assert_eq!(by_uri.runs().await.unwrap(), [id]);

@@ -74,8 +74,7 @@ pub(crate) struct NodeSettings {
 }
 
 impl NodeSettings {
-    /// These settings, completed by those of `file`. The token's file is not: [`crate::token::find`] decides which one
-    /// counts.
+    /// These settings, completed by those of `file`.
     pub(crate) fn over(self, file: Self) -> Self {
         Self {
             join: self.join.or(file.join),
@@ -89,7 +88,7 @@ impl NodeSettings {
             slots: self.slots.or(file.slots),
             advertise: self.advertise.or(file.advertise),
             workdir: self.workdir.or(file.workdir),
-            token_file: self.token_file,
+            token_file: self.token_file.or(file.token_file),
         }
     }
 }

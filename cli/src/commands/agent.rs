@@ -15,9 +15,8 @@ use crate::{
 
 /// Joins this machine to a coordinator, until a signal.
 pub(super) async fn run(args: AgentArgs, config: NodeSettings) -> Result<Code, Failure> {
-    let configured = config.token_file.clone();
+    let token = token::find(args.settings.token_file.as_deref(), config.token_file.as_deref())?;
     let node = args.settings.over(config);
-    let token = token::find(node.token_file.as_deref(), configured.as_deref())?;
     let missing = || {
         Failure::bad_input("no coordinator is named")
             .hint("give --join HOST:PORT, or set WHIMBREL_JOIN, or join under [agent] of whimbrel.toml")

@@ -227,7 +227,7 @@ fn a_folder_that_is_not_empty_is_not_changed() {
     for (args, part) in [
         (&["--only", "nothing*"][..], "none of the 2 tensors is chosen"),
         (&["--rename", "weight=bias"], "two tensors would be named \"bias\""),
-        (&["--only", "a["], "is no pattern"),
+        (&["--only", "a["], "is not a pattern"),
         (&["--shard-size", "big"], "is not a size"),
         (&["--rename", "weight"], "FROM=TO"),
     ] {

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest};
 use whimbrel_store::{
-    Ended, Limits, Mode, Outcome, Record, RunDir, Stopped, Store, Term, commit, save_slice,
+    Ended, HostedBy, Limits, Outcome, Record, RunDir, Stopped, Store, Term, commit, save_slice,
 };
 
 /// The spec of every run here.
@@ -124,7 +124,7 @@ impl Stage {
     /// A new run in the store, and its term.
     pub(crate) async fn create(&self, id: &str) -> Term {
         let run = self.run("runs", id);
-        run.create(SPEC, Mode::Embedded).await.unwrap();
+        run.create(SPEC, HostedBy::Embedded).await.unwrap();
         run.start_term("a test").await.unwrap()
     }
 

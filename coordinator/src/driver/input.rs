@@ -53,6 +53,8 @@ pub(crate) enum Input {
     Submit(v1::submit_request::What, Reply<Submitted>),
     /// A run that a client submitted or resumed is opened, or could not be. The run is named if it is resumed.
     Opened(Option<RunId>, Box<Result<OpenedRun, SubmitError>>, Reply<Submitted>),
+    /// A run whose term a panic has ended is opened again, or could not be.
+    Reopened(RunId, Box<Result<OpenedRun, SubmitError>>),
     /// Adoption found a run in the store, or adopted one.
     Discovered(Discovery),
     /// A client asks for the status of every run.

@@ -4,17 +4,21 @@
 //! | --- | --- |
 //! | `input` | what reaches the driver from the gRPC services |
 //! | `opening` | runs that are submitted, resumed or adopted; questions that wait for them |
+//! | `reopening` | runs that are opened again after one of their tasks panicked |
 //! | `requests` | what clients ask about runs |
 //! | `inbound` | messages of agents and workers, turned into events |
 //! | `outbound` | commands of the core, turned into messages and requests |
 //! | `hosted_run` | what the driver keeps of a run beside the core |
+//! | `tasks` | the tasks that the driver starts, and their panics |
 
 pub(crate) mod hosted_run;
 mod inbound;
 pub(crate) mod input;
 mod opening;
 mod outbound;
+pub(crate) mod reopening;
 mod requests;
+mod tasks;
 
 use std::{
     collections::BTreeMap,
@@ -23,20 +27,20 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use whimbrel_core::{Core, Event, RunEvent, SaveCost, Start, Timing};
 use whimbrel_plan::{NodeId, RunId};
 use whimbrel_proto::v1;
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{HostedBy, Store};
 
 use self::{
     hosted_run::HostedRun,
     input::{AgentSender, Input, Inputs, Reply},
     opening::Openings,
     requests::has_ended,
+    tasks::Tasks,
 };
 use crate::{
     events,
@@ -66,7 +70,7 @@ pub(crate) struct Driver {
     /// The core's time, and when it was last advanced.
     clock: (Duration, Instant),
     store: Store,
-    submitter: Mode,
+    hosted_by: HostedBy,
     /// This coordinator's name in the logs of runs.
     name: String,
     inputs: Inputs,
@@ -79,7 +83,7 @@ pub(crate) struct Driver {
     nodes: BTreeMap<NodeId, Node>,
     last_node: u64,
     /// Recorders, replica tasks, output writers, and runs being opened.
-    tasks: JoinSet<()>,
+    tasks: Tasks,
     shutdown: Option<(Reply<()>, Instant)>,
     /// Cancelled on shutdown, for the tasks.
     shutting_down: CancellationToken,
@@ -93,21 +97,27 @@ struct Node {
 }
 
 impl Driver {
-    pub(crate) fn new(store: Store, submitter: Mode, name: String, inputs: Inputs, timing: Timing) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        hosted_by: HostedBy,
+        name: String,
+        inputs: Inputs,
+        timing: Timing,
+    ) -> Self {
         Self {
             core: Core::new(timing),
             clock: (Duration::ZERO, Instant::now()),
             store,
-            submitter,
+            hosted_by,
             name,
             inputs,
             reports: mpsc::unbounded_channel(),
             hosted: BTreeMap::new(),
-            openings: Openings::new(submitter),
+            openings: Openings::new(hosted_by),
             archive: BTreeMap::new(),
             nodes: BTreeMap::new(),
             last_node: 0,
-            tasks: JoinSet::new(),
+            tasks: Tasks::default(),
             shutdown: None,
             shutting_down: CancellationToken::new(),
         }
@@ -116,7 +126,7 @@ impl Driver {
     /// Takes inputs until a shutdown is asked for and every run has stopped. The server spawns it once.
     pub(crate) async fn drive(mut self, mut inputs: mpsc::UnboundedReceiver<Input>) {
         let (sender, mut discoveries) = mpsc::unbounded_channel::<Discovery>();
-        if self.submitter == Mode::Service {
+        if self.hosted_by == HostedBy::Service {
             let (store, name, shutdown) = (self.store.clone(), self.name.clone(), self.shutting_down.clone());
             self.tasks.spawn(adopt(store, name, sender, shutdown));
         }
@@ -132,11 +142,14 @@ impl Driver {
                 Some(discovery) = discoveries.recv() => self.take(Input::Discovered(discovery)),
                 Some(report) = self.reports.1.recv() => self.take_report(report),
                 Some(ended) = self.tasks.join_next() => {
-                    if let Err(error) = ended {
-                        tracing::error!(%error, "a task of the coordinator failed");
+                    if let Some(panic) = ended {
+                        self.term_panicked(panic);
                     }
                 }
-                _ = tick.tick() => self.decide(Event::Tick),
+                _ = tick.tick() => {
+                    self.decide(Event::Tick);
+                    self.start_due_reopenings();
+                }
                 _ = heartbeat.tick() => self.send_heartbeats(),
                 _ = flush.tick() => self.hosted.values_mut().for_each(|hosted| hosted.output.flush()),
             }
@@ -181,9 +194,10 @@ impl Driver {
         match input {
             Input::Submit(what, reply) => self.open(what, reply),
             Input::Opened(run, opened, reply) => {
-                reply.send(self.host(*opened)).ok();
+                reply.send(opened.and_then(|opened| self.host(opened))).ok();
                 self.opening_ended(run);
             }
+            Input::Reopened(run, result) => self.reopened(run, *result),
             Input::Discovered(discovery) => self.discovered(discovery),
             Input::List(reply) => drop(reply.send(self.statuses())),
             Input::Get(run, reply) => drop(reply.send(self.status(&run))),
@@ -210,6 +224,7 @@ impl Driver {
             Input::Shutdown(reply) => {
                 self.shutdown = Some((reply, Instant::now()));
                 self.shutting_down.cancel();
+                self.give_up_all_reopenings();
                 for run in self.hosted.keys().cloned().collect::<Vec<_>>() {
                     self.run_event(run, RunEvent::StopRequested { record: false });
                 }

@@ -6,17 +6,19 @@ use tokio::sync::mpsc;
 use whimbrel_core::{Event, Start};
 use whimbrel_plan::RunId;
 use whimbrel_proto::{border, v1, v1::submit_request::What};
-use whimbrel_store::{Mode, Sources};
+use whimbrel_store::{HostedBy, Sources};
 
 use super::{
     Driver,
     hosted_run::HostedRun,
     input::{Input, Reply, Submitted},
     requests::has_ended,
+    tasks::RECORDER,
 };
 use crate::{
     events,
     open::{OpenedRun, adopt::Discovery, facts, resume::resume, submit::submit, submit_error::SubmitError},
+    panics,
     record::{
         output_writer::OutputWriter,
         recorder::Recorder,
@@ -36,8 +38,13 @@ pub(super) struct Openings {
 }
 
 impl Openings {
-    pub(super) fn new(submitter: Mode) -> Self {
-        Self { is_reading_logs: submitter == Mode::Service, runs: BTreeSet::new(), deferred: Vec::new() }
+    pub(super) fn new(hosted_by: HostedBy) -> Self {
+        Self { is_reading_logs: hosted_by == HostedBy::Service, runs: BTreeSet::new(), deferred: Vec::new() }
+    }
+
+    /// Notes that a run is being opened; returns false if it was already.
+    pub(super) fn begin(&mut self, run: &RunId) -> bool {
+        self.runs.insert(run.clone())
     }
 
     /// Keeps a question until it can be answered.
@@ -101,13 +108,14 @@ impl Driver {
                 }
             }
             Discovery::Archived(status) => self.archive(*status),
-            Discovery::AdoptionFailed(status) => {
-                let run = border::run_id(&status.run).ok();
-                self.archive(*status);
-                self.opening_ended(run);
+            Discovery::AdoptionFailed(run, reason) => {
+                if let Some(status) = self.archive.get_mut(&run) {
+                    (status.phase, status.detail) = (v1::Phase::Stopped.into(), reason);
+                }
+                self.opening_ended(Some(run));
             }
             Discovery::Adopted(run, opened) => {
-                if let Err(error) = self.host(Ok(*opened)) {
+                if let Err(error) = self.host(*opened) {
                     tracing::debug!(%run, %error, "an adopted run is not hosted");
                 }
                 self.opening_ended(Some(run));
@@ -149,26 +157,30 @@ impl Driver {
             // A second client that resumes it waits for the first.
             self.openings.runs.insert(id.clone());
         }
-        let (store, submitter) = (self.store.clone(), self.submitter);
+        let (store, hosted_by) = (self.store.clone(), self.hosted_by);
         let (name, inputs) = (self.name.clone(), self.inputs.clone());
         let shutting_down = self.shutting_down.clone();
         self.tasks.spawn(async move {
-            let opened = match what {
-                // Not cancelled on shutdown: a run that is created must be reported to the client.
-                What::Spec(text) => submit(&store, &text, submitter, &name).await,
-                What::Resume(run) => {
-                    let resumed = shutting_down.run_until_cancelled(resume(&store, &run, &name)).await;
-                    resumed.unwrap_or(Err(SubmitError::ShuttingDown))
+            let opening = async {
+                match what {
+                    // Not cancelled on shutdown: a run that is created must be reported to the client.
+                    What::Spec(text) => submit(&store, &text, hosted_by, &name).await,
+                    What::Resume(run) => {
+                        let resumed = shutting_down.run_until_cancelled(resume(&store, &run, &name)).await;
+                        resumed.unwrap_or(Err(SubmitError::ShuttingDown))
+                    }
                 }
             };
+            let opened = panics::catch(opening).await;
+            let opened = opened.unwrap_or_else(|message| Err(SubmitError::Panicked(message)));
             inputs.send(Input::Opened(resumed, Box::new(opened), reply));
         });
     }
 
     /// Hosts a run that is opened: starts its recorder, replica tasks and output writer, and tells the core. Refuses a run that
     /// was opened too late: during a shutdown, or after a later term was started here.
-    pub(super) fn host(&mut self, opened: Result<OpenedRun, SubmitError>) -> Submitted {
-        let OpenedRun { dir, spec, term, start, past, replicas, warnings } = opened?;
+    pub(super) fn host(&mut self, opened: OpenedRun) -> Submitted {
+        let OpenedRun { dir, spec, term, start, past, replicas, warnings } = opened;
         let (id, epoch) = (dir.id().clone(), term.epoch());
         if self.shutdown.is_some() {
             return Err(SubmitError::ShuttingDown);
@@ -179,7 +191,7 @@ impl Driver {
         let response =
             v1::SubmitResponse { run: id.to_string(), uri: dir.uri().to_owned(), step: start.step() };
         let (output, writing) = OutputWriter::new(dir.clone(), epoch);
-        self.tasks.spawn(writing);
+        self.tasks.spawn_for_term(&id, epoch, "output writer", writing);
 
         let reporter = Reporter { run: id.clone(), epoch, driver: self.reports.0.clone() };
         let config = ReplicaConfig {
@@ -194,24 +206,34 @@ impl Driver {
         let unopened = unopened.map(|replica| replica.store.clone()).collect();
         let dirs = replicas.iter().filter_map(|replica| replica.dir.clone());
         let sources = dirs.fold(Sources::new(dir), Sources::with_replica);
-        let replication = Replication::start(&config, term.run_log(), replicas, &mut self.tasks);
+        let (replication, replica_tasks) = Replication::new(&config, term.run_log(), replicas);
+        for task in replica_tasks {
+            self.tasks.spawn_for_term(&id, epoch, "replica task", task.run());
+        }
         let statuses = replication.statuses();
         let recorder =
             Recorder::new(term, sources.clone(), unopened, config.retention, replication, reporter);
         let (sender, requests) = mpsc::unbounded_channel();
-        self.tasks.spawn(recorder.run(requests));
+        self.tasks.spawn_for_term(&id, epoch, RECORDER, recorder.run(requests));
 
         let run_facts = facts::run_facts(&spec);
         let checkpoint = matches!(start, Start::Checkpoint { .. }).then(|| start.step());
         self.archive.remove(&id);
         let mut hosted = HostedRun::new(spec, sources, epoch, checkpoint, output, sender, statuses);
+        if let Some(previous) = self.hosted.remove(&id).filter(|previous| previous.reopening.is_some()) {
+            hosted.continue_from(previous);
+        }
+        let requested = hosted.requested.clone();
         for text in warnings {
             // The take-over has logged them.
             hosted.watchers.send(events::warning(text));
         }
         self.hosted.insert(id.clone(), hosted);
         tracing::info!(run = %id, epoch, step = start.step(), "term started");
-        self.decide(Event::RunOpened { run: id, facts: run_facts, epoch, start, earlier: past });
+        self.decide(Event::RunOpened { run: id.clone(), facts: run_facts, epoch, start, earlier: past });
+        if let Some(event) = requested {
+            self.run_event(id, event);
+        }
         Ok(response)
     }
 }

@@ -112,15 +112,25 @@ impl Driver {
             // A worker whose node is lost may still run: no message of it counts any more.
             hosted.connections.remove(*worker);
         }
-        let is_end = matches!(notice, Notice::Ended(_));
+        // Watchers do not see the end of a term that a panic has ended: the run is opened again.
+        if hosted.reopening.is_some() && matches!(notice, Notice::Phase { .. }) {
+            return;
+        }
         let timing = match notice {
             Notice::Step { .. } => hosted.step_timing(),
             _ => StepTiming::default(),
         };
         let event = events::event(notice, &hosted.facts(), timing, |node| node_name(&self.nodes, node));
-        hosted.announce(event);
-        if is_end {
-            hosted.close();
+        match (event, &mut hosted.reopening) {
+            (v1::run_event::Event::Ended(end), Some(reopening)) => {
+                reopening.end = Some(end);
+                hosted.end_term();
+            }
+            (event @ v1::run_event::Event::Ended(_), None) => {
+                hosted.announce(event);
+                hosted.close();
+            }
+            (event, _) => hosted.announce(event),
         }
     }
 

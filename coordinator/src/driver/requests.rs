@@ -12,9 +12,10 @@ use super::{Driver, hosted_run::HostedRun, input::Watched, node_name};
 use crate::{events, record::output_writer::OutputReader};
 
 impl Driver {
-    /// Passes a client's request on to the core, if the run is hosted here and has not ended.
+    /// Passes a client's request to stop or cancel a run on to the core, if the run is hosted here and has not ended. A run that
+    /// is to be opened again gets it then.
     pub(super) fn request(&mut self, run: &RunId, event: RunEvent) -> Result<(), Status> {
-        let Some(view) = self.core.view(run) else {
+        let (Some(hosted), Some(view)) = (self.hosted.get_mut(run), self.core.view(run)) else {
             return Err(match self.archive.get(run) {
                 Some(status) if status.detail.is_empty() => {
                     Status::failed_precondition(format!("run {run} is not under way"))
@@ -25,10 +26,16 @@ impl Driver {
                 None => Status::not_found(format!("there is no run {run} here")),
             });
         };
-        if has_ended(view.phase) {
+        let is_reopening = hosted.reopening.is_some();
+        if has_ended(view.phase) && !is_reopening {
             return Err(Status::failed_precondition(format!("run {run} has ended already")));
         }
-        self.run_event(run.clone(), event);
+        if hosted.requested != Some(RunEvent::CancelRequested) {
+            hosted.requested = Some(event.clone());
+        }
+        if !is_reopening {
+            self.run_event(run.clone(), event);
+        }
         Ok(())
     }
 
@@ -42,7 +49,9 @@ impl Driver {
     }
 
     pub(super) fn statuses(&self) -> Vec<v1::RunStatus> {
-        let hosted = self.core.views().into_iter().map(|(id, _)| id);
+        // The core may still know a run that is archived.
+        let views = self.core.views().into_iter().map(|(id, _)| id);
+        let hosted = views.filter(|id| self.hosted.contains_key(id));
         self.archive.keys().cloned().chain(hosted).filter_map(|id| self.status(&id)).collect()
     }
 

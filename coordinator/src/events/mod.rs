@@ -9,6 +9,7 @@ mod status;
 use whimbrel_core::{End, Notice, Outcome, Phase};
 use whimbrel_plan::{NodeId, Origin};
 use whimbrel_proto::v1::{self, run_event::Event};
+use whimbrel_store::{self as store, Ended};
 
 use self::interval::explain;
 pub(crate) use self::{
@@ -114,6 +115,24 @@ pub(crate) fn replicated(replicated: &Replicated) -> Event {
 /// The event that the run's end is recorded and its replicas are not yet in step.
 pub(crate) fn finishing_replicas() -> Event {
     Event::Phase(v1::PhaseEvent { phase: v1::Phase::Stopping.into(), detail: FINISHING_REPLICAS.into() })
+}
+
+/// The event that a run is to be opened again after a panic; `detail` says why and when.
+pub(crate) fn reopening(detail: String) -> Event {
+    Event::Phase(v1::PhaseEvent { phase: v1::Phase::Waiting.into(), detail })
+}
+
+/// Corrects the end of a run by what its log says, if the coordinator learned of the end from the log.
+pub(crate) fn record_outcome(event: &mut v1::EndedEvent, ended: &Ended) {
+    event.phase = match ended.outcome {
+        store::Outcome::Finished => v1::Phase::Finished,
+        store::Outcome::Failed => v1::Phase::Failed,
+        store::Outcome::Cancelled => v1::Phase::Cancelled,
+    }
+    .into();
+    (event.step, event.loss, event.val_loss) = (ended.step, ended.loss, ended.val_loss);
+    event.state = ended.state.as_ref().map(ToString::to_string).unwrap_or_default();
+    event.reason = ended.reason.clone().unwrap_or_default();
 }
 
 /// A warning without lines of a worker's output.

@@ -23,6 +23,8 @@ pub(crate) struct HostedFacts<'a> {
     pub(crate) replicas: Vec<ReplicaStatus>,
     /// The run's end is recorded, and the recorder waits for the replicas.
     pub(crate) is_finishing_replicas: bool,
+    /// Why the run is to be opened again, and when, after a panic has ended its term.
+    pub(crate) reopening: Option<&'a str>,
     /// Since the driver began to host the run.
     pub(crate) age: Duration,
 }
@@ -47,13 +49,19 @@ pub(crate) fn run_status(
         state: worker.state.to_owned(),
         share: worker.share,
     });
-    let is_finishing = hosted.is_finishing_replicas && view.phase == Phase::Stopping;
+    let (phase, detail) = match hosted.reopening {
+        Some(detail) => (v1::Phase::Waiting, detail.to_owned()),
+        None if hosted.is_finishing_replicas && view.phase == Phase::Stopping => {
+            (v1::Phase::Stopping, FINISHING_REPLICAS.to_owned())
+        }
+        None => (phase(view.phase), view.detail),
+    };
     v1::RunStatus {
         run: hosted.dir.id().to_string(),
         name: hosted.spec.name.clone(),
         uri: hosted.dir.uri().to_owned(),
-        phase: phase(view.phase).into(),
-        detail: if is_finishing { FINISHING_REPLICAS.to_owned() } else { view.detail },
+        phase: phase.into(),
+        detail,
         step: view.step,
         steps: hosted.spec.train.steps,
         generation: view.generation,

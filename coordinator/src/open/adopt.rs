@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use whimbrel_plan::RunId;
 use whimbrel_proto::{v1, with_causes};
-use whimbrel_store::{LogError, Mode, RunDir, RunLog, Store};
+use whimbrel_store::{HostedBy, LogError, RunDir, RunLog, Store};
 
 use crate::{
     events::archived_status,
@@ -24,6 +24,7 @@ use crate::{
         submit_error::SubmitError,
         take_over::{Reason, stored_spec, take_over},
     },
+    panics,
 };
 
 /// The pause before the store is asked again for a run; each further pause is twice as long, up to [`LONGEST_PAUSE`].
@@ -52,8 +53,8 @@ pub(crate) enum Discovery {
     Adoptable(Box<v1::RunStatus>, oneshot::Sender<bool>),
     /// A run is not adopted: it has ended, was stopped, is a replica, is embedded in `whimbrel run`, or a rival has it.
     Archived(Box<v1::RunStatus>),
-    /// A run was to be adopted, and could not be; the status says why.
-    AdoptionFailed(Box<v1::RunStatus>),
+    /// A run was to be adopted, and could not be; why.
+    AdoptionFailed(RunId, String),
     /// This coordinator holds the run's term.
     Adopted(RunId, Box<OpenedRun>),
 }
@@ -94,13 +95,13 @@ struct LookAgain {
 impl Adoption {
     async fn adopt_all(&self) {
         let runs = loop {
-            match self.store.runs().await {
-                Ok(runs) => break runs,
-                Err(error) => {
-                    let (store, error) = (self.store.uri(), with_causes(&error));
-                    tracing::error!(store, error, "cannot list the runs in the store; trying again");
-                }
-            }
+            let error = match panics::catch(self.store.runs()).await {
+                Ok(Ok(runs)) => break runs,
+                Ok(Err(error)) => with_causes(&error),
+                Err(message) => format!("the coordinator has a defect: it panicked: {message}"),
+            };
+            let store = self.store.uri();
+            tracing::error!(store, error, "cannot list the runs in the store; trying again");
             // Clients get an answer, though the list is empty.
             self.tell(Discovery::LogsRead);
             sleep(PAUSE).await;
@@ -109,12 +110,7 @@ impl Adoption {
         let (reading, mut all_read) = mpsc::channel::<Infallible>(1);
         let adoptions = runs.into_iter().map(|run| {
             let reading = reading.clone();
-            async move {
-                let mut rival = Rival::default();
-                let first_look = self.look_at(run, &mut rival).await;
-                drop(reading);
-                self.adopt_run(first_look, rival).await;
-            }
+            self.adopt_despite_panics(run, reading)
         });
         let adoptions: Vec<_> = adoptions.collect();
         drop(reading);
@@ -128,6 +124,27 @@ impl Adoption {
     fn tell(&self, discovery: Discovery) {
         if self.driver.send(discovery).is_err() {
             tracing::debug!("the driver has ended; a discovery is dropped");
+        }
+    }
+
+    /// Adopts a run. After a panic, tells the driver and starts anew: the other runs are not affected.
+    async fn adopt_despite_panics(&self, run: RunId, reading: mpsc::Sender<Infallible>) {
+        let mut reading = Some(reading);
+        let mut pause = PAUSE;
+        loop {
+            let reading = reading.take();
+            let attempt = async {
+                let mut rival = Rival::default();
+                let first_look = self.look_at(run.clone(), &mut rival).await;
+                drop(reading);
+                self.adopt_run(first_look, rival).await;
+            };
+            let Err(message) = panics::catch(attempt).await else { return };
+            let reason = SubmitError::Panicked(message).to_string();
+            tracing::error!(%run, reason, "cannot adopt a run; trying again");
+            self.tell(Discovery::AdoptionFailed(run.clone(), reason));
+            sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 
@@ -169,7 +186,7 @@ impl Adoption {
             }
         };
         let mut status = archived_status(&dir, &run_log);
-        if run_log.hosted_by() == Mode::Embedded
+        if run_log.hosted_by() == HostedBy::Embedded
             || run_log.replica_of().is_some()
             || run_log.ended().is_some()
             || run_log.stopped().is_some()
@@ -211,9 +228,7 @@ impl Adoption {
             }
             Err(error) => error,
         };
-        let mut status = archived_status(&dir, &run_log);
-        status.detail = with_causes(&error);
-        self.tell(Discovery::AdoptionFailed(Box::new(status)));
+        self.tell(Discovery::AdoptionFailed(run.clone(), with_causes(&error)));
         // A run that proved to be over, stopped or a rival's is looked at again: its log says so by then.
         if matches!(
             error,
@@ -221,7 +236,7 @@ impl Adoption {
                 | SubmitError::NotRecovered(_)
                 | SubmitError::Log(LogError::Store(_))
                 | SubmitError::Append(_)
-                | SubmitError::Over(..)
+                | SubmitError::Over { .. }
                 | SubmitError::Stopped(_)
         ) {
             tracing::error!(%run, error = with_causes(&error), "cannot adopt a run; trying again");
@@ -244,7 +259,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let run = store.run(&"r-1".parse().unwrap());
-        run.create("a spec", Mode::Service).await.unwrap();
+        run.create("a spec", HostedBy::Service).await.unwrap();
         let (driver, mut discoveries) = mpsc::unbounded_channel();
         let adoption = Adoption { store, coordinator: "me".into(), driver, log_reads: Semaphore::new(1) };
         let mut archived = async || match discoveries.recv().await {

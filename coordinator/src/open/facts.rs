@@ -84,7 +84,9 @@ fn term_has_gone_on(index: usize, term: &[Entry]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_store::{Mode, Stopped, Store};
+    use std::time::Duration;
+
+    use whimbrel_store::{HostedBy, Stopped, Store};
 
     use super::*;
 
@@ -93,7 +95,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let (here, copy) = (store.run(&"r-1".parse().unwrap()), folder.path().join("copy"));
-        here.create("a spec", Mode::Service).await.unwrap();
+        here.create("a spec", HostedBy::Service).await.unwrap();
         let first = here.start_term("the first").await.unwrap();
         assert_eq!(past(first.run_log()), EarlierTerms::default(), "it has only just begun");
         // The first term has no end, the second stopped the run, and the third has just begun.

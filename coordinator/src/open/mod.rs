@@ -5,8 +5,9 @@
 //! | submitted | [`submit`] | a client's `Submit` with a spec |
 //! | resumed | [`resume`] | a client's `Submit` with a run's id |
 //! | adopted | [`adopt`] | the driver at the coordinator's start, for every run in the store that goes on |
+//! | opened again | [`reopen`] | the driver, after a panic has ended the run's term |
 //!
-//! Resuming and adopting both call [`take_over`](take_over::take_over): the one place where a run that exists is taken over. It
+//! The last three call [`take_over`](take_over::take_over): the one place where a run that exists is taken over. It
 //! compares the logs of the run's stores ([`compare`]), starts a term, and copies what a replica knows more.
 //!
 //! [`rival`] decides whether another coordinator holds a run; [`facts`] turns specs and logs into what the core and the store
@@ -21,6 +22,7 @@ use self::replicas::Replica;
 pub(crate) mod adopt;
 pub(crate) mod compare;
 pub(crate) mod facts;
+pub(crate) mod reopen;
 pub(crate) mod replicas;
 pub(crate) mod resume;
 pub(crate) mod rival;

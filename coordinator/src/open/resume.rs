@@ -6,7 +6,7 @@ use whimbrel_store::Store;
 use crate::open::{
     OpenedRun,
     submit_error::SubmitError,
-    take_over::{Reason, outcome_text, take_over},
+    take_over::{Reason, take_over},
 };
 
 /// Starts a term of the run, whatever coordinator holds it now. The driver calls it for a client's `Submit`. Refuses a run that
@@ -20,7 +20,7 @@ pub(crate) async fn resume(store: &Store, run: &str, coordinator: &str) -> Resul
     let dir = store.run(&id);
     let run_log = dir.run_log().await?;
     if let Some(ended) = run_log.ended() {
-        return Err(SubmitError::Over(id, outcome_text(ended).to_owned()));
+        return Err(SubmitError::Over { run: id, ended: Box::new(ended.clone()) });
     }
     store.probe().await?;
     take_over(store, dir, &run_log, coordinator, Reason::Resume).await

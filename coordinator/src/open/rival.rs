@@ -61,7 +61,7 @@ impl Rival {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_store::{Mode, Record, Store};
+    use whimbrel_store::{HostedBy, Record, Store};
 
     use super::*;
 
@@ -70,7 +70,7 @@ mod tests {
         let timeout = Duration::from_secs(3600);
         let folder = tempfile::tempdir().unwrap();
         let run = Store::open(folder.path().to_str().unwrap()).unwrap().run(&"r-1".parse().unwrap());
-        run.create("a spec", Mode::Service).await.unwrap();
+        run.create("a spec", HostedBy::Service).await.unwrap();
         let (mut fresh, hour) = (Rival::default(), || timeout);
         assert_eq!(fresh.holder(&run.run_log().await.unwrap(), "me", hour), Holder::Free);
         // The coordinator that a run is submitted to has it go on with its first term.

@@ -3,7 +3,7 @@
 use whimbrel_core::{EarlierTerms, Start};
 use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
-use whimbrel_store::{Mode, Store, TermError};
+use whimbrel_store::{HostedBy, Store, TermError};
 
 use crate::open::{
     OpenedRun,
@@ -16,7 +16,7 @@ use crate::open::{
 pub(crate) async fn submit(
     store: &Store,
     text: &str,
-    submitter: Mode,
+    hosted_by: HostedBy,
     coordinator: &str,
 ) -> Result<OpenedRun, SubmitError> {
     let mut spec = RunSpec::parse("the run spec", text, &[])?;
@@ -26,7 +26,7 @@ pub(crate) async fn submit(
     let dir = store.run(&id);
     let with_run = |replica: Store| Replica { store: replica.uri().to_owned(), dir: Some(replica.run(&id)) };
     let replicas = replicas.into_iter().map(with_run).collect();
-    dir.create(&spec.to_toml(), submitter).await?;
+    dir.create(&spec.to_toml(), hosted_by).await?;
     let term = dir.start_term_after(0, coordinator).await.map_err(|error| match error {
         TermError::Taken { coordinator, .. } => SubmitError::AdoptedByAnother { run: id, coordinator },
         error => error.into(),

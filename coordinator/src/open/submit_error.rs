@@ -4,7 +4,7 @@ use tonic::Status;
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::Mistakes;
-use whimbrel_store::{AppendError, CreateError, LogError, ProbeError, StoreError, TermError};
+use whimbrel_store::{AppendError, CreateError, Ended, LogError, Outcome, ProbeError, StoreError, TermError};
 
 use crate::open::{
     compare::{ContinuedElsewhere, NotRecovered, RecoverError},
@@ -72,12 +72,28 @@ pub enum SubmitError {
     /// The store has no such run: the id, the store's URI.
     #[error("there is no run {0} in {1}")]
     Unknown(String, String),
-    /// The run has ended for good: the run, how.
-    #[error("run {0} has {1}; it cannot be resumed, only submitted anew")]
-    Over(RunId, String),
+    /// The run has ended for good.
+    #[error("run {run} has {}; it cannot be resumed, only submitted anew", outcome_text(.ended))]
+    Over {
+        /// The run.
+        run: RunId,
+        /// How it ended.
+        ended: Box<Ended>,
+    },
     /// The run was stopped, and no client asked to resume it.
     #[error("run {0} was stopped; resume it to continue")]
     Stopped(RunId),
+    /// Another coordinator has taken the run over from this one.
+    #[error("{coordinator} has taken run {run} over")]
+    TakenOver {
+        /// The run.
+        run: RunId,
+        /// The other coordinator.
+        coordinator: String,
+    },
+    /// Opening the run panicked, which is a defect: the message.
+    #[error("the coordinator has a defect: opening the run panicked: {0}")]
+    Panicked(String),
     /// This coordinator hosts the run already.
     #[error("run {0} is already under way here")]
     UnderWay(RunId),
@@ -100,7 +116,7 @@ impl From<SubmitError> for Status {
             SubmitError::Unknown(..) => Self::not_found(text),
             SubmitError::UnderWay(_) => Self::already_exists(text),
             SubmitError::ShuttingDown => Self::unavailable(text),
-            SubmitError::Name(_) => Self::internal(text),
+            SubmitError::Name(_) | SubmitError::Panicked(_) => Self::internal(text),
             SubmitError::StoredSpec { .. }
             | SubmitError::Probe(_)
             | SubmitError::Replica(_)
@@ -113,7 +129,17 @@ impl From<SubmitError> for Status {
             | SubmitError::AdoptedByAnother { .. }
             | SubmitError::Append(_)
             | SubmitError::Stopped(_)
-            | SubmitError::Over(..) => Self::failed_precondition(text),
+            | SubmitError::TakenOver { .. }
+            | SubmitError::Over { .. } => Self::failed_precondition(text),
         }
+    }
+}
+
+/// How a run ended, as it follows "the run has".
+fn outcome_text(ended: &Ended) -> &'static str {
+    match ended.outcome {
+        Outcome::Finished => "finished",
+        Outcome::Failed => "failed",
+        Outcome::Cancelled => "been cancelled",
     }
 }

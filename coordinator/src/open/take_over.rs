@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use whimbrel_plan::RunId;
 use whimbrel_spec::RunSpec;
-use whimbrel_store::{Ended, Outcome, Record, RunDir, RunLog, Store};
+use whimbrel_store::{Record, RunDir, RunLog, Store};
 
 use crate::open::{OpenedRun, compare::compare, facts, replicas::replicas_of, submit_error::SubmitError};
 
@@ -49,7 +49,7 @@ pub(crate) async fn take_over(
     }
     recovered?;
     if let Some(ended) = term.run_log().ended() {
-        return Err(SubmitError::Over(dir.id().clone(), outcome_text(ended).to_owned()));
+        return Err(SubmitError::Over { run: dir.id().clone(), ended: Box::new(ended.clone()) });
     }
     if reason == Reason::Adopt && term.run_log().stopped().is_some() {
         return Err(SubmitError::Stopped(dir.id().clone()));
@@ -66,13 +66,4 @@ pub(crate) async fn take_over(
 pub(crate) fn stored_spec(run: &RunId, run_log: &RunLog) -> Result<RunSpec, SubmitError> {
     RunSpec::parse("the stored spec", run_log.spec(), &[])
         .map_err(|source| SubmitError::StoredSpec { run: run.clone(), source })
-}
-
-/// How a run ended, as it follows "the run has".
-pub(crate) fn outcome_text(ended: &Ended) -> &'static str {
-    match ended.outcome {
-        Outcome::Finished => "finished",
-        Outcome::Failed => "failed",
-        Outcome::Cancelled => "been cancelled",
-    }
 }

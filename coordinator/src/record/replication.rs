@@ -12,12 +12,12 @@
 //! ended is in its replicas too, or is reported as missing there.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use whimbrel_core::RunEvent;
 use whimbrel_proto::with_causes;
@@ -42,6 +42,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 /// The recorder's handle on the replica tasks of a run.
 #[derive(Debug)]
 pub(crate) struct Replication {
+    log: SharedLog,
     target: watch::Sender<Target>,
     statuses: Vec<watch::Receiver<ReplicaStatus>>,
     /// Cancelled when the coordinator shuts down.
@@ -49,10 +50,23 @@ pub(crate) struct Replication {
 }
 
 /// What the replica tasks work towards.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Target {
-    run_log: Arc<RunLog>,
+    /// The entries that the shared log has at least.
+    entries: u64,
     stage: Stage,
+}
+
+/// The run's log as the recorder published it last. The recorder adds the new entries; each task copies to its own log those
+/// that it lacks. So a commit does not copy the whole log, which grows with the run.
+#[derive(Clone, Debug)]
+struct SharedLog(Arc<Mutex<RunLog>>);
+
+impl SharedLog {
+    fn with<T>(&self, act: impl FnOnce(&mut RunLog) -> T) -> T {
+        // Extending a log adds whole entries: it is valid even if a thread panicked meanwhile.
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// How urgent that is.
@@ -83,32 +97,34 @@ pub(crate) struct ReplicaConfig {
 }
 
 impl Replication {
-    /// Starts a replica task for each replica in `tasks`. The tasks end with the run, or when the handle is dropped.
-    pub(crate) fn start(
+    /// The handle, and a task for each replica, for the driver to start. The tasks end with the run, or when the handle is
+    /// dropped.
+    pub(crate) fn new(
         config: &ReplicaConfig,
         run_log: &RunLog,
         replicas: Vec<Replica>,
-        tasks: &mut JoinSet<()>,
-    ) -> Self {
-        let target = Target { run_log: Arc::new(run_log.clone()), stage: Stage::Following };
+    ) -> (Self, Vec<ReplicaTask>) {
+        let log = SharedLog(Arc::new(Mutex::new(run_log.clone())));
+        let target = Target { entries: run_log.next_number(), stage: Stage::Following };
         let (sender, target) = watch::channel(target);
-        let mut statuses = Vec::new();
+        let (mut statuses, mut tasks) = (Vec::new(), Vec::new());
         for Replica { store, dir } in replicas {
             let uri = dir.as_ref().map_or(store.as_str(), RunDir::uri).to_owned();
             let (status, receiver) = watch::channel(ReplicaStatus::unknown(uri, run_log.next_number()));
-            let task = ReplicaTask {
+            tasks.push(ReplicaTask {
                 config: config.clone(),
                 store,
                 dir,
                 replicator: None,
+                run_log: run_log.clone(),
+                published: log.clone(),
                 target: target.clone(),
                 status,
                 reported: None,
-            };
-            tasks.spawn(task.run());
+            });
             statuses.push(receiver);
         }
-        Self { target: sender, statuses, shutdown: config.shutdown.clone() }
+        (Self { log, target: sender, statuses, shutdown: config.shutdown.clone() }, tasks)
     }
 
     /// The statuses of the replicas, now and later, for the driver.
@@ -123,7 +139,8 @@ impl Replication {
 
     fn set_target(&self, run_log: &RunLog, stage: Stage) {
         if !self.statuses.is_empty() {
-            self.target.send_replace(Target { run_log: Arc::new(run_log.clone()), stage });
+            self.log.with(|log| log.extend_from(run_log));
+            self.target.send_replace(Target { entries: run_log.next_number(), stage });
         }
     }
 
@@ -148,12 +165,15 @@ impl Replication {
 }
 
 /// Keeps one replica in step.
-struct ReplicaTask {
+pub(crate) struct ReplicaTask {
     config: ReplicaConfig,
     store: String,
     /// `None` until the store can be opened.
     dir: Option<RunDir>,
     replicator: Option<Replicator>,
+    /// The run's log at the last round.
+    run_log: RunLog,
+    published: SharedLog,
     target: watch::Receiver<Target>,
     status: watch::Sender<ReplicaStatus>,
     /// The problem that was last reported to watchers.
@@ -170,15 +190,15 @@ enum RoundError {
 }
 
 impl ReplicaTask {
-    async fn run(mut self) {
+    /// Runs until the run has ended and the replica is in step, or the recorder ends the task.
+    pub(crate) async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
-            let target = self.target.borrow_and_update().clone();
-            let entries = target.run_log.next_number();
+            let target = *self.target.borrow_and_update();
             if target.stage == Stage::Cancelled {
                 return;
             }
-            if self.status.borrow().entries >= entries {
+            if self.status.borrow().entries >= target.entries {
                 if target.stage == Stage::Finishing || self.target.changed().await.is_err() {
                     return;
                 }
@@ -186,7 +206,7 @@ impl ReplicaTask {
             }
             let mut cancelled = self.target.clone();
             let round = tokio::select! {
-                round = self.round(&target.run_log) => round,
+                round = self.round() => round,
                 // Also when the recorder has ended and dropped its handle.
                 _ = cancelled.wait_for(|target| target.stage == Stage::Cancelled) => return,
             };
@@ -223,10 +243,11 @@ impl ReplicaTask {
         }
     }
 
-    /// Copies what the replica lacks of the run at this log.
-    async fn round(&mut self, run_log: &RunLog) -> Result<(), RoundError> {
-        let entries = run_log.next_number();
-        let kept = self.config.retention.kept(run_log);
+    /// Copies what the replica lacks of the run as it was published last.
+    async fn round(&mut self) -> Result<(), RoundError> {
+        self.published.with(|log| self.run_log.extend_from(log));
+        let entries = self.run_log.next_number();
+        let kept = self.config.retention.kept(&self.run_log);
         self.status.send_modify(|status| {
             status.wanted_entries = entries;
             let newer = kept.iter().filter(|checkpoint| Some(checkpoint.step) > status.newest);
@@ -235,7 +256,7 @@ impl ReplicaTask {
         let began = Instant::now();
         let mut sent = 0;
         let lag = {
-            let (replicator, status) = self.open()?;
+            let (replicator, run_log, status) = self.open()?;
             let mut progress = |progress| {
                 if let CopyProgress::Moved { bytes } | CopyProgress::Found { bytes } = progress {
                     status.send_modify(|status| {
@@ -253,8 +274,9 @@ impl ReplicaTask {
         Ok(())
     }
 
-    /// Opens the replica if that has not succeeded yet; returns its replicator, and the status for it to update.
-    fn open(&mut self) -> Result<(&mut Replicator, &watch::Sender<ReplicaStatus>), RoundError> {
+    /// Opens the replica if that has not succeeded yet; returns its replicator, the log to copy, and the status for it to
+    /// update.
+    fn open(&mut self) -> Result<(&mut Replicator, &RunLog, &watch::Sender<ReplicaStatus>), RoundError> {
         let ReplicaConfig { run, coordinator, retention, limits, .. } = &self.config;
         let dir = match self.dir.take() {
             Some(dir) => dir,
@@ -273,7 +295,7 @@ impl ReplicaTask {
         let replicator = self
             .replicator
             .get_or_insert_with(|| Replicator::new(run, &dir, coordinator, retention.clone(), *limits));
-        Ok((replicator, &self.status))
+        Ok((replicator, &self.run_log, &self.status))
     }
 
     /// Updates the status after a round and reports what changed.

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use futures::future::BoxFuture;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -10,7 +11,7 @@ use tonic::{
 };
 use whimbrel_core::Timing;
 use whimbrel_proto::{DESCRIPTORS, MAX_MESSAGE, v1};
-use whimbrel_store::{Mode, Store};
+use whimbrel_store::{HostedBy, Store};
 
 use crate::{
     driver::{
@@ -89,7 +90,13 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Binds and begins to serve. Called once by `whimbrel coordinator` and by `whimbrel run`.
-    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+    ///
+    /// The future is boxed so that the server and the driver are compiled with this crate and not with each caller.
+    pub fn start(settings: Settings) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::bind_and_serve(settings))
+    }
+
+    async fn bind_and_serve(settings: Settings) -> Result<Self, StartError> {
         let Settings { store, listen, token, adopt, timing } = settings;
         let failed = |source| StartError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -105,12 +112,12 @@ impl Coordinator {
 
         let (sender, receiver) = mpsc::unbounded_channel();
         let inputs = Inputs(sender);
-        let submitter = if adopt { Mode::Service } else { Mode::Embedded };
+        let hosted_by = if adopt { HostedBy::Service } else { HostedBy::Embedded };
         // Unique even among hosts with the same name and address.
         let (host, process, random) = (rustix::system::uname(), std::process::id(), random_characters()?);
         let host = host.nodename().to_string_lossy();
         let name = format!("{host} at {address} (process {process}, {random})");
-        let driver = Driver::new(store, submitter, name, inputs.clone(), timing);
+        let driver = Driver::new(store, hosted_by, name, inputs.clone(), timing);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {

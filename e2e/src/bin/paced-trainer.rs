@@ -35,16 +35,10 @@ fn bare(context: &str) -> Result<(), TrainerError> {
     Ok(())
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<ExitCode, TrainerError> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.as_slice() {
-        [mode, context] if mode == "bare" => match bare(context) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        _ => whimbrel_worker::train(paced),
+        [mode, context] if mode == "bare" => bare(context).map(|()| ExitCode::SUCCESS),
+        _ => Ok(whimbrel_worker::train(paced)),
     }
 }

@@ -1,7 +1,7 @@
 //! The scenarios that use one store.
 
 use whimbrel_state::StateBytes;
-use whimbrel_store::{Limits, Mode, RunDir, collect, restore, verify};
+use whimbrel_store::{HostedBy, Limits, RunDir, collect, restore, verify};
 
 use super::{
     checkpoints::{check, check_all, checkpoint, checkpoint_of, restore_one},
@@ -12,7 +12,7 @@ use super::{
 
 /// Creates the run and the checkpoint of step 10.
 pub(super) async fn prepare(run: &RunDir) -> ScenarioResult {
-    run.create("[run]\nname = \"r\"\n", Mode::Embedded).await?;
+    run.create("[run]\nname = \"r\"\n", HostedBy::Embedded).await?;
     run.put_output(1, 0, "a worker says\n".into()).await?;
     let mut term = run.start_term("setup").await?;
     checkpoint(&mut term, 10).await?;
@@ -44,7 +44,7 @@ pub(super) async fn save_much(
     mebibytes: usize,
     mut acknowledged: impl FnMut(u64),
 ) -> ScenarioResult {
-    run.create("[run]\nname = \"r\"\n", Mode::Embedded).await?;
+    run.create("[run]\nname = \"r\"\n", HostedBy::Embedded).await?;
     let mut term = run.start_term("large").await?;
     let state = State::random(mebibytes << 20);
     checkpoint_of(&mut term, &state, 10, &Limits::default()).await?;

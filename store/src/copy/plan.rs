@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use whimbrel_state::{Hash, Manifest, Pack};
 
 use crate::{
@@ -96,30 +97,32 @@ impl CopyPlan {
 /// Reads both sides and says what the destination lacks of the selected checkpoints. Nothing is written.
 ///
 /// The plan is an estimate. Each step of the copy looks again, so changes on either side do no harm.
-pub async fn plan_copy(
-    source: &RunDir,
-    destination: &RunDir,
+pub fn plan_copy<'a>(
+    source: &'a RunDir,
+    destination: &'a RunDir,
     selection: CheckpointSelection,
-) -> Result<CopyPlan, CopyError> {
-    let run_log = source.run_log().await?;
-    let mut wanted = run_log.checkpoints();
-    match selection {
-        CheckpointSelection::All => {}
-        CheckpointSelection::Newest => wanted = wanted.pop().into_iter().collect(),
-        CheckpointSelection::Step(step) => {
-            wanted.retain(|checkpoint| checkpoint.step == step);
-            wanted = wanted.pop().into_iter().collect();
-            if wanted.is_empty() {
-                return Err(CopyError::NoSuchStep { source_uri: source.uri().to_owned(), step });
+) -> BoxFuture<'a, Result<CopyPlan, CopyError>> {
+    Box::pin(async move {
+        let run_log = source.run_log().await?;
+        let mut wanted = run_log.checkpoints();
+        match selection {
+            CheckpointSelection::All => {}
+            CheckpointSelection::Newest => wanted = wanted.pop().into_iter().collect(),
+            CheckpointSelection::Step(step) => {
+                wanted.retain(|checkpoint| checkpoint.step == step);
+                wanted = wanted.pop().into_iter().collect();
+                if wanted.is_empty() {
+                    return Err(CopyError::NoSuchStep { source_uri: source.uri().to_owned(), step });
+                }
             }
         }
-    }
-    let destination_log = log_of(destination).await?;
-    let mut plan = plan_to_replica(source, run_log, destination, destination_log, wanted).await?;
-    for missing in output::missing(source, destination).await? {
-        plan.to_move.output.add(missing.meta.size);
-    }
-    Ok(plan)
+        let destination_log = log_of(destination).await?;
+        let mut plan = plan_to_replica(source, run_log, destination, destination_log, wanted).await?;
+        for missing in output::missing(source, destination).await? {
+            plan.to_move.output.add(missing.meta.size);
+        }
+        Ok(plan)
+    })
 }
 
 /// The log of a destination; `None` if the run is not there yet.

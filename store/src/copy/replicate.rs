@@ -252,7 +252,7 @@ fn unreplicated(replica: &RunLog, run_log: &RunLog) -> Vec<Unreplicated> {
     });
     let furthest =
         unreplicated.map(|checkpoint| checkpoint.step).filter(|&step| Some(step) > resumed_from).max();
-    let outcome = replica.standing_entry().map(|entry| &entry.record);
+    let outcome = replica.last_status_entry().map(|entry| &entry.record);
     let outcome = outcome.filter(|outcome| run_log.entries().iter().all(|entry| entry.record != **outcome));
     let outcome = outcome.and_then(|outcome| match outcome {
         Record::Stopped(_) => Some(Unreplicated::Stopped),

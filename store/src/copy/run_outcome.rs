@@ -16,14 +16,14 @@ pub(super) fn missing(source: &RunLog, copy: &RunLog) -> Option<Record> {
         let identity = term_identity(run_log, entry);
         terms.iter().rposition(|&term| Some(term) == identity)
     };
-    let in_source = source.standing_entry()?;
+    let in_source = source.last_status_entry()?;
     if let Record::Ended(Ended { outcome: Outcome::Finished, step, .. }) = in_source.record
         && let Some(last) = checkpoint_of(source, step)
         && copy.checkpoints().iter().all(|checkpoint| checkpoint.manifest != last)
     {
         return None;
     }
-    let Some(in_copy) = copy.standing_entry() else { return Some(in_source.record.clone()) };
+    let Some(in_copy) = copy.last_status_entry() else { return Some(in_source.record.clone()) };
     let source_term = term_of(source, in_source)?;
     // If the source does not know the term, the copy's outcome is the newer one.
     let copy_term = term_of(copy, in_copy)?;

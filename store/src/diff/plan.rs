@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest, TensorSpec};
 
@@ -95,36 +96,44 @@ impl DiffPlan {
 
     /// Reads both checkpoints and compares them. `progress` is called with the number of bytes of each part read of
     /// *a*.
-    pub async fn execute(
+    pub fn execute<'a>(
         self,
-        a: (&Sources, &Manifest),
-        b: (&Sources, &Manifest),
-        limits: &Limits,
-        progress: &mut (dyn FnMut(u64) + Send),
-    ) -> Result<Difference, DiffError> {
-        let Self { mut difference, parts } = self;
-        let (send_a, received_a) = mpsc::channel(1);
-        let (send_b, received_b) = mpsc::channel(1);
-        let (layout, to_compare) = (a.1.layout.clone(), parts.clone());
-        let comparing = tokio::task::spawn_blocking(move || {
-            compare(&layout, &to_compare, StateFeed::new(received_a), StateFeed::new(received_b))
-        });
-        let mut no_progress = |_| {};
-        tokio::try_join!(
-            read_ranges(a, join_ranges(parts.iter().map(|part| part.a.clone())), limits, send_a, progress),
-            read_ranges(
-                b,
-                join_ranges(parts.iter().map(|part| part.b.clone())),
-                limits,
-                send_b,
-                &mut no_progress
-            ),
-        )?;
-        let object = a.0.primary().uri().to_owned();
-        let changed = comparing.await.map_err(|source| StoreError::CutOff { object, source })?;
-        difference.equal -= changed.len();
-        let tensor = |(index, values): (usize, _)| (a.1.layout.tensors()[index].clone(), values);
-        difference.changed = changed.into_iter().map(tensor).collect();
-        Ok(difference)
+        a: (&'a Sources, &'a Manifest),
+        b: (&'a Sources, &'a Manifest),
+        limits: &'a Limits,
+        progress: &'a mut (dyn FnMut(u64) + Send + 'a),
+    ) -> BoxFuture<'a, Result<Difference, DiffError>> {
+        Box::pin(async move {
+            let Self { mut difference, parts } = self;
+            let (send_a, received_a) = mpsc::channel(1);
+            let (send_b, received_b) = mpsc::channel(1);
+            let (layout, to_compare) = (a.1.layout.clone(), parts.clone());
+            let comparing = tokio::task::spawn_blocking(move || {
+                compare(&layout, &to_compare, StateFeed::new(received_a), StateFeed::new(received_b))
+            });
+            let mut no_progress = |_| {};
+            tokio::try_join!(
+                read_ranges(
+                    a,
+                    join_ranges(parts.iter().map(|part| part.a.clone())),
+                    limits,
+                    send_a,
+                    progress
+                ),
+                read_ranges(
+                    b,
+                    join_ranges(parts.iter().map(|part| part.b.clone())),
+                    limits,
+                    send_b,
+                    &mut no_progress
+                ),
+            )?;
+            let object = a.0.primary().uri().to_owned();
+            let changed = comparing.await.map_err(|source| StoreError::CutOff { object, source })?;
+            difference.equal -= changed.len();
+            let tensor = |(index, values): (usize, _)| (a.1.layout.tensors()[index].clone(), values);
+            difference.changed = changed.into_iter().map(tensor).collect();
+            Ok(difference)
+        })
     }
 }

@@ -16,6 +16,13 @@
 //! [`commit`](crate::commit), which looks every pack up right before it appends to the log, fails, and the slice is saved
 //! again. Commit and collect both need `&mut Term`, so no deletion comes between the look-up and the entry.
 //!
+//! # Why it is enough to look at new checkpoints
+//! A [`Collector`] remembers the packs of all kept checkpoints. Only this term appends to the log, so the entries
+//! since the last collection say which checkpoints came; any other news of a checkpoint makes it look at everything again.
+//! A pack is deleted then only if a removed checkpoint names it and no kept one does. Before a checkpoint is removed, the
+//! store is asked for each pack of the checkpoints in whose favour it is removed: the newest ones, and the one that is kept
+//! for its interval. If one of these lacks a pack, everything is looked at again.
+//!
 //! # Why a late commit cannot bring back what was collected
 //! Before anything is deleted, an entry says so, even if no checkpoint goes: a *boundary*. A commit is decided by the log
 //! up to its own entry's number, and is written under that number. A commit that was given up and is still on its way, or
@@ -40,6 +47,7 @@ use crate::{
     log::{AppendError, Record, RunDir, RunLog, Term},
     object::{StoreError, temp_files},
 };
+use futures::future::BoxFuture;
 
 /// Objects deleted between two reads of the log's end.
 const BATCH: usize = 100;
@@ -77,8 +85,11 @@ pub enum CollectError {
 }
 
 /// Deletes what `retention` does not keep: one collection by a new [`Collector`].
-pub async fn collect(term: &mut Term, retention: &Retention) -> Result<Collected, CollectError> {
-    Collector::default().collect(term, retention).await
+pub fn collect<'a>(
+    term: &'a mut Term,
+    retention: &'a Retention,
+) -> BoxFuture<'a, Result<Collected, CollectError>> {
+    Box::pin(async move { Collector::default().collect(term, retention).await })
 }
 
 /// Collects one run again and again, e.g. after each commit.
@@ -219,15 +230,17 @@ async fn decide(term: &Term, retention: &Retention, known: Option<Known>) -> Res
 }
 
 /// What [`collect`] would delete from a run with this log. Nothing is written, and no term is needed.
-pub async fn collectable(
-    run: &RunDir,
-    run_log: &RunLog,
-    retention: &Retention,
-) -> Result<Collected, StoreError> {
-    let ages = Ages::of(run, run_log, retention.grace).await?;
-    let run = Logged { dir: run, run_log };
-    let (deletions, _) = decide_all(run, retention, &ages, &Kept::default()).await?;
-    Ok(deletions.report(0))
+pub fn collectable<'a>(
+    run: &'a RunDir,
+    run_log: &'a RunLog,
+    retention: &'a Retention,
+) -> BoxFuture<'a, Result<Collected, StoreError>> {
+    Box::pin(async move {
+        let ages = Ages::of(run, run_log, retention.grace).await?;
+        let run = Logged { dir: run, run_log };
+        let (deletions, _) = decide_all(run, retention, &ages, &Kept::default()).await?;
+        Ok(deletions.report(0))
+    })
 }
 
 impl Deletions {

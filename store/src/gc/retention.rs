@@ -74,7 +74,7 @@ impl Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::{Entry, Mode, Origin, Record};
+    use crate::log::{Entry, HostedBy, Origin, Record};
 
     fn entry(number: u64, time: i64, record: Record) -> Entry {
         let time = DateTime::from_timestamp(time, 0).unwrap();
@@ -83,7 +83,7 @@ mod tests {
 
     /// A run with checkpoints of these steps, a second a step.
     fn run_log(steps: &[u64]) -> RunLog {
-        let submitted = Record::Submitted { spec: String::new(), hosted_by: Mode::Embedded };
+        let submitted = Record::Submitted { spec: String::new(), hosted_by: HostedBy::Embedded };
         let term = Record::Term { coordinator: "c".into(), replica_of: None };
         let checkpoint = |&step: &u64| Record::Checkpoint {
             step,

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::future::BoxFuture;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use whimbrel_state::{Layout, Manifest};
@@ -58,27 +59,29 @@ pub enum ExportError {
 /// verified before it is written. `progress` is called with the number of bytes of each part read.
 ///
 /// A folder that is not empty is refused unless `force`: then the model in it is replaced and its other files stay.
-pub async fn export(
-    (sources, manifest): (&Sources, &Manifest),
-    files: &FileLayout,
-    spec: &str,
-    folder: &Path,
+pub fn export<'a>(
+    (sources, manifest): (&'a Sources, &'a Manifest),
+    files: &'a FileLayout,
+    spec: &'a str,
+    folder: &'a Path,
     force: bool,
-    limits: &Limits,
-    progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<(), ExportError> {
-    let destination = Destination::prepare(folder, force)?;
-    let writer = Writer::create(destination.temp.path(), files, manifest.layout.clone())?;
-    let (send, parts) = mpsc::channel(MAX_WAITING);
-    let writing = tokio::task::spawn_blocking(move || writer.write(parts));
-    let chosen = files.offsets.iter().enumerate().filter(|(_, offset)| offset.is_some());
-    let ranges = join_ranges(chosen.map(|(index, _)| manifest.layout.range_of(index)));
-    let read = read_ranges((sources, manifest), ranges, limits, send, progress).await;
-    let object = || folder.display().to_string();
-    // The writer's error comes first: a failed writer also ends the read.
-    writing.await.map_err(|source| StoreError::CutOff { object: object(), source })??;
-    read?;
-    destination.publish(files, spec)
+    limits: &'a Limits,
+    progress: &'a mut (dyn FnMut(u64) + Send + 'a),
+) -> BoxFuture<'a, Result<(), ExportError>> {
+    Box::pin(async move {
+        let destination = Destination::prepare(folder, force)?;
+        let writer = Writer::create(destination.temp.path(), files, manifest.layout.clone())?;
+        let (send, parts) = mpsc::channel(MAX_WAITING);
+        let writing = tokio::task::spawn_blocking(move || writer.write(parts));
+        let chosen = files.offsets.iter().enumerate().filter(|(_, offset)| offset.is_some());
+        let ranges = join_ranges(chosen.map(|(index, _)| manifest.layout.range_of(index)));
+        let read = read_ranges((sources, manifest), ranges, limits, send, progress).await;
+        let object = || folder.display().to_string();
+        // The writer's error comes first: a failed writer also ends the read.
+        writing.await.map_err(|source| StoreError::CutOff { object: object(), source })??;
+        read?;
+        destination.publish(files, spec)
+    })
 }
 
 /// Writes tensors into files, which have their final length from the start.

@@ -3,14 +3,14 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use tokio::sync::mpsc;
 use whimbrel_state::{Hash, Manifest, Pack, manifest};
 
 use crate::{
     checkpoint::{CommitError, Committed, DigestInput, SaveError, commit, cut, digest_received, save_slice},
     interop::model::{Model, ModelError},
-    log::{AppendError, CreateError, LogError, Mode, Record, RunDir, Stopped, TermError},
+    log::{AppendError, CreateError, HostedBy, LogError, Record, RunDir, Stopped, TermError},
     object::{Limits, StoreError},
 };
 
@@ -92,49 +92,51 @@ pub enum ImportError {
 /// The log is written last: an import that dies before leaves packs that nothing refers to, and no run. One that dies
 /// between the run's first entry and its checkpoint leaves a run without a checkpoint. Another import with the same
 /// spec goes on with that run, if no term was started over it or [`ImportOptions::start_term`] is set.
-pub async fn import(
-    run: &RunDir,
+pub fn import<'a>(
+    run: &'a RunDir,
     model: Arc<Model>,
-    options: &ImportOptions,
-    limits: &Limits,
-    progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<Imported, ImportError> {
-    if options.spec.is_none() {
-        let run_log = run.run_log().await?;
-        let uri = || run.uri().to_owned();
-        if run_log.ended().is_some() {
-            return Err(ImportError::Ended { run: uri() });
+    options: &'a ImportOptions,
+    limits: &'a Limits,
+    progress: &'a mut (dyn FnMut(u64) + Send + 'a),
+) -> BoxFuture<'a, Result<Imported, ImportError>> {
+    Box::pin(async move {
+        if options.spec.is_none() {
+            let run_log = run.run_log().await?;
+            let uri = || run.uri().to_owned();
+            if run_log.ended().is_some() {
+                return Err(ImportError::Ended { run: uri() });
+            }
+            if let Some(replica) = run_log.replica_of() {
+                return Err(ImportError::Replica { run: uri(), source_uri: replica.source.clone() });
+            }
+            if run_log.stopped().is_none() && !options.start_term {
+                return Err(ImportError::NotStopped { run: uri() });
+            }
         }
-        if let Some(replica) = run_log.replica_of() {
-            return Err(ImportError::Replica { run: uri(), source_uri: replica.source.clone() });
+        let (packs, state) = save(run, model.clone(), options.step, limits, progress).await?;
+        if let Some(spec) = &options.spec {
+            match run.create(spec, HostedBy::Embedded).await {
+                Err(CreateError::Exists { .. }) if is_unfinished_import(run, spec, options).await? => {}
+                created => created?,
+            }
         }
-        if run_log.stopped().is_none() && !options.start_term {
-            return Err(ImportError::NotStopped { run: uri() });
+        let mut term = run.start_term(&options.who).await?;
+        let manifest = Manifest {
+            format: manifest::FORMAT,
+            run: run.id().to_string(),
+            step: options.step,
+            generation: 0,
+            samples: options.samples,
+            layout: model.layout().clone(),
+            packs,
+        };
+        let committed = commit(&mut term, &manifest, Some(state)).await?;
+        if term.run_log().stopped().is_none() {
+            let reason = format!("imported by {}", options.who);
+            term.append(Record::Stopped(Stopped { step: options.step, reason })).await?;
         }
-    }
-    let (packs, state) = save(run, model.clone(), options.step, limits, progress).await?;
-    if let Some(spec) = &options.spec {
-        match run.create(spec, Mode::Embedded).await {
-            Err(CreateError::Exists { .. }) if is_unfinished_import(run, spec, options).await? => {}
-            created => created?,
-        }
-    }
-    let mut term = run.start_term(&options.who).await?;
-    let manifest = Manifest {
-        format: manifest::FORMAT,
-        run: run.id().to_string(),
-        step: options.step,
-        generation: 0,
-        samples: options.samples,
-        layout: model.layout().clone(),
-        packs,
-    };
-    let committed = commit(&mut term, &manifest, Some(state)).await?;
-    if term.run_log().stopped().is_none() {
-        let reason = format!("imported by {}", options.who);
-        term.append(Record::Stopped(Stopped { step: options.step, reason })).await?;
-    }
-    Ok(Imported { committed, state })
+        Ok(Imported { committed, state })
+    })
 }
 
 /// Whether an existing run was left by an import with the same spec that died before its checkpoint.

@@ -41,7 +41,7 @@ pub enum Record {
         /// The run spec, in TOML.
         spec: String,
         /// Which kind of coordinator hosts the run.
-        hosted_by: Mode,
+        hosted_by: HostedBy,
     },
     /// A coordinator started a term. The entry's epoch is the term's.
     Term {
@@ -151,7 +151,7 @@ pub struct Ended {
 /// Which kind of coordinator hosts a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum HostedBy {
     /// A coordinator inside the command that started the run. It ends with the command.
     Embedded,
     /// A coordinator that runs as a service.

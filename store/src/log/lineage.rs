@@ -39,6 +39,7 @@ use super::{
     run_log::{LogError, RunLog},
     term::Term,
 };
+use futures::future::BoxFuture;
 
 /// The relation of a run's directory to another one, the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,44 +172,46 @@ impl RunDir {
     /// starts a replica's term. A term that was in force here is fenced. `who` describes the caller, for people.
     ///
     /// Only the log is written; [`plan_copy`](crate::plan_copy) copies checkpoints.
-    pub async fn become_replica_of(
-        &self,
-        source: &RunDir,
-        source_log: &RunLog,
-        who: &str,
-    ) -> Result<Term, ReplicaLogError> {
-        let Some(identity) = source_log.identity() else {
-            return Err(ReplicaLogError::NotBegun { source_uri: source.uri().to_owned() });
-        };
-        let mut run_log = match self.run_log().await {
-            Ok(run_log) => run_log,
-            Err(LogError::NoRun { .. }) => self.begin_as(source_log).await?,
-            Err(error) => return Err(error.into()),
-        };
-        loop {
-            if let Some(refusal) = refusal(source, source_log, self, &run_log) {
-                return Err(refusal);
-            }
-            let known = run_log.identities();
-            let prior = source_log.identities().into_iter();
-            let prior = prior.filter(|prior| *prior != identity && !known.contains(prior));
-            let replica = ReplicaOf {
-                source: source.uri().to_owned(),
-                term: identity.to_owned(),
-                prior_terms: prior.map(str::to_owned).collect(),
+    pub fn become_replica_of<'a>(
+        &'a self,
+        source: &'a RunDir,
+        source_log: &'a RunLog,
+        who: &'a str,
+    ) -> BoxFuture<'a, Result<Term, ReplicaLogError>> {
+        Box::pin(async move {
+            let Some(identity) = source_log.identity() else {
+                return Err(ReplicaLogError::NotBegun { source_uri: source.uri().to_owned() });
             };
-            let record = Record::Term { coordinator: who.to_owned(), replica_of: Some(replica) };
-            let entry = draft(run_log.next_number(), source_log.epoch(), record)?;
-            match create_entry(self.folder(), &entry).await? {
-                EntryCreation::Created => {
-                    run_log.push(self.folder(), entry.clone())?;
-                    let (source, epoch) = (source.uri(), entry.epoch);
-                    tracing::info!(run = self.uri(), source, epoch, "started a replica's term");
-                    return Ok(Term::started(self.clone(), entry, run_log));
+            let mut run_log = match self.run_log().await {
+                Ok(run_log) => run_log,
+                Err(LogError::NoRun { .. }) => self.begin_as(source_log).await?,
+                Err(error) => return Err(error.into()),
+            };
+            loop {
+                if let Some(refusal) = refusal(source, source_log, self, &run_log) {
+                    return Err(refusal);
                 }
-                EntryCreation::Taken(entry) => run_log.push(self.folder(), entry)?,
+                let known = run_log.identities();
+                let prior = source_log.identities().into_iter();
+                let prior = prior.filter(|prior| *prior != identity && !known.contains(prior));
+                let replica = ReplicaOf {
+                    source: source.uri().to_owned(),
+                    term: identity.to_owned(),
+                    prior_terms: prior.map(str::to_owned).collect(),
+                };
+                let record = Record::Term { coordinator: who.to_owned(), replica_of: Some(replica) };
+                let entry = draft(run_log.next_number(), source_log.epoch(), record)?;
+                match create_entry(self.folder(), &entry).await? {
+                    EntryCreation::Created => {
+                        run_log.push(self.folder(), entry.clone())?;
+                        let (source, epoch) = (source.uri(), entry.epoch);
+                        tracing::info!(run = self.uri(), source, epoch, "started a replica's term");
+                        return Ok(Term::started(self.clone(), entry, run_log));
+                    }
+                    EntryCreation::Taken(entry) => run_log.push(self.folder(), entry)?,
+                }
             }
-        }
+        })
     }
 
     /// Creates the run here with the first entry of another directory's log: it is the same run.

@@ -24,7 +24,7 @@ mod run_log;
 mod term;
 
 pub use checkpoints::CheckpointInfo;
-pub use entry::{Ended, Entry, EntryError, Mode, Origin, Outcome, Record, ReplicaOf, Stopped};
+pub use entry::{Ended, Entry, EntryError, HostedBy, Origin, Outcome, Record, ReplicaOf, Stopped};
 pub use lineage::{Relation, ReplicaLogError, relation};
 pub use run_dir::{RunDir, open_run, open_run_in};
 pub use run_log::{LogError, RunLog};

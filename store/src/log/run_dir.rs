@@ -2,7 +2,7 @@
 
 use std::{fs, future::ready, time::Duration};
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use whimbrel_plan::RunId;
 
 use super::{
@@ -78,8 +78,8 @@ impl RunDir {
     }
 
     /// Reads the whole run log.
-    pub async fn run_log(&self) -> Result<RunLog, LogError> {
-        RunLog::read(&self.folder).await
+    pub fn run_log(&self) -> BoxFuture<'_, Result<RunLog, LogError>> {
+        Box::pin(RunLog::read(&self.folder))
     }
 }
 

@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::{
     checkpoints::{CheckpointInfo, Checkpoints},
-    entry::{self, Ended, Entry, EntryError, Mode, Record, ReplicaOf, Stopped, identities, identity},
+    entry::{self, Ended, Entry, EntryError, HostedBy, Record, ReplicaOf, Stopped, identities, identity},
 };
 use crate::object::{Folder, StoreError};
 
@@ -28,7 +28,7 @@ pub struct RunLog {
 struct Submission {
     entry: Entry,
     spec: String,
-    hosted_by: Mode,
+    hosted_by: HostedBy,
 }
 
 /// A run log that cannot be read or written.
@@ -149,6 +149,13 @@ impl RunLog {
         self.add(entry).map_err(|why| LogError::Order { object: folder.uri_of(&entry::name(number)), why })
     }
 
+    /// Adds the entries that `newer` has and this one lacks. Both must be the same log, `newer` read later.
+    pub fn extend_from(&mut self, newer: &Self) {
+        for entry in newer.entries.get(self.entries.len()..).unwrap_or_default() {
+            self.accept(entry.clone());
+        }
+    }
+
     /// Adds the next entry, or says how it contradicts those before it.
     fn add(&mut self, entry: Entry) -> Result<(), &'static str> {
         let starts_term = matches!(entry.record, Record::Term { .. });
@@ -164,12 +171,16 @@ impl RunLog {
         if !starts_term && entry.epoch != self.epoch() {
             return Err("it was written by a coordinator that was not leading the run");
         }
-        if starts_term {
+        self.accept(entry);
+        Ok(())
+    }
+
+    fn accept(&mut self, entry: Entry) {
+        if matches!(entry.record, Record::Term { .. }) {
             self.term = Some(self.entries.len());
         }
         self.checkpoints.apply(&entry);
         self.entries.push(entry);
-        Ok(())
     }
 
     /// Whether `next` starts a term of another replica task over the same term of the source as the last one.
@@ -199,7 +210,7 @@ impl RunLog {
     }
 
     /// Which kind of coordinator hosts the run.
-    pub fn hosted_by(&self) -> Mode {
+    pub fn hosted_by(&self) -> HostedBy {
         self.first.hosted_by
     }
 
@@ -287,11 +298,11 @@ impl RunLog {
 
     /// The last record that the run was stopped, resumed or ended.
     fn last_status(&self) -> Option<&Record> {
-        self.standing_entry().map(|entry| &entry.record)
+        self.last_status_entry().map(|entry| &entry.record)
     }
 
     /// The last entry that the run was stopped, resumed or ended.
-    pub(crate) fn standing_entry(&self) -> Option<&Entry> {
+    pub(crate) fn last_status_entry(&self) -> Option<&Entry> {
         let is_status = |entry: &&Entry| {
             matches!(entry.record, Record::Stopped(_) | Record::Resumed { .. } | Record::Ended(_))
         };

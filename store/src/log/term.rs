@@ -14,7 +14,7 @@
 
 use super::{
     create_entry::{EntryCreation, create_entry, draft},
-    entry::{Entry, Mode, Record},
+    entry::{Entry, HostedBy, Record},
     run_dir::RunDir,
     run_log::{LogError, RunLog},
 };
@@ -88,7 +88,7 @@ pub enum AppendError {
 
 impl RunDir {
     /// Creates the run: writes the first entry of its log. `spec` is the run spec in TOML.
-    pub async fn create(&self, spec: &str, hosted_by: Mode) -> Result<(), CreateError> {
+    pub async fn create(&self, spec: &str, hosted_by: HostedBy) -> Result<(), CreateError> {
         let record = Record::Submitted { spec: spec.to_owned(), hosted_by };
         match create_entry(self.folder(), &draft(0, 0, record)?).await? {
             EntryCreation::Created => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use whimbrel_store::{Environment, Mode, Store, open_run_in};
+use whimbrel_store::{Environment, HostedBy, Store, open_run_in};
 use whimbrel_testbed::Server;
 
 use crate::{azurite, radosgw, support::State};
@@ -12,7 +12,7 @@ async fn works(uri: &str, environment: &Environment) {
     let store = Store::open_in(uri, environment).unwrap();
     store.probe().await.unwrap_or_else(|error| panic!("{uri}: {error}"));
     let id = "r".parse().unwrap();
-    store.run(&id).create("spec", Mode::Service).await.unwrap();
+    store.run(&id).create("spec", HostedBy::Service).await.unwrap();
     let again = Store::open_in(store.uri(), environment).unwrap();
     assert_eq!((again.uri(), again.runs().await.unwrap()), (store.uri(), vec![id]));
     let (run, _) = open_run_in(again.run(&"r".parse().unwrap()).uri(), environment).unwrap();

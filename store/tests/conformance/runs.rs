@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use whimbrel_state::StateBytes;
 use whimbrel_store::{
-    AppendError, Ended, Mode, Outcome, Record, Retention, Store, collect, commit, quarantine, restore_some,
-    verify,
+    AppendError, Ended, HostedBy, Outcome, Record, Retention, Store, collect, commit, quarantine,
+    restore_some, verify,
 };
 
 use crate::support::{SMALL_PACKS, State, checkpoint, restored, save};
@@ -15,8 +15,8 @@ pub(crate) async fn suite(store: &Store) {
     let id = "r-conformance".parse().unwrap();
     let run = store.run(&id);
     run.run_log().await.unwrap_err();
-    run.create("[run]\nname = \"r\"\n", Mode::Service).await.unwrap();
-    run.create("[run]\nname = \"r\"\n", Mode::Service).await.unwrap_err();
+    run.create("[run]\nname = \"r\"\n", HostedBy::Service).await.unwrap();
+    run.create("[run]\nname = \"r\"\n", HostedBy::Service).await.unwrap_err();
     assert_eq!(store.runs().await.unwrap(), [id]);
 
     // Three workers save, a coordinator commits, others read.

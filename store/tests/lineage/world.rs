@@ -11,8 +11,8 @@ use std::{
 use object_store::{ObjectStore, PutMode, PutPayload, memory::InMemory, path::Path};
 use whimbrel_state::{Hash, Layout, Manifest, TensorSpec, manifest::FORMAT};
 use whimbrel_store::{
-    AppendError, CheckpointSelection, CollectError, Collector, CommitError, CopyError, KeepEvery, Limits,
-    Mode, Record, ReplicaLogError, ReplicateError, Replicator, Retention, Stopped, Term, commit, plan_copy,
+    AppendError, CheckpointSelection, CollectError, Collector, CommitError, CopyError, HostedBy, KeepEvery,
+    Limits, Record, ReplicaLogError, ReplicateError, Replicator, Retention, Stopped, Term, commit, plan_copy,
     recover_from, save_slice,
 };
 
@@ -84,7 +84,7 @@ impl World {
             me: me.clone(),
             inner: Mutex::default(),
         });
-        world.observed_store(0).run().create("", Mode::Embedded).await.unwrap();
+        world.observed_store(0).run().create("", HostedBy::Embedded).await.unwrap();
         world.start_term(0).await;
         world
     }

@@ -28,7 +28,7 @@ use whimbrel_state::{
     Dtype, Hash, Layout, Manifest, StateBytes, TensorMut, TensorSpec, manifest::FORMAT, tensor::Memory,
 };
 use whimbrel_store::{
-    Committed, Limits, Mode, RestoreError, RetryPolicy, RunDir, Store, Term, commit, restore, save_slice,
+    Committed, HostedBy, Limits, RestoreError, RetryPolicy, RunDir, Store, Term, commit, restore, save_slice,
 };
 
 /// How a request fails.
@@ -344,7 +344,7 @@ impl Scene {
 
     pub(crate) async fn new() -> Self {
         let scene = Self::empty();
-        scene.run().create("[run]\nname = \"r\"\n", Mode::Embedded).await.unwrap();
+        scene.run().create("[run]\nname = \"r\"\n", HostedBy::Embedded).await.unwrap();
         scene
     }
 

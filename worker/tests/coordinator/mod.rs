@@ -29,7 +29,7 @@ use whimbrel_proto::v1::{
     worker_message::Message,
     workers_server::{Workers, WorkersServer},
 };
-use whimbrel_store::{Mode, Store, Term};
+use whimbrel_store::{HostedBy, Store, Term};
 use whimbrel_worker::Environment;
 
 /// Long enough for the slowest machine; a test that waits it out has failed.
@@ -80,7 +80,7 @@ impl Coordinator {
         let runtime = Runtime::new().unwrap();
         let directory = Store::open(folder.path().to_str().unwrap()).unwrap().run(&run);
         let term = runtime.block_on(async {
-            directory.create(SPEC, Mode::Embedded).await.unwrap();
+            directory.create(SPEC, HostedBy::Embedded).await.unwrap();
             directory.start_term("a test").await.unwrap()
         });
         let mut welcome = v1::Welcome {

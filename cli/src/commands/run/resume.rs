@@ -162,7 +162,7 @@ fn yes(input: &mut impl BufRead) -> Result<bool, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_store::{Mode, Record, Stopped};
+    use whimbrel_store::{HostedBy, Record, Stopped};
 
     use super::*;
 
@@ -174,7 +174,7 @@ mod tests {
         RunSpec::parse("run.toml", SPEC, &overrides).unwrap()
     }
 
-    async fn submit(store: &Store, id: &str, spec: &RunSpec, mode: Mode) -> whimbrel_store::Term {
+    async fn submit(store: &Store, id: &str, spec: &RunSpec, mode: HostedBy) -> whimbrel_store::Term {
         let run = store.run(&id.parse().unwrap());
         run.create(&spec.to_toml(), mode).await.unwrap();
         run.start_term("a test").await.unwrap()
@@ -196,13 +196,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path().to_str().unwrap()).unwrap();
         let stop = || Record::Stopped(Stopped { step: 0, reason: "stopped".into() });
-        let mut older = submit(&store, "r-older", &spec(&[]), Mode::Embedded).await;
+        let mut older = submit(&store, "r-older", &spec(&[]), HostedBy::Embedded).await;
         older.append(stop()).await.unwrap();
         // Broken off: its log just ends.
-        submit(&store, "r-newer", &spec(&["workers.min=2"]), Mode::Embedded).await;
-        submit(&store, "r-served", &spec(&[]), Mode::Service).await;
-        submit(&store, "r-differs", &spec(&["train.seed=9"]), Mode::Embedded).await;
-        submit(&store, "r-x-other", &spec(&["name=r-x"]), Mode::Embedded).await;
+        submit(&store, "r-newer", &spec(&["workers.min=2"]), HostedBy::Embedded).await;
+        submit(&store, "r-served", &spec(&[]), HostedBy::Service).await;
+        submit(&store, "r-differs", &spec(&["train.seed=9"]), HostedBy::Embedded).await;
+        submit(&store, "r-x-other", &spec(&["name=r-x"]), HostedBy::Embedded).await;
 
         let found = unfinished::find(&store, &spec(&[])).await.unwrap();
         let names: Vec<_> = found.iter().map(|run| (run.id.as_str(), run.same, run.stopped)).collect();
@@ -227,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |name: &str| Store::open(folder.path().join(name).to_str().unwrap()).unwrap();
         let (store, elsewhere) = (open("here"), open("elsewhere"));
-        let term = submit(&elsewhere, "r-moved", &spec(&[]), Mode::Embedded).await;
+        let term = submit(&elsewhere, "r-moved", &spec(&[]), HostedBy::Embedded).await;
         let run = store.run(&"r-moved".parse().unwrap());
         run.become_replica_of(term.run(), term.run_log(), "a test").await.unwrap();
 

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
-use whimbrel_store::{LogError, Mode, RunLog, Store, StoreError};
+use whimbrel_store::{HostedBy, LogError, RunLog, Store, StoreError};
 
 use super::run_lock::RunLock;
 
@@ -73,7 +73,7 @@ pub(super) async fn find(store: &Store, spec: &RunSpec) -> Result<Vec<Unfinished
 /// Classifies a run by its log; `None` if there is nothing to resume.
 fn classify(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Unfinished> {
     let stopped = run_log.stopped().is_some();
-    if run_log.ended().is_some() || (run_log.hosted_by() == Mode::Service && !stopped) {
+    if run_log.ended().is_some() || (run_log.hosted_by() == HostedBy::Service && !stopped) {
         return None;
     }
     let stored = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok()?;

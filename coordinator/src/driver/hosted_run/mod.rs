@@ -7,10 +7,10 @@ mod trained;
 mod watchers;
 mod welcome;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use whimbrel_core::Formation;
+use whimbrel_core::{Formation, RunEvent};
 use whimbrel_plan::{Generation, RunId, WorkerId};
 use whimbrel_proto::v1;
 use whimbrel_spec::RunSpec;
@@ -24,6 +24,7 @@ use self::{
     trained::{DescribeError, Trained},
     watchers::Watchers,
 };
+use super::reopening::Reopening;
 use crate::{
     events::{self, HostedFacts, StepTiming},
     record::{output_writer::OutputWriter, recorder::Request, replica_status::ReplicaStatus},
@@ -49,7 +50,13 @@ pub(crate) struct HostedRun {
     recorder: Option<mpsc::UnboundedSender<Request>>,
     replicas: Vec<watch::Receiver<ReplicaStatus>>,
     /// The run's end is recorded, and the recorder waits for the replicas.
-    is_finishing_replicas: bool,
+    pub(crate) is_finishing_replicas: bool,
+    /// What a client last requested: to stop or cancel. Requested again if the run is opened again.
+    pub(crate) requested: Option<RunEvent>,
+    /// How many terms in a row a panic has ended, the last ones of this run.
+    pub(crate) failures: u32,
+    /// Set after a panic has ended the term.
+    pub(crate) reopening: Option<Reopening>,
 }
 
 impl HostedRun {
@@ -77,7 +84,17 @@ impl HostedRun {
             recorder: Some(recorder),
             replicas,
             is_finishing_replicas: false,
+            requested: None,
+            failures: 0,
+            reopening: None,
         }
+    }
+
+    /// Takes over from the term of the same run that a panic has ended: its watchers stay connected.
+    pub(crate) fn continue_from(&mut self, previous: Self) {
+        self.watchers = previous.watchers;
+        self.requested = previous.requested;
+        self.failures = previous.failures;
     }
 
     pub(crate) fn id(&self) -> &RunId {
@@ -97,8 +114,14 @@ impl HostedRun {
             checkpoint: self.checkpoint,
             replicas: self.replicas.iter().map(|status| status.borrow().clone()).collect(),
             is_finishing_replicas: self.is_finishing_replicas,
-            age: self.opened.elapsed(),
+            reopening: self.reopening.as_ref().map(|reopening| reopening.detail.as_str()),
+            age: self.age(),
         }
+    }
+
+    /// Since the term started.
+    pub(crate) fn age(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     /// Sends an event to watchers and to the coordinator's log.
@@ -115,10 +138,15 @@ impl HostedRun {
         }
     }
 
-    /// Ends the hosting: watchers' streams end, and so does the recorder once it has carried out its requests.
+    /// Ends the hosting: watchers' streams end, and so does the term.
     pub(crate) fn close(&mut self) {
-        self.output.flush();
+        self.end_term();
         self.watchers.close();
+    }
+
+    /// Ends the term: the recorder ends once it has carried out its requests. Watchers stay connected.
+    pub(crate) fn end_term(&mut self) {
+        self.output.flush();
         self.recorder = None;
     }
 

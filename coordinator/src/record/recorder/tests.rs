@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use whimbrel_state::{Layout, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{CheckpointSelection, Limits, Mode, RunDir, Store, plan_copy, save_slice};
+use whimbrel_store::{CheckpointSelection, HostedBy, Limits, RunDir, Store, plan_copy, save_slice};
 
 use super::*;
 use crate::record::{replication::ReplicaConfig, report::TermReport};
@@ -50,8 +50,8 @@ impl Scene {
             reporter: reporter.clone(),
             shutdown: CancellationToken::new(),
         };
+        let (replication, _) = Replication::new(&config, term.run_log(), Vec::new());
         let mut tasks = JoinSet::new();
-        let replication = Replication::start(&config, term.run_log(), Vec::new(), &mut tasks);
         let sources = Sources::new(term.run().clone()).with_replica(run(folder, "west"));
         let recorder = Recorder::new(term, sources, Vec::new(), config.retention, replication, reporter);
         tasks.spawn(recorder.run(requests));
@@ -81,7 +81,7 @@ fn at(step: u64, manifest: &str) -> RunEvent {
 async fn only_a_checkpoint_that_is_damaged_in_every_store_is_quarantined() {
     let folder = tempfile::tempdir().unwrap();
     let here = run(folder.path(), "runs");
-    here.create("a spec", Mode::Service).await.unwrap();
+    here.create("a spec", HostedBy::Service).await.unwrap();
     let mut term = here.start_term("a test").await.unwrap();
     let (older, older_pack) = checkpoint(&mut term, folder.path(), 10).await;
     let (newer, newer_pack) = checkpoint(&mut term, folder.path(), 20).await;
