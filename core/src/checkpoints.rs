@@ -213,23 +213,22 @@ impl Checkpoints {
         self.restore_failures = 0;
     }
 
-    /// A member has left its generation with the state after `step` steps: it has staged no later one.
+    /// A member has left its generation, and has staged no slice of a step after `last`.
     pub(crate) fn member_left(
         &mut self,
         cx: &Context,
         worker: WorkerId,
         generation: u64,
-        step: Option<u64>,
+        last: u64,
     ) -> Effects {
         let mut effects = Effects::new();
-        let last = step.unwrap_or(0);
         let member = self.members.get_mut(&generation).and_then(|members| members.get_mut(&worker));
         if let Some(Some(known)) = member {
             *known = last;
         }
         let hopeless = |key: &Key| key.0 == generation && key.1 > last;
         for key in self.awaited_from(worker).into_iter().filter(hopeless) {
-            let reason = format!("worker {worker} left its generation before that step");
+            let reason = format!("worker {worker} left its generation before its slice was staged");
             self.drop_save(cx, key, &reason, &mut effects);
         }
         effects

@@ -201,8 +201,9 @@ impl Generations {
         if !live.present.remove(&worker) {
             return effects;
         }
-        live.completed.remove(&worker);
-        let staged = live.halt == Some(Halt::ToStop) && cause == Cause::Agreed;
+        let completed = live.completed.remove(&worker).is_some();
+        let agreed = cause == Cause::Agreed;
+        let staged = live.halt == Some(Halt::ToStop) && agreed;
         if let Cause::Broken { reason, suspect } = cause {
             if let Some(suspect) = suspect {
                 *live.suspected.entry(suspect).or_default() += 1;
@@ -217,7 +218,12 @@ impl Generations {
                 effects.warn(cx, text, Vec::new());
             }
         }
-        effects.push(Effect::MemberLeft { worker, generation, step, staged });
+        // A generation that starts after the last step begins with a checkpoint, and a member may have left before it staged
+        // its slice. The next generation takes that checkpoint again.
+        let starts_at_the_end = live.first_step == cx.facts.steps && !agreed && !completed;
+        let held = step.unwrap_or(0);
+        let saves_through = if starts_at_the_end { held.saturating_sub(1) } else { held };
+        effects.push(Effect::MemberLeft { worker, generation, step, staged, saves_through });
         effects
     }
 
@@ -259,7 +265,7 @@ impl Generations {
         if !live.present.remove(&worker) {
             return effects;
         }
-        effects.push(Effect::MemberLeft { worker, generation, step: None, staged: false });
+        effects.push(Effect::MemberLeft { worker, generation, step: None, staged: false, saves_through: 0 });
         if live.broken.is_none() {
             live.broken = Some(now);
             self.gap_since = now;

@@ -101,6 +101,8 @@ pub(crate) enum Effect {
         step: Option<u64>,
         /// It has staged a slice of a checkpoint at that step.
         staged: bool,
+        /// It has not staged a slice of any later step.
+        saves_through: u64,
     },
     /// The generation could not read the checkpoint that it starts from.
     RestoreFailed(RestoreFailure),

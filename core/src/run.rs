@@ -225,9 +225,10 @@ impl Run {
                     self.fleet.step_applied(self.cx.now, reporter, &members, step);
                     continue;
                 }
-                Effect::MemberLeft { worker, generation, step, staged } => {
+                Effect::MemberLeft { worker, generation, step, staged, saves_through } => {
                     self.fleet.member_left(self.cx.now, worker, step);
-                    let mut further = self.checkpoints.member_left(&self.cx, worker, generation, step);
+                    let mut further =
+                        self.checkpoints.member_left(&self.cx, worker, generation, saves_through);
                     if let Some(step) = step {
                         further.push(Effect::StepReached(step));
                         if staged {

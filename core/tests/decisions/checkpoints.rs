@@ -128,6 +128,24 @@ fn a_checkpoint_that_a_lost_member_did_not_save_does_not_block_the_next() {
 }
 
 #[test]
+fn a_member_that_leaves_a_generation_at_the_last_step_is_not_waited_for() {
+    let mut story = Story::with_two_workers(RunFacts { steps: 5, ..facts() });
+    story.applies(1, 1, 5);
+    story.breaks(1, 1, 5);
+    story.breaks(2, 1, 5);
+    assert_eq!(story.formed().origin, Origin::Members { step: 5 });
+    // Worker 1 stages the last checkpoint as generation 2 begins; worker 2 finds the connection broken before it stages.
+    story.saves(1, 2, 5);
+    story.breaks(2, 2, 5);
+    let commands = story.take_commands();
+    assert!(commands.contains(&Command::Discard { run: run("r"), generation: 2, step: 5 }));
+    story.breaks(1, 2, 5);
+    story.saves(1, 3, 5);
+    story.saves(2, 3, 5);
+    assert!(story.take_commands().contains(&Command::Commit { run: run("r"), generation: 3, step: 5 }));
+}
+
+#[test]
 fn a_checkpoint_whose_packs_are_gone_by_the_commit_is_saved_again() {
     let mut story = Story::with_two_workers(facts());
     story.applies(1, 1, 10);
