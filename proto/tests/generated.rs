@@ -5,7 +5,6 @@
 //! `WHIMBREL_GENERATE=1 cargo test -p whimbrel-proto --test generated`.
 
 #![allow(clippy::unwrap_used, reason = "an error in a test must fail it")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{env, fs, path::Path};
 
