@@ -62,7 +62,7 @@ fn an_agent_that_finds_no_coordinator_names_the_address() {
     agent.args(["agent", "--join", "127.0.0.1:1", "--slots", "1"]);
     let (code, errors) = fails(agent);
     assert_eq!(code, 3, "{errors}");
-    assert!(errors.contains("127.0.0.1:1") && errors.contains("is it running"), "{errors}");
+    assert!(errors.contains("127.0.0.1:1") && errors.contains("check that it runs"), "{errors}");
 }
 
 #[test]
