@@ -1,4 +1,4 @@
-//! What an all-reduce costs, beside what the machine can do at all: `cargo bench -p whimbrel-collective`.
+//! The cost of an all-reduce, compared with what the machine can do: `cargo bench -p whimbrel-collective`.
 //!
 //! Workers are threads of this process, over loopback, and share its cores: with more workers than cores, read the
 //! figures as work done, not as speed of a worker. Each figure is the best of several rounds.

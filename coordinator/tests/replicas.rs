@@ -239,7 +239,7 @@ async fn a_lost_replica_is_reported_and_caught_up_later() {
             break warning.text;
         }
     };
-    assert!(warning.contains("does not come into step") && warning.contains("west"), "{warning}");
+    assert!(warning.contains("is not up to date") && warning.contains("west"), "{warning}");
     restore();
     until_replicas(&mut runs, &run, in_step).await;
     coordinator.stop().await;
@@ -256,10 +256,7 @@ async fn a_run_does_not_go_on_while_a_newer_checkpoint_cannot_be_copied_from_a_r
     until_status(&mut runs, &name, |status| status.detail.contains(&has)).await;
     assert_eq!(status(&mut runs, &name).await.phase(), v1::Phase::Stopped);
     let message = refused(&mut runs, What::Resume(name.clone())).await;
-    assert!(
-        message.contains(&has) && message.contains(&format!("move {} out of the way", west.uri())),
-        "{message}"
-    );
+    assert!(message.contains(&has) && message.contains(&format!("move {} away", west.uri())), "{message}");
     // Once the checkpoint can be copied, the run is adopted.
     exchange(&away, &packs);
     until_status(&mut runs, &name, |status| {

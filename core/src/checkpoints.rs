@@ -414,7 +414,7 @@ impl Checkpoints {
 
     /// What keeps a run without a generation from forming one, if it is a checkpoint.
     pub(crate) fn phase(&self) -> Option<(Phase, String)> {
-        let detail = "a checkpoint that was found damaged is being examined";
+        let detail = "a checkpoint that a worker reported as damaged is being checked";
         self.quarantining.then(|| (Phase::Regrouping, detail.into()))
     }
 

@@ -161,7 +161,7 @@ pub enum Outcome {
     Released,
 }
 
-/// News of a run, for the clients that watch it.
+/// Something that happened to a run, for the clients that watch it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// A worker's process exists.

@@ -213,7 +213,7 @@ impl Fleet {
                 .fail(format!("worker {id} (rank {rank}) failed, and a retry would fail too: {what}"), tail);
         } else if !is_node_lost && let Some(failures) = slot.count_failure(cx, worker.reached) {
             let text = format!(
-                "worker {id} (rank {rank}) failed {failures} times in a row without getting further: {what}"
+                "worker {id} (rank {rank}) failed {failures} times in a row without progress: {what}"
             );
             if self.slots_in_use() < cx.facts.workers_min.max(1) as usize {
                 effects.fail(text, tail);

@@ -1,6 +1,6 @@
 //! How often checkpoints are taken, if the core chooses (`checkpoint.every = "auto"`).
 //!
-//! Let C be the time that training stands still for a checkpoint, and M the mean time between failures. A checkpoint every
+//! Let C be the time for which a checkpoint blocks training, and M the mean time between failures. A checkpoint every
 //! τ costs C/τ of the time. A failure costs half an interval on average, which is τ/2M of the time. The sum is least at
 //! τ = √(2CM): J. W. Young, "A first order approximation to the optimum checkpoint interval", CACM 17(9), 1974. J. T. Daly,
 //! "A higher order estimate of the optimum checkpoint interval for restart dumps", FGCS 22(3), 2006, shows that this stays
@@ -8,7 +8,7 @@
 //!
 //! | value | estimate |
 //! | --- | --- |
-//! | C | The mean over the last five saves of the longest time that training stood still on any worker. |
+//! | C | The mean, over the last five saves, of the longest time for which training was blocked on any worker. |
 //! | M | The time trained over the number of failures, both counted since the run began, plus one assumed failure in [`Timing::assumed_failure_interval`]. A failure is the loss of all members and so of the state; the loss of one of four members counts as a quarter. |
 //!
 //! A save continues in the background after training goes on, and the next one should not be due before it is done: no
@@ -24,7 +24,7 @@ const REMEMBERED: usize = 5;
 /// The cost of one checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaveCost {
-    /// The longest time that training stood still for it on any worker.
+    /// The longest time for which it blocked training on any worker.
     pub stall: Duration,
     /// From the first slice's staging to the commit.
     pub duration: Duration,
@@ -35,7 +35,7 @@ pub struct SaveCost {
 pub struct Interval {
     /// The time between the start of one checkpoint and the start of the next.
     pub every: Duration,
-    /// How long training stands still for one; `None` before the first, and then `every` is the time to the first.
+    /// How long one blocks training; `None` before the first, and then `every` is the time to the first.
     pub cost: Option<Duration>,
     /// Mean time between failures, estimated.
     pub between_failures: Duration,

@@ -202,7 +202,7 @@ fn why_stopped(status: &Status) -> String {
         }
         _ if status.results.step > committed.unwrap_or(0) => {
             let kept = committed.unwrap_or(0);
-            format!("stopped; what was computed after step {kept} is gone with the workers that held it")
+            format!("stopped; the steps after step {kept} are lost with the workers that held them")
         }
         _ => "stopped".into(),
     }

@@ -199,7 +199,7 @@ fn checkpoints_can_be_taken_at_the_cheapest_interval() {
     let arguments = ["--workers", "1", "--set", "checkpoint.every=auto"];
     let outcome = undisturbed(&Spec::small(STEPS), &arguments);
     let interval = outcome.events.iter().find(|event| event["event"] == "interval").unwrap();
-    let words = interval["words"].as_str().unwrap();
+    let words = interval["explanation"].as_str().unwrap();
     assert!(words.starts_with("auto: every ") && words.contains("√(2 × "), "{words}");
     assert_eq!(outcome.state(), undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state());
 }

@@ -79,7 +79,7 @@ fn a_checkpoint_that_only_the_coordinator_can_read_whole_is_used_and_not_quarant
     let resumed = start().finish();
     assert_eq!(resumed.state(), undisturbed(&Spec::small(STEPS), &["--workers", "1"]).state());
     assert!(warned(&resumed, "was found damaged"), "the workers read the replica: {:#?}", resumed.events);
-    assert!(warned(&resumed, "is whole by now, and is used again"), "{:#?}", resumed.events);
+    assert!(warned(&resumed, "is whole now, and is used again"), "{:#?}", resumed.events);
     assert!(resumed.steps()[0] > STEPS / 2, "the checkpoint was not used: {:?}", resumed.steps());
     assert!(!is_any_quarantined(&here));
 }

@@ -167,7 +167,7 @@ fn a_run_is_resumed_only_in_the_store_where_it_continued() {
     fs::write(&store, "not a folder").unwrap();
     let mut run = resume(&spec, folder.path(), "west", "1");
     run.until("a warning of the store that cannot be opened", |event| {
-        event["event"] == "warning" && event["text"].as_str().unwrap().contains("does not come into step")
+        event["event"] == "warning" && event["text"].as_str().unwrap().contains("is not up to date")
     });
     run.until_checkpoint(40);
     run.signal(Signal::INT);
@@ -253,8 +253,9 @@ fn an_unreachable_replica_delays_nothing_and_is_named_at_the_end() {
     };
     assert_eq!(status("/south/")["in_step"], true, "{replicas:#?}");
     assert_eq!(status("/west/")["in_step"], false, "{replicas:#?}");
-    assert!(status("/west/")["trouble"].is_string(), "{replicas:#?}");
-    assert!(warned(&outcome, "is not in step with the run, which has ended"), "{:#?}", outcome.events.last());
+    assert!(status("/west/")["problem"].is_string(), "{replicas:#?}");
+    let warning = "is not up to date with the run, which has ended";
+    assert!(warned(&outcome, warning), "{:#?}", outcome.events.last());
 }
 
 #[test]
@@ -350,5 +351,5 @@ async fn a_replica_that_never_answers_delays_no_other_run_and_no_request() {
     coordinator.signal(Signal::TERM);
     assert_eq!(coordinator.wait(Duration::from_secs(120)).code(), Some(0), "{}", coordinator.errors());
     let errors = coordinator.errors();
-    assert!(errors.contains("is not in step with the run") && errors.contains(&replica[..9]), "{errors}");
+    assert!(errors.contains("is not up to date with the run") && errors.contains(&replica[..9]), "{errors}");
 }

@@ -189,8 +189,8 @@ pub enum Problem {
     },
     /// `checkpoint.keep.every` is shorter than `checkpoint.every`.
     #[error(
-        "\"{keep}\" is more often than checkpoints are taken (\"{every}\"), so every checkpoint would be kept for \
-         good; use a multiple of \"{every}\""
+        "\"{keep}\" is more often than checkpoints are taken (\"{every}\"), so every checkpoint would be kept \
+         permanently; use a multiple of \"{every}\""
     )]
     KeptMoreOftenThanTaken {
         /// `checkpoint.keep.every`.

@@ -67,7 +67,7 @@ pub struct Workers {
     /// The run uses at most this many workers, even if there are nodes for more; at least 1. Here it is already limited
     /// to the number of shards, which is also the default.
     pub max: u32,
-    /// The run fails after this many worker failures in a row without progress; at least 1. Default 3.
+    /// A slot stays empty after this many failures of its worker in a row without progress; at least 1. Default 3.
     pub max_failures: u32,
     /// The longest that a worker waits for its peers in one step: 1 ms to 30 days. Default 5 minutes.
     pub step_timeout: Duration,
@@ -98,7 +98,7 @@ pub struct Checkpoint {
 pub struct Keep {
     /// The number of newest checkpoints; at least 1. Default 3.
     pub last: u32,
-    /// Also keeps one checkpoint per this interval for good; not shorter than `Checkpoint::every`. Default: none.
+    /// Also keeps one checkpoint per this interval permanently; not shorter than `Checkpoint::every`. Default: none.
     pub every: Option<Every>,
 }
 

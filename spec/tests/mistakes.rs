@@ -249,12 +249,12 @@ fn a_wrong_value_of_an_optional_key() {
         (
             "[checkpoint]\nevery = \"100 steps\"\nkeep = { every = \"10 steps\" }",
             "run.toml:10: checkpoint.keep.every: \"10 steps\" is more often than checkpoints are taken \
-             (\"100 steps\"), so every checkpoint would be kept for good; use a multiple of \"100 steps\"",
+             (\"100 steps\"), so every checkpoint would be kept permanently; use a multiple of \"100 steps\"",
         ),
         (
             "[checkpoint]\nkeep = { every = \"1m\" }",
             "run.toml:9: checkpoint.keep.every: \"1m\" is more often than checkpoints are taken (\"5m\"), \
-             so every checkpoint would be kept for good; use a multiple of \"5m\"",
+             so every checkpoint would be kept permanently; use a multiple of \"5m\"",
         ),
         (
             "[checkpoint]\nbandwidth = \"100 MB\"",

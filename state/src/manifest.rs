@@ -87,7 +87,7 @@ pub enum ManifestError {
     #[error("its format is {0}, and this program reads up to {FORMAT}; use a newer whimbrel")]
     Format(u32),
     /// A byte of the state is in no pack, or in two.
-    #[error("bytes {found} of the state come where byte {expected} should: a piece is missing or doubled")]
+    #[error("found byte {found} of the state, not byte {expected}: a piece is missing or occurs twice")]
     Gap {
         /// The byte of the state that should come next.
         expected: u64,
@@ -98,7 +98,7 @@ pub enum ManifestError {
     #[error("pack {0} is too short for the pieces it should hold")]
     OutsidePack(Hash),
     /// The hashes of a pack's blocks are not those of the pack.
-    #[error("the hashes of the blocks of pack {0} do not come to that of the pack")]
+    #[error("the block hashes of pack {0} do not combine to the hash of the pack")]
     Blocks(Hash),
     /// The packs end before the state does.
     #[error("its packs hold {found} bytes of a state of {expected}")]

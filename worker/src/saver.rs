@@ -1,9 +1,9 @@
-//! Saving this worker's slice of a checkpoint behind the steps that follow.
+//! Saving this worker's slice of a checkpoint while the next steps run.
 //!
 //! Training stops only while the slice is copied to the staging buffer: hashing and upload run on the threads of the
-//! control stream. There is one buffer, kept from save to save. It is allocated and touched behind the first steps.
-//! While that goes on, or an upload, the saver is busy: the members put the next save off. Only the last save of a run
-//! or of a generation waits for it.
+//! control stream. There is one buffer, kept from save to save. It is allocated and touched while the first
+//! steps run. During that time, and during an upload, the saver is busy, and the members postpone the next save. Only
+//! the last save of a run or of a generation waits for it.
 
 use std::{
     future::Future,

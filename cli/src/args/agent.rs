@@ -54,7 +54,7 @@ pub(crate) struct NodeSettings {
     #[arg(long, value_name = "DOLLARS", env = "WHIMBREL_PRICE_PER_HOUR", allow_negative_numbers = true)]
     pub(crate) price_per_hour: Option<Price>,
 
-    /// Number of workers that it offers to run [default: 1].
+    /// Number of workers that this machine offers to run [default: 1].
     #[arg(long, value_name = "N", env = "WHIMBREL_SLOTS", value_parser = at_least_one::<NonZero<u32>>)]
     pub(crate) slots: Option<NonZero<u32>>,
 

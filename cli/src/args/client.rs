@@ -53,15 +53,15 @@ pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) overrides: OverrideArgs,
 
-    /// Resume the run of this id, in place of a new one.
+    /// Resume the run with this id instead of starting a new one.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["set", "unset"])]
     pub(crate) resume: Option<String>,
 
-    /// Stay, and show what happens to the run until it ends.
+    /// Show what happens to the run until it ends.
     #[arg(long)]
     pub(crate) watch: bool,
 
-    /// Print JSON, one object a line, on stdout.
+    /// Print JSON, one object per line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -73,7 +73,7 @@ pub(crate) struct SubmitArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel runs --coordinator 10.0.0.5:7070")]
 pub(crate) struct RunsArgs {
-    /// Print JSON, one object a line, on stdout.
+    /// Print JSON, one object per line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -111,7 +111,7 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub(crate) worker: Option<u64>,
 
-    /// Print JSON, one object a line, on stdout.
+    /// Print JSON, one object per line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -119,7 +119,7 @@ pub(crate) struct LogsArgs {
     pub(crate) access: AccessArgs,
 }
 
-/// Show what happens to a run until it ends. Ctrl-C ends the watching, not the run.
+/// Show what happens to a run until it ends. Ctrl-C ends this command, not the run.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -131,7 +131,7 @@ pub(crate) struct WatchArgs {
     /// The run's id.
     pub(crate) run: String,
 
-    /// Print one JSON object for each event, one a line, on stdout.
+    /// Print one JSON object for each event, one per line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -154,7 +154,7 @@ pub(crate) struct StopArgs {
     pub(crate) access: AccessArgs,
 }
 
-/// End a run for good: it cannot be resumed.
+/// Cancel a run: it ends, and cannot be resumed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  whimbrel cancel char-lm-k3x9qa")]
 pub(crate) struct CancelArgs {

@@ -18,14 +18,14 @@ use crate::exit;
 
 /// Training runs that cross machines and clouds, and finish.
 ///
-/// A flag overrides its WHIMBREL_* variable, and that overrides the settings files. These are: the file given with
-/// --config; or else whimbrel.toml in the working directory, and below it config.toml in the user's configuration directory
-/// (~/.config/whimbrel). They have the sections [coordinator], [agent] and [client], with the names of the flags as keys (_
-/// for -); and `egress`, see `whimbrel checkpoint copy --help`.
+/// A flag overrides its WHIMBREL_* variable, and the variable overrides the settings files. With --config, the only settings
+/// file is the one given. Without it, there are two: whimbrel.toml in the working directory, and, for keys that it does not
+/// have, config.toml in the user's configuration directory (~/.config/whimbrel). The sections are [coordinator], [agent] and
+/// [client], with the names of the flags as keys (_ for -); and [egress], see `whimbrel checkpoint copy --help`.
 #[derive(Debug, Parser)]
 #[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]
 pub(crate) struct Args {
-    /// The settings file, in place of the default ones.
+    /// The settings file to use instead of the default ones.
     #[arg(long, global = true, value_name = "PATH", env = "WHIMBREL_CONFIG", help_heading = "Everywhere")]
     pub(crate) config: Option<PathBuf>,
 

@@ -42,7 +42,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) new: bool,
 
-    /// Print one JSON object for each event, one a line, on stdout.
+    /// Print one JSON object for each event, one per line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 }

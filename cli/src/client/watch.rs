@@ -17,7 +17,7 @@ pub(crate) struct Watch {
     checkpoint: Option<u64>,
 }
 
-/// News of a run.
+/// An update about a run.
 pub(crate) enum Update {
     /// Its status: at first, and after a gap.
     Status(RunStatus),

@@ -168,7 +168,7 @@ pub(super) fn replica(status: &ReplicaStatus) -> Value {
         "checkpoint": status.checkpoint,
         "steps_behind": status.steps_behind,
         "bytes_behind": status.bytes_behind,
-        "trouble": known(&status.problem),
+        "problem": known(&status.problem),
     })
 }
 
@@ -296,7 +296,7 @@ mod tests {
         }));
         screen.end(&EndedEvent { replicas: vec![replica], ..recorded::stopped() }, &[]);
         drop(screen);
-        let status = r#""replica":"az://west/runs/r","in_step":false,"checkpoint":10,"steps_behind":5,"bytes_behind":7,"trouble":null"#;
+        let status = r#""replica":"az://west/runs/r","in_step":false,"checkpoint":10,"steps_behind":5,"bytes_behind":7,"problem":null"#;
         let expected = [
             format!(r#"{{"event":"replicated",{status},"bytes":9,"seconds":0.5}}"#),
             r#"{"event":"interval","seconds":250.5,"explanation":"auto: every 4m 11s"}"#.to_owned(),

@@ -25,7 +25,7 @@ pub(crate) enum Audience {
     /// A program that reads events.
     Programs,
     /// A program that reads the result only.
-    Nobody,
+    ResultOnly,
 }
 
 /// Shows progress in bytes.
@@ -50,7 +50,7 @@ enum Way {
 impl Audience {
     /// For a command that prints only its result with `--json`.
     pub(crate) fn of(json: bool) -> Self {
-        if json { Self::Nobody } else { Self::People }
+        if json { Self::ResultOnly } else { Self::People }
     }
 }
 
@@ -64,7 +64,7 @@ impl Meter {
             }
             Audience::People => Way::Lines,
             Audience::Programs => Way::Events,
-            Audience::Nobody => Way::Nothing,
+            Audience::ResultOnly => Way::Nothing,
         };
         let now = Instant::now();
         Self { what, total, done: 0, started: now, shown_at: now, way }

@@ -1,6 +1,6 @@
 //! What is printed. Commands compute values; the functions here print them, as text for people or as JSON for programs.
 //!
-//! - [`mod@print`] is the only way to stdout and stderr; [`log`] is the way of log lines, above the bars.
+//! - All output goes through [`mod@print`], except log lines: [`log`] writes them above the bars.
 //! - [`open_screen`] shows a run while it goes on: [`bar`], [`plain`] or [`json`]. [`progress`] adds up its events,
 //!   [`words`] phrases events and figures, [`summary`] phrases the start and the end.
 //! - [`meter`] shows how far a long command has got.

@@ -111,7 +111,7 @@ generation 1 from step 0 with 2 workers, state from the seed
 step 1 of 40 (2%): loss 4.0000, 12.3k tokens/s, 2 workers, generation 1, 9.8s left
 step 4 of 40 (10%): loss 1.0000, 12.3k tokens/s, 2 workers, generation 1, 9.0s left
 step 8 of 40 (20%): loss 0.5000, 12.3k tokens/s, 2 workers, generation 1, 8.0s left
-checkpoint after step 10: 3.00 MiB in 0.50 s, training stood still for 0.020 s
+checkpoint after step 10: 3.00 MiB in 0.50 s, training was blocked for 0.020 s
 worker w2 (rank 1) on n1 ended: SIGKILL
   | last words
 regrouping: a worker was lost

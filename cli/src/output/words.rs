@@ -41,7 +41,7 @@ pub(crate) fn event<'a>(event: &'a Event, progress: &Progress) -> Option<(String
             )
         }
         Event::Checkpoint(checkpoint) => format!(
-            "checkpoint after step {}: {} in {:.2} s, training stood still for {:.3} s",
+            "checkpoint after step {}: {} in {:.2} s, training was blocked for {:.3} s",
             checkpoint.step,
             bytes(checkpoint.bytes),
             checkpoint.seconds,
@@ -70,14 +70,14 @@ pub(crate) fn event<'a>(event: &'a Event, progress: &Progress) -> Option<(String
     Some((line, &[]))
 }
 
-/// The status of a replica: `in step, checkpoint 800`, or how far behind and why.
+/// The status of a replica: `up to date, checkpoint 800`, or how far behind and why.
 pub(crate) fn replica(status: &ReplicaStatus) -> String {
     let checkpoint = match status.checkpoint {
         Some(step) => format!("checkpoint {step}"),
         None => "no checkpoint yet".to_owned(),
     };
     if status.in_step {
-        return format!("in step, {checkpoint}");
+        return format!("up to date, {checkpoint}");
     }
     let steps = match status.steps_behind {
         0 => String::new(),
@@ -88,8 +88,8 @@ pub(crate) fn replica(status: &ReplicaStatus) -> String {
         0 => String::new(),
         bytes => format!(", lacks {}", self::bytes(bytes)),
     };
-    let trouble = if status.problem.is_empty() { String::new() } else { format!(": {}", status.problem) };
-    format!("{checkpoint}{steps}{bytes}{trouble}")
+    let problem = if status.problem.is_empty() { String::new() } else { format!(": {}", status.problem) };
+    format!("{checkpoint}{steps}{bytes}{problem}")
 }
 
 /// The known figures of a run: `loss 1.8123, validation loss 1.9001, 12.3k tokens/s, 2 workers, generation 1, checkpoint 800`.
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_is_in_step_or_so_far_behind_and_why() {
+    fn a_replica_is_up_to_date_or_so_far_behind_and_why() {
         let behind = ReplicaStatus {
             uri: "az://west/runs/r".into(),
             checkpoint: Some(800),
@@ -214,13 +214,13 @@ mod tests {
         let new = ReplicaStatus { uri: "az://west/runs/r".into(), ..ReplicaStatus::default() };
         assert_eq!(replica(&new), "no checkpoint yet");
         let there = ReplicaStatus { in_step: true, checkpoint: Some(1000), ..new };
-        assert_eq!(replica(&there), "in step, checkpoint 1000");
+        assert_eq!(replica(&there), "up to date, checkpoint 1000");
         let arrived = ReplicatedEvent { replica: Some(there), bytes: 5 << 20, seconds: 1.25 };
         let arrived = Event::Replicated(arrived);
         let (line, tail) = event(&arrived, &Progress::default()).unwrap();
         assert_eq!(
             (line.as_str(), tail.len()),
-            ("replica az://west/runs/r: in step, checkpoint 1000 (5.00 MiB in 1.25 s)", 0)
+            ("replica az://west/runs/r: up to date, checkpoint 1000 (5.00 MiB in 1.25 s)", 0)
         );
     }
 }

@@ -54,7 +54,7 @@ fn a_run_moves_from_a_folder_to_s3_to_azure_and_every_command_works_there() {
     }
     let listed = clouds.good(&["list", "r-test", "--store", &west, "--against", &in_east]);
     assert!(
-        listed.contains(&format!("a replica of {in_east}")) && listed.contains("in step with"),
+        listed.contains(&format!("a replica of {in_east}")) && listed.contains("up to date with"),
         "{listed}"
     );
 

@@ -155,7 +155,7 @@ fn the_next_copy_replaces_what_a_copy_lost() {
             fs::remove_file(lost).unwrap();
         }
         let behind = stage.good(&["list", "elsewhere/r-test", "--against", "runs/r-test"]);
-        assert!(!behind.contains("in step"), "{behind}");
+        assert!(!behind.contains("up to date"), "{behind}");
         let said = stage.good(&["copy", "runs/r-test", "elsewhere"]);
         assert!(!said.contains("it is all there"), "{said}");
         for step in [20, 40] {
@@ -179,7 +179,7 @@ fn a_checkpoint_of_a_later_version_is_left_out_and_not_reported_as_damaged() {
         "{stdout}"
     );
     assert!(!stdout.contains("damaged"), "{stdout}");
-    // It has all that can be read, and is not in step.
+    // It has all that can be read, and is not up to date.
     let listed = stage.good(&["list", "elsewhere/r-test", "--against", "runs/r-test"]);
     let last = listed.lines().last().unwrap();
     assert!(

@@ -138,7 +138,7 @@ fn an_interrupted_import_is_exit_code_75_and_leaves_no_run() {
     let run = id(&said);
     assert_eq!(code, Some(75), "{said}");
     assert!(said.contains("interrupted: no checkpoint was made"), "{said}");
-    assert!(said.contains(&format!("the same command with --run {run} goes on")), "{said}");
+    assert!(said.contains(&format!("the same command with --run {run} continues it")), "{said}");
     let (code, _, said) = scene.run(&["list", &format!("{store}/{run}")]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("there is no run at"), "{said}");

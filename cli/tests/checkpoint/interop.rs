@@ -97,7 +97,7 @@ fn an_imported_run_records_its_own_store_and_the_replicas_of_its_spec() {
 
     let said = stage.good(&["import", "model", "elsewhere", "--run", "r-new"]);
     let west = stage.run("west", "r-new");
-    assert!(said.contains(&format!("  replica     {}, when the run goes on", west.uri())), "{said}");
+    assert!(said.contains(&format!("  replica     {}, when the run continues", west.uri())), "{said}");
     let spec = stored_spec(&stage, "elsewhere", "r-new");
     let in_store = |run: &str| stage.run(run, "r-new").store_uri();
     assert_eq!(spec.checkpoint.store, Some(in_store("elsewhere")));
@@ -126,7 +126,7 @@ fn a_failed_import_says_how_to_continue() {
     let (code, _, said) = stage.checkpoint(&["import", "model", "elsewhere"]);
     let id = said.strip_prefix("importing as run ").unwrap().split(';').next().unwrap();
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains(&format!("--run {id} goes on")), "{said}");
+    assert!(said.contains(&format!("--run {id} continues it")), "{said}");
     stage.good(&["verify", &format!("elsewhere/{id}")]);
 
     // A file in the place of the packs folder: the run is not created.
@@ -136,7 +136,7 @@ fn a_failed_import_says_how_to_continue() {
     fs::write(blocked("packs"), "").unwrap();
     let error = stage.failed(2, &args);
     assert!(
-        error.contains("--run r-new goes on") && error.contains("/elsewhere/r-new; to give up, delete"),
+        error.contains("--run r-new continues it") && error.contains("/elsewhere/r-new; to give up, delete"),
         "{error}"
     );
     assert!(stage.failed(2, &["list", "elsewhere/r-new"]).contains("there is no run"));
@@ -145,7 +145,7 @@ fn a_failed_import_says_how_to_continue() {
     // A file in the place of the manifests folder: the run is created, without its checkpoint.
     fs::write(blocked("manifests"), "").unwrap();
     let error = stage.failed(2, &args);
-    assert!(error.contains("--run r-new goes on") && error.contains("--take-over"), "{error}");
+    assert!(error.contains("--run r-new continues it") && error.contains("--take-over"), "{error}");
     fs::remove_file(blocked("manifests")).unwrap();
     let error = stage.failed(2, &args);
     assert!(error.contains("is not stopped") && error.contains("or give --take-over"), "{error}");

@@ -1,4 +1,4 @@
-//! The other way to sums that do not show who computed what, for comparison: gradients as 64-bit fixed point.
+//! For comparison, another way to sums that do not depend on who computed what: gradients as 64-bit fixed point.
 //!
 //! Integer sums do not depend on their order. The exchange is the same direct one, chunk by chunk, with a thread per
 //! peer for writing; each worker's sum travels as i64 to its slice's owner, and the result back as f32.

@@ -51,7 +51,7 @@ use crate::{
     },
 };
 
-/// How often the core is told the time.
+/// How often the core gets the time.
 const TICK: Duration = Duration::from_millis(100);
 /// How often agents and workers get a heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(1);

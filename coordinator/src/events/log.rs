@@ -1,4 +1,4 @@
-//! The coordinator's own log of what watchers are told.
+//! The coordinator's own log of the events that watchers receive.
 
 use whimbrel_plan::RunId;
 use whimbrel_proto::v1::{self, run_event::Event};

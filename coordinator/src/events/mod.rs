@@ -1,4 +1,4 @@
-//! What clients are told: plain facts in, messages of the protocol out.
+//! What clients receive: plain facts in, messages of the protocol out.
 //!
 //! The driver computes the facts first; the functions here only map them, and never touch the driver's state.
 
@@ -18,7 +18,7 @@ pub(crate) use self::{
 };
 use crate::record::report::{CommittedCheckpoint, Replicated};
 
-/// The status detail of a run whose end is recorded and whose replicas are not yet in step.
+/// The status detail of a run whose end is recorded and whose replicas are not yet up to date.
 const FINISHING_REPLICAS: &str = "its replicas receive the end of the run";
 
 /// What the driver measured of a step that the core announces.
@@ -112,7 +112,7 @@ pub(crate) fn replicated(replicated: &Replicated) -> Event {
     })
 }
 
-/// The event that the run's end is recorded and its replicas are not yet in step.
+/// The event that the run's end is recorded and its replicas are not yet up to date.
 pub(crate) fn finishing_replicas() -> Event {
     Event::Phase(v1::PhaseEvent { phase: v1::Phase::Stopping.into(), detail: FINISHING_REPLICAS.into() })
 }

@@ -1,4 +1,4 @@
-//! Adopts runs at the coordinator's start: finds the runs in the store that go on, and takes them over.
+//! Adopts runs at the coordinator's start: finds the runs in the store that are neither stopped nor ended, and takes them over.
 //!
 //! The log of every run is read first; from then on clients' questions are answered. Taking the runs over may take longer,
 //! since their replicas are compared, and a replica may not answer or may have much to copy. So the runs are adopted
@@ -42,7 +42,7 @@ const RIVAL_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 const CONCURRENT_LOGS: usize = 32;
 
 /// The status detail of a run that is being adopted.
-const ADOPTING: &str = "it is being adopted: its stores are compared, and what its own lacks is copied";
+const ADOPTING: &str = "it is being adopted: its stores are compared, and what its own store lacks is copied";
 
 /// What adoption tells the driver.
 #[derive(Debug)]

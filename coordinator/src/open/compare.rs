@@ -1,4 +1,4 @@
-//! Compares the log of a run with those of its replicas, and copies what a replica knows more. Part of a take-over.
+//! Compares the log of a run with those of its replicas, and copies what only a replica has. Part of a take-over.
 
 use std::{
     cmp::Reverse,
@@ -45,12 +45,12 @@ pub struct ContinuedElsewhere {
     without: &'static str,
 }
 
-/// A replica knows more than the run's directory, and that could not be copied. The run does not go on without it: if it did,
-/// what the replica knows would be lost for good.
+/// A replica has what the run's directory lacks, and it could not be copied. The run does not continue without it:
+/// otherwise what only the replica has would be lost.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{from} has {what} of run {run}, which {to} lacks, and it could not be copied; try again when {from} can be read, or, \
-     for the run to go on without it, move {from} out of the way"
+    "{from} has {what} of run {run}, which {to} lacks, and it could not be copied; try again when {from} can be read; \
+     to continue the run without it, move {from} away"
 )]
 pub struct NotRecovered {
     run: RunId,
@@ -97,14 +97,14 @@ pub(crate) async fn compare(
             Ok(Err(error)) => {
                 let why = with_causes(&error);
                 comparison.warnings.push(format!(
-                    "the replica {at} cannot be read ({why}): if the run went on there, it is not seen"
+                    "the replica {at} cannot be read ({why}); it is not known whether the run continued there"
                 ));
                 continue;
             }
             Err(_) => {
                 let seconds = READ_TIMEOUT.as_secs();
                 comparison.warnings.push(format!(
-                    "the replica {at} did not answer within {seconds} s: if the run went on there, it is not seen"
+                    "the replica {at} did not answer within {seconds} s; it is not known whether the run continued there"
                 ));
                 continue;
             }
@@ -137,7 +137,7 @@ fn newest(run_log: &RunLog) -> Option<CheckpointInfo> {
 }
 
 impl Comparison {
-    /// Copies what replicas know more than the run's directory to it, under the new term: the newest checkpoint, and whether
+    /// Copies what only replicas have to the run's directory, under the new term: the newest checkpoint, and whether
     /// the run was stopped or has ended. The directory lacks this if it was a copy itself, or lost the end of its log. If one
     /// replica fails, another may have the same.
     ///
@@ -155,7 +155,7 @@ impl Comparison {
                 }
                 Err(error) => {
                     let (from, to, why) = (there.uri(), term.run().uri(), with_causes(&error));
-                    tracing::warn!(from, to, error = why, "cannot copy what a replica knows more");
+                    tracing::warn!(from, to, error = why, "cannot copy what only a replica has");
                     failed.push((there, log, error));
                 }
             }
@@ -174,10 +174,10 @@ impl Comparison {
 
     async fn copy(&mut self, there: &RunDir, term: &mut Term) -> Result<(), CopyError> {
         let (from, to) = (there.uri(), term.run().uri().to_owned());
-        tracing::info!(from, to, "a replica knows more; waiting to copy it");
+        tracing::info!(from, to, "a replica is ahead; waiting to copy from it");
         // The semaphore is never closed; if it were, more memory would do less harm than failing.
         let _permit = COPIES.acquire().await.ok();
-        tracing::info!(from, to, "copying what a replica knows more");
+        tracing::info!(from, to, "copying from a replica that is ahead");
         let (mut bytes, mut logged) = (0, Instant::now());
         let mut progress = |progress| {
             let (CopyProgress::Moved { bytes: copied } | CopyProgress::Found { bytes: copied }) = progress
@@ -187,7 +187,7 @@ impl Comparison {
             bytes += copied;
             if logged.elapsed() >= LOG_INTERVAL {
                 logged = Instant::now();
-                tracing::info!(from, bytes, "copying what a replica knows more");
+                tracing::info!(from, bytes, "copying from a replica that is ahead");
             }
         };
         let copied = recover_from(term, there, &Limits::default(), &mut progress).await?;

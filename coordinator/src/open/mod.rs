@@ -8,7 +8,7 @@
 //! | opened again | [`reopen`] | the driver, after a panic has ended the run's term |
 //!
 //! The last three call [`take_over`](take_over::take_over): the one place where a run that exists is taken over. It
-//! compares the logs of the run's stores ([`compare`]), starts a term, and copies what a replica knows more.
+//! compares the logs of the run's stores ([`compare`]), starts a term, and copies what only a replica has.
 //!
 //! [`rival`] decides whether another coordinator holds a run; [`facts`] turns specs and logs into what the core and the store
 //! need; [`replicas`] opens the other stores of a run.

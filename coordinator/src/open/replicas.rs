@@ -1,7 +1,7 @@
 //! The other stores of a run: opened and probed when it is submitted, opened again when it is taken over.
 //!
 //! A run's stores are its spec's `store` and `replicas`. A coordinator hosts the run in one of them: in the first, or in another
-//! after the first was lost. The others are its *replicas*; `record/replication.rs` keeps them in step.
+//! after the first was lost. The others are its *replicas*; `record/replication.rs` keeps them up to date.
 
 use futures::future::join_all;
 use whimbrel_plan::RunId;

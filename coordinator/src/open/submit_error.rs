@@ -37,7 +37,7 @@ pub enum SubmitError {
     /// The run continued in another of its stores.
     #[error(transparent)]
     ContinuedElsewhere(#[from] ContinuedElsewhere),
-    /// A replica knows more than the run's directory, and that could not be copied.
+    /// A replica has what the run's directory lacks, and it could not be copied.
     #[error(transparent)]
     NotRecovered(NotRecovered),
     /// The store's runs could not be listed.
@@ -54,8 +54,8 @@ pub enum SubmitError {
     Term(#[from] TermError),
     /// The run was created, and another coordinator over the same store adopted it before this one started a term.
     #[error(
-        "run {run} was created, and {coordinator}, over the same store, has adopted it: look there, and do not submit it \
-         again"
+        "run {run} was created, and {coordinator}, which uses the same store, has adopted it; watch it there, and do not \
+         submit it again"
     )]
     AdoptedByAnother {
         /// The run.
@@ -73,7 +73,7 @@ pub enum SubmitError {
     #[error("there is no run {0} in {1}")]
     Unknown(String, String),
     /// The run has ended for good.
-    #[error("run {run} has {}; it cannot be resumed, only submitted anew", outcome_text(.ended))]
+    #[error("run {run} has {}; it cannot be resumed; submit a new run", outcome_text(.ended))]
     Over {
         /// The run.
         run: RunId,

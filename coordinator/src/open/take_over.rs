@@ -21,7 +21,7 @@ pub(crate) enum Reason {
 ///
 /// 1. Compare the log with those of the replicas. Refuse if the run continued in one of them.
 /// 2. Start the term. From here on no coordinator with a lower epoch adds to the log.
-/// 3. Copy what a replica knows more to the run's directory.
+/// 3. Copy what only a replica has to the run's directory.
 /// 4. Refuse if the run has ended by now, or, when adopting, was stopped.
 /// 5. Record that the run goes on, and from which step.
 pub(crate) async fn take_over(

@@ -218,7 +218,7 @@ impl Recorder {
                 let reports = self.false_reports.entry(name.clone()).or_default();
                 *reports += 1;
                 if *reports <= FALSE_REPORTS {
-                    self.reporter.warning(format!("checkpoint {name} is whole by now, and is used again"));
+                    self.reporter.warning(format!("checkpoint {name} is whole now, and is used again"));
                 } else {
                     self.skip(name, "it is whole, and no worker can read it")?;
                 }
@@ -260,7 +260,7 @@ impl Recorder {
                 "{text}; there is none before it: resume the run when the checkpoint can be read"
             )));
         }
-        self.reporter.warning(format!("{text}; going on from the one before"));
+        self.reporter.warning(format!("{text}; continuing from the one before"));
         Ok(())
     }
 
@@ -290,21 +290,21 @@ impl Recorder {
             let why = problem.unwrap_or_else(|| "it is not done yet".to_owned());
             let (from, to) = (shell::word(self.term.run().uri()), shell::word(&uri));
             self.reporter.warning(format!(
-                "the replica {uri} is not in step with the run, which has ended: {why}; \
+                "the replica {uri} is not up to date with the run, which has ended: {why}; \
                  `whimbrel checkpoint copy {from} {to}` copies what it lacks"
             ));
         }
     }
 
-    /// Ends without a record. A run that another coordinator is to adopt has its replicas brought into step first, as far as
-    /// the time for a shutdown allows.
+    /// Ends without a record. A run that another coordinator is to adopt has its replicas brought up to date first, as far
+    /// as the time for a shutdown allows.
     async fn release(self) {
         if self.replicas_are_finished {
             return;
         }
         let run = self.term.run().id();
         for ReplicaStatus { uri, problem, .. } in self.replication.finish(self.term.run_log()).await {
-            tracing::warn!(%run, replica = uri, problem, "a replica is not in step with a run that is released");
+            tracing::warn!(%run, replica = uri, problem, "a replica is not up to date with a run that is released");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct ReplicaStatus {
     pub(crate) newest: Option<u64>,
     /// Bytes of packs that the replica lacks; an upper bound until they are looked for.
     pub(crate) missing_bytes: u64,
-    /// Why the replica is not in step, for people.
+    /// Why the replica is not up to date, for people.
     pub(crate) problem: Option<String>,
     /// Entries of the run's log that the replica has.
     pub(crate) entries: u64,

@@ -1,9 +1,9 @@
-//! Keeps the replicas of a run in step with it.
+//! Keeps the replicas of a run up to date.
 //!
 //! ```text
 //!  recorder ── the log after each commit ──► replica task (one a replica) ── packs, manifests, log ──► replica
 //!     ▲                                         │
-//!     └── at the run's end: all in step? ◄──────┴── replica status ──► driver: `status`
+//!     └── at the run's end: all up to date? ◄───┴── replica status ──► driver: `status`
 //! ```
 //!
 //! After each commit the recorder publishes the run's log. Each replica task copies what its replica lacks and updates the
@@ -36,7 +36,7 @@ use crate::{
 /// The pause after a first failure; each further one is twice as long, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// When the coordinator shuts down, replicas have this long to come into step: less than the shutdown itself may take.
+/// When the coordinator shuts down, replicas have this long to get up to date: less than the shutdown itself may take.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The recorder's handle on the replica tasks of a run.
@@ -74,7 +74,7 @@ impl SharedLog {
 enum Stage {
     /// The run goes on: a failed round is repeated after a growing pause.
     Following,
-    /// The run has ended and the recorder waits: pauses are short, and a task ends once its replica is in step.
+    /// The run has ended and the recorder waits: pauses are short, and a task ends once its replica is up to date.
     Finishing,
     /// Every task ends at once.
     Cancelled,
@@ -145,7 +145,7 @@ impl Replication {
     }
 
     /// Has the replica tasks copy the final log, waits as long as they make progress (on shutdown, at most
-    /// [`SHUTDOWN_TIMEOUT`]), and ends them. Returns the statuses of the replicas that are not in step.
+    /// [`SHUTDOWN_TIMEOUT`]), and ends them. Returns the statuses of the replicas that are behind.
     pub(crate) async fn finish(&self, run_log: &RunLog) -> Vec<ReplicaStatus> {
         self.set_target(run_log, Stage::Finishing);
         let entries = run_log.next_number();
@@ -164,7 +164,7 @@ impl Replication {
     }
 }
 
-/// Keeps one replica in step.
+/// Keeps one replica up to date.
 pub(crate) struct ReplicaTask {
     config: ReplicaConfig,
     store: String,
@@ -180,7 +180,7 @@ pub(crate) struct ReplicaTask {
     reported: Option<String>,
 }
 
-/// Why a round did not bring the replica into step.
+/// Why a round did not bring the replica up to date.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error("the store {uri} cannot be opened")]
@@ -190,7 +190,7 @@ enum RoundError {
 }
 
 impl ReplicaTask {
-    /// Runs until the run has ended and the replica is in step, or the recorder ends the task.
+    /// Runs until the run has ended and the replica is up to date, or the recorder ends the task.
     pub(crate) async fn run(mut self) {
         let mut failures = 0_u32;
         loop {
@@ -340,7 +340,7 @@ impl ReplicaTask {
             && self.reported.as_ref() != Some(problem)
         {
             let uri = self.status.borrow().uri.clone();
-            let text = format!("the replica {uri} does not come into step: {problem}");
+            let text = format!("the replica {uri} is not up to date: {problem}");
             self.config.reporter.warning(text);
         }
         self.reported = problem;

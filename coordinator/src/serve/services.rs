@@ -33,7 +33,7 @@ fn missing(field: &str) -> Status {
 }
 
 fn unknown(run: &str) -> Status {
-    Status::not_found(format!("there is no run {run:?} here; `whimbrel runs` lists those there are"))
+    Status::not_found(format!("there is no run {run:?} here; `whimbrel runs` lists the runs"))
 }
 
 async fn first_message<M>(messages: &mut Streaming<M>) -> Result<M, Status> {

@@ -106,7 +106,7 @@ impl Interceptor for TokenInterceptor {
         if blake3::hash(sent.as_bytes()) == blake3::hash(expected.as_bytes()) {
             Ok(request)
         } else {
-            Err(Status::unauthenticated("the token is not this coordinator's: look at --token-file"))
+            Err(Status::unauthenticated("the token is not that of this coordinator; check --token-file"))
         }
     }
 }

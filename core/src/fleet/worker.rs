@@ -1,4 +1,4 @@
-//! A worker process: what it is doing, when it was last heard, and how its failure is explained.
+//! A worker process: what it is doing, when its last message arrived, and how its failure is explained.
 
 use std::{net::SocketAddr, time::Duration};
 

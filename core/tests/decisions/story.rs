@@ -107,7 +107,7 @@ impl Story {
         self.of_run(RunEvent::SliceSaved { worker: WorkerId(worker), generation, step });
     }
 
-    /// The checkpoint of that step is committed. Training stood still for `stall` seconds; the save took ten times that.
+    /// The checkpoint of that step is committed. Training was blocked for `stall` seconds; the save took ten times that.
     pub(crate) fn is_committed(&mut self, step: u64, stall: u64) {
         let stall = Duration::from_secs(stall);
         let cost = SaveCost { stall, duration: stall * 10 };

@@ -279,8 +279,8 @@ pub mod agents_client {
         /// Adds the agent's node to the coordinator, from joining to leaving.
         ///
         /// Caller: an agent, once, for as long as it runs. It sends `Join` first and is answered with `NodeWelcome`.
-        /// Deadline: 10 s for `Join`; none for the stream. Both sides send a heartbeat every second, and each gives the other up
-        /// after some seconds of silence.
+        /// Deadline: 10 s for `Join`; none for the stream. Both sides send a heartbeat every second. A side that has
+        /// received nothing for some seconds counts the other as lost.
         /// Retry: yes. When the stream breaks, the coordinator counts the node and its workers as lost; the agent ends its workers
         /// and calls again, which makes it a new node.
         ///
@@ -334,8 +334,8 @@ pub mod agents_server {
         /// Adds the agent's node to the coordinator, from joining to leaving.
         ///
         /// Caller: an agent, once, for as long as it runs. It sends `Join` first and is answered with `NodeWelcome`.
-        /// Deadline: 10 s for `Join`; none for the stream. Both sides send a heartbeat every second, and each gives the other up
-        /// after some seconds of silence.
+        /// Deadline: 10 s for `Join`; none for the stream. Both sides send a heartbeat every second. A side that has
+        /// received nothing for some seconds counts the other as lost.
         /// Retry: yes. When the stream breaks, the coordinator counts the node and its workers as lost; the agent ends its workers
         /// and calls again, which makes it a new node.
         ///
@@ -834,7 +834,7 @@ pub struct ReplicaStatus {
     /// Bytes of packs that it lacks; an upper bound until they are looked for.
     #[prost(uint64, tag = "4")]
     pub bytes_behind: u64,
-    /// Why it is not in step, for people; empty if nothing is wrong.
+    /// Why it is not up to date, for people; empty if nothing is wrong.
     #[prost(string, tag = "5")]
     pub problem: ::prost::alloc::string::String,
     /// It has everything that it must have, as far as the coordinator knows.
@@ -1046,7 +1046,7 @@ pub struct EndedEvent {
     /// FINISHED, FAILED, CANCELLED or STOPPED.
     #[prost(enumeration = "Phase", tag = "1")]
     pub phase: i32,
-    /// Steps applied in what is kept; when FAILED, steps applied.
+    /// Steps applied to the state that is kept; if FAILED, all steps applied.
     #[prost(uint64, tag = "2")]
     pub step: u64,
     #[prost(double, optional, tag = "3")]
@@ -1281,7 +1281,7 @@ pub mod runs_client {
             req.extensions_mut().insert(GrpcMethod::new("whimbrel.v1.Runs", "Get"));
             self.inner.unary(req, path, codec).await
         }
-        /// Ends a run for good. Returns when the coordinator has accepted the request.
+        /// Ends a run, which cannot be resumed after that. Returns when the coordinator has accepted the request.
         ///
         /// Caller: `whimbrel cancel`. Deadline: 30 s. Retry: yes.
         ///
@@ -1426,7 +1426,7 @@ pub mod runs_server {
             &self,
             request: tonic::Request<super::GetRequest>,
         ) -> std::result::Result<tonic::Response<super::RunStatus>, tonic::Status>;
-        /// Ends a run for good. Returns when the coordinator has accepted the request.
+        /// Ends a run, which cannot be resumed after that. Returns when the coordinator has accepted the request.
         ///
         /// Caller: `whimbrel cancel`. Deadline: 30 s. Retry: yes.
         ///
@@ -2126,7 +2126,7 @@ pub struct TrainerFailed {
     /// For people.
     #[prost(string, tag = "1")]
     pub reason: ::prost::alloc::string::String,
-    /// The failure would come back on any worker: the run fails, and the worker is not replaced.
+    /// The failure would occur on every worker: the run fails, and the worker is not replaced.
     #[prost(bool, tag = "2")]
     pub fatal: bool,
 }
@@ -2186,15 +2186,15 @@ pub struct Welcome {
     /// The longest time to wait for other members within one step.
     #[prost(uint64, tag = "12")]
     pub step_timeout_ms: u64,
-    /// URIs of the run's directory in its other stores. A worker reads from them what the first lacks.
+    /// URIs of the run's directory in its other stores. A worker reads from them what the run's own directory lacks.
     #[prost(string, repeated, tag = "13")]
     pub replicas: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// The most bytes per second that the worker may upload when it saves; absent: no limit.
     #[prost(uint64, optional, tag = "14")]
     pub bandwidth: ::core::option::Option<u64>,
 }
-/// Asks a member for a checkpoint or a halt at a step boundary. The members agree on the boundary within a step's all-reduce,
-/// so the coordinator asks one member only.
+/// Asks a member for a checkpoint or a halt at a step boundary. The coordinator asks every member; the members agree on the
+/// boundary within a step's all-reduce, so one that the request reaches in time is enough.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ask {
     #[prost(uint64, tag = "1")]
@@ -2371,8 +2371,8 @@ pub mod workers_client {
         ///
         /// Caller: a worker, once. It sends `Hello` first and is answered with `Welcome`. It sends `Ready` once its trainer is built,
         /// and from then on it gets generations.
-        /// Deadline: 10 s for `Hello`; none for the stream. Both sides send a heartbeat every second, and each gives the other up
-        /// after some seconds of silence.
+        /// Deadline: 10 s for `Hello`; none for the stream. Both sides send a heartbeat every second. A side that has
+        /// received nothing for some seconds counts the other as lost.
         /// Retry: no. When the stream breaks, the coordinator counts the worker as lost, and the worker ends.
         ///
         /// UNAUTHENTICATED: wrong or missing token. INVALID_ARGUMENT: the first message is not `Hello`. NOT_FOUND: no such run, or
@@ -2427,8 +2427,8 @@ pub mod workers_server {
         ///
         /// Caller: a worker, once. It sends `Hello` first and is answered with `Welcome`. It sends `Ready` once its trainer is built,
         /// and from then on it gets generations.
-        /// Deadline: 10 s for `Hello`; none for the stream. Both sides send a heartbeat every second, and each gives the other up
-        /// after some seconds of silence.
+        /// Deadline: 10 s for `Hello`; none for the stream. Both sides send a heartbeat every second. A side that has
+        /// received nothing for some seconds counts the other as lost.
         /// Retry: no. When the stream breaks, the coordinator counts the worker as lost, and the worker ends.
         ///
         /// UNAUTHENTICATED: wrong or missing token. INVALID_ARGUMENT: the first message is not `Hello`. NOT_FOUND: no such run, or

@@ -1,6 +1,6 @@
 //! Saving a slice of the state: cutting it into packs and putting those that the store lacks.
 //!
-//! Each worker calls [`save_slice`] for its own slice, behind the next steps. An import calls it for each pack of a
+//! Each worker calls [`save_slice`] for its own slice, while the next steps run. An import calls it for each pack of a
 //! model.
 
 use std::ops::Range;

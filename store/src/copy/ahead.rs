@@ -1,4 +1,4 @@
-//! Whether a copy of a run knows more than another directory of the same run, and which checkpoints it has more.
+//! Whether a copy of a run is ahead of another directory of the same run, and which checkpoints only the copy has.
 
 use crate::{
     copy::run_outcome,

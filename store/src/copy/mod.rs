@@ -16,11 +16,11 @@
 //! 3. When all packs of a checkpoint are there, its manifest is put and the log names it. Commits may come in any
 //!    order: each entry says where the checkpoint was made ([`Origin`](crate::Origin)).
 //! 4. The workers' output is copied.
-//! 5. The log is told whether the run was stopped or has ended: `run_outcome`.
+//! 5. An entry of the log records whether the run was stopped or has ended: `run_outcome`.
 //!
 //! A copy that is interrupted leaves whole checkpoints and packs that nothing refers to. The newest checkpoint, from
-//! which the run would be resumed, arrives first. Made again, the copy goes on: what has arrived stays, and at most the
-//! packs that were in flight move once more.
+//! which the run would be resumed, arrives first. If the copy is started again, it continues: what has arrived
+//! stays, and at most the packs that were in flight move again.
 
 mod ahead;
 mod error;

@@ -5,13 +5,13 @@
 //! fell back to an earlier state. A directory that was resumed as a copy may also be behind the directory that it
 //! followed before. In both cases the newest checkpoint is elsewhere, and the run goes on from there.
 //!
-//! By then the caller holds the term here, and the other log's term precedes it: only the one decider writes. A
+//! By then the caller holds the term here, and the other log's term precedes it: only the holder of the newest term writes. A
 //! recovered checkpoint keeps its [`Origin`](crate::Origin), so it is older than whatever this term commits. The other
 //! directory is [`Behind`](crate::Relation::Behind) after that, as every copy is after a new term, and the next
 //! replication updates it.
 //!
-//! A coordinator whose store falls back while it leads the run knows entries that are no longer there. Entries that
-//! reuse their numbers do not fence it: stop it before its run is taken over.
+//! If a store falls back while a coordinator holds the run's term, that coordinator has read entries that no longer
+//! exist. New entries that reuse their numbers do not fence it: stop it before its run is taken over.
 
 use crate::{
     copy::{

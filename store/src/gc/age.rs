@@ -1,7 +1,7 @@
 //! How old objects are, by the store's own clock.
 //!
-//! An age is the difference of two times of the store. The log's last entry stands for now, so no clock of this machine is
-//! involved.
+//! An age is the difference of two times of the store. The time of the log's last entry counts as now, so no clock of this
+//! machine is involved.
 
 use std::time::{Duration, SystemTime};
 

@@ -18,7 +18,7 @@
 //!
 //! # Why it is enough to look at new checkpoints
 //! A [`Collector`] remembers the packs of all kept checkpoints. Only this term appends to the log, so the entries
-//! since the last collection say which checkpoints came; any other news of a checkpoint makes it look at everything again.
+//! since the last collection say which checkpoints came; after any other change it looks at everything again.
 //! A pack is deleted then only if a removed checkpoint names it and no kept one does. Before a checkpoint is removed, the
 //! store is asked for each pack of the checkpoints in whose favour it is removed: the newest ones, and the one that is kept
 //! for its interval. If one of these lacks a pack, everything is looked at again.

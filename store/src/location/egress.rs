@@ -124,7 +124,7 @@ impl fmt::Display for Price {
                 f,
                 "egress nothing within one region, at most ${total:.2} (${per_gb} per GB) if it leaves it"
             ),
-            Self::Unknown => f.write_str("egress price unknown (say it under [egress] in whimbrel.toml)"),
+            Self::Unknown => f.write_str("egress price unknown (set it under [egress] in whimbrel.toml)"),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::object::{Created, Folder, RetryPolicy, StoreError, random_name};
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// The store refused a request that runs need.
-    #[error("the store {uri} will not do: it does not let us {}: {advice}", need.description())]
+    #[error("the store {uri} cannot be used: it does not allow Whimbrel to {}: {advice}", need.description())]
     Lacks {
         /// The store.
         uri: String,
@@ -26,14 +26,14 @@ pub enum ProbeError {
     },
     /// The store created an object that existed: two coordinators could both commit.
     #[error(
-        "the store {uri} will not do: it answers that it created an object that exists, and replaces it, so two coordinators could both commit; take a store that refuses that (Amazon S3, Ceph, MinIO and R2 do, Garage and s3rver do not)"
+        "the store {uri} cannot be used: it replaces an object that exists when it should refuse to create it, so two coordinators could both commit; use a store that refuses (Amazon S3, Ceph, MinIO and R2 do, Garage and s3rver do not)"
     )]
     Overwrites {
         /// The store.
         uri: String,
     },
     /// The store does not return what was written to it.
-    #[error("the store {uri} will not do: {what}")]
+    #[error("the store {uri} cannot be used: {what}")]
     Forgets {
         /// The store.
         uri: String,

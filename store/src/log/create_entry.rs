@@ -1,7 +1,7 @@
 //! Creating one entry of a log, and finding out whether it was created whatever the store answers.
 //!
 //! # Why a lost answer does no harm
-//! A create may succeed and its answer be lost. Made again, it is told that the object exists. So each write bears a
+//! A create may succeed although its answer is lost. A retry then fails, because the object exists. So each write has a
 //! random name, the entry's [`writer`](Entry::writer): an existing entry with that name is this write's own. A write that
 //! failed for good may still land later; the next append of the same term then finds that entry and goes on after it.
 
@@ -44,7 +44,7 @@ pub(super) async fn create_entry(folder: &Folder, entry: &Entry) -> Result<Entry
             }
             Ok(Created::Taken) => match read_entry(folder, entry.number).await? {
                 Some(found) => return Ok(outcome(found)),
-                // On S3 a create that races with another is told that the object exists, and the other may yet fail.
+                // On S3 a create that races with another is refused as if the object existed, and the other may yet fail.
                 None => sleep(folder.retry_policy().wait(attempt)).await,
             },
             // The write may have landed and every answer been lost.

@@ -116,7 +116,7 @@ pub enum ReplicaLogError {
     },
     /// The directory is the source itself, or the one that the source is a replica of.
     #[error(
-        "{at} is the run itself, which {source_uri} shows: nothing is copied to it; what it lost comes back from the replicas that its spec names, when it is resumed"
+        "{at} is the run itself, according to the log of {source_uri}: nothing is copied to it; when the run is resumed, it recovers what it lost from the replicas that its spec names"
     )]
     Itself {
         /// The directory that was to be the copy.

@@ -1,6 +1,6 @@
 //! Recognises a cloud's "slow down": HTTP status 429 or 503.
 //!
-//! Such an answer is about all requests, not only the one that failed: [`FlowControl`](super::flow_control::FlowControl) must hear of
+//! Such an answer is about all requests, not only the one that failed: [`FlowControl`](super::flow_control::FlowControl) must react to
 //! it. The clients of `object_store` do not expose the status of a failed request. So [`SlowDownConnector`] sits below
 //! the client, looks at each response first, and turns 429 and 503 into the error [`SlowDown`].
 

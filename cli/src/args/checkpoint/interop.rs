@@ -99,7 +99,7 @@ pub(crate) struct ImportArgs {
     #[command(flatten)]
     pub(crate) tensors: Tensors,
 
-    /// Add to a run that broke off without being stopped. If a coordinator still runs it, that coordinator is fenced.
+    /// Add to a run that was interrupted and not stopped. If a coordinator still runs it, that coordinator is fenced.
     #[arg(long)]
     pub(crate) take_over: bool,
 

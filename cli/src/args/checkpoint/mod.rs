@@ -30,7 +30,7 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "URI", env = "WHIMBREL_STORE")]
     pub(crate) store: Option<String>,
 
-    /// Print JSON, one object a line, on stdout.
+    /// Print JSON, one object per line, on stdout.
     #[arg(long)]
     pub(crate) json: bool,
 }

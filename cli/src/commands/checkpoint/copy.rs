@@ -82,7 +82,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     let was_there = plan.checkpoints.iter().any(|planned| planned.committed);
     let who = format!("whimbrel checkpoint copy, process {}", std::process::id());
     let work = Box::pin(plan.execute(&who, &limits, &mut progress));
-    let left = "what has arrived stays, and the same command goes on from there";
+    let left = "what has arrived stays, and the same command continues from there";
     let copied = unless_interrupted(work, left).await;
     meter.finish();
     let copied = copied?;

@@ -78,7 +78,7 @@ pub(super) async fn import(
         // If this process is killed, its user needs the id.
         let id = run.id();
         Printer::stderr().line(format!(
-            "importing as run {id}; if it is cut off, the same command with --run {id} goes on"
+            "importing as run {id}; if it is interrupted, the same command with --run {id} continues it"
         ));
     }
     let who = format!("whimbrel checkpoint import, process {}", std::process::id());
@@ -100,7 +100,7 @@ pub(super) async fn import(
     meter.finish();
     let result = result.map_err(|failure| match failure.code() {
         Code::Stopped if is_new => failure.hint(go_on(&run)),
-        Code::Stopped => failure.hint("the same command goes on"),
+        Code::Stopped => failure.hint("the same command continues it"),
         _ => failure,
     })?;
 
@@ -218,7 +218,7 @@ fn left_of(run: &RunDir, error: &ImportError) -> Option<String> {
             Some(format!("{}, if --take-over is given too", go_on(run)))
         }
         ImportError::Append(_) => {
-            Some(format!("its checkpoint is there: --resume {} goes on from it", shell::word(run.uri())))
+            Some(format!("its checkpoint is there: --resume {} continues from it", shell::word(run.uri())))
         }
         ImportError::Create(CreateError::Exists { .. })
         | ImportError::Ended { .. }
@@ -229,7 +229,7 @@ fn left_of(run: &RunDir, error: &ImportError) -> Option<String> {
 }
 
 fn go_on(run: &RunDir) -> String {
-    format!("the same command with --run {} goes on, and skips what is saved in {}", run.id(), run.uri())
+    format!("the same command with --run {} continues it, and skips what is saved in {}", run.id(), run.uri())
 }
 
 /// The named run and its log, if it exists.

@@ -118,7 +118,7 @@ pub(super) async fn find(run: &str, options: &RunOptions, config: &ClientConfig)
 pub(super) fn no_checkpoint(run: &RunDir, step: Option<u64>) -> Failure {
     let error = LocateError::None { run: run.id().to_string(), step };
     Failure::bad_input(error)
-        .hint(format!("`whimbrel checkpoint list {}` shows those there are", shell::word(run.uri())))
+        .hint(format!("`whimbrel checkpoint list {}` lists its checkpoints", shell::word(run.uri())))
 }
 
 /// The checkpoint with the digest of its state that the run recorded: in the checkpoint's log entry, or in that of the

@@ -138,7 +138,7 @@ async fn verify_all(run: &RunDir, json: bool, bars: &MultiProgress) -> Result<Co
         Some((newest, ..)) => {
             format!("the newest good checkpoint is {}", shell::word(&run.checkpoint_uri(newest.step)))
         }
-        None => "a replica may have them whole: `whimbrel checkpoint verify` on it tells".to_owned(),
+        None => "a replica may have whole copies: check it with `whimbrel checkpoint verify`".to_owned(),
     }))
 }
 

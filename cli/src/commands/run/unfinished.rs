@@ -21,7 +21,7 @@ pub(super) struct Unfinished {
     /// Steps applied in its newest checkpoint.
     step: u64,
     steps: u64,
-    /// It was stopped; otherwise it broke off.
+    /// It was stopped; otherwise it was interrupted.
     pub(super) stopped: bool,
     /// Its spec trains the same.
     pub(super) same: bool,
@@ -39,8 +39,8 @@ impl Unfinished {
         let Self { id, step, steps, .. } = self;
         match (self.stopped, step) {
             (true, _) => format!("{id} stopped at step {step} of {steps}"),
-            (false, 0) => format!("{id} broke off before its first checkpoint"),
-            (false, _) => format!("{id} broke off, with a checkpoint at step {step} of {steps}"),
+            (false, 0) => format!("{id} was interrupted before its first checkpoint"),
+            (false, _) => format!("{id} was interrupted, with a checkpoint at step {step} of {steps}"),
         }
     }
 }

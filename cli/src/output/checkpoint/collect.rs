@@ -38,7 +38,7 @@ pub(crate) fn collected(
     let steps = if steps.is_empty() { "–".to_owned() } else { steps.join(", ") };
     let mut facts = vec![("kept", Some(format!("after step {steps}")))];
     facts.extend(collected.unreadable.iter().map(|UnreadableManifest { why, .. }| {
-        let text = format!("{why}; its packs are not known, so none went that might be its own");
+        let text = format!("{why}; its packs are not known, so no pack that may belong to it was deleted");
         ("unreadable", Some(text))
     }));
     out.facts(&facts);

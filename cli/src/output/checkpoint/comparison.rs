@@ -37,11 +37,11 @@ impl Comparison {
         match (self.relation, &self.lacks) {
             (Relation::Ahead, _) => format!("ahead of {against}: the run went on here"),
             (Relation::Diverged, _) => {
-                format!("apart from {against}: the run went on in both, each without the other")
+                format!("diverged from {against}: the run continued in both, independently")
             }
             (_, None) => format!("the run itself, of which {against} is a copy"),
             (_, Some(Lacks { steps: 0, checkpoints: 0, bytes: 0, left_out: 0, .. })) => {
-                format!("in step with {against}")
+                format!("up to date with {against}")
             }
             (_, Some(Lacks { steps, checkpoints, bytes: size, left_out, .. })) => {
                 let unreadable = match left_out {

@@ -47,7 +47,7 @@ fn value(a: &str, b: &str, found: &Difference) -> Value {
         "changed": changed,
         // Bytes of each state: read and compared; and the same by their hashes.
         "compared": found.compared,
-        "vouched": found.equal_by_hash,
+        "equal_by_hash": found.equal_by_hash,
     })
 }
 
@@ -86,7 +86,7 @@ fn summary(found: &Difference) -> String {
     let unequal = found.only_in_a.len() + found.only_in_b.len() + found.reshaped.len() + found.changed.len();
     let hashes = match found.equal_by_hash {
         0 => String::new(),
-        vouched => format!(", {} the same by their hashes alone", bytes(vouched)),
+        equal => format!(", {} not read, since their hashes are equal", bytes(equal)),
     };
     let compared = format!("{} compared{hashes}", bytes(found.compared));
     match unequal {

@@ -82,7 +82,7 @@ pub(crate) fn imported(imported: &Imported<'_>, json: bool) {
     let mut facts = vec![("state", Some(format!("BLAKE3 {state}")))];
     facts.extend(replicas.iter().map(|replica| {
         let uri = inside(replica, run.id().as_str());
-        ("replica", Some(format!("{uri}, when the run goes on")))
+        ("replica", Some(format!("{uri}, when the run continues")))
     }));
     out.facts(&facts);
     out.line(format!("next:\n  {next}"));

@@ -94,7 +94,7 @@ async fn only_a_checkpoint_that_is_damaged_in_every_store_is_quarantined() {
     for _ in 0..FALSE_REPORTS {
         fs::write(&newer_pack, "damaged").unwrap();
         let (warning, event) = scene.report_damage(&newer).await;
-        assert!(warning.contains("is whole by now") && event == at(20, &newer), "{warning}: {event:?}");
+        assert!(warning.contains("is whole now") && event == at(20, &newer), "{warning}: {event:?}");
         assert_ne!(fs::read(&newer_pack).unwrap(), b"damaged");
     }
     let (warning, event) = scene.report_damage(&newer).await;
