@@ -350,17 +350,6 @@ async fn a_pack_of_mixed_types_is_read_in_the_states_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manifest_without_block_hashes_is_read_pack_by_pack() {
-    let (scene, mut manifest) = saved(&mixed()).await;
-    manifest.format = 1;
-    manifest.packs.iter_mut().for_each(|pack| pack.blocks.clear());
-    let cloud = Cloud::over(&scene, [Fate::Cut(BLOCK), Fate::Flip(6 * BLOCK / 5)]);
-    assert!(restored(&cloud.run().into(), &manifest).await.unwrap().0 == mixed());
-    let verified = verify(&cloud.run(), &manifest, &LIMITS, |_| {}).await.unwrap();
-    assert_eq!(verified.state, mixed().digest(5));
-}
-
-#[tokio::test(start_paused = true)]
 async fn two_readers_of_one_store_do_not_deadlock() {
     let (scene, manifest) = saved(&state()).await;
     let cloud = Cloud::over(&scene, []);
