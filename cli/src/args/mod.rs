@@ -21,7 +21,7 @@ use crate::exit;
 /// A flag overrides its WHIMBREL_* variable, and the variable overrides the settings files. With --config, the only settings
 /// file is the one given. Without it, there are two: whimbrel.toml in the working directory, and, for keys that it does not
 /// have, config.toml in the user's configuration directory (~/.config/whimbrel). The sections are [coordinator], [agent] and
-/// [client], with the names of the flags as keys (_ for -); and [egress], see `whimbrel checkpoint copy --help`.
+/// [client], with the names of the flags as keys (_ for -); and `[egress]`, see `whimbrel checkpoint copy --help`.
 #[derive(Debug, Parser)]
 #[command(name = "whimbrel", version, after_help = exit::CODES, max_term_width = 110)]
 pub(crate) struct Args {
