@@ -22,3 +22,10 @@ pub enum Phase {
     /// A person cancelled it.
     Cancelled,
 }
+
+impl Phase {
+    /// Whether the run goes no further under this coordinator.
+    pub fn has_ended(self) -> bool {
+        matches!(self, Self::Stopped | Self::Finished | Self::Failed | Self::Cancelled)
+    }
+}

@@ -39,7 +39,6 @@ use self::{
     hosted_run::HostedRun,
     input::{AgentSender, Input, Inputs, Reply},
     opening::Openings,
-    requests::has_ended,
     tasks::Tasks,
 };
 use crate::{
@@ -170,7 +169,7 @@ impl Driver {
             );
             return true;
         }
-        self.core.views().iter().all(|(_, view)| has_ended(view.phase) && view.workers.is_empty())
+        self.core.views().iter().all(|(_, view)| view.phase.has_ended() && view.workers.is_empty())
     }
 
     /// Lets recorders and output writers carry out their last requests, then answers the shutdown.

@@ -12,7 +12,6 @@ use super::{
     Driver,
     hosted_run::HostedRun,
     input::{Input, Reply, Submitted},
-    requests::has_ended,
     tasks::RECORDER,
 };
 use crate::{
@@ -150,7 +149,7 @@ impl Driver {
             What::Spec(_) => None,
         };
         if let Some(id) = &resumed {
-            if self.core.view(id).is_some_and(|view| !has_ended(view.phase)) {
+            if self.core.view(id).is_some_and(|view| !view.phase.has_ended()) {
                 reply.send(Err(SubmitError::UnderWay(id.clone()))).ok();
                 return;
             }

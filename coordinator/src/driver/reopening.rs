@@ -14,7 +14,6 @@ use whimbrel_store::LogError;
 use super::{
     Driver,
     input::Input,
-    requests::has_ended,
     tasks::{RECORDER, TermPanic},
 };
 use crate::{
@@ -54,7 +53,7 @@ impl Driver {
     /// Ends the term of a run, one of whose tasks panicked, and schedules the run to be opened again.
     pub(super) fn term_panicked(&mut self, TermPanic { run, epoch, task, message }: TermPanic) {
         tracing::error!(%run, epoch, task, message, "a task of a run panicked");
-        let has_ended = self.core.view(&run).is_none_or(|view| has_ended(view.phase));
+        let has_ended = self.core.view(&run).is_none_or(|view| view.phase.has_ended());
         let Some(hosted) = self.hosted.get_mut(&run).filter(|hosted| hosted.epoch == epoch) else { return };
         // While the recorder only waits for replicas, it reports the replica whose task has ended.
         let is_recorder_waiting = hosted.is_finishing_replicas && task != RECORDER;

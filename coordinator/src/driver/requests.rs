@@ -4,7 +4,7 @@ use std::iter;
 
 use tokio::sync::broadcast;
 use tonic::Status;
-use whimbrel_core::{Phase, RunEvent};
+use whimbrel_core::RunEvent;
 use whimbrel_plan::RunId;
 use whimbrel_proto::v1;
 
@@ -27,7 +27,7 @@ impl Driver {
             });
         };
         let is_reopening = hosted.reopening.is_some();
-        if has_ended(view.phase) && !is_reopening {
+        if view.phase.has_ended() && !is_reopening {
             return Err(Status::failed_precondition(format!("run {run} has ended already")));
         }
         if hosted.requested != Some(RunEvent::CancelRequested) {
@@ -74,8 +74,4 @@ impl Driver {
             None => None,
         }
     }
-}
-
-pub(super) fn has_ended(phase: Phase) -> bool {
-    matches!(phase, Phase::Stopped | Phase::Finished | Phase::Failed | Phase::Cancelled)
 }
