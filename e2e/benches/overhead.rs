@@ -1,29 +1,21 @@
 //! Overhead: a step under Whimbrel, with one worker, compared with the same step in a loop without Whimbrel.
 //!
-//! `cargo bench -p whimbrel-e2e --bench overhead [-- STEPS]` measures it in two ways. The goal is under 1%.
+//! `cargo bench -p whimbrel-e2e --bench overhead [-- STEPS]`. The goal is under 1%.
 //!
-//! - *Time.* Both programs are alive at once and alternate step by step, each waiting while the other computes, so that a
-//!   change in the machine's speed affects both alike. In every second pair the other one goes first. For STEPS (400) pairs
-//!   it prints the median of the paired differences, with the 95% interval of that median. The time of the processor, in all
-//!   threads of the process, is less sensitive to other programs than the time by the clock.
-//! - *Instructions*, if valgrind is installed: the instructions of each program, counted by callgrind, per step: a run of 12
-//!   steps minus a run of 4. They do not depend on other programs at all. valgrind has no AVX-512, so both use AVX2.
+//! Both programs are alive at once and alternate step by step, each waiting while the other computes, so that a change in
+//! the machine's speed affects both alike. In every second pair the other one goes first. For STEPS (400) pairs it prints
+//! the median of the paired differences, with the 95% interval of that median. The time of the processor, in all threads of
+//! the process, is less sensitive to other programs than the time by the clock.
 //!
 //! It also prints how long a checkpoint blocks training.
 
 #![allow(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "a benchmark prints its table, and panics on errors"
 )]
 
-use std::{
-    env, fs,
-    os::unix::net::UnixListener,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{env, os::unix::net::UnixListener, path::Path, process::Command};
 
 use serde_json::{Value, json};
 use whimbrel_e2e::{
@@ -40,7 +32,6 @@ const WARM_UP: usize = 10;
 fn main() {
     let steps = env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(400);
     time(steps);
-    instructions();
     checkpoint_stall();
 }
 
@@ -125,64 +116,6 @@ fn middle(mut values: Vec<f64>) -> Middle {
     let reach = 0.98 * (count as f64).sqrt();
     let at = |rank: f64| values[(rank.max(0.0) as usize).min(count - 1)];
     Middle { median: at(half), low: at(half - reach), high: at(half + reach) }
-}
-
-fn instructions() {
-    if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
-        println!("valgrind is not installed, so no instructions are counted: apt-get install valgrind");
-        return;
-    }
-    let per_step = |count: &dyn Fn(u64) -> u64| (count(12) - count(4)) as f64 / 8.0;
-    let bare = per_step(&|steps| {
-        let folder = tempfile::tempdir().unwrap();
-        let counted = folder.path().join("callgrind");
-        let mut command = Command::new("valgrind");
-        command.args(valgrind(&counted)).arg(programs::folder().join("char-lm-bench"));
-        command.args([
-            "bare",
-            "--global-batch",
-            "32",
-            "--seed",
-            "7",
-            "--settings",
-            r#"{"layers": 4}"#,
-            "--steps",
-        ]);
-        let output = command.arg(steps.to_string()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        total(&counted)
-    });
-    let whimbrel = per_step(&|steps| {
-        let folder = tempfile::tempdir().unwrap();
-        let counted = folder.path().join("callgrind");
-        let mut spec = spec(steps, &programs::char_lm(), "");
-        spec.command =
-            ["valgrind".to_owned()].into_iter().chain(valgrind(&counted)).chain(spec.command).collect();
-        Run::start(&spec, folder.path(), &["--workers", "1"]).finish().state();
-        total(&counted)
-    });
-    println!(
-        "instructions      {:>10.1} M {:>11.1} M {:>+10.2}%",
-        bare / 1e6,
-        whimbrel / 1e6,
-        (whimbrel / bare - 1.0) * 100.0
-    );
-}
-
-/// Arguments that make valgrind count instructions.
-fn valgrind(counted: &Path) -> [String; 3] {
-    [
-        "--tool=callgrind".into(),
-        "--fair-sched=yes".into(),
-        format!("--callgrind-out-file={}", counted.display()),
-    ]
-}
-
-/// The number of instructions in callgrind's output.
-fn total(counted: &Path) -> u64 {
-    let text = fs::read_to_string(counted).unwrap();
-    let totals = text.lines().find_map(|line| line.strip_prefix("totals: "));
-    totals.unwrap_or_else(|| panic!("callgrind wrote no totals")).trim().parse().unwrap()
 }
 
 fn checkpoint_stall() {

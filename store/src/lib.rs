@@ -48,9 +48,9 @@ pub use checkpoint::{
     restore, restore_some, save_slice, verify,
 };
 pub use copy::{
-    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, CopySize, Lag, PlannedCheckpoint,
-    ReplicateError, Replicator, SkipReason, SkippedCheckpoint, Unreplicated, is_ahead, newer, plan_copy,
-    recover_from,
+    Amount, CheckpointSelection, Copied, CopyError, CopyPlan, CopyProgress, CopySize, CopyWork, Lag,
+    PlannedCheckpoint, ReplicateError, Replicator, SkipReason, SkippedCheckpoint, Unreplicated, is_ahead,
+    newer, plan_copy, recover_from,
 };
 pub use gc::{
     CollectError, Collected, Collector, KeepEvery, Retention, UnreadableManifest, collect, collectable,

@@ -42,8 +42,8 @@ async fn a_copy_has_the_checkpoints_the_output_and_the_run_outcome() {
     term.append(stopped(30)).await.unwrap();
     let there = empty();
     let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
-    assert_eq!((plan.to_move.packs.objects, plan.there.objects), (scene.files("packs").len(), 0));
-    let expected = plan.to_move;
+    assert_eq!((plan.work.to_move.packs.objects, plan.work.there.objects), (scene.files("packs").len(), 0));
+    let expected = plan.work.to_move;
     let mut progress = Vec::new();
     let copied = plan.execute("a copy", &IN_TURN, &mut |event| progress.push(event)).await.unwrap();
     assert_eq!((expected.manifests.objects, expected.output), (3, Amount { objects: 1, bytes: 9 }));
@@ -96,7 +96,7 @@ async fn packs_that_vanish_after_the_plan_are_moved_at_the_commit() {
         fs::copy(scene.folder().join("r").join(name), to).unwrap();
     }
     let plan = plan_copy(&scene.run(), &there.run(), CheckpointSelection::All).await.unwrap();
-    assert_eq!(plan.to_move.packs.objects, older.len() + 1);
+    assert_eq!(plan.work.to_move.packs.objects, older.len() + 1);
     fs::remove_dir_all(there.folder().join("r/packs")).unwrap();
     let mut ignore = |_| {};
     let executed = plan.execute("a copy", &SMALL_PACKS, &mut ignore);
@@ -373,7 +373,7 @@ async fn an_interrupted_copy_goes_on_where_it_was() {
     let total = plan_copy(&scene.run(), &empty().run(), CheckpointSelection::All)
         .await
         .unwrap()
-        .to_move
+        .work.to_move
         .packs
         .objects;
     assert!(seen_source > total && seen_destination > 2 * total);

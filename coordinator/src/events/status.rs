@@ -85,7 +85,7 @@ pub(crate) fn run_status(
 pub(crate) fn archived_status(dir: &RunDir, run_log: &RunLog) -> v1::RunStatus {
     // A spec that this version cannot read leaves its fields empty.
     let spec = RunSpec::parse("the stored spec", run_log.spec(), &[]).ok();
-    let checkpoint = run_log.checkpoints().last().map(|checkpoint| checkpoint.step);
+    let checkpoint = run_log.newest_checkpoint().map(|checkpoint| checkpoint.step);
     let (mut loss, mut val_loss, mut step) = (None, None, checkpoint.unwrap_or(0));
     let mut detail = String::new();
     let phase = match run_log.ended() {

@@ -133,7 +133,7 @@ pub(crate) async fn compare(
 }
 
 fn newest(run_log: &RunLog) -> Option<CheckpointInfo> {
-    run_log.checkpoints().pop()
+    run_log.newest_checkpoint().cloned()
 }
 
 impl Comparison {

@@ -54,8 +54,7 @@ async fn read(sources: &Sources, run_log: &RunLog, name: &str) -> DamageCheck {
         Err(error) if error.is_damage() => return DamageCheck::Damaged(Vec::new()),
         Err(error) => return DamageCheck::Unknown(with_causes(&error)),
     };
-    let is_in_log =
-        run_log.all_checkpoints().iter().any(|known| known.manifest == name && known.step == manifest.step);
+    let is_in_log = run_log.checkpoint(name).is_some_and(|known| known.step == manifest.step);
     match read_state(sources, &manifest, 0..u64::MAX, &Limits::default(), |_| {}).await {
         Ok(_) if is_in_log => DamageCheck::Whole,
         Err(RestoreError::Store(error)) => DamageCheck::Unknown(with_causes(&error)),

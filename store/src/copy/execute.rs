@@ -1,7 +1,5 @@
 //! Executing a copy plan: packs move while checkpoints whose packs have arrived are committed.
 
-use std::mem::replace;
-
 use futures::{TryStreamExt, future::try_join};
 use tokio::sync::mpsc;
 use whimbrel_state::Pack;
@@ -12,12 +10,12 @@ use crate::{
         ahead::newer,
         error::CopyError,
         memory_budget::MemoryBudget,
-        plan::{CopyPlan, PlannedCheckpoint},
+        plan::{CopyPlan, CopyWork, PlannedCheckpoint},
         report::{Copied, CopyProgress, SkipReason, SkippedCheckpoint},
         run_outcome,
         transfer::{Route, TransferOutcome},
     },
-    log::{RunDir, Term, output},
+    log::{RunDir, RunLog, Term, output},
     object::{Limits, StoreError},
 };
 
@@ -30,38 +28,47 @@ impl CopyPlan {
     /// Up to [`Limits::concurrency`] packs are read while as many are put. At most half a GiB of packs, or one larger
     /// pack, is in memory. If there is nothing to do, nothing is written.
     pub async fn execute(
-        mut self,
+        self,
         who: &str,
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
+        let Self { work, source_log: planned_log, destination_log } = self;
         // The source may have a new term since the plan was made. The copy must be taken under its latest.
-        let planned_log = replace(&mut self.source_log, self.source.run_log().await?);
-        self.source_went_on = !newer(&self.source_log, &planned_log).is_empty();
-        if self.is_done().await? {
-            let (skipped, source_went_on) = (self.skipped, self.source_went_on);
-            let mut copied = Copied { skipped, source_went_on, ..Copied::default() };
-            copied.forget_collected(&self.source).await?;
+        let source_log = work.source.run_log().await?;
+        let source_went_on = !newer(&source_log, &planned_log).is_empty();
+        if let Some(destination_log) = destination_log
+            && work.is_done(&source_log, &destination_log).await?
+        {
+            let mut copied = Copied { skipped: work.skipped, source_went_on, ..Copied::default() };
+            copied.forget_collected(&work.source).await?;
             return Ok(copied);
         }
-        let mut term = self.destination.become_replica_of(&self.source, &self.source_log, who).await?;
+        let mut term = work.destination.become_replica_of(&work.source, &source_log, who).await?;
+        // A run that was stopped or has ended since the plan was made has a last checkpoint that this copy lacks. The
+        // next copy brings both.
+        let outcome_of = (!source_went_on).then_some(&source_log);
         // Boxed to keep the futures of callers small.
-        Box::pin(self.execute_under(&mut term, limits, progress)).await
+        let copied = Box::pin(work.execute_under(&mut term, outcome_of, limits, progress)).await?;
+        Ok(Copied { source_went_on, ..copied })
     }
+}
 
+impl CopyWork {
     /// Whether the destination has everything.
-    async fn is_done(&self) -> Result<bool, StoreError> {
-        let Some(run_log) = &self.destination_log else { return Ok(false) };
+    async fn is_done(&self, source_log: &RunLog, destination_log: &RunLog) -> Result<bool, StoreError> {
         Ok(self.checkpoints.iter().all(PlannedCheckpoint::is_done)
-            && run_log.identity() == self.source_log.identity()
-            && run_outcome::missing(&self.source_log, run_log).is_none()
+            && destination_log.identity() == source_log.identity()
+            && run_outcome::missing(source_log, destination_log).is_none()
             && output::missing(&self.source, &self.destination).await?.is_empty())
     }
 
-    /// Executes the plan under a term of the destination that the caller holds.
+    /// Does the work under a term of the destination that the caller holds. Whether the run was stopped, was resumed or
+    /// has ended is copied from the log `outcome_of`.
     pub(super) async fn execute_under(
         self,
         term: &mut Term,
+        outcome_of: Option<&RunLog>,
         limits: &Limits,
         progress: &mut (impl FnMut(CopyProgress) + Send),
     ) -> Result<Copied, CopyError> {
@@ -72,8 +79,7 @@ impl CopyPlan {
             limits: *limits,
             memory: MemoryBudget::new(),
         };
-        let copied =
-            Copied { skipped: self.skipped, source_went_on: self.source_went_on, ..Copied::default() };
+        let copied = Copied { skipped: self.skipped, ..Copied::default() };
         let mut commits = Commits {
             waiting: self.checkpoints.iter().map(|planned| planned.missing.len()).collect(),
             bad: self.checkpoints.iter().map(|_| None).collect(),
@@ -110,10 +116,8 @@ impl CopyPlan {
             progress(CopyProgress::Output { bytes });
         })
         .await?;
-        // A run that was stopped or has ended since the plan was made has a last checkpoint that this copy lacks. The
-        // next copy brings both.
-        if !self.source_went_on
-            && let Some(record) = run_outcome::missing(&self.source_log, term.run_log())
+        if let Some(record) =
+            outcome_of.and_then(|source_log| run_outcome::missing(source_log, term.run_log()))
         {
             term.append(record).await?;
         }
@@ -268,8 +272,8 @@ impl Copied {
     /// Removes from the skipped checkpoints those that were collected in the source during the copy.
     async fn forget_collected(&mut self, source: &RunDir) -> Result<(), CopyError> {
         if !self.skipped.is_empty() {
-            let there = source.run_log().await?.all_checkpoints();
-            self.skipped.retain(|out| there.iter().any(|checkpoint| checkpoint.manifest == out.manifest));
+            let source_log = source.run_log().await?;
+            self.skipped.retain(|out| source_log.checkpoint(&out.manifest).is_some());
         }
         Ok(())
     }

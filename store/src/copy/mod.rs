@@ -35,7 +35,7 @@ mod transfer;
 
 pub use ahead::{is_ahead, newer};
 pub use error::CopyError;
-pub use plan::{CheckpointSelection, CopyPlan, PlannedCheckpoint, plan_copy};
+pub use plan::{CheckpointSelection, CopyPlan, CopyWork, PlannedCheckpoint, plan_copy};
 pub use recover_from::recover_from;
 pub use replicate::{Lag, ReplicateError, Replicator, Unreplicated};
 pub use report::{Amount, Copied, CopyProgress, CopySize, SkipReason, SkippedCheckpoint};

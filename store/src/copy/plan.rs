@@ -12,7 +12,9 @@ use crate::{
         error::CopyError,
         report::{Amount, CopySize, SkipReason, SkippedCheckpoint},
     },
-    log::{CheckpointInfo, LogError, Origin, ReplicaLogError, RunDir, RunLog, output, refusal},
+    gc::Kept,
+    log::{CheckpointInfo, LogError, ReplicaLogError, RunDir, RunLog, output, refusal},
+    object::StoreError,
 };
 
 /// Which checkpoints of a run to copy.
@@ -29,11 +31,18 @@ pub enum CheckpointSelection {
 /// A copy that is planned and not begun.
 #[derive(Debug)]
 pub struct CopyPlan {
-    pub(super) source: RunDir,
+    /// What it will move.
+    pub work: CopyWork,
     pub(super) source_log: RunLog,
-    pub(super) destination: RunDir,
     /// The destination's log; `None` if the run is not there yet.
     pub(super) destination_log: Option<RunLog>,
+}
+
+/// The checkpoints that a copy brings to its destination, and what has to move for that.
+#[derive(Debug)]
+pub struct CopyWork {
+    pub(super) source: RunDir,
+    pub(super) destination: RunDir,
     /// The checkpoints that will be in the destination, newest first.
     pub checkpoints: Vec<PlannedCheckpoint>,
     /// What will move. The output is known only to a plan of [`plan_copy`].
@@ -42,8 +51,6 @@ pub struct CopyPlan {
     pub there: Amount,
     /// Checkpoints whose manifests cannot be used.
     pub skipped: Vec<SkippedCheckpoint>,
-    /// The source has saved checkpoints since the plan was made.
-    pub(super) source_went_on: bool,
 }
 
 /// A checkpoint that will be in the destination.
@@ -55,7 +62,7 @@ pub struct PlannedCheckpoint {
     pub committed: bool,
     pub(super) manifest: Manifest,
     pub(super) manifest_bytes: Bytes,
-    /// Its packs that the destination's listing lacks.
+    /// Its packs that the destination lacks, as far as the plan knows.
     pub(super) missing: Vec<Pack>,
 }
 
@@ -66,7 +73,7 @@ impl PlannedCheckpoint {
     }
 }
 
-impl CopyPlan {
+impl CopyWork {
     /// The source.
     pub fn source(&self) -> &RunDir {
         &self.source
@@ -103,6 +110,7 @@ pub fn plan_copy<'a>(
     selection: CheckpointSelection,
 ) -> BoxFuture<'a, Result<CopyPlan, CopyError>> {
     Box::pin(async move {
+        check_names(source, destination)?;
         let run_log = source.run_log().await?;
         let mut wanted = run_log.checkpoints();
         match selection {
@@ -117,11 +125,17 @@ pub fn plan_copy<'a>(
             }
         }
         let destination_log = log_of(destination).await?;
-        let mut plan = plan_to_replica(source, run_log, destination, destination_log, wanted).await?;
-        for missing in output::missing(source, destination).await? {
-            plan.to_move.output.add(missing.meta.size);
+        if let Some(destination_log) = &destination_log
+            && let Some(refusal) = refusal(source, &run_log, destination, destination_log)
+        {
+            return Err(refusal.into());
         }
-        Ok(plan)
+        let wanted = wanted.iter().collect();
+        let mut work = plan_work(source, destination, destination_log.as_ref(), wanted, None).await?;
+        for missing in output::missing(source, destination).await? {
+            work.to_move.output.add(missing.meta.size);
+        }
+        Ok(CopyPlan { work, source_log: run_log, destination_log })
     })
 }
 
@@ -147,49 +161,29 @@ pub(super) fn check_names(source: &RunDir, destination: &RunDir) -> Result<(), C
     Ok(())
 }
 
-/// Plans the copy of the checkpoints `wanted`, newest last, to a destination that is, or will be, a replica of the
-/// source.
-pub(super) async fn plan_to_replica(
+/// Plans the copy of the checkpoints `wanted`, newest last. `destination_log` is the destination's log; `None` if the run
+/// is not there yet.
+///
+/// With `kept`, which says what a whole destination has, nothing is listed. A pack that is there all the same is found
+/// when it is to move.
+pub(super) async fn plan_work(
     source: &RunDir,
-    source_log: RunLog,
     destination: &RunDir,
-    destination_log: Option<RunLog>,
-    wanted: Vec<CheckpointInfo>,
-) -> Result<CopyPlan, CopyError> {
-    check_names(source, destination)?;
-    if let Some(run_log) = &destination_log
-        && let Some(refusal) = refusal(source, &source_log, destination, run_log)
-    {
-        return Err(refusal.into());
-    }
-    plan_checkpoints(source, source_log, destination, destination_log, wanted).await
-}
-
-/// Plans the copy of the checkpoints `wanted`, newest last, whichever of the two directories is the replica.
-pub(super) async fn plan_checkpoints(
-    source: &RunDir,
-    source_log: RunLog,
-    destination: &RunDir,
-    destination_log: Option<RunLog>,
-    wanted: Vec<CheckpointInfo>,
-) -> Result<CopyPlan, CopyError> {
-    let usable = UsableCheckpoints::of(destination_log.as_ref());
-    let listing = destination.folder().list("packs").await?;
-    let there: HashMap<Hash, u64> =
-        listing.into_iter().filter_map(|object| Some((pack_hash(&object.name)?, object.meta.size))).collect();
-    let manifests = destination.folder().list("manifests").await?;
-    let manifests: HashSet<String> = manifests.into_iter().map(|object| object.name).collect();
-
-    let mut plan = CopyPlan {
+    destination_log: Option<&RunLog>,
+    wanted: Vec<&CheckpointInfo>,
+    kept: Option<&Kept>,
+) -> Result<CopyWork, CopyError> {
+    let stored = match kept {
+        Some(kept) => Stored::Kept(kept),
+        None => Stored::list(destination).await?,
+    };
+    let mut work = CopyWork {
         source: source.clone(),
-        source_log,
         destination: destination.clone(),
-        destination_log,
         checkpoints: Vec::new(),
         to_move: CopySize::default(),
         there: Amount::default(),
         skipped: Vec::new(),
-        source_went_on: false,
     };
     let mut counted = HashSet::new();
     for checkpoint in wanted.into_iter().rev() {
@@ -197,41 +191,63 @@ pub(super) async fn plan_checkpoints(
             Ok(read) => read,
             Err(ReadManifestError::Store(error)) => return Err(error.into()),
             Err(error) => {
-                let (step, manifest) = (checkpoint.step, checkpoint.manifest);
-                plan.skipped.push(SkippedCheckpoint { step, manifest, why: SkipReason::Manifest(error) });
+                let (step, manifest) = (checkpoint.step, checkpoint.manifest.clone());
+                work.skipped.push(SkippedCheckpoint { step, manifest, why: SkipReason::Manifest(error) });
                 continue;
             }
         };
-        let is_there = |pack: &&Pack| there.get(&pack.hash) == Some(&pack.length);
         for pack in manifest.packs.iter().filter(|pack| counted.insert(pack.hash)) {
-            if is_there(&pack) { &mut plan.there } else { &mut plan.to_move.packs }.add(pack.length);
+            if stored.has_pack(pack) { &mut work.there } else { &mut work.to_move.packs }.add(pack.length);
         }
-        let missing = manifest.packs.iter().filter(|pack| !is_there(pack)).cloned().collect();
+        let missing = manifest.packs.iter().filter(|pack| !stored.has_pack(pack)).cloned().collect();
         // A checkpoint whose manifest was lost is committed again. Listings lag: a manifest that is not listed is
         // looked up.
-        let committed = usable.has(&checkpoint)
-            && (manifests.contains(&checkpoint.manifest)
+        let committed = destination_log.is_some_and(|log| has_usable(log, checkpoint))
+            && (stored.has_manifest(&checkpoint.manifest)
                 || destination.folder().head(&checkpoint.manifest).await?.is_some());
         if !committed {
-            plan.to_move.manifests.add(manifest_bytes.len() as u64);
+            work.to_move.manifests.add(manifest_bytes.len() as u64);
         }
-        plan.checkpoints.push(PlannedCheckpoint { checkpoint, committed, manifest, manifest_bytes, missing });
+        let checkpoint = checkpoint.clone();
+        work.checkpoints.push(PlannedCheckpoint { checkpoint, committed, manifest, manifest_bytes, missing });
     }
-    Ok(plan)
+    Ok(work)
 }
 
-/// The usable checkpoints of a log by manifest, and where each was made.
-pub(super) struct UsableCheckpoints(HashMap<String, Origin>);
+/// What a destination stores.
+enum Stored<'a> {
+    /// All packs with their lengths, and all manifests.
+    Listed { packs: HashMap<Hash, u64>, manifests: HashSet<String> },
+    /// The checkpoints that a collection kept; nothing else is known.
+    Kept(&'a Kept),
+}
 
-impl UsableCheckpoints {
-    /// Those of a log. There are none in a directory without a log.
-    pub(super) fn of(run_log: Option<&RunLog>) -> Self {
-        let checkpoints = run_log.into_iter().flat_map(RunLog::checkpoints);
-        Self(checkpoints.map(|checkpoint| (checkpoint.manifest, checkpoint.origin)).collect())
+impl Stored<'_> {
+    async fn list(destination: &RunDir) -> Result<Self, StoreError> {
+        let packs = destination.folder().list("packs").await?.into_iter();
+        let packs = packs.filter_map(|object| Some((pack_hash(&object.name)?, object.meta.size))).collect();
+        let manifests = destination.folder().list("manifests").await?;
+        let manifests = manifests.into_iter().map(|object| object.name).collect();
+        Ok(Self::Listed { packs, manifests })
     }
 
-    /// Whether a checkpoint of another log is among them, with the same origin or a later one.
-    pub(super) fn has(&self, checkpoint: &CheckpointInfo) -> bool {
-        self.0.get(&checkpoint.manifest).is_some_and(|there| *there >= checkpoint.origin)
+    fn has_pack(&self, pack: &Pack) -> bool {
+        match self {
+            Self::Listed { packs, .. } => packs.get(&pack.hash) == Some(&pack.length),
+            Self::Kept(kept) => kept.names(&pack.hash),
+        }
     }
+
+    fn has_manifest(&self, manifest: &str) -> bool {
+        match self {
+            Self::Listed { manifests, .. } => manifests.contains(manifest),
+            Self::Kept(kept) => kept.packs_of(manifest).is_some(),
+        }
+    }
+}
+
+/// Whether a checkpoint of another log is usable in this one, with the same origin or a later one.
+pub(super) fn has_usable(run_log: &RunLog, checkpoint: &CheckpointInfo) -> bool {
+    let there = run_log.checkpoint(&checkpoint.manifest);
+    there.is_some_and(|there| there.quarantined.is_none() && there.origin >= checkpoint.origin)
 }

@@ -17,7 +17,7 @@ use crate::{
     copy::{
         ahead::newer,
         error::CopyError,
-        plan::{check_names, plan_checkpoints},
+        plan::{check_names, plan_work},
         report::{Copied, CopyProgress, SkipReason, SkippedCheckpoint},
     },
     log::{Relation, RunDir, Term, refusal, relation},
@@ -47,12 +47,12 @@ pub async fn recover_from(
     let mut newer = newer(&copy_log, term.run_log());
     let mut recovered = Copied::default();
     loop {
-        let wanted = newer.pop().into_iter().collect();
-        let here_log = Some(term.run_log().clone());
+        let newest = newer.pop();
+        let wanted = newest.iter().collect();
         // Boxed to keep the futures of callers small.
-        let mut plan = Box::pin(plan_checkpoints(copy, copy_log.clone(), &here, here_log, wanted)).await?;
-        plan.skipped = plan.skipped.into_iter().map(only_damaged).collect::<Result<_, _>>()?;
-        recovered.add(Box::pin(plan.execute_under(term, limits, progress)).await?);
+        let mut work = Box::pin(plan_work(copy, &here, Some(term.run_log()), wanted, None)).await?;
+        work.skipped = work.skipped.into_iter().map(only_damaged).collect::<Result<_, _>>()?;
+        recovered.add(Box::pin(work.execute_under(term, Some(&copy_log), limits, progress)).await?);
         if !recovered.committed.is_empty() || newer.is_empty() {
             return Ok(recovered);
         }

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, fmt, mem::take};
 use crate::{
     copy::{
         error::CopyError,
-        plan::{CopyPlan, UsableCheckpoints, check_names, plan_to_replica},
+        plan::{CopyWork, check_names, has_usable, plan_work},
         report::{Amount, CopyProgress, SkippedCheckpoint},
     },
     gc::{CollectError, Collector, Retention},
@@ -159,38 +159,37 @@ impl Replicator {
     ) -> Result<Lag, ReplicateError> {
         // The term knows what it wrote. Only entries that others appended since are read.
         term.check().await.map_err(|error| self.copy_error(error.into()))?;
-        let (plan, newest_of_run) = self.plan(run_log, term.run_log().clone()).await?;
-        let copied = Box::pin(plan.execute_under(term, &self.limits, progress)).await;
+        let (work, newest_of_run) = self.plan(run_log, term).await?;
+        let copied = Box::pin(work.execute_under(term, Some(run_log), &self.limits, progress)).await;
         let copied = copied.map_err(|error| self.copy_error(error))?;
         // The packs of a skipped checkpoint stay in the replica until the checkpoint is healed.
         let retention = Retention { in_flight: copied.packs_of_skipped, ..self.retention.clone() };
         let failed = |source| ReplicateError::Collect { at: self.replica.uri().to_owned(), source };
         self.collector.collect(term, &retention).await.map_err(failed)?;
-        let newest = term.run_log().checkpoints().last().map(|checkpoint| checkpoint.step);
+        let newest = term.run_log().newest_checkpoint().map(|checkpoint| checkpoint.step);
         let (missing, skipped) = (copied.bad, copied.skipped);
         Ok(Lag { newest, newest_of_run, missing, skipped, unreplicated: Vec::new() })
     }
 
-    /// Plans the copy of the kept checkpoints to the replica, whose log is `replica_log`. Returns the run's newest
-    /// step, too.
+    /// Plans the copy of the kept checkpoints to the replica. Returns the run's newest step, too.
     ///
-    /// There may be hundreds of kept checkpoints. Those that are older than the newest few and committed in the replica
-    /// are taken to be whole there.
-    async fn plan(
-        &self,
-        run_log: &RunLog,
-        replica_log: RunLog,
-    ) -> Result<(CopyPlan, Option<u64>), ReplicateError> {
+    /// There may be many kept checkpoints, and a round follows each commit. While the collector knows what the replica has,
+    /// only checkpoints that are not committed there are planned, and nothing is listed. Otherwise the newest few are looked
+    /// at again, and what the replica has lost of them is copied again.
+    async fn plan(&self, run_log: &RunLog, term: &Term) -> Result<(CopyWork, Option<u64>), ReplicateError> {
+        let replica_log = term.run_log();
+        if let Some(refusal) = refusal(&self.primary, run_log, &self.replica, replica_log) {
+            return Err(self.copy_error(refusal.into()));
+        }
         let mut wanted = self.retention.kept(run_log);
         let newest_of_run = wanted.last().map(|checkpoint| checkpoint.step);
-        let newest = wanted.len().saturating_sub(self.retention.last.max(1) as usize);
-        let newest = wanted.split_off(newest);
-        let usable = UsableCheckpoints::of(Some(&replica_log));
-        wanted.retain(|checkpoint| !usable.has(checkpoint));
+        let kept = self.collector.kept_whole(term);
+        let looked_at = if kept.is_some() { 0 } else { self.retention.last.max(1) as usize };
+        let newest = wanted.split_off(wanted.len().saturating_sub(looked_at));
+        wanted.retain(|checkpoint| !has_usable(replica_log, checkpoint));
         wanted.extend(newest);
-        let plan =
-            plan_to_replica(&self.primary, run_log.clone(), &self.replica, Some(replica_log), wanted).await;
-        Ok((plan.map_err(|error| self.copy_error(error))?, newest_of_run))
+        let work = plan_work(&self.primary, &self.replica, Some(replica_log), wanted, kept).await;
+        Ok((work.map_err(|error| self.copy_error(error))?, newest_of_run))
     }
 
     /// The term over the replica: the one held, if it is a replica of the run's present term; otherwise a new one.

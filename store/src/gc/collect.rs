@@ -138,6 +138,12 @@ struct Decided {
 }
 
 impl Collector {
+    /// The checkpoints that the last collection under this term kept, unless it found that one of them lacks a pack.
+    pub(crate) fn kept_whole(&self, term: &Term) -> Option<&Kept> {
+        let known = self.known.as_ref().filter(|known| known.token == term.token());
+        known.map(|known| &known.kept).filter(|kept| !kept.is_lacking)
+    }
+
     /// Deletes what `retention` does not keep.
     ///
     /// The newest complete checkpoints are kept, and the first complete one of each interval of [`Retention::every`]. A

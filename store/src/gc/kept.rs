@@ -6,15 +6,17 @@ use std::collections::{HashMap, HashSet};
 use whimbrel_state::Hash;
 
 /// The packs that a manifest names, and their lengths.
-pub(super) type Packs = Vec<(Hash, u64)>;
+pub(crate) type Packs = Vec<(Hash, u64)>;
 
 /// The kept checkpoints and their packs.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
     /// The packs of each kept checkpoint, by its manifest.
     packs: HashMap<String, Packs>,
     /// How many kept checkpoints name a pack.
     references: HashMap<Hash, usize>,
+    /// One of them lacks a pack.
+    pub(super) is_lacking: bool,
     /// Checkpoints that are kept although they are not among the newest.
     pub(super) settled: HashSet<String>,
     /// The complete checkpoint that is kept for each interval of [`Retention::every`](super::Retention::every).
@@ -29,6 +31,12 @@ impl Kept {
             *self.references.entry(*hash).or_default() += 1;
         }
         self.packs.insert(manifest.to_owned(), packs);
+    }
+
+    /// Adds a checkpoint that lacks a pack.
+    pub(super) fn add_lacking(&mut self, manifest: &str, packs: Packs) {
+        self.is_lacking = true;
+        self.add(manifest, packs);
     }
 
     /// Removes a checkpoint. Returns its packs.
@@ -46,12 +54,12 @@ impl Kept {
     }
 
     /// The packs of a kept checkpoint.
-    pub(super) fn packs_of(&self, manifest: &str) -> Option<&Packs> {
+    pub(crate) fn packs_of(&self, manifest: &str) -> Option<&Packs> {
         self.packs.get(manifest)
     }
 
     /// Whether a kept checkpoint names a pack.
-    pub(super) fn names(&self, pack: &Hash) -> bool {
+    pub(crate) fn names(&self, pack: &Hash) -> bool {
         self.references.contains_key(pack)
     }
 

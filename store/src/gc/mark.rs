@@ -230,7 +230,7 @@ async fn keep(
                 complete += u32::from(is_usable);
                 decision.kept.add(&checkpoint.manifest, packs);
             }
-            Completeness::Lacking(packs) => decision.kept.add(&checkpoint.manifest, packs),
+            Completeness::Lacking(packs) => decision.kept.add_lacking(&checkpoint.manifest, packs),
             Completeness::Unreadable(unreadable) if is_usable => decision.unreadable.push(unreadable),
             Completeness::Unreadable(_) => {}
         }
@@ -251,7 +251,7 @@ async fn keep(
                 decision.kept.add(&checkpoint.manifest, named);
             }
             // It may be complete in a replica. It stays, and so does the next one, until it is quarantined.
-            Completeness::Lacking(named) => decision.kept.add(&checkpoint.manifest, named),
+            Completeness::Lacking(named) => decision.kept.add_lacking(&checkpoint.manifest, named),
             Completeness::Unreadable(unreadable) => decision.unreadable.push(unreadable),
         }
     }

@@ -17,5 +17,6 @@ mod mark;
 mod retention;
 
 pub use collect::{CollectError, Collected, Collector, collect, collectable};
+pub(crate) use kept::Kept;
 pub use mark::UnreadableManifest;
 pub use retention::{KeepEvery, Retention};

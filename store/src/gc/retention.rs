@@ -52,8 +52,8 @@ impl KeepEvery {
 
 impl Retention {
     /// The checkpoints that are kept if all usable ones are complete; newest last.
-    pub fn kept(&self, run_log: &RunLog) -> Vec<CheckpointInfo> {
-        let checkpoints = run_log.checkpoints();
+    pub fn kept<'a>(&self, run_log: &'a RunLog) -> Vec<&'a CheckpointInfo> {
+        let checkpoints: Vec<_> = run_log.usable_checkpoints().collect();
         let newest = checkpoints.len().saturating_sub(self.last.max(1) as usize);
         let mut intervals = HashSet::new();
         let kept = checkpoints.into_iter().enumerate().filter(|(index, checkpoint)| {
@@ -141,7 +141,8 @@ mod tests {
             every: Some(KeepEvery::Time(Duration::from_secs(100))),
             ..Retention::default()
         };
-        let kept = retention.kept(&RunLog::of(late).unwrap());
+        let late = RunLog::of(late).unwrap();
+        let kept = retention.kept(&late);
         assert_eq!(kept.iter().map(|checkpoint| checkpoint.step).collect::<Vec<_>>(), [110, 120]);
     }
 }

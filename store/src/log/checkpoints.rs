@@ -91,6 +91,11 @@ impl Checkpoints {
         self.in_order.remove(&order)
     }
 
+    /// The one with this manifest.
+    pub(super) fn get(&self, manifest: &str) -> Option<&CheckpointInfo> {
+        self.in_order.get(self.by_manifest.get(manifest)?)
+    }
+
     /// All of them, newest last.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &CheckpointInfo> {
         self.in_order.values()

@@ -311,7 +311,17 @@ impl RunLog {
 
     /// The usable checkpoints: committed, not quarantined and not collected; newest last.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        self.checkpoints.iter().filter(|checkpoint| checkpoint.quarantined.is_none()).cloned().collect()
+        self.usable_checkpoints().cloned().collect()
+    }
+
+    /// The same as [`checkpoints`](Self::checkpoints), one by one.
+    pub(crate) fn usable_checkpoints(&self) -> impl DoubleEndedIterator<Item = &CheckpointInfo> {
+        self.checkpoints.iter().filter(|checkpoint| checkpoint.quarantined.is_none())
+    }
+
+    /// The checkpoint with this manifest, if it is committed, quarantined or not, and not collected.
+    pub fn checkpoint(&self, manifest: &str) -> Option<&CheckpointInfo> {
+        self.checkpoints.get(manifest)
     }
 
     /// The committed checkpoints, quarantined ones included and collected ones not; newest last.
@@ -329,7 +339,7 @@ impl RunLog {
 
     /// The newest usable checkpoint.
     pub fn newest_checkpoint(&self) -> Option<&CheckpointInfo> {
-        self.newest_first().find(|checkpoint| checkpoint.quarantined.is_none())
+        self.usable_checkpoints().next_back()
     }
 }
 

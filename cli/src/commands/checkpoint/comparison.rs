@@ -36,15 +36,15 @@ pub(super) async fn compare(run: &RunDir, run_log: &RunLog, other: &RunDir) -> R
         return Ok(Comparison { against, relation, lacks: None });
     }
     let plan = plan_copy(other, run, CheckpointSelection::All).await?;
-    let newest = |run_log: &RunLog| run_log.checkpoints().last().map_or(0, |newest| newest.step);
-    let here = run_log.checkpoints();
-    let is_here = |manifest: &str| here.iter().any(|checkpoint| checkpoint.manifest == manifest);
+    let newest = |run_log: &RunLog| run_log.newest_checkpoint().map_or(0, |newest| newest.step);
+    let is_here =
+        |manifest: &str| run_log.checkpoint(manifest).is_some_and(|found| found.quarantined.is_none());
     let lacks = Lacks {
         steps: newest(&other_log).saturating_sub(newest(run_log)),
-        checkpoints: plan.checkpoints.iter().filter(|planned| !planned.committed).count(),
-        packs: plan.to_move.packs.objects,
-        bytes: plan.to_move.packs.bytes,
-        left_out: plan.skipped.iter().filter(|out| !is_here(&out.manifest)).count(),
+        checkpoints: plan.work.checkpoints.iter().filter(|planned| !planned.committed).count(),
+        packs: plan.work.to_move.packs.objects,
+        bytes: plan.work.to_move.packs.bytes,
+        left_out: plan.work.skipped.iter().filter(|out| !is_here(&out.manifest)).count(),
     };
     Ok(Comparison { against, relation, lacks: Some(lacks) })
 }

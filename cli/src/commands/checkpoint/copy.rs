@@ -52,7 +52,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
     };
     let (store, destination) = destination(&args.destination, source.id()).await?;
     let plan = plan_copy(&source, &destination, which).await?;
-    let price = egress_price(source.uri(), destination.uri(), plan.to_move.bytes(), &prices);
+    let price = egress_price(source.uri(), destination.uri(), plan.work.to_move.bytes(), &prices);
     output::plan(&plan, &price, args.options.json);
     if args.dry_run {
         return Ok(Code::Done);
@@ -65,7 +65,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
 
     let limits = limits(&args);
     let audience = if args.options.json { Audience::Programs } else { Audience::People };
-    let mut meter = Meter::new("copying", plan.to_move.bytes(), audience, bars);
+    let mut meter = Meter::new("copying", plan.work.to_move.bytes(), audience, bars);
     let mut progress = |seen| match seen {
         CopyProgress::Moved { bytes }
         | CopyProgress::Found { bytes }
@@ -79,7 +79,7 @@ pub(super) async fn copy(args: CopyArgs, config: &Config, bars: &MultiProgress) 
         }
     };
     let started = Instant::now();
-    let was_there = plan.checkpoints.iter().any(|planned| planned.committed);
+    let was_there = plan.work.checkpoints.iter().any(|planned| planned.committed);
     let who = format!("whimbrel checkpoint copy, process {}", std::process::id());
     let work = Box::pin(plan.execute(&who, &limits, &mut progress));
     let left = "what has arrived stays, and the same command continues from there";

@@ -154,7 +154,7 @@ async fn target(
         if let Ok(spec) = RunSpec::parse("the run's spec", run_log.spec(), &[]) {
             check_end(step, &spec)?;
         }
-        if let Some(newest) = run_log.checkpoints().pop()
+        if let Some(newest) = run_log.newest_checkpoint()
             && let Ok(manifest) = run.manifest(&newest.manifest).await
         {
             manifest.layout.same_as(layout).map_err(|source| {

@@ -106,7 +106,7 @@ pub(super) async fn find(run: &str, options: &RunOptions, config: &ClientConfig)
     let run_log = read_log(&run).await?;
     let found = match step {
         Some(step) => run_log.all_checkpoints().into_iter().rfind(|checkpoint| checkpoint.step == step),
-        None => run_log.checkpoints().pop(),
+        None => run_log.newest_checkpoint().cloned(),
     };
     let Some(checkpoint) = found else { return Err(no_checkpoint(&run, step)) };
     let manifest = run.manifest(&checkpoint.manifest).await?;

@@ -81,7 +81,7 @@ fn classify(id: RunId, uri: &str, run_log: &RunLog, spec: &RunSpec) -> Option<Un
         return None;
     }
     Some(Unfinished {
-        step: run_log.checkpoints().last().map_or(0, |checkpoint| checkpoint.step),
+        step: run_log.newest_checkpoint().map_or(0, |checkpoint| checkpoint.step),
         steps: stored.train.steps,
         stopped,
         same: same_training(&stored, spec),

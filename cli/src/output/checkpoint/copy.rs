@@ -12,8 +12,8 @@ use crate::output::{
 
 /// Prints what will move, and what that costs.
 pub(crate) fn plan(plan: &CopyPlan, price: &Price, json: bool) {
-    let steps: Vec<u64> = plan.checkpoints.iter().rev().map(|planned| planned.checkpoint.step).collect();
-    let (source, destination) = (plan.source().uri(), plan.destination().uri());
+    let steps: Vec<u64> = plan.work.checkpoints.iter().rev().map(|planned| planned.checkpoint.step).collect();
+    let (source, destination) = (plan.work.source().uri(), plan.work.destination().uri());
     let mut out = Printer::stdout();
     if json {
         out.json(&json!({
@@ -22,21 +22,21 @@ pub(crate) fn plan(plan: &CopyPlan, price: &Price, json: bool) {
             "destination": destination,
             // The steps of all checkpoints that will be there.
             "checkpoints": steps,
-            "packs": plan.to_move.packs.objects,
-            "manifests": plan.to_move.manifests.objects,
+            "packs": plan.work.to_move.packs.objects,
+            "manifests": plan.work.to_move.manifests.objects,
             // Objects of the workers' output.
-            "output": plan.to_move.output.objects,
+            "output": plan.work.to_move.output.objects,
             // Of all these objects.
-            "bytes": plan.to_move.bytes(),
-            "packs_there": plan.there.objects,
-            "bytes_there": plan.there.bytes,
+            "bytes": plan.work.to_move.bytes(),
+            "packs_there": plan.work.there.objects,
+            "bytes_there": plan.work.there.bytes,
             // Dollars at most; null where no price is known.
             "usd": (!matches!(price, Price::Unknown)).then(|| price.usd()),
             "price": price.to_string(),
         }));
         return;
     }
-    let there = match plan.checkpoints.iter().filter(|planned| planned.committed).count() {
+    let there = match plan.work.checkpoints.iter().filter(|planned| planned.committed).count() {
         0 => String::new(),
         1 => ", of which 1 is there".into(),
         there => format!(", of which {there} are there"),
@@ -45,11 +45,11 @@ pub(crate) fn plan(plan: &CopyPlan, price: &Price, json: bool) {
     let mut facts = vec![
         ("to", Some(destination.to_owned())),
         ("checkpoints", Some(format!("{}{there}", listed(&steps)))),
-        ("to move", Some(size(&plan.to_move))),
-        ("there", (plan.there.objects > 0).then(|| packs(plan.there))),
+        ("to move", Some(size(&plan.work.to_move))),
+        ("there", (plan.work.there.objects > 0).then(|| packs(plan.work.there))),
         ("price", Some(price.to_string())),
     ];
-    let left_out = plan.skipped.iter();
+    let left_out = plan.work.skipped.iter();
     facts.extend(left_out.map(|out| ("left out", Some(format!("step {}: {}", out.step, out.why)))));
     out.facts(&facts);
 }
