@@ -1,19 +1,11 @@
-//! Measures what a commit costs while a run keeps 100, 3,000 and 30,000 checkpoints: the commit itself and the collection
-//! after it, as a coordinator does them. The store is in memory, so this is the processor time of Whimbrel and no network;
-//! the number of requests, with a page of 1,000 objects of a listing as one, tells what a network would add.
+//! Measures what a commit costs while a run keeps 100, 3,000 and 30,000 checkpoints: the commit itself, the collection
+//! after it, and the round that brings a replica up to date, as a coordinator does them. The stores are in memory, so this
+//! is the processor time of Whimbrel and no network; the number of requests, with a page of 1,000 objects of a listing as
+//! one, tells what a network would add. ARCHITECTURE.md, "Measured", has the figures.
 //!
 //! ```text
 //! cargo bench -p whimbrel-store --bench commit
 //! ```
-//!
-//! Measured once in the development profile, on two busy cores; *before* is a collector that looked at every object each
-//! time, which was not measured at 30,000, since each collection would take minutes:
-//!
-//! | kept | commit, ms | collection, ms | requests | collection before, ms | requests before |
-//! | --- | --- | --- | --- | --- | --- |
-//! | 100 | 0.12 | 0.17 | 9 | 2.3 | 12 |
-//! | 3,000 | 0.36 | 0.38 | 9 | 2,765 | 18 |
-//! | 30,000 | 0.24 | 0.24 | 9 | – | – |
 //!
 //! The run keeps every checkpoint (`every: Steps(1)`), and one more is committed each time. *First* is the first collection
 //! of the term, which looks at every object.
@@ -35,7 +27,9 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use whimbrel_state::{Layout, Manifest, TensorSpec, manifest::FORMAT};
-use whimbrel_store::{Collector, HostedBy, KeepEvery, Limits, Retention, Store, Term, commit, save_slice};
+use whimbrel_store::{
+    Collector, HostedBy, KeepEvery, Limits, Replicator, Retention, Store, Term, commit, save_slice,
+};
 
 /// Kept checkpoints.
 const KEPT: [u64; 3] = [100, 3_000, 30_000];
@@ -129,8 +123,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 async fn main() -> std::result::Result<(), Box<dyn Error>> {
     let retention = Retention { every: Some(KeepEvery::Steps(1)), ..Retention::default() };
     println!(
-        "{:>8} {:>12} {:>12} {:>12} {:>12} {:>12}",
-        "kept", "first ms", "commit ms", "collect ms", "requests", "clone ms"
+        "{:>8} {:>12} {:>12} {:>12} {:>12} {:>12} {:>12}",
+        "kept", "first ms", "commit ms", "collect ms", "requests", "replica ms", "requests"
     );
     for kept in KEPT {
         let store = Counting::default();
@@ -146,28 +140,39 @@ async fn main() -> std::result::Result<(), Box<dyn Error>> {
         collector.collect(&mut term, &retention).await?;
         let first = began.elapsed().as_secs_f64();
 
-        let (mut commits, mut collections, mut requests, mut clones) = (vec![], vec![], vec![], vec![]);
+        let there = Counting::default();
+        let replica = Store::with_backend("test://replica", Arc::new(there.clone())).run(run.id());
+        let mut replicator = Replicator::new(&run, &replica, "bench", retention.clone(), Limits::default());
+        replicator.replicate(term.run_log(), &mut |_| {}).await?;
+
+        let (mut commits, mut collections, mut requests) = (vec![], vec![], vec![]);
+        let (mut rounds, mut round_requests) = (vec![], vec![]);
+        // At the run and at the replica.
+        let all = || store.requests.load(Ordering::Relaxed) + there.requests.load(Ordering::Relaxed);
         for step in (kept + 1..).take(ROUNDS) {
             let manifest = save(&term, step).await?;
-            let before = store.requests.load(Ordering::Relaxed);
+            let before = all();
             let began = Instant::now();
             commit(&mut term, &manifest, None).await?;
             commits.push(began.elapsed().as_secs_f64());
             let began = Instant::now();
             collector.collect(&mut term, &retention).await?;
             collections.push(began.elapsed().as_secs_f64());
-            requests.push((store.requests.load(Ordering::Relaxed) - before) as f64);
+            requests.push((all() - before) as f64);
+            let before = all();
             let began = Instant::now();
-            std::hint::black_box(term.run_log().clone());
-            clones.push(began.elapsed().as_secs_f64());
+            replicator.replicate(term.run_log(), &mut |_| {}).await?;
+            rounds.push(began.elapsed().as_secs_f64());
+            round_requests.push((all() - before) as f64);
         }
         println!(
-            "{kept:>8} {:>12.1} {:>12.3} {:>12.3} {:>12} {:>12.3}",
+            "{kept:>8} {:>12.1} {:>12.3} {:>12.3} {:>12} {:>12.3} {:>12}",
             first * 1e3,
             median(commits) * 1e3,
             median(collections) * 1e3,
             median(requests),
-            median(clones) * 1e3,
+            median(rounds) * 1e3,
+            median(round_requests),
         );
     }
     Ok(())

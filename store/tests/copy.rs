@@ -373,7 +373,8 @@ async fn an_interrupted_copy_goes_on_where_it_was() {
     let total = plan_copy(&scene.run(), &empty().run(), CheckpointSelection::All)
         .await
         .unwrap()
-        .work.to_move
+        .work
+        .to_move
         .packs
         .objects;
     assert!(seen_source > total && seen_destination > 2 * total);

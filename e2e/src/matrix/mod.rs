@@ -30,7 +30,7 @@ use self::{case::Subject, harness::Harness};
 use crate::scenario::Scenario;
 
 /// The number of cases that run at the same time. Many of them wait for a deadline.
-const CONCURRENT_CASES: usize = 4;
+const CONCURRENT_CASES: usize = 8;
 /// The number of cases that use one server, because some servers get slower the more objects they hold.
 const CASES_PER_SERVER: usize = 100;
 

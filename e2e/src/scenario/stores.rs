@@ -17,12 +17,12 @@ pub(super) const KEEP: Retention =
     Retention { last: 2, every: None, grace: Duration::ZERO, in_flight: Vec::new() };
 
 /// The run in the store at `uri`, with a retry policy that is long enough for a busy machine and short enough that a
-/// store that hangs takes about a second.
+/// store that hangs takes two seconds.
 pub(super) fn run_in(uri: &str) -> ScenarioResult<RunDir> {
     let retries = RetryPolicy {
         attempts: 4,
         first_wait: Duration::from_millis(2),
-        answer: Duration::from_millis(700),
+        answer: Duration::from_secs(2),
         slowest: 1 << 30,
     };
     Ok(Store::open(uri)?.with_retry_policy(retries).run(&RUN.parse()?))
