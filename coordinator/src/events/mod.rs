@@ -14,7 +14,7 @@ use whimbrel_store::{self as store, Ended};
 use self::interval::explain;
 pub(crate) use self::{
     log::log_event,
-    status::{HostedFacts, archived_status, replica_status, run_status},
+    status::{HostedFacts, replica_status, run_status},
 };
 use crate::record::report::{CommittedCheckpoint, Replicated};
 

@@ -17,9 +17,9 @@ use whimbrel_proto::{v1, with_causes};
 use whimbrel_store::{HostedBy, LogError, RunDir, RunLog, Store};
 
 use crate::{
-    events::archived_status,
     open::{
         OpenedRun,
+        archived::archived_status,
         rival::{Holder, Rival},
         submit_error::SubmitError,
         take_over::{Reason, stored_spec, take_over},

@@ -11,7 +11,7 @@
 //! compares the logs of the run's stores ([`compare`]), starts a term, and copies what only a replica has.
 //!
 //! [`rival`] decides whether another coordinator holds a run; [`facts`] turns specs and logs into what the core and the store
-//! need; [`replicas`] opens the other stores of a run.
+//! need; [`replicas`] opens the other stores of a run; [`archived`] gives the status of a run that is not opened.
 
 use whimbrel_core::{EarlierTerms, Start};
 use whimbrel_spec::RunSpec;
@@ -20,6 +20,7 @@ use whimbrel_store::{RunDir, Term};
 use self::replicas::Replica;
 
 pub(crate) mod adopt;
+mod archived;
 pub(crate) mod compare;
 pub(crate) mod facts;
 pub(crate) mod reopen;
