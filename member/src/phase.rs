@@ -65,3 +65,10 @@ pub struct Reduced {
     pub(crate) computed_in: Duration,
     pub(crate) reduced_in: Duration,
 }
+
+impl Reduced {
+    /// The step's mean loss, the same bits on every member.
+    pub fn loss(&self) -> f64 {
+        self.loss
+    }
+}

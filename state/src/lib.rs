@@ -22,4 +22,4 @@ pub use digest::digest;
 pub use hash::Hash;
 pub use layout::{Layout, LayoutError, StateBytes};
 pub use manifest::{Manifest, ManifestError, Pack, Piece};
-pub use tensor::{Dtype, TensorMut, TensorSpec};
+pub use tensor::{Dtype, Memory, TensorMut, TensorSpec};

@@ -19,9 +19,12 @@
 //! - `session/work.rs`: the loop that performs what [`whimbrel_member::Worker`] decides, until the program has work;
 //! - `session/enter.rs`, `session/step.rs`, `session/evaluation.rs`, `session/boundary.rs`, `session/leave.rs`:
 //!   entering a generation, a step, an evaluation, what is done between two steps, and leaving a generation;
+//! - `session/membership.rs`: what a program may ask of its generation;
 //! - `control/`: the stream to the coordinator; `saver.rs`: uploads behind the steps;
+//! - `alone.rs`: a run in this process, without a coordinator;
 //! - `checkpoint.rs`: checkpoints for programs that only read them.
 
+mod alone;
 mod checkpoint;
 mod control;
 mod environment;
@@ -33,15 +36,17 @@ mod session;
 mod train;
 mod trainer;
 
+pub use alone::Alone;
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use control::{listener::StreamError, stream::OpenError};
+pub use control::{canceller::Canceller, listener::StreamError, stream::OpenError};
 pub use environment::{ADVERTISE, COORDINATOR, Environment, EnvironmentError, RUN, TOKEN, WORKER};
 pub use gradients::GradientsError;
-pub use logging::LOG;
+pub use logging::{LOG, start as start_logging};
 pub use session::{
     Session, SessionError, State,
     evaluation::{Evaluation, Part},
     join::{ConnectError, Joiner, Program, ReadyError},
+    membership::{AssignedShard, Membership},
     step::{Step, Update},
     work::Work,
 };
@@ -50,4 +55,4 @@ pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
 pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};
-pub use whimbrel_state::{Dtype, TensorMut, TensorSpec};
+pub use whimbrel_state::{Dtype, Memory, TensorMut, TensorSpec};

@@ -9,9 +9,9 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 /// [`tracing_subscriber::filter::Targets`]: `debug`, or `whimbrel_worker=trace,warn`.
 pub const LOG: &str = "WHIMBREL_LOG";
 
-/// Sends the log to stderr, filtered by [`LOG`]; without it, warnings and errors. A program that has set up `tracing`
+/// Sends the library's log to stderr, filtered by [`LOG`]; without it, warnings and errors. A program that has set up `tracing`
 /// keeps its own setup.
-pub(crate) fn start() {
+pub fn start() {
     let chosen = env::var(LOG).ok().and_then(|text| text.parse::<Targets>().ok());
     let targets = chosen.unwrap_or_else(|| Targets::new().with_default(Level::WARN));
     let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);

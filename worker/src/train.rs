@@ -121,6 +121,7 @@ fn work<T: Trainer>(
             samples: trainer.samples(),
             gradients: trainer.gradients(),
             tokens_per_sample: trainer.tokens_per_sample(),
+            numerics: String::new(),
         };
         Ok((trainer, program))
     });

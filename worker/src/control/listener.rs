@@ -66,7 +66,7 @@ pub(crate) struct Progress {
 /// The task that writes the [`Inbox`].
 pub(crate) struct Listener {
     pub(crate) expected: Expected,
-    pub(crate) inbox: watch::Sender<Inbox>,
+    pub(crate) inbox: Arc<watch::Sender<Inbox>>,
     pub(crate) interrupter: Interrupter,
     pub(crate) outbox: Outbox,
     pub(crate) progress: Arc<Progress>,
@@ -137,9 +137,11 @@ mod tests {
     use whimbrel_proto::v1::worker_command::Command;
 
     use super::*;
+    use crate::control::canceller::Canceller;
 
     fn listener() -> (Listener, watch::Receiver<Inbox>, mpsc::UnboundedReceiver<v1::WorkerMessage>) {
         let (inbox, seen) = watch::channel(Inbox::default());
+        let inbox = Arc::new(inbox);
         let (outgoing, sent) = mpsc::unbounded_channel();
         let expected = Expected { run: "r".parse().unwrap(), worker: WorkerId(1), epoch: 1, shards: 1 };
         let interrupter = Endpoint::bind(([127, 0, 0, 1], 0).into()).unwrap().interrupter();
@@ -175,6 +177,22 @@ mod tests {
         listener.run(every_ten_seconds).await;
         assert!(began.elapsed() >= Duration::from_secs(80));
         assert_eq!(lost(&inbox), "it closed the stream");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_canceller_ends_the_worker_and_does_not_keep_the_inbox_open() {
+        let (listener, inbox, _sent) = listener();
+        let interrupter = listener.interrupter.clone();
+        let canceller = Canceller { inbox: Arc::downgrade(&listener.inbox), interrupter };
+        canceller.cancel("a signal");
+        canceller.cancel("another one");
+        let end = End::Leave { reason: "a signal".into() };
+        assert_eq!(inbox.borrow().requests.ended(), Some(&end), "the first reason is kept");
+        assert!(inbox.borrow().requests.calls_off(u64::MAX));
+        drop(listener);
+        assert!(inbox.has_changed().is_err(), "the listener was the only owner");
+        canceller.cancel("too late");
+        assert_eq!(inbox.borrow().requests.ended(), Some(&end));
     }
 
     #[tokio::test(start_paused = true)]

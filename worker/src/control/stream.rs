@@ -25,6 +25,7 @@ use whimbrel_proto::{
 
 use crate::{
     control::{
+        canceller::Canceller,
         listener::{Inbox, Listener, Progress, StreamError},
         outbox::Outbox,
         requests::Expected,
@@ -89,6 +90,7 @@ pub(crate) struct ControlStream {
     inbox: watch::Receiver<Inbox>,
     progress: Arc<Progress>,
     listener: JoinSet<()>,
+    canceller: Canceller,
 }
 
 impl ControlStream {
@@ -107,6 +109,8 @@ impl ControlStream {
         let slow = |_| OpenError::Slow { coordinator: environment.coordinator.clone(), waited: WELCOME };
         let (stream, settings) = runtime.block_on(call).map_err(slow)??;
         let (sender, inbox) = watch::channel(Inbox::default());
+        let sender = Arc::new(sender);
+        let canceller = Canceller { inbox: Arc::downgrade(&sender), interrupter: interrupter.clone() };
         let progress = Arc::default();
         let outbox = Outbox(outgoing.downgrade());
         let listening = Listener {
@@ -125,7 +129,12 @@ impl ControlStream {
         listener.spawn_on(listening.run(stream), runtime.handle());
         let handle = runtime.handle().clone();
         let (runtime, outgoing) = (Some(runtime), Some(outgoing));
-        Ok((Self { handle, runtime, outgoing, outbox, inbox, progress, listener }, settings))
+        Ok((Self { handle, runtime, outgoing, outbox, inbox, progress, listener, canceller }, settings))
+    }
+
+    /// Ends the training thread's waits from another thread.
+    pub(crate) fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// Sends messages to the coordinator, from any thread.

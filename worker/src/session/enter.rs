@@ -59,6 +59,9 @@ impl Session {
         let mut parts = bytes.write_slices(0..self.layout.bytes());
         let group = self.group.as_mut().ok_or_else(no_group);
         let received = group.and_then(|group| group.receive_state(from, &mut parts));
+        if received.is_ok() {
+            self.written(state)?;
+        }
         self.transferred(received)
     }
 
@@ -70,6 +73,11 @@ impl Session {
             }
             Err(error) => self.broken(&error),
         }
+    }
+
+    /// Tells the program that its state was written.
+    fn written(&mut self, state: &mut dyn State) -> Result<(), SessionError> {
+        state.written().map_err(|error| self.closed(SessionError::Written(error)))
     }
 
     /// Reads a checkpoint into the state.
@@ -84,6 +92,7 @@ impl Session {
         let read = read(&self.sources, step, manifest, self.sampler.samples(), &mut bytes);
         match self.control.unless_called_off(generation, read) {
             Some(Ok(healed)) => {
+                self.written(state)?;
                 if !healed.is_empty() {
                     let packs = healed.iter().map(|pack| pack.as_bytes().to_vec()).collect();
                     let manifest = manifest.to_owned();

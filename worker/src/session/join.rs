@@ -14,6 +14,7 @@ use whimbrel_store::{Limits, OpenError as OpenRunError, Sources, open_run};
 
 use crate::{
     control::{
+        canceller::Canceller,
         settings::RunSettings,
         stream::{ControlStream, OpenError},
     },
@@ -62,6 +63,9 @@ pub struct Program {
     pub gradients: Vec<TensorSpec>,
     /// Tokens in a sample, where the program counts in tokens.
     pub tokens_per_sample: Option<u64>,
+    /// What the bits of a step depend on besides the processor: versions of the libraries that compute, their threads.
+    /// Part of the worker's numerics class; empty where this library alone decides.
+    pub numerics: String,
 }
 
 /// A worker that its coordinator has welcomed, and whose program is not ready yet: it builds what it trains first.
@@ -105,6 +109,11 @@ impl Joiner {
         &self.settings.context
     }
 
+    /// Ends the session's waits from another thread.
+    pub fn canceller(&self) -> Canceller {
+        self.control.canceller()
+    }
+
     /// Tells the coordinator that the program is built and can take part. `state` is the initial state, as it is made
     /// from the seed.
     ///
@@ -120,7 +129,7 @@ impl Joiner {
         let Self { environment, endpoint, control, settings, sources } = self;
         control.outbox().send(Message::Ready(v1::Ready {
             data_address: endpoint.local_address().to_string(),
-            numerics: numerics::class(),
+            numerics: numerics::class(&program.numerics),
             tokens_per_sample: program.tokens_per_sample,
             layout: layout.tensors().iter().map(v1::Tensor::from).collect(),
             samples: program.samples,

@@ -2,7 +2,8 @@
 //!
 //! What comes next is decided by [`whimbrel_member::Worker`]. The session performs it: [`work`] asks for the next
 //! action and gives the program its work, [`enter`] joins a generation and gets its state, [`step`] and [`evaluation`]
-//! compute, [`boundary`] saves and completes, [`leave`] ends a membership. [`join`] sets a session up.
+//! compute, [`boundary`] saves and completes, [`leave`] ends a membership, [`membership`] tells the
+//! program about it. [`join`] sets a session up.
 
 use std::{error::Error, sync::Arc};
 
@@ -18,11 +19,11 @@ use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::Sources;
 
 use crate::{
-    control::{listener::StreamError, settings::RunSettings, stream::ControlStream},
+    control::{canceller::Canceller, listener::StreamError, settings::RunSettings, stream::ControlStream},
     gradients::Gradients,
     saver::Saver,
     session::open::Open,
-    trainer::{Context, Trainer, is_fatal},
+    trainer::{Context, Trainer, TrainerError, is_fatal},
 };
 
 mod boundary;
@@ -30,6 +31,7 @@ mod enter;
 pub(crate) mod evaluation;
 pub(crate) mod join;
 mod leave;
+pub(crate) mod membership;
 mod open;
 pub(crate) mod step;
 pub(crate) mod work;
@@ -40,6 +42,13 @@ pub(crate) mod work;
 pub trait State {
     /// The tensors of the state. Same names, dtypes and shapes at every call.
     fn tensors(&mut self) -> Vec<TensorMut<'_>>;
+
+    /// Called when the session has written the whole memory that [`tensors`](Self::tensors) gave last: a state was
+    /// received or restored. For programs whose tensors are elsewhere, or whose state is more than tensors. An error
+    /// ends the session.
+    fn written(&mut self) -> Result<(), TrainerError> {
+        Ok(())
+    }
 }
 
 impl<T: Trainer> State for T {
@@ -79,6 +88,9 @@ pub enum SessionError {
     /// The layout of the program's state differs from the one that it was ready with.
     #[error("the trainer's state has changed its layout; it must list the same tensors every time")]
     State(#[from] LayoutError),
+    /// The program could not take over the state that was received or restored.
+    #[error("the program could not take over a state that this worker received or restored")]
+    Written(#[source] TrainerError),
     /// The program did not do its work as the session gave it out.
     #[error("misuse of the session: {0}")]
     Misuse(String),
@@ -149,6 +161,11 @@ impl Session {
         &self.settings.context
     }
 
+    /// Ends the session's waits from another thread.
+    pub fn canceller(&self) -> Canceller {
+        self.control.canceller()
+    }
+
     /// Tells the coordinator that the program failed, and why, and ends the session. A worker that ends by itself calls
     /// this first. Takes at most 10 s.
     ///
@@ -191,7 +208,7 @@ fn trainer_failed(error: &(dyn Error + 'static)) -> Message {
 }
 
 /// The error for a program that calls the session in another way than documented.
-fn misuse(what: impl Into<String>) -> SessionError {
+pub(crate) fn misuse(what: impl Into<String>) -> SessionError {
     SessionError::Misuse(what.into())
 }
 

@@ -27,6 +27,8 @@ pub struct Update<'a> {
     pub step: u64,
     /// The gradient of the step's mean loss.
     pub gradient: &'a [f32],
+    /// The step's mean loss, the same bits on every worker.
+    pub loss: f64,
 }
 
 impl<'a> Step<'a> {
@@ -100,8 +102,12 @@ impl Session {
         };
         let skips = skipped.is_some();
         self.handle(Event::Reduced { notes, skipped, computed_in, reduced_in });
-        let applies = !skips && matches!(self.worker.phase(), Some(Phase::Applying(_)));
-        Ok(applies.then_some(Update { step, gradient: &self.sum }))
+        Ok(match self.worker.phase() {
+            Some(Phase::Applying(reduced)) if !skips => {
+                Some(Update { step, gradient: &self.sum, loss: reduced.loss() })
+            }
+            _ => None,
+        })
     }
 
     /// Sums the gradients of all workers into `self.sum`. Returns the notes of all ranks, and the time it took.

@@ -41,7 +41,7 @@ pub const SEED: u64 = 7;
 pub const TOKEN: &str = "let me in";
 
 /// The spec that is stored with the run.
-const SPEC: &str = r#"
+pub const SPEC: &str = r#"
 name = "linear"
 command = ["linear"]
 
@@ -219,8 +219,13 @@ impl Coordinator {
                 _ => None,
             });
             assert!(ready.numerics.contains("whimbrel-worker"), "{}", ready.numerics);
-            self.addresses.insert(worker, ready.data_address.parse().unwrap());
+            self.knows(worker, &ready);
         }
+    }
+
+    /// Notes where a worker that is ready is reached.
+    pub fn knows(&mut self, worker: u64, ready: &v1::Ready) {
+        self.addresses.insert(worker, ready.data_address.parse().unwrap());
     }
 
     pub fn halted(&mut self, worker: u64) -> v1::Halted {
