@@ -1,0 +1,118 @@
+//! A run in this process without a coordinator, as Python drives it: the calls of [`Session`](crate::session::Session)
+//! that the training loop makes.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pyo3::{exceptions::PyOSError, prelude::*};
+use whimbrel_proto::with_causes;
+use whimbrel_spec::RunSpec;
+use whimbrel_worker::Program;
+
+use crate::{
+    errors::{self, WhimbrelError},
+    memory::Region,
+    session::{PyShard, json, other_size, specs},
+    state::PyState,
+};
+
+/// A run in this process.
+#[pyclass(frozen, module = "whimbrel._native")]
+pub(crate) struct Alone(Mutex<whimbrel_worker::Alone>);
+
+#[pymethods]
+impl Alone {
+    /// Reads the run spec of a file. `gradients` are as in `Session.ready`.
+    #[new]
+    fn new(spec: PathBuf, samples: u64, gradients: Vec<(String, Vec<usize>)>) -> PyResult<Self> {
+        let origin = spec.display().to_string();
+        let text = std::fs::read_to_string(&spec).map_err(|error| {
+            PyOSError::new_err(format!(
+                "cannot read the run spec {origin}: {}; a program that no coordinator started trains by a run spec: \
+                 put run.toml beside it, or name another file with join(…, spec=…)",
+                with_causes(&error)
+            ))
+        })?;
+        let spec = RunSpec::parse(&origin, &text, &[]).map_err(|error| errors::failed(&error))?;
+        let program = Program {
+            samples,
+            gradients: specs(gradients),
+            tokens_per_sample: None,
+            numerics: String::new(),
+        };
+        let alone = whimbrel_worker::Alone::new(&spec, &program).map_err(|error| errors::failed(&error))?;
+        Ok(Self(Mutex::new(alone)))
+    }
+
+    /// As in `Session`.
+    fn context(&self) -> String {
+        json(self.lock().context())
+    }
+
+    /// `"step"`, or `None` when every step is applied.
+    fn next(&self) -> Option<&'static str> {
+        self.lock().next_step().then_some("step")
+    }
+
+    /// As in `Session`.
+    fn shard(&self) -> Option<PyShard> {
+        let mut alone = self.lock();
+        alone.shard().map(|(shard, _)| (shard.step, shard.index, shard.samples.to_vec()))
+    }
+
+    /// As in `Session`.
+    fn push(&self, py: Python<'_>, loss: f64, address: usize, bytes: usize) -> PyResult<()> {
+        let gradient = Region::new(address, bytes)?.floats()?;
+        let fits = py.detach(|| {
+            let mut alone = self.lock();
+            let Some((_, buffer)) = alone.shard() else { return true };
+            if buffer.len() != gradient.len() {
+                return false;
+            }
+            buffer.copy_from_slice(gradient);
+            alone.push(loss);
+            true
+        });
+        if fits { Ok(()) } else { Err(other_size()) }
+    }
+
+    /// As in `Session`.
+    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<(u64, f64)>> {
+        let sum = Region::new(address, bytes)?.floats()?;
+        py.detach(|| {
+            let mut alone = self.lock();
+            let Some(update) = alone.reduce().map_err(|error| errors::session(&error))? else {
+                return Ok(None);
+            };
+            if sum.len() != update.gradient.len() {
+                return Err(other_size());
+            }
+            sum.copy_from_slice(update.gradient);
+            Ok(Some((update.step, update.loss)))
+        })
+    }
+
+    /// As in `Session`.
+    #[expect(clippy::unused_self, reason = "the same calls as those of a session")]
+    fn membership(&self) -> Option<(usize, usize, u64)> {
+        Some((0, 1, 1))
+    }
+
+    /// The BLAKE3 of a state after the steps so far, as a run reports it for its last step.
+    fn digest(&self, py: Python<'_>, state: Py<PyAny>) -> PyResult<String> {
+        let mut state = PyState::new(state);
+        let digest = py.detach(|| self.lock().digest(&mut state));
+        if let Some(raised) = state.take_raised() {
+            return Err(raised);
+        }
+        digest.map(|hash| hash.to_string()).map_err(|error| WhimbrelError::new_err(with_causes(&error)))
+    }
+}
+
+impl Alone {
+    fn lock(&self) -> MutexGuard<'_, whimbrel_worker::Alone> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,246 @@
+//! A worker's session, as Python drives it.
+
+use std::{
+    error::Error,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pyo3::prelude::*;
+use whimbrel_worker::{
+    Canceller, Context, Environment, Joiner, Program, SessionError, TensorSpec, Work, fatal, start_logging,
+};
+
+use crate::{
+    errors::{self, WhimbrelError},
+    memory::Region,
+    state::PyState,
+};
+
+/// A shard for Python: step, number within the step, samples.
+pub(crate) type PyShard = (u64, u32, Vec<u64>);
+
+/// A session, from the connection to its end.
+#[pyclass(frozen, module = "whimbrel._native")]
+pub(crate) struct Session {
+    stage: Mutex<Stage>,
+    /// Apart from the stage, which is locked while the training thread waits.
+    canceller: Canceller,
+}
+
+enum Stage {
+    /// Connected, and its program is not ready.
+    Joining(Joiner),
+    Open(Box<whimbrel_worker::Session>, PyState),
+    Over,
+}
+
+/// The program's own words for its failure.
+#[derive(Debug)]
+struct Reason(String);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Reason {}
+
+#[pymethods]
+impl Session {
+    /// Connects to the coordinator that the environment names. Takes at most 30 s.
+    #[staticmethod]
+    fn connect(py: Python<'_>) -> PyResult<Self> {
+        start_logging();
+        let environment = Environment::read().map_err(|error| errors::environment(&error))?;
+        let joiner = py.detach(|| whimbrel_worker::Session::connect(environment));
+        let joiner = joiner.map_err(|error| errors::failed(&error))?;
+        Ok(Self { canceller: joiner.canceller(), stage: Mutex::new(Stage::Joining(joiner)) })
+    }
+
+    /// The run's seed, global batch, shards, steps and settings, as JSON.
+    fn context(&self) -> PyResult<String> {
+        match &*self.lock() {
+            Stage::Joining(joiner) => Ok(json(joiner.context())),
+            Stage::Open(session, _) => Ok(json(session.context())),
+            Stage::Over => Err(over()),
+        }
+    }
+
+    /// Says that the program is built. `gradients` are names and shapes in the order of the flat gradient; `state` is
+    /// what [`PyState`] documents.
+    #[pyo3(signature = (samples, gradients, state, numerics, tokens_per_sample=None))]
+    fn ready(
+        &self,
+        py: Python<'_>,
+        samples: u64,
+        gradients: Vec<(String, Vec<usize>)>,
+        state: Py<PyAny>,
+        numerics: String,
+        tokens_per_sample: Option<u64>,
+    ) -> PyResult<()> {
+        let program = Program { samples, gradients: specs(gradients), tokens_per_sample, numerics };
+        let mut state = PyState::new(state);
+        py.detach(|| {
+            let mut stage = self.lock();
+            let Stage::Joining(joiner) = std::mem::replace(&mut *stage, Stage::Over) else {
+                return Err(over());
+            };
+            let session = joiner.ready(program, &mut state);
+            if let Some(raised) = state.take_raised() {
+                return Err(raised);
+            }
+            let session = session.map_err(|error| errors::failed(&error))?;
+            *stage = Stage::Open(Box::new(session), state);
+            Ok(())
+        })
+    }
+
+    /// Waits for work: `"step"`, `"initialise"`, or `None` when the worker is to end. Asking for work says that the
+    /// last work is done.
+    fn next(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+        self.with(py, |session, state| {
+            loop {
+                match session.next(state)? {
+                    None => return Ok(None),
+                    Some(Work::Initialise) => return Ok(Some("initialise")),
+                    Some(Work::Step(_)) => return Ok(Some("step")),
+                    // Python has no way yet to say how it evaluates.
+                    Some(Work::Evaluate(mut evaluation)) => {
+                        while evaluation.part().is_some() {
+                            evaluation.push(None);
+                        }
+                        evaluation.finish()?;
+                    }
+                }
+            }
+        })
+    }
+
+    /// The next shard of the step; `None` when this worker's are finished, or the generation is called off.
+    fn shard(&self, py: Python<'_>) -> PyResult<Option<PyShard>> {
+        self.with(py, |session, _| {
+            let Some(mut step) = session.step() else { return Ok(None) };
+            Ok(step.shard().map(|(shard, _)| (shard.step, shard.index, shard.samples.to_vec())))
+        })
+    }
+
+    /// The loss of the shard given out last, its part of the step's mean, and its gradient: the address and size in
+    /// bytes of a contiguous tensor of `f32` in host memory, which is copied.
+    fn push(&self, py: Python<'_>, loss: f64, address: usize, bytes: usize) -> PyResult<()> {
+        let gradient = Region::new(address, bytes)?.floats()?;
+        let fits = self.with(py, |session, _| {
+            let Some(mut step) = session.step() else { return Ok(true) };
+            let Some((_, buffer)) = step.shard() else { return Ok(true) };
+            if buffer.len() != gradient.len() {
+                return Ok(false);
+            }
+            buffer.copy_from_slice(gradient);
+            step.push(loss);
+            Ok(true)
+        })?;
+        if fits { Ok(()) } else { Err(other_size()) }
+    }
+
+    /// Sums the gradients of all workers into a tensor, given as for [`push`](Self::push). Returns the step and its
+    /// mean loss; `None` where there is nothing to apply.
+    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<(u64, f64)>> {
+        let sum = Region::new(address, bytes)?.floats()?;
+        let update = self.with(py, |session, _| {
+            let Some(step) = session.step() else { return Ok(None) };
+            let Some(update) = step.reduce()? else { return Ok(None) };
+            let fits = sum.len() == update.gradient.len();
+            if fits {
+                sum.copy_from_slice(update.gradient);
+            }
+            Ok(Some((fits, update.step, update.loss)))
+        })?;
+        match update {
+            Some((false, ..)) => Err(other_size()),
+            update => Ok(update.map(|(_, step, loss)| (step, loss))),
+        }
+    }
+
+    /// Rank, number of members and number of the generation; `None` while this worker is in none.
+    fn membership(&self, py: Python<'_>) -> PyResult<Option<(usize, usize, u64)>> {
+        let membership = self.with(py, |session, _| Ok(session.membership()))?;
+        Ok(membership.map(|membership| (membership.rank, membership.workers, membership.generation)))
+    }
+
+    /// The shards that fall to this worker in this step and those after it, `steps` steps in all, if the generation
+    /// lasts.
+    fn upcoming(&self, py: Python<'_>, steps: u64) -> PyResult<Vec<PyShard>> {
+        let shards = self.with(py, |session, _| Ok(session.upcoming(steps)))?;
+        Ok(shards.into_iter().map(|shard| (shard.step, shard.index, shard.samples)).collect())
+    }
+
+    /// Ends whatever the training thread waits in, from another thread: the worker is to end.
+    fn cancel(&self, reason: &str) {
+        self.canceller.cancel(reason);
+    }
+
+    /// Tells the coordinator that the program failed, and why, and ends the session; `is_fatal` if it would fail again
+    /// on any worker. Takes at most 10 s. Does nothing if the session is over.
+    fn fail(&self, py: Python<'_>, reason: String, is_fatal: bool) {
+        let error: Box<dyn Error + Send + Sync> =
+            if is_fatal { fatal(Reason(reason)) } else { Box::new(Reason(reason)) };
+        py.detach(|| match std::mem::replace(&mut *self.lock(), Stage::Over) {
+            Stage::Joining(joiner) => joiner.fail(&*error),
+            Stage::Open(session, _) => session.fail(&*error),
+            Stage::Over => {}
+        });
+    }
+
+    /// Ends the session and closes its connections. Nothing is sent to the coordinator.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| *self.lock() = Stage::Over);
+    }
+}
+
+impl Session {
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses the session without the interpreter, then runs the handlers of signals that came meanwhile.
+    fn with<R: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl Send + FnOnce(&mut whimbrel_worker::Session, &mut PyState) -> Result<R, SessionError>,
+    ) -> PyResult<R> {
+        let result = py.detach(|| {
+            let mut stage = self.lock();
+            let Stage::Open(session, state) = &mut *stage else { return Err(over()) };
+            let result = work(session, state);
+            match state.take_raised() {
+                Some(raised) => Err(raised),
+                None => result.map_err(|error| errors::session(&error)),
+            }
+        });
+        py.check_signals()?;
+        result
+    }
+}
+
+/// Names and shapes as specs of `f32` tensors.
+pub(crate) fn specs(tensors: Vec<(String, Vec<usize>)>) -> Vec<TensorSpec> {
+    tensors.into_iter().map(|(name, shape)| TensorSpec::f32(name, shape)).collect()
+}
+
+/// What Python learns of the run.
+pub(crate) fn json(context: &Context) -> String {
+    let Context { seed, global_batch, shards, steps, settings } = context;
+    serde_json::json!({
+        "seed": seed, "global_batch": global_batch, "shards": shards, "steps": steps, "settings": settings,
+    })
+    .to_string()
+}
+
+pub(crate) fn other_size() -> PyErr {
+    WhimbrelError::new_err("the flat gradient has another size than the one that the program was ready with")
+}
+
+fn over() -> PyErr {
+    WhimbrelError::new_err("the session is over, or has not begun")
+}
