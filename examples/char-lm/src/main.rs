@@ -26,6 +26,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write the text that the model learns where the settings name none: the texts of all SPDX licences.
+    Text,
     /// Generate text with the model of a checkpoint.
     Sample {
         /// The run's directory in its store, with `@STEP` for an older checkpoint: `runs/char-lm-x1@400`.
@@ -52,8 +54,13 @@ fn main() -> ExitCode {
     let Some(command) = Arguments::parse().command else {
         return whimbrel_worker::train(CharLm::new);
     };
-    let Command::Sample { checkpoint, prompt, length, temperature, top_k, seed } = command;
-    match generate(&checkpoint, &prompt, &Sampling { length, temperature, top_k, seed }) {
+    let done = match command {
+        Command::Text => io::stdout().write_all(text::licences().as_bytes()).map_err(TrainerError::from),
+        Command::Sample { checkpoint, prompt, length, temperature, top_k, seed } => {
+            generate(&checkpoint, &prompt, &Sampling { length, temperature, top_k, seed })
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let causes = successors(Some(&*error as &dyn Error), |&error| error.source());

@@ -159,7 +159,7 @@ fn read(file: &str) -> Result<String, TextError> {
 
 /// The texts of all licences that SPDX lists, in the order of their identifiers, without duplicates: some megabytes of
 /// English that need no download.
-fn licences() -> String {
+pub fn licences() -> String {
     let mut seen = HashSet::new();
     let texts = spdx::text::LICENSE_TEXTS.iter().map(|(_, text)| *text);
     let unique: Vec<&str> = texts.filter(|text| seen.insert(*text)).collect();
