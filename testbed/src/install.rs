@@ -6,6 +6,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -84,24 +85,35 @@ pub(crate) fn from_npm(package: &str, version: &str) -> Result<PathBuf, String> 
 pub(crate) fn from_pypi(package: &str, extra: &str, version: &str) -> Result<PathBuf, String> {
     from_debian(&["python3"], &["python3", "python3-venv"])?;
     once(&format!("{package}-{version}"), |folder| {
-        announce(&format!("{package} {version}, by pip"));
-        let create = || finished(Command::new("python3").args(["-m", "venv"]).arg(folder), DEADLINE);
-        if let Err(why) = create() {
-            // Debian ships Python without the module that makes virtual environments.
-            if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
-                return Err(why);
-            }
-            apt_install(&["python3-venv"])?;
-            create()?;
-        }
-        let mut pip = Command::new(folder.join("bin/python"));
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-        finished(pip.arg(format!("{package}[{extra}]=={version}")), DEADLINE).map(|_| ())
+        virtual_environment(folder)?;
+        pip_install(folder, &[format!("{package}[{extra}]=={version}").as_ref()])
     })
 }
 
+/// Makes a virtual environment for Python. The caller holds the lock.
+pub(crate) fn virtual_environment(folder: &Path) -> Result<(), String> {
+    let create = || finished(Command::new("python3").args(["-m", "venv"]).arg(folder), DEADLINE);
+    if let Err(why) = create() {
+        // Debian ships Python without the module that makes virtual environments.
+        if !rustix::process::geteuid().is_root() || find("apt-get").is_none() {
+            return Err(why);
+        }
+        apt_install(&["python3-venv"])?;
+        create()?;
+    }
+    Ok(())
+}
+
+/// Installs packages in a virtual environment. The caller holds the lock.
+pub(crate) fn pip_install(environment: &Path, what: &[&OsStr]) -> Result<(), String> {
+    announce(&format!("{}, by pip", what.join(OsStr::new(" ")).display()));
+    let mut pip = Command::new(environment.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    finished(pip.args(what), DEADLINE).map(|_| ())
+}
+
 /// Fills the folder `target/testbed/<name>` with `install`, unless that was completed before, and returns it.
-fn once(name: &str, install: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
+pub(crate) fn once(name: &str, install: impl FnOnce(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let folder = home()?.join(name);
     let complete = folder.join(".complete");
     if complete.is_file() {
@@ -123,7 +135,7 @@ fn once(name: &str, install: impl FnOnce(&Path) -> Result<(), String>) -> Result
 }
 
 /// Locks installations across all processes, until the file is dropped.
-fn lock() -> Result<File, String> {
+pub(crate) fn lock() -> Result<File, String> {
     let path = home()?.join("install.lock");
     let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
     locked.map_err(|error| format!("cannot lock {}: {error}", path.display()))

@@ -27,7 +27,8 @@
 //! - [`proxy`]: proxies between a program and a store, one that injects faults and one that adds delay;
 //! - [`netns`]: a link of limited rate, into its own network namespace;
 //! - [`process`]: processes that never outlive the test; `install`: installation from Debian, npm and PyPI;
-//! - [`Python`]: the Python package safetensors, to read our files with.
+//! - [`Python`]: the Python package safetensors, to read our files with; [`PyTorch`]: PyTorch, and this workspace's
+//!   Python package.
 
 #[allow(
     clippy::unwrap_used,
@@ -50,9 +51,11 @@ pub mod proxy;
 mod install;
 mod listener;
 mod python;
+mod pytorch;
 mod servers;
 
 pub use python::Python;
+pub use pytorch::PyTorch;
 pub use servers::{
     Azurite, BUCKET, GcsServer, LyingS3, Moto, Radosgw, Right, Sas, Server, Unavailable, User, available,
     required,
