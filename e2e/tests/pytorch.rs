@@ -21,7 +21,7 @@ use whimbrel_plan::Sampler;
 use whimbrel_testbed::{PyTorch, available, process::finished};
 use whimbrel_worker::{Checkpoint, Memory, TensorMut};
 
-const STEPS: u64 = 240;
+const STEPS: u64 = 180;
 /// Of `Spec`.
 const SEED: u64 = 7;
 const GLOBAL_BATCH: u32 = 32;
@@ -86,8 +86,13 @@ impl Example {
     /// Trains without a coordinator, and returns the BLAKE3 of the final state.
     fn alone(&self, pytorch: &PyTorch) -> String {
         let script = self.path().join("alone.py");
-        fs::write(&script, "import runpy\nprint(runpy.run_path('train.py')['run'].digest())\n").unwrap();
-        let printed = finished(self.python(pytorch, &script).env("OMP_NUM_THREADS", "1"), ALONE).unwrap();
+        let program = "import runpy, sys\nprint(runpy.run_path(sys.argv[1])['run'].digest())\n";
+        fs::write(&script, program).unwrap();
+        let printed = finished(
+            self.python(pytorch, &script).arg(&self.spec.command[1]).env("OMP_NUM_THREADS", "1"),
+            ALONE,
+        )
+        .unwrap();
         // Warnings of PyTorch come first.
         printed.lines().last().unwrap().to_owned()
     }
@@ -168,6 +173,34 @@ fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
         assert!(outcome.steps().into_iter().eq(1..=STEPS), "{what}: {:?}", outcome.steps());
         example.assert_equal_to_oracle(&outcome, &oracle);
     }
+}
+
+#[test]
+fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut example = Example::new(pytorch, 30);
+    let script = example.path().join("features.py");
+    fs::copy(programs::workspace().join("e2e/tests/pytorch/features.py"), &script).unwrap();
+    example.spec.command[1] = script.display().to_string();
+    let expected = example.alone(pytorch);
+    assert_eq!(example.start("3").finish().state(), expected);
+}
+
+#[test]
+fn an_exception_before_the_first_step_fails_the_run_at_once_with_its_line() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut example = Example::new(pytorch, STEPS);
+    let program = fs::read_to_string(example.path().join("train.py")).unwrap();
+    let raises = program.replace("loss = loss_of(model(x), y)", "raise ValueError('no such luck')");
+    let line = 1 + raises.lines().position(|line| line.contains("raise")).unwrap();
+    let script = example.path().join("raises.py");
+    fs::write(&script, raises).unwrap();
+    example.spec.command[1] = script.display().to_string();
+    let outcome = example.start("1").finish();
+    outcome.assert_failed();
+    let expected = format!("ValueError: no such luck (raises.py, line {line}, in <module>)");
+    assert!(outcome.last().to_string().contains(&expected), "{:#}", outcome.last());
+    assert_eq!(outcome.count("worker"), 1, "no other worker is started for it");
 }
 
 #[test]

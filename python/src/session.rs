@@ -30,7 +30,7 @@ pub(crate) struct Session {
 
 enum Stage {
     /// Connected, and its program is not ready.
-    Joining(Joiner),
+    Joining(Box<Joiner>),
     Open(Box<whimbrel_worker::Session>, PyState),
     Over,
 }
@@ -56,7 +56,7 @@ impl Session {
         let environment = Environment::read().map_err(|error| errors::environment(&error))?;
         let joiner = py.detach(|| whimbrel_worker::Session::connect(environment));
         let joiner = joiner.map_err(|error| errors::failed(&error))?;
-        Ok(Self { canceller: joiner.canceller(), stage: Mutex::new(Stage::Joining(joiner)) })
+        Ok(Self { canceller: joiner.canceller(), stage: Mutex::new(Stage::Joining(Box::new(joiner))) })
     }
 
     /// The run's seed, global batch, shards, steps and settings, as JSON.

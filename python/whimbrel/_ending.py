@@ -46,11 +46,17 @@ class Ending:
             )
 
     def _report(self, kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        self._before(kind, value, trace)
-        if os.getpid() != self._process or issubclass(kind, KeyboardInterrupt):
+        if os.getpid() != self._process:
+            self._before(kind, value, trace)
             return
-        sys.stderr.flush()
         self.is_over = True
+        if issubclass(kind, KeyboardInterrupt):
+            # Not the program's failure. The peers learn of it at once, by the closed connections.
+            self._session.close()
+            self._before(kind, value, trace)
+            return
+        self._before(kind, value, trace)
+        sys.stderr.flush()
         self._session.fail(_describe(value, trace), self.is_first_step and not _may_mend(value))
 
     def _exits(self) -> None:

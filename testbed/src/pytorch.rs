@@ -69,9 +69,8 @@ impl PyTorch {
     }
 
     /// The environment variables that PyTorch needs.
-    pub fn environment(&self) -> [(&'static str, OsString); 2] {
-        // Without a device to look for, the stubs are never called.
-        [("LD_LIBRARY_PATH", self.folder.join("stubs").into()), ("CUDA_VISIBLE_DEVICES", OsString::new())]
+    pub fn environment(&self) -> [(&'static str, OsString); 1] {
+        [("LD_LIBRARY_PATH", self.folder.join("stubs").into())]
     }
 
     fn wheel(&self, source: &Path) -> Result<OsString, String> {

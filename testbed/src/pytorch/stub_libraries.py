@@ -14,8 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 
 SYSTEM = [Path(folder) for folder in ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64")]
-# What a stub's functions return: an error of CUDA's, "unknown".
-FAILS = "mov $999, %eax; ret"
+# What a stub's functions return: cudaErrorNoDevice.
+FAILS = "mov $100, %eax; ret"
 
 
 def readelf(option: str, library: Path) -> list[str]:

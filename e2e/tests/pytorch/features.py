@@ -1,0 +1,47 @@
+"""What a program may have besides float32 weights: two modules and optimizers, BatchNorm, bfloat16, complex, frozen and
+unused weights, gradients that are sparse by layout, generators in the data set and in the model."""
+
+import random
+
+import torch
+from torch import nn
+from whimbrel.torch import join
+
+torch.set_num_threads(1)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4, sparse=True)
+        self.first, self.norm, self.dropout = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.last = nn.Linear(8, 1).to(torch.bfloat16)
+        self.phase = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, x):
+        hidden = self.norm(self.first(x + self.table(x.long()[:, 0] % 10)))
+        output = self.last(self.dropout(self.frozen(hidden)).bfloat16()).float()
+        return output.square().mean() + (self.phase * torch.tensor([1j, 1])).abs().sum()
+
+
+class Samples:
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return torch.arange(4.0) + index + random.random() + torch.rand(4)
+
+
+model, bias = Model(), nn.Linear(1, 1)
+optimizer = torch.optim.AdamW(model.parameters())
+second = torch.optim.SGD(bias.parameters(), lr=0.1, momentum=0.9)
+unused = model.unused.weight.clone()
+run = join(Samples(), model=model, optimizer=optimizer, bias=bias, second=second)
+for step in run:
+    for x in step:
+        step.backward(model(x) + bias(torch.ones(1)).sum())
+    optimizer.step()
+    second.step()
+assert torch.equal(model.unused.weight, unused), "what no sample uses is not decayed"
