@@ -310,6 +310,24 @@ async fn a_collector_deletes_nothing_in_favour_of_a_checkpoint_that_lost_a_pack_
     assert_eq!(steps(&term), [11, 12, 21]);
 }
 
+/// Found by the test below: a save put a pack again that a kept checkpoint had lost.
+#[tokio::test]
+async fn a_checkpoint_that_gets_its_lost_pack_back_counts_again() {
+    let retention = Retention { every: Some(KeepEvery::Steps(10)), ..keep(1) };
+    let (scene, mut term) = with_checkpoints(&[]).await;
+    let lost = State::small(11);
+    checkpoint(&mut term, &lost, 11).await;
+    checkpoint(&mut term, &State::small(12), 12).await;
+    let lacking = scene.run().manifest(&term.run_log().checkpoints()[0].manifest).await.unwrap();
+    fs::remove_file(&scene.files("packs")[&pack_name(&lacking, 1)]).unwrap();
+    let mut collector = Collector::default();
+    collector.collect(&mut term, &retention).await.unwrap();
+    assert_eq!(steps(&term), [11, 12]);
+    checkpoint(&mut term, &lost, 21).await;
+    collector.collect(&mut term, &retention).await.unwrap();
+    assert_eq!(steps(&term), [11, 21], "the checkpoint of step 11 is whole, and the first of its interval");
+}
+
 #[derive(Clone, Debug)]
 enum Act {
     /// Commits a state with this many of its packs in common with the others.

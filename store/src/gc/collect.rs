@@ -18,7 +18,8 @@
 //!
 //! # Why it is enough to look at new checkpoints
 //! A [`Collector`] remembers the packs of all kept checkpoints. Only this term appends to the log, so the entries
-//! since the last collection say which checkpoints came; after any other change it looks at everything again.
+//! since the last collection say which checkpoints came; after any other change, and while a kept checkpoint lacks a
+//! pack, it looks at everything again.
 //! A pack is deleted then only if a removed checkpoint names it and no kept one does. Before a checkpoint is removed, the
 //! store is asked for each pack of the checkpoints in whose favour it is removed: the newest ones, and the one that is kept
 //! for its interval. If one of these lacks a pack, everything is looked at again.
@@ -122,6 +123,8 @@ impl Known {
     /// Whether a collection may rely on it.
     fn holds(&self, term: &Term, retention: &Retention, ages: &Ages) -> bool {
         self.token == term.token()
+            // A save may bring the pack back, and then another checkpoint counts.
+            && !self.kept.is_lacking
             && (self.last, self.every) == (retention.last, retention.every)
             && !ages.is_grace_over_since(self.listed_at)
     }
