@@ -180,9 +180,11 @@ fn a_store_that_fails_for_a_while_costs_only_checkpoints() {
     let mut run = Run::start(&spec, folder.path(), &["--workers", "2"]);
     run.until_checkpoint(20);
     let packs = Unreachable::make(run_of(folder.path()).join("packs"));
-    // The warning names the worker, the object and the cause. Training continues.
+    // The warning names the worker, the object and the cause. Training continues. The coordinator warns, too, if the packs
+    // go between a worker's upload and the commit.
     let warning = run.until("a warning of the failed save", |event| {
-        event["event"] == "warning" && event["text"].as_str().unwrap().contains("could not be saved")
+        let text = event["text"].as_str().unwrap_or_default();
+        event["event"] == "warning" && text.contains("could not be saved") && text.contains("worker w")
     });
     let text = warning["text"].as_str().unwrap();
     assert!(text.contains("worker w") && text.contains("/packs/") && text.contains("os error"), "{text}");
