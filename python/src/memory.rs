@@ -41,7 +41,7 @@ impl<'a> Region<'a> {
             return &mut [];
         }
         // SAFETY: the region is not null and does not wrap around (`new`). Python's side holds to the rules above, so
-        // the memory is there and used by nobody else for `'a`. Every byte is a valid `u8`. Where there is
+        // the memory is there, and no other code uses it for `'a`. Every byte is a valid `u8`. Where there is
         // more than one, `overlapping` has found none.
         unsafe { slice::from_raw_parts_mut(self.address as *mut u8, self.bytes) }
     }

@@ -1,7 +1,7 @@
 """The memory of tensors, as the extension module takes it: by address and size.
 
 The rules that make this sound are those of ``src/memory.rs``: the tensor is contiguous, in host memory, kept alive by
-the caller, and used by nobody else during the call.
+the caller, and not used by other code during the call.
 """
 
 import torch

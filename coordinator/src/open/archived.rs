@@ -1,4 +1,4 @@
-//! The status of a run that nobody hosts here.
+//! The status of a run that this coordinator does not host.
 
 use whimbrel_proto::v1;
 use whimbrel_spec::RunSpec;

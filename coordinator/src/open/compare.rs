@@ -11,8 +11,8 @@ use tokio::{sync::Semaphore, time::timeout};
 use whimbrel_plan::RunId;
 use whimbrel_proto::with_causes;
 use whimbrel_store::{
-    AppendError, CheckpointInfo, CopyError, CopyProgress, Limits, LogError, Relation, RunDir, RunLog,
-    SkippedCheckpoint, Term, is_ahead, newer, recover_from, relation, shell,
+    AppendError, CopyError, CopyProgress, Limits, LogError, Relation, RunDir, RunLog, SkippedCheckpoint,
+    Term, is_ahead, newer, recover_from, relation, shell,
 };
 
 use crate::open::replicas::Replica;
@@ -128,12 +128,8 @@ pub(crate) async fn compare(
             without,
         });
     }
-    comparison.ahead.sort_by_key(|(_, there)| Reverse(newest(there).map(|newest| newest.origin)));
+    comparison.ahead.sort_by_key(|(_, there)| Reverse(there.newest_checkpoint().map(|newest| newest.origin)));
     Ok(comparison)
-}
-
-fn newest(run_log: &RunLog) -> Option<CheckpointInfo> {
-    run_log.newest_checkpoint().cloned()
 }
 
 impl Comparison {

@@ -14,11 +14,9 @@ pub fn is_ahead(copy: &RunLog, here: &RunLog) -> bool {
 /// The checkpoints of `copy` that are newer than the newest one of `here`, newest last. Those that are quarantined in
 /// `here` are not among them.
 pub fn newer(copy: &RunLog, here: &RunLog) -> Vec<CheckpointInfo> {
-    let known = here.all_checkpoints();
-    let newest = known.iter().rfind(|checkpoint| checkpoint.quarantined.is_none());
-    let newest = newest.map(|checkpoint| checkpoint.origin);
+    let newest = here.newest_checkpoint().map(|checkpoint| checkpoint.origin);
     let is_quarantined = |checkpoint: &CheckpointInfo| {
-        known.iter().any(|other| other.manifest == checkpoint.manifest && other.quarantined.is_some())
+        here.checkpoint(&checkpoint.manifest).is_some_and(|other| other.quarantined.is_some())
     };
     let mut newer = copy.checkpoints();
     newer.retain(|checkpoint| Some(checkpoint.origin) > newest && !is_quarantined(checkpoint));

@@ -248,6 +248,6 @@ impl Stored<'_> {
 
 /// Whether a checkpoint of another log is usable in this one, with the same origin or a later one.
 pub(super) fn has_usable(run_log: &RunLog, checkpoint: &CheckpointInfo) -> bool {
-    let there = run_log.checkpoint(&checkpoint.manifest);
-    there.is_some_and(|there| there.quarantined.is_none() && there.origin >= checkpoint.origin)
+    let there = run_log.usable_checkpoint(&checkpoint.manifest);
+    there.is_some_and(|there| there.origin >= checkpoint.origin)
 }

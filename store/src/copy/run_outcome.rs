@@ -19,7 +19,7 @@ pub(super) fn missing(source: &RunLog, copy: &RunLog) -> Option<Record> {
     let in_source = source.last_status_entry()?;
     if let Record::Ended(Ended { outcome: Outcome::Finished, step, .. }) = in_source.record
         && let Some(last) = checkpoint_of(source, step)
-        && copy.checkpoint(&last).is_none_or(|checkpoint| checkpoint.quarantined.is_some())
+        && copy.usable_checkpoint(&last).is_none()
     {
         return None;
     }

@@ -324,6 +324,11 @@ impl RunLog {
         self.checkpoints.get(manifest)
     }
 
+    /// The same, unless it is quarantined.
+    pub fn usable_checkpoint(&self, manifest: &str) -> Option<&CheckpointInfo> {
+        self.checkpoint(manifest).filter(|checkpoint| checkpoint.quarantined.is_none())
+    }
+
     /// The committed checkpoints, quarantined ones included and collected ones not; newest last.
     ///
     /// A checkpoint that is committed again is usable again, and is as new as its newest commit. The order is that of the

@@ -37,8 +37,7 @@ pub(super) async fn compare(run: &RunDir, run_log: &RunLog, other: &RunDir) -> R
     }
     let plan = plan_copy(other, run, CheckpointSelection::All).await?;
     let newest = |run_log: &RunLog| run_log.newest_checkpoint().map_or(0, |newest| newest.step);
-    let is_here =
-        |manifest: &str| run_log.checkpoint(manifest).is_some_and(|found| found.quarantined.is_none());
+    let is_here = |manifest: &str| run_log.usable_checkpoint(manifest).is_some();
     let lacks = Lacks {
         steps: newest(&other_log).saturating_sub(newest(run_log)),
         checkpoints: plan.work.checkpoints.iter().filter(|planned| !planned.committed).count(),
