@@ -18,7 +18,6 @@ pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let packages = ["-p", "whimbrel", "-p", "char-lm", "-p", "whimbrel-e2e"];
         let mut build = Command::new(cargo);
         // Cargo sets these variables for a test's own package. Dependencies that read them would be built again.
         for (name, _) in env::vars_os() {
@@ -32,8 +31,8 @@ pub fn folder() -> &'static Path {
         let (folder, profile) =
             if cfg!(debug_assertions) { ("debug", "dev") } else { ("release", "release") };
         let built = build
-            .args(["build", "--profile", profile, "--quiet", "--bins"])
-            .args(packages)
+            // Of the whole workspace, so that they are built with the features that its tests are built with: once.
+            .args(["build", "--workspace", "--profile", profile, "--quiet", "--bins"])
             .current_dir(workspace())
             .status()
             .expect("cargo cannot be run");

@@ -1,4 +1,4 @@
-//! The crash matrix: every fault, and a SIGKILL, at every store operation of a scenario. `tests/crash_matrix.rs` runs
+//! The crash matrix: every fault, and a SIGKILL, at every store operation of a scenario. `tests/integration/crash_matrix.rs` runs
 //! it.
 //!
 //! No list of operations exists. The matrix runs the scenario once through a proxy that records the operations, and

@@ -39,7 +39,7 @@ enum Measure {
 #[derive(Args)]
 struct Run {
     /// Steps to train.
-    #[arg(long, default_value_t = 2000)]
+    #[arg(long, default_value_t = 1000)]
     steps: u64,
     /// Samples per step.
     #[arg(long, default_value_t = 48)]

@@ -1,0 +1,233 @@
+//! A PyTorch program as a worker: `examples/nanogpt` ends with the same bits as a plain loop, whatever happens to the
+//! workers. Installs PyTorch and the Python package by itself.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use whimbrel_e2e::{
+    programs,
+    run::{Outcome, Run},
+    spec::Spec,
+};
+use whimbrel_plan::Sampler;
+use whimbrel_testbed::{PyTorch, available, process::finished};
+use whimbrel_worker::{Checkpoint, Memory, TensorMut};
+
+const STEPS: u64 = 180;
+/// Of `Spec`.
+const SEED: u64 = 7;
+const GLOBAL_BATCH: u32 = 32;
+const SHARDS: u32 = 16;
+/// Of the example.
+const CONTEXT: u64 = 64;
+/// The longest that a program may train alone.
+const ALONE: Duration = Duration::from_secs(300);
+
+/// An interpreter with PyTorch and the package; `None` if PyTorch cannot be had here.
+fn pytorch() -> Option<&'static PyTorch> {
+    static PYTORCH: OnceLock<Option<PyTorch>> = OnceLock::new();
+    let install = || {
+        let pytorch = available(PyTorch::install())?;
+        let wheel = available(pytorch.install_wheel(&programs::workspace().join("python")))?;
+        assert!(wheel.to_string_lossy().contains("-cp310-abi3-"), "{}", wheel.display());
+        Some(pytorch)
+    };
+    PYTORCH.get_or_init(install).as_ref()
+}
+
+/// The example in a folder, with a part of its text.
+struct Example {
+    folder: tempfile::TempDir,
+    spec: Spec,
+    characters: u64,
+}
+
+impl Example {
+    fn new(pytorch: &PyTorch, steps: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = programs::workspace().join("examples/nanogpt");
+        for file in ["gpt.py", "train.py"] {
+            fs::copy(source.join(file), folder.path().join(file)).unwrap();
+        }
+        let text: String = char_lm::text::licences().chars().take(200_000).collect();
+        fs::write(folder.path().join("text.txt"), &text).unwrap();
+        let mut variables = vec![r#"OMP_NUM_THREADS = "1""#.to_owned()];
+        for (name, value) in pytorch.environment() {
+            variables.push(format!("{name} = {:?}", value.to_string_lossy()));
+        }
+        let command = [pytorch.python(), folder.path().join("train.py")];
+        let spec = Spec {
+            name: "nanogpt".into(),
+            command: command.map(|path| path.display().to_string()).into(),
+            settings: String::new(),
+            more: format!("[workers]\nmax_failures = 20\nenvironment = {{ {} }}", variables.join(", ")),
+            ..Spec::small(steps)
+        };
+        spec.write(folder.path());
+        Self { folder, spec, characters: text.chars().count() as u64 }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn start(&self, workers: &str) -> Run {
+        Run::start(&self.spec, self.path(), &["--workers", workers])
+    }
+
+    /// Trains without a coordinator, and returns the BLAKE3 of the final state.
+    fn alone(&self, pytorch: &PyTorch) -> String {
+        let script = self.path().join("alone.py");
+        let program = "import runpy, sys\nprint(runpy.run_path(sys.argv[1])['run'].digest())\n";
+        fs::write(&script, program).unwrap();
+        let printed = finished(
+            self.python(pytorch, &script).arg(&self.spec.command[1]).env("OMP_NUM_THREADS", "1"),
+            ALONE,
+        )
+        .unwrap();
+        // Warnings of PyTorch come first.
+        printed.lines().last().unwrap().to_owned()
+    }
+
+    /// Trains in a plain loop. The final tensors are in the files of the folder that is returned.
+    fn oracle(&self, pytorch: &PyTorch) -> PathBuf {
+        let mut sampler = Sampler::new(self.characters - CONTEXT, SEED, GLOBAL_BATCH, SHARDS);
+        let steps = 0..self.spec.steps;
+        let samples: Vec<Vec<Vec<u64>>> =
+            steps.map(|step| (0..SHARDS).map(|shard| sampler.shard(step, shard)).collect()).collect();
+        fs::write(self.path().join("samples.json"), serde_json::to_vec(&samples).unwrap()).unwrap();
+        let script = self.path().join("oracle.py");
+        fs::copy(programs::workspace().join("e2e/tests/integration/pytorch/oracle.py"), &script).unwrap();
+        let output = self.path().join("oracle");
+        let mut command = self.python(pytorch, &script);
+        finished(command.arg(SEED.to_string()).arg(&output).env("OMP_NUM_THREADS", "1"), ALONE).unwrap();
+        output
+    }
+
+    fn python(&self, pytorch: &PyTorch, script: &Path) -> Command {
+        let mut command = pytorch.script(script);
+        command.current_dir(self.path());
+        command
+    }
+
+    /// Checks that a finished run's last checkpoint has the tensors of the oracle, byte by byte.
+    fn assert_equal_to_oracle(&self, outcome: &Outcome, oracle: &Path) {
+        let run = outcome.events[0]["run"].as_str().unwrap();
+        let checkpoint = Checkpoint::open(self.path().join("runs").join(run).to_str().unwrap()).unwrap();
+        assert_eq!(checkpoint.step(), self.spec.steps);
+        let files: BTreeSet<String> = fs::read_dir(oracle)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let own = checkpoint.tensors().iter().filter(|spec| spec.name != "whimbrel.values");
+        assert_eq!(own.clone().map(|spec| spec.name.clone()).collect::<BTreeSet<_>>(), files);
+        for spec in own {
+            let mut bytes = vec![0; spec.checked_bytes().unwrap()];
+            let tensor = TensorMut { spec: spec.clone(), memory: Memory::Host(&mut bytes) };
+            checkpoint.load(vec![tensor]).unwrap();
+            assert_eq!(bytes, fs::read(oracle.join(&spec.name)).unwrap(), "{}", spec.name);
+        }
+    }
+}
+
+#[test]
+fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
+    let Some(pytorch) = pytorch() else { return };
+    let example = Example::new(pytorch, STEPS);
+    let expected = example.alone(pytorch);
+    let oracle = example.oracle(pytorch);
+
+    let one = example.start("1").finish();
+    assert_eq!(one.state(), expected, "one worker");
+    example.assert_equal_to_oracle(&one, &oracle);
+
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for workers in [2, 3] {
+        let example = Example::new(pytorch, STEPS);
+        let mut run = example.start(&workers.to_string());
+        let mut kills = Vec::new();
+        for _ in 0..2 {
+            let full = run.until("a full membership", |event| {
+                event["event"] == "generation" && event["workers"] == workers
+            });
+            let begins = full["step"].as_u64().unwrap_or(0);
+            let step = begins + random.u64(2..12);
+            run.until_step(step);
+            let victim = random.u64(0..workers);
+            run.kill_worker(victim);
+            kills.push((step, victim));
+        }
+        let outcome = run.finish();
+        let what = format!("{workers} workers, killed at (step, rank) {kills:?}, seed {seed}");
+        eprintln!("{what}");
+        assert_eq!(outcome.state(), expected, "{what}");
+        assert!(outcome.steps().into_iter().eq(1..=STEPS), "{what}: {:?}", outcome.steps());
+        example.assert_equal_to_oracle(&outcome, &oracle);
+    }
+}
+
+#[test]
+fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut example = Example::new(pytorch, 30);
+    let script = example.path().join("features.py");
+    fs::copy(programs::workspace().join("e2e/tests/integration/pytorch/features.py"), &script).unwrap();
+    example.spec.command[1] = script.display().to_string();
+    let expected = example.alone(pytorch);
+    assert_eq!(example.start("3").finish().state(), expected);
+}
+
+#[test]
+fn an_exception_before_the_first_step_fails_the_run_at_once_with_its_line() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut example = Example::new(pytorch, STEPS);
+    let program = fs::read_to_string(example.path().join("train.py")).unwrap();
+    let raises = program.replace("loss = loss_of(model(x), y)", "raise ValueError('no such luck')");
+    let line = 1 + raises.lines().position(|line| line.contains("raise")).unwrap();
+    let script = example.path().join("raises.py");
+    fs::write(&script, raises).unwrap();
+    example.spec.command[1] = script.display().to_string();
+    let outcome = example.start("1").finish();
+    outcome.assert_failed();
+    let expected = format!("ValueError: no such luck (raises.py, line {line}, in <module>)");
+    assert!(outcome.last().to_string().contains(&expected), "{:#}", outcome.last());
+    assert_eq!(outcome.count("worker"), 1, "no other worker is started for it");
+}
+
+#[test]
+fn the_python_packages_own_tests_pass() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut tests = Command::new(pytorch.python());
+    tests.args(["-B", "-m", "unittest"]).current_dir(programs::workspace().join("python/tests"));
+    let printed = finished(tests.envs(pytorch.environment()), ALONE).unwrap();
+    assert!(printed.contains("\nOK"), "{printed}");
+}
+
+#[test]
+fn a_plain_script_becomes_a_worker_by_five_changed_lines() {
+    let source = programs::workspace().join("examples/nanogpt");
+    let lines = |file| -> Vec<String> {
+        let text = fs::read_to_string(source.join(file)).unwrap();
+        // The first line says what the script is.
+        text.lines().skip(1).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
+    let mut plain = lines("plain.py");
+    let changed: Vec<String> = lines("train.py")
+        .into_iter()
+        .filter(|line| match plain.iter().position(|other| other == line) {
+            Some(found) => {
+                plain.remove(found);
+                false
+            }
+            None => true,
+        })
+        .collect();
+    assert_eq!(changed.len(), 5, "{changed:#?}");
+}
