@@ -183,7 +183,17 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     fs::copy(programs::workspace().join("e2e/tests/pytorch/features.py"), &script).unwrap();
     example.spec.command[1] = script.display().to_string();
     let expected = example.alone(pytorch);
-    assert_eq!(example.start("3").finish().state(), expected);
+    let mut run = example.start("3");
+    // While a worker is away, the others evaluate with fewer, or again.
+    run.until("an evaluation", |event| event["event"] == "evaluation" && event["step"] == 12);
+    run.kill_worker(1);
+    let outcome = run.finish();
+    assert_eq!(outcome.state(), expected);
+    let evaluations = outcome.events.iter().filter(|event| event["event"] == "evaluation");
+    let values: BTreeSet<(u64, String)> =
+        evaluations.map(|event| (event["step"].as_u64().unwrap(), event["val_loss"].to_string())).collect();
+    assert!(values.iter().map(|(step, _)| *step).eq([4, 8, 12, 16, 20, 24, 28, 30]), "{values:?}");
+    assert_eq!(outcome.last()["val_loss"].to_string(), values.last().unwrap().1);
 }
 
 #[test]

@@ -83,24 +83,25 @@ pub fn encode_parts(parts: &[Option<f64>]) -> Vec<u8> {
     present.chain(parts.iter().flat_map(|part| part.unwrap_or(0.0).to_le_bytes())).collect()
 }
 
-/// Adds up the parts of an evaluation in the order of the parts; `None` if no part has a value.
+/// Adds up the parts of all ranks' notes.
 pub(crate) fn sum_parts(
     generation: &Generation,
     step: u64,
     notes: &[Vec<u8>],
 ) -> Result<Option<f64>, BadNote> {
-    let mut sum = None;
+    let mut all = Vec::with_capacity(generation.shards as usize);
     for (rank, (bytes, parts)) in notes.iter().zip(generation.assignments(step)).enumerate() {
         let parts = parts.len();
         let (present, rest) = bytes.split_at_checked(parts).ok_or(BadNote(rank))?;
         let values = values(rest).filter(|values| values.len() == parts).ok_or(BadNote(rank))?;
-        for (value, &present) in values.into_iter().zip(present) {
-            if present != 0 {
-                sum = Some(sum.unwrap_or(0.0) + value);
-            }
-        }
+        all.extend(values.into_iter().zip(present).map(|(value, &present)| (present != 0).then_some(value)));
     }
-    Ok(sum)
+    Ok(add_parts(&all))
+}
+
+/// The sum of an evaluation's parts, in the order of the parts; `None` if no part has a value.
+pub fn add_parts(parts: &[Option<f64>]) -> Option<f64> {
+    parts.iter().flatten().fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
 }
 
 fn values(bytes: &[u8]) -> Option<Vec<f64>> {

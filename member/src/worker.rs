@@ -1,6 +1,6 @@
 //! The worker's decisions: what comes next, and what a result changes.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use whimbrel_plan::{Generation, Origin, WorkerId};
 
@@ -97,6 +97,12 @@ impl Worker {
         }
     }
 
+    /// Evaluates after each `every` steps, whatever the schedule says. The same on every worker; before the first
+    /// generation.
+    pub fn evaluate_every(&mut self, every: NonZeroU64) {
+        self.schedule.evaluate_every = Some(every.get());
+    }
+
     /// The generation it is a member of.
     pub fn generation(&self) -> Option<&Arc<Generation>> {
         self.membership.as_ref().map(|member| &member.generation)
@@ -110,6 +116,11 @@ impl Worker {
     /// Steps applied in its generation, which is also the number of the next step; `None` while it waits for one.
     pub fn step(&self) -> Option<u64> {
         self.membership.as_ref().map(|member| member.step)
+    }
+
+    /// The last validation loss that this worker took part in.
+    pub fn val_loss(&self) -> Option<f64> {
+        self.val_loss
     }
 
     /// The state that its program holds.
@@ -454,12 +465,14 @@ impl Membership {
         }
     }
 
-    /// The tasks of the boundary at which the generation starts. A run that restarts after its last step is evaluated,
-    /// and saved unless it comes from a checkpoint.
+    /// The tasks of the boundary at which the generation starts. A model that is due for it is evaluated, though an earlier
+    /// generation may have done so: the members that join do not know the result. A run that restarts after its last step
+    /// is saved unless it comes from a checkpoint.
     fn first_tasks(&self, schedule: Schedule) -> Todo {
         let is_last = self.step == schedule.steps;
         let from_checkpoint = matches!(self.generation.origin, Origin::Checkpoint { .. });
-        Todo { checkpoint: is_last && !from_checkpoint, evaluate: is_last, halt: false }
+        let evaluate = self.step > 0 && schedule.evaluates_at(self.step);
+        Todo { checkpoint: is_last && !from_checkpoint, evaluate, halt: false }
     }
 
     /// Stages a slice, which meets the checkpoints asked for so far. `is_last`: no step is taken after it.

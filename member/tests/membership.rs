@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use whimbrel_member::{
     Action, Cause, End, Event, Held, Report, Request, Requests, Schedule, StepNote, Worker, encode_parts,
@@ -293,4 +293,21 @@ fn a_generation_that_was_replaced_before_the_worker_looked_is_never_begun() {
     one.requests.take(Request::Generation(alone(2)));
     let Action::Join { generation, rank: 0 } = one.next() else { panic!("it waits") };
     assert_eq!((generation.number, Arc::strong_count(&generation) > 1), (2, true));
+}
+
+#[test]
+fn a_generation_that_starts_where_the_model_is_evaluated_evaluates_it_since_a_joiner_lacks_the_result() {
+    for (step, is_due) in [(0, false), (1, false), (2, true), (3, false)] {
+        let mut joiner = One::new(1);
+        joiner.worker.evaluate_every(NonZeroU64::new(2).unwrap());
+        if step == 0 {
+            joiner.joins(alone(1));
+        } else {
+            joiner.joins(generation(1, Origin::Members { step }, &[None, Some(step)]));
+            assert_eq!(joiner.next(), Action::ReceiveState { from: 1 });
+            joiner.worker.handle(Event::StateReady);
+        }
+        let next = joiner.next();
+        assert_eq!(matches!(next, Action::Evaluate { step: at, .. } if at == step), is_due, "{next:?}");
+    }
 }

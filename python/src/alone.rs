@@ -2,6 +2,7 @@
 //! that the training loop makes.
 
 use std::{
+    num::NonZeroU64,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -9,12 +10,12 @@ use std::{
 use pyo3::{exceptions::PyOSError, prelude::*};
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
-use whimbrel_worker::Program;
+use whimbrel_worker::{Next, Program};
 
 use crate::{
     errors::{self, WhimbrelError},
     memory::Region,
-    session::{PyShard, json, other_size, specs},
+    session::{PyPart, PyShard, json, other_size, specs},
     state::PyState,
 };
 
@@ -51,9 +52,32 @@ impl Alone {
         json(self.lock().context())
     }
 
-    /// `"step"`, or `None` when every step is applied.
+    /// `"step"`, `"evaluate"`, or `None` when every step is applied.
     fn next(&self) -> Option<&'static str> {
-        self.lock().next_step().then_some("step")
+        self.lock().next().map(|next| match next {
+            Next::Step => "step",
+            Next::Evaluate => "evaluate",
+        })
+    }
+
+    /// As in `Session`.
+    fn evaluate_every(&self, steps: NonZeroU64) {
+        self.lock().evaluate_every(steps);
+    }
+
+    /// As in `Session`.
+    fn part(&self) -> Option<PyPart> {
+        self.lock().part().map(|part| (part.step, part.index, part.parts))
+    }
+
+    /// As in `Session`.
+    fn push_part(&self, value: Option<f64>) {
+        self.lock().push_part(value);
+    }
+
+    /// As in `Session`.
+    fn finish_evaluation(&self) -> Option<f64> {
+        self.lock().finish_evaluation()
     }
 
     /// As in `Session`.

@@ -3,12 +3,14 @@
 use std::{
     error::Error,
     fmt,
+    num::NonZeroU64,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use pyo3::prelude::*;
 use whimbrel_worker::{
-    Canceller, Context, Environment, Joiner, Program, SessionError, TensorSpec, Work, fatal, start_logging,
+    Canceller, Context, Environment, Evaluation, Joiner, Program, SessionError, TensorSpec, Work, fatal,
+    start_logging,
 };
 
 use crate::{
@@ -19,6 +21,9 @@ use crate::{
 
 /// A shard for Python: step, number within the step, samples.
 pub(crate) type PyShard = (u64, u32, Vec<u64>);
+
+/// A part of an evaluation for Python: step, number, number of parts.
+pub(crate) type PyPart = (u64, u32, u32);
 
 /// A session, from the connection to its end.
 #[pyclass(frozen, module = "whimbrel._native")]
@@ -97,25 +102,48 @@ impl Session {
         })
     }
 
-    /// Waits for work: `"step"`, `"initialise"`, or `None` when the worker is to end. Asking for work says that the
+    /// Waits for work: `"step"`, `"evaluate"`, `"initialise"`, or `None` when the worker is to end. Asking for work says that the
     /// last work is done.
     fn next(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         self.with(py, |session, state| {
-            loop {
-                match session.next(state)? {
-                    None => return Ok(None),
-                    Some(Work::Initialise) => return Ok(Some("initialise")),
-                    Some(Work::Step(_)) => return Ok(Some("step")),
-                    // Python has no way yet to say how it evaluates.
-                    Some(Work::Evaluate(mut evaluation)) => {
-                        while evaluation.part().is_some() {
-                            evaluation.push(None);
-                        }
-                        evaluation.finish()?;
-                    }
-                }
-            }
+            Ok(match session.next(state)? {
+                None => None,
+                Some(Work::Initialise) => Some("initialise"),
+                Some(Work::Step(_)) => Some("step"),
+                Some(Work::Evaluate(_)) => Some("evaluate"),
+            })
         })
+    }
+
+    /// Evaluates after each so many steps, whatever the run spec says; before the first work is asked for.
+    fn evaluate_every(&self, py: Python<'_>, steps: NonZeroU64) -> PyResult<()> {
+        self.with(py, |session, _| {
+            session.evaluate_every(steps);
+            Ok(())
+        })
+    }
+
+    /// The next part of the evaluation; `None` when this worker's are finished, or the generation is called off.
+    fn part(&self, py: Python<'_>) -> PyResult<Option<PyPart>> {
+        self.with(py, |session, _| {
+            let part = session.evaluation().and_then(|mut evaluation| evaluation.part());
+            Ok(part.map(|part| (part.step, part.index, part.parts)))
+        })
+    }
+
+    /// The contribution of the part given out last to the mean validation loss; `None` where there is none.
+    fn push_part(&self, py: Python<'_>, value: Option<f64>) -> PyResult<()> {
+        self.with(py, |session, _| {
+            if let Some(mut evaluation) = session.evaluation() {
+                evaluation.push(value);
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds up the parts of all workers: the mean validation loss. `None` where there is none.
+    fn finish_evaluation(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        self.with(py, |session, _| session.evaluation().map_or(Ok(None), Evaluation::finish))
     }
 
     /// The next shard of the step; `None` when this worker's are finished, or the generation is called off.

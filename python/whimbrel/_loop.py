@@ -6,25 +6,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
 from . import Leave, WhimbrelError, _native, _seeding
+from ._dataset import Dataset, Sample_co, read
 from ._ending import Ending
+from ._evaluation import Evaluation
 from ._gradients import Gradients
 from ._state import State
-
-Sample_co = TypeVar("Sample_co", covariant=True)
-
-
-class Dataset(Protocol[Sample_co]):
-    """A data set of known length whose samples have numbers. ``__getitems__``, where there is one, reads a shard."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Sample_co: ...
 
 
 class Step:
@@ -73,6 +67,14 @@ class Step:
         (loss * (1.0 / shards)).backward()
 
     @property
+    def val_loss(self) -> float | None:
+        """The validation loss of the state that the step begins with, the same on every worker.
+
+        ``None`` if that state was not evaluated. Known from the first batch on.
+        """
+        return self._run.val_loss if self._run._evaluated_at == self.number else None
+
+    @property
     def is_summed(self) -> bool:
         """Whether the loop over the batches has ended."""
         return self.loss is not None
@@ -118,7 +120,11 @@ class Run(Generic[Sample_co]):
         shards: The number of shards of a step.
         global_batch: The number of samples of a step.
         settings: ``[train.settings]`` of the run spec.
+        val_loss: The last validation loss that this worker took part in. After the loop it is that of the final state,
+            the same on every worker. Before that a worker that has joined lacks it: see :attr:`Step.val_loss`.
     """
+
+    val_loss: float | None
 
     def __init__(
         self,
@@ -130,6 +136,9 @@ class Run(Generic[Sample_co]):
     ) -> None:
         self._dataset, self._collate = dataset, collate or default_collate
         self._gradients, self._state = Gradients(parts), State(parts)
+        self._modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        self._evaluation: Evaluation | None = None
+        self._evaluated_at, self.val_loss = -1, None
         self._step: Step | None = None
         self._ending: Ending | None = None
         samples, layout = len(dataset), self._gradients.layout()
@@ -183,6 +192,43 @@ class Run(Generic[Sample_co]):
         membership = self._native.membership()
         return 0 if membership is None else membership[1]
 
+    def evaluate(
+        self,
+        dataset: Dataset[Any],
+        loss: Callable[[Any], torch.Tensor | float],
+        *,
+        every: int | None = None,
+        batch: int | None = None,
+        collate: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        """Evaluates the model after each ``every`` steps, and after the last one. Call it before the loop.
+
+        The workers share the samples, and every sample counts once. The mean loss has the same bits for any number of
+        workers. It is :attr:`Step.val_loss` in the step that follows, and the run's validation loss.
+
+        Args:
+            dataset: The validation data.
+            loss: Returns the mean loss of a batch, a scalar. It is called without gradients, with all modules of the
+                run in evaluation mode, and with generators that are seeded for the samples.
+            every: In steps. ``every`` under ``[evaluate]`` of the run spec if not given, which by default is after the
+                last step alone.
+            batch: The most samples of a batch; the number of samples of a shard if not given.
+            collate: Makes a batch of a list of samples; as for the training data if not given.
+
+        Raises:
+            WhimbrelError: The loop over the run has begun, or the data set is empty.
+            ValueError: ``every`` or ``batch`` is less than 1.
+        """
+        if self._step is not None:
+            raise WhimbrelError("run.evaluate() says what is evaluated: call it once, before the loop over the run")
+        batch = self.global_batch // self.shards if batch is None else batch
+        for name, value in [("every", every), ("batch", batch)]:
+            if value is not None and value < 1:
+                raise ValueError(f"run.evaluate() got {name}={value}; it is a number of at least 1")
+        self._evaluation = Evaluation(dataset, loss, collate or self._collate, batch, self._modules)
+        if every is not None:
+            self._native.evaluate_every(every)
+
     def digest(self) -> str:
         """The BLAKE3 of the state, in hexadecimal digits: what ``whimbrel run`` reports for the same steps.
 
@@ -197,6 +243,16 @@ class Run(Generic[Sample_co]):
 
     # Parts of the loop
 
+    def _evaluate(self) -> None:
+        if self._evaluation is not None:
+            evaluated = self._evaluation.perform(self._native, self.seed)
+            if evaluated is not None:
+                self._evaluated_at, self.val_loss = evaluated
+            return
+        while self._native.part() is not None:
+            self._native.push_part(None)
+        self._native.finish_evaluation()
+
     def _advance(self, after: int | None) -> bool:
         """Waits for the next step. False when the run is over and `after` steps, all of them, are applied.
 
@@ -206,7 +262,10 @@ class Run(Generic[Sample_co]):
         while (work := self._native.next()) is not None:
             if work == "step":
                 return True
-            self._state.restore_initial()
+            if work == "evaluate":
+                self._evaluate()
+            else:
+                self._state.restore_initial()
         if self._ending is not None:
             self._ending.is_over = True
         if after == self.steps:
@@ -216,8 +275,7 @@ class Run(Generic[Sample_co]):
     def _read(self, step: int, index: int, samples: list[int]) -> Any:
         _seeding.before_reading(self.seed, step, index)
         try:
-            many = getattr(self._dataset, "__getitems__", None)
-            return self._collate(many(samples) if many else [self._dataset[sample] for sample in samples])
+            return read(self._dataset, samples, self._collate)
         except Exception as error:
             if sys.version_info >= (3, 11):
                 error.add_note(f"raised while samples {samples} were read, shard {index} of step {step}")

@@ -27,7 +27,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from . import _refusals, _seeding
-from ._loop import Dataset, Run, Sample_co, Step
+from ._dataset import Dataset, Sample_co
+from ._loop import Run, Step
 
 __all__ = ["Dataset", "Run", "Step", "join"]
 

@@ -1,6 +1,9 @@
 //! A run in this process alone, without a coordinator: the same samples, sums and bits as a run with workers.
 
+use std::num::NonZeroU64;
+
 use whimbrel_collective::{Accumulator, Reduction};
+use whimbrel_member::{Schedule, add_parts};
 use whimbrel_plan::Sampler;
 use whimbrel_spec::{self as spec, RunSpec};
 use whimbrel_state::{Hash, LayoutError, StateBytes, digest};
@@ -9,6 +12,7 @@ use crate::{
     gradients::Gradients,
     session::{
         SessionError, State,
+        evaluation::Part,
         join::{Program, ReadyError},
         misuse,
         step::Update,
@@ -22,6 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Alone {
     context: Context,
+    schedule: Schedule,
     skips_nonfinite: bool,
     gradients: Gradients,
     sampler: Sampler,
@@ -35,6 +40,19 @@ pub struct Alone {
     samples: Vec<u64>,
     /// The sum of this step was handed out.
     reduced: bool,
+    /// The values of the parts evaluated so far.
+    parts: Vec<Option<f64>>,
+    /// The state of this step is evaluated.
+    evaluated: bool,
+}
+
+/// What comes next in a run without a coordinator, as [`Work`](crate::Work) does in a run with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A step: all its shards.
+    Step,
+    /// An evaluation: all its parts.
+    Evaluate,
 }
 
 impl Alone {
@@ -57,6 +75,11 @@ impl Alone {
                 steps: train.steps,
                 settings: serde_json::Value::Object(train.settings.clone()),
             },
+            schedule: Schedule {
+                steps: train.steps,
+                evaluate_every: spec.evaluate.every,
+                checkpoint_every: None,
+            },
             skips_nonfinite: spec.reduction.on_nonfinite == spec::OnNonfinite::Skip,
             sampler: Sampler::new(program.samples, train.seed, train.global_batch, train.shards),
             accumulator: Accumulator::new(reduction, gradients.elements(), train.shards),
@@ -66,6 +89,8 @@ impl Alone {
             losses: Vec::new(),
             samples: Vec::new(),
             reduced: false,
+            parts: Vec::new(),
+            evaluated: false,
         })
     }
 
@@ -74,13 +99,47 @@ impl Alone {
         &self.context
     }
 
-    /// Begins the next step, and says that the last one is applied. False when every step of the run is.
-    pub fn next_step(&mut self) -> bool {
-        self.step += u64::from(std::mem::take(&mut self.reduced));
+    /// As [`Session::evaluate_every`](crate::Session::evaluate_every).
+    pub fn evaluate_every(&mut self, every: NonZeroU64) {
+        self.schedule.evaluate_every = Some(every.get());
+    }
+
+    /// Begins the next step or evaluation, and says that the last step is applied. `None` when every step of the run is.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "as `Session::next`; what it gives out is not the whole work"
+    )]
+    pub fn next(&mut self) -> Option<Next> {
+        if std::mem::take(&mut self.reduced) {
+            self.step += 1;
+            self.evaluated = false;
+        }
         self.losses.clear();
         self.samples.clear();
+        self.parts.clear();
+        if self.step > 0 && !self.evaluated && self.schedule.evaluates_at(self.step) {
+            return Some(Next::Evaluate);
+        }
         self.accumulator.begin(0..self.context.shards);
-        self.step < self.context.steps
+        (self.step < self.schedule.steps).then_some(Next::Step)
+    }
+
+    /// The next part of the evaluation, as in [`Evaluation::part`](crate::Evaluation::part).
+    pub fn part(&self) -> Option<Part> {
+        let parts = self.context.shards;
+        let index = u32::try_from(self.parts.len()).ok().filter(|&index| index < parts)?;
+        Some(Part { step: self.step, index, parts })
+    }
+
+    /// The part's contribution, as in [`Evaluation::push`](crate::Evaluation::push).
+    pub fn push_part(&mut self, value: Option<f64>) {
+        self.parts.push(value);
+    }
+
+    /// The mean validation loss; `None` where there is nothing to evaluate.
+    pub fn finish_evaluation(&mut self) -> Option<f64> {
+        self.evaluated = true;
+        add_parts(&self.parts)
     }
 
     /// The next shard of the step, and the buffer for its gradient, as in [`Step::shard`](crate::Step::shard).

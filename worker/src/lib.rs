@@ -36,7 +36,7 @@ mod session;
 mod train;
 mod trainer;
 
-pub use alone::Alone;
+pub use alone::{Alone, Next};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use control::{canceller::Canceller, listener::StreamError, stream::OpenError};
 pub use environment::{ADVERTISE, COORDINATOR, Environment, EnvironmentError, RUN, TOKEN, WORKER};

@@ -5,7 +5,7 @@
 //! compute, [`boundary`] saves and completes, [`leave`] ends a membership, [`membership`] tells the
 //! program about it. [`join`] sets a session up.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, num::NonZeroU64, sync::Arc};
 
 use whimbrel_client::Address;
 use whimbrel_collective::{Accumulator, Endpoint, Group};
@@ -159,6 +159,12 @@ impl Session {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
         &self.settings.context
+    }
+
+    /// Evaluates the model after each `every` steps, whatever the run spec says. Every worker of the run says the same,
+    /// before it asks for its first work.
+    pub fn evaluate_every(&mut self, every: NonZeroU64) {
+        self.worker.evaluate_every(every);
     }
 
     /// Ends the session's waits from another thread.
