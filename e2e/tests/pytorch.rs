@@ -178,7 +178,7 @@ fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
 #[test]
 fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     let Some(pytorch) = pytorch() else { return };
-    let mut example = Example::new(pytorch, 30);
+    let mut example = Example::new(pytorch, 40);
     let script = example.path().join("features.py");
     fs::copy(programs::workspace().join("e2e/tests/pytorch/features.py"), &script).unwrap();
     example.spec.command[1] = script.display().to_string();
@@ -194,6 +194,8 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
         evaluations.map(|event| (event["step"].as_u64().unwrap(), event["val_loss"].to_string())).collect();
     assert!(values.iter().map(|(step, _)| *step).eq([4, 8, 12, 16, 20, 24, 28, 30]), "{values:?}");
     assert_eq!(outcome.last()["val_loss"].to_string(), values.last().unwrap().1);
+    assert_eq!(outcome.last()["step"], 30, "the program stops the run");
+    assert_eq!(outcome.last()["reason"], "its program ended it after step 30 of 40");
 }
 
 #[test]

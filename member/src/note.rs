@@ -1,7 +1,7 @@
 //! The notes that travel with a step's gradients, and with an evaluation.
 //!
 //! They carry what all members must agree on without an RPC: whether to halt or to take a checkpoint at the next step
-//! boundary, whether a member cannot take one yet, and the parts of a loss. Every member combines the notes of all
+//! boundary, whether a member cannot take one yet, whether the program wants the run to end, and the parts of a loss. Every member combines the notes of all
 //! ranks in rank order, so all members compute the same bits and make the same decision.
 
 use std::ops::Range;
@@ -11,6 +11,7 @@ use whimbrel_plan::Generation;
 const HALT: u8 = 1;
 const CHECKPOINT: u8 = 2;
 const BUSY: u8 = 4;
+const LAST: u8 = 8;
 
 /// What one member tells the others in a step's all-reduce.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,12 +22,14 @@ pub struct StepNote {
     pub checkpoint: bool,
     /// Its slice of the previous checkpoint is still being uploaded.
     pub busy: bool,
+    /// Its program wants the run to end with this step.
+    pub last: bool,
     /// The loss of each of its shards, in order.
     pub losses: Vec<f64>,
 }
 
 /// What the notes of all members together say about a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Agreed {
     /// Some member was asked to halt: all halt.
     pub(crate) halt: bool,
@@ -34,6 +37,8 @@ pub(crate) struct Agreed {
     pub(crate) checkpoint: bool,
     /// Some member still uploads its slice of the previous checkpoint: the next one is put off.
     pub(crate) busy: bool,
+    /// Some member's program wants the run to end with this step: it does.
+    pub(crate) last: bool,
     /// The sum of the shards' losses, added in the order of the shards.
     pub(crate) loss: f64,
 }
@@ -46,7 +51,7 @@ impl StepNote {
     /// One byte of flags, then each loss as a little-endian `f64`.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(1 + 8 * self.losses.len());
-        let flags = [(self.halt, HALT), (self.checkpoint, CHECKPOINT), (self.busy, BUSY)];
+        let flags = [(self.halt, HALT), (self.checkpoint, CHECKPOINT), (self.busy, BUSY), (self.last, LAST)];
         bytes.push(flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag));
         bytes.extend(self.losses.iter().flat_map(|loss| loss.to_le_bytes()));
         bytes
@@ -56,19 +61,21 @@ impl StepNote {
         let (&flags, losses) = bytes.split_first()?;
         let losses = values(losses)?;
         let has = |flag: u8| flags & flag != 0;
-        let note = Self { halt: has(HALT), checkpoint: has(CHECKPOINT), busy: has(BUSY), losses };
-        (flags & !(HALT | CHECKPOINT | BUSY) == 0 && note.losses.len() == shards.len()).then_some(note)
+        let (halt, checkpoint) = (has(HALT), has(CHECKPOINT));
+        let note = Self { halt, checkpoint, busy: has(BUSY), last: has(LAST), losses };
+        (flags & !(HALT | CHECKPOINT | BUSY | LAST) == 0 && note.losses.len() == shards.len()).then_some(note)
     }
 }
 
 /// Combines the notes of all ranks of step `step`.
 pub(crate) fn agree(generation: &Generation, step: u64, notes: &[Vec<u8>]) -> Result<Agreed, BadNote> {
-    let mut agreed = Agreed { halt: false, checkpoint: false, busy: false, loss: 0.0 };
+    let mut agreed = Agreed::default();
     for (rank, (bytes, shards)) in notes.iter().zip(generation.assignments(step)).enumerate() {
         let note = StepNote::decode(bytes, shards).ok_or(BadNote(rank))?;
         agreed.halt |= note.halt;
         agreed.checkpoint |= note.checkpoint;
         agreed.busy |= note.busy;
+        agreed.last |= note.last;
         for loss in note.losses {
             agreed.loss += loss;
         }
@@ -134,11 +141,11 @@ mod tests {
                     let shards = generation.assignment(rank, 3);
                     let losses = LOSSES[shards.start as usize..shards.end as usize].to_vec();
                     let (halt, busy) = (rank == workers - 1, rank == 0);
-                    StepNote { halt, checkpoint: false, busy, losses }.encode()
+                    StepNote { halt, checkpoint: false, busy, last: halt, losses }.encode()
                 })
                 .collect();
             let agreed = agree(&generation, 3, &notes).unwrap();
-            assert_eq!((agreed.halt, agreed.checkpoint, agreed.busy), (true, false, true));
+            assert_eq!((agreed.halt, agreed.checkpoint, agreed.busy, agreed.last), (true, false, true, true));
             assert_eq!(agreed.loss.to_bits(), LOSSES.iter().fold(0.0, |sum, loss| sum + loss).to_bits());
         }
     }
@@ -154,7 +161,7 @@ mod tests {
     #[test]
     fn a_note_of_another_length_names_its_rank() {
         let good = StepNote { losses: vec![0.0; 4], ..StepNote::default() }.encode();
-        for bad in [vec![], vec![0], vec![0; 24], vec![0; 26], vec![8; 25]] {
+        for bad in [vec![], vec![0], vec![0; 24], vec![0; 26], vec![16; 25]] {
             assert_eq!(agree(&generation(2), 0, &[good.clone(), bad]), Err(BadNote(1)));
         }
         let good = encode_parts(&[None; 4]);

@@ -60,6 +60,7 @@ pub struct Todo {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reduced {
     pub(crate) todo: Todo,
+    pub(crate) last: bool,
     pub(crate) loss: f64,
     pub(crate) skipped: Option<String>,
     pub(crate) computed_in: Duration,
@@ -70,5 +71,10 @@ impl Reduced {
     /// The step's mean loss, the same bits on every member.
     pub fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// Whether the run ends with this step because the program of a member wanted it to.
+    pub fn is_last(&self) -> bool {
+        self.last
     }
 }

@@ -20,6 +20,10 @@ pub struct Worker {
     id: WorkerId,
     schedule: Schedule,
     held: Held,
+    /// The run ends with the state held, though the schedule goes on.
+    is_last: bool,
+    /// The program wants the run to end, and how many steps were applied when it said so.
+    end_wanted: Option<u64>,
     membership: Option<Membership>,
     /// The last generation begun.
     last_generation: u64,
@@ -89,6 +93,8 @@ impl Worker {
             id,
             schedule,
             held: Held::Pristine,
+            is_last: false,
+            end_wanted: None,
             membership: None,
             last_generation: 0,
             loss: None,
@@ -101,6 +107,19 @@ impl Worker {
     /// generation.
     pub fn evaluate_every(&mut self, every: NonZeroU64) {
         self.schedule.evaluate_every = Some(every.get());
+    }
+
+    /// The program wants the run to end before the last step of the schedule. It ends with the next step whose
+    /// [note](Self::step_note) is not written yet, on all members alike.
+    ///
+    /// The driver makes that known in the state itself, between the sum and the next action: members that join, and
+    /// workers that restore the state, learn it from [`Event::StateReady`].
+    pub fn end_run(&mut self) {
+        let applied = match &self.membership {
+            Some(member) => member.step + u64::from(matches!(member.phase, Phase::Applying(_))),
+            None => self.held.step().unwrap_or(0),
+        };
+        self.end_wanted.get_or_insert(applied);
     }
 
     /// The generation it is a member of.
@@ -174,8 +193,8 @@ impl Worker {
             // What the program did last is done, even where the generation is called off by now.
             match &member.phase {
                 Phase::Initialising => {
-                    member.phase = Phase::Boundary(member.first_tasks(self.schedule));
                     self.hold(Some(0));
+                    self.starts();
                     continue;
                 }
                 Phase::Applying(reduced) => {
@@ -234,10 +253,11 @@ impl Worker {
         match (&member.phase, event) {
             (_, Event::Broken { reason, suspect }) => self.leave(Cause::Broken { reason, suspect }),
             (Phase::Joining, Event::Joined) => self.joined(),
-            (Phase::Entering, Event::StateReady) => {
+            (Phase::Entering, Event::StateReady { is_last }) => {
                 let step = member.step;
-                member.phase = Phase::Boundary(member.first_tasks(self.schedule));
                 self.hold(Some(step));
+                self.is_last = is_last;
+                self.starts();
             }
             (Phase::Entering, Event::RestoreFailed { damaged, reason }) => {
                 let generation = member.generation.number;
@@ -272,7 +292,8 @@ impl Worker {
             Some(member) => (requests.asked_of(member.generation.number), member.asks_met),
             None => Default::default(),
         };
-        StepNote { halt: asked.halt, checkpoint: asked.checkpoints > met, busy, losses }
+        let (halt, checkpoint) = (asked.halt, asked.checkpoints > met);
+        StepNote { halt, checkpoint, busy, last: self.end_wanted.is_some(), losses }
     }
 
     /// Begins a generation: the first thing is to connect with its members.
@@ -291,6 +312,8 @@ impl Worker {
             }
         }
         let (step, phase) = (generation.first_step(), Phase::Joining);
+        // The program computes again what it had seen when it wanted the run to end.
+        self.end_wanted.take_if(|applied| step < *applied);
         let member = Membership { generation, rank, step, phase, asks_met: 0, save_postponed: false };
         Ok(self.membership.insert(member).join())
     }
@@ -300,8 +323,8 @@ impl Worker {
         let Some(member) = &mut self.membership else { return };
         match member.generation.origin {
             Origin::Initial if self.held.is_initial() => {
-                member.phase = Phase::Boundary(member.first_tasks(self.schedule));
                 self.hold(Some(0));
+                self.starts();
             }
             Origin::Initial => {
                 member.phase = Phase::Uninitialised;
@@ -310,12 +333,12 @@ impl Worker {
             Origin::Checkpoint { .. } => member.phase = Phase::Entering,
             Origin::Members { step } => {
                 let has_transfers = member.get_state() != (Action::SendState { to: Vec::new() });
-                member.phase = if has_transfers {
-                    Phase::Entering
-                } else {
-                    Phase::Boundary(member.first_tasks(self.schedule))
-                };
                 let generation = member.generation.number;
+                if has_transfers {
+                    member.phase = Phase::Entering;
+                } else {
+                    self.starts();
+                }
                 if let (true, Some(loss)) = (self.held.step() == Some(step), self.loss) {
                     // The member that was to report the step that led here may have died before it could. The
                     // coordinator ignores a report that it has already.
@@ -337,7 +360,7 @@ impl Worker {
         let member = self.membership.as_mut()?;
         if todo.checkpoint {
             member.phase = Phase::Boundary(Todo { checkpoint: false, ..todo });
-            let is_last = todo.halt || member.step == self.schedule.steps;
+            let is_last = todo.halt || self.is_last || member.step == self.schedule.steps;
             return Some(member.stage(requests, is_last));
         }
         if todo.evaluate {
@@ -345,7 +368,7 @@ impl Worker {
         } else if todo.halt {
             self.leave(Cause::Agreed);
             return Some(Action::Leave);
-        } else if member.step == self.schedule.steps {
+        } else if self.is_last || member.step == self.schedule.steps {
             // A checkpoint that was asked for in the meantime is that of the last step, which was staged.
             member.asks_met = requests.asked_of(member.generation.number).checkpoints;
             member.phase = Phase::Hashing;
@@ -369,20 +392,22 @@ impl Worker {
             Err(bad) => return self.leave_for_bad_note(bad),
         };
         let step = member.step + 1;
-        let due = agreed.checkpoint || self.schedule.saves_at(step) || member.save_postponed;
+        let is_last = agreed.last || step == self.schedule.steps;
+        let due = agreed.checkpoint || is_last || self.schedule.saves_at(step) || member.save_postponed;
         // Training does not wait for a store: while a member still uploads, all go on, and save once no member does.
         // The last state of a run, or of a generation, is worth the wait.
-        let checkpoint = due && (!agreed.busy || agreed.halt || step == self.schedule.steps);
+        let checkpoint = due && (!agreed.busy || agreed.halt || is_last);
         member.save_postponed = due && !checkpoint;
-        let todo = Todo { checkpoint, evaluate: self.schedule.evaluates_at(step), halt: agreed.halt };
-        let loss = agreed.loss;
-        member.phase = Phase::Applying(Reduced { todo, loss, skipped, computed_in, reduced_in });
+        let evaluate = is_last || self.schedule.evaluates_at(step);
+        let todo = Todo { checkpoint, evaluate, halt: agreed.halt };
+        let (last, loss) = (agreed.last, agreed.loss);
+        member.phase = Phase::Applying(Reduced { todo, last, loss, skipped, computed_in, reduced_in });
     }
 
     /// The program has applied the sum, or there was none to apply.
     fn applied(&mut self, reduced: Reduced) {
         let Some(member) = &mut self.membership else { return };
-        let Reduced { todo, loss, skipped, computed_in, reduced_in } = reduced;
+        let Reduced { todo, last, loss, skipped, computed_in, reduced_in } = reduced;
         member.step += 1;
         member.phase = Phase::Boundary(todo);
         let (generation, step) = (member.generation.number, member.step);
@@ -391,6 +416,7 @@ impl Worker {
             self.reports.push(report);
         }
         self.hold(Some(step));
+        self.is_last = last;
         self.loss = Some(loss);
     }
 
@@ -429,12 +455,20 @@ impl Worker {
         self.reports.push(Report::Halted { generation, step: self.held.step(), cause });
     }
 
+    /// This member holds the state that its generation starts from.
+    fn starts(&mut self) {
+        let Some(member) = &mut self.membership else { return };
+        let is_last = self.is_last || member.step == self.schedule.steps;
+        member.phase = Phase::Boundary(member.first_tasks(self.schedule, is_last));
+    }
+
     /// Records which state the program holds from now on.
     fn hold(&mut self, step: Option<u64>) {
         let held = step.map_or(Held::Nothing, Held::Step);
         if held != self.held {
-            // It belongs to the step that led to the state held before.
+            // They belong to the state held before.
             self.loss = None;
+            self.is_last = false;
         }
         self.held = held;
     }
@@ -466,12 +500,11 @@ impl Membership {
     }
 
     /// The tasks of the boundary at which the generation starts. A model that is due for it is evaluated, though an earlier
-    /// generation may have done so: the members that join do not know the result. A run that restarts after its last step
-    /// is saved unless it comes from a checkpoint.
-    fn first_tasks(&self, schedule: Schedule) -> Todo {
-        let is_last = self.step == schedule.steps;
+    /// generation may have done so: the members that join do not know the result. A run that restarts after its last step,
+    /// `is_last`, is saved unless it comes from a checkpoint.
+    fn first_tasks(&self, schedule: Schedule, is_last: bool) -> Todo {
         let from_checkpoint = matches!(self.generation.origin, Origin::Checkpoint { .. });
-        let evaluate = self.step > 0 && schedule.evaluates_at(self.step);
+        let evaluate = is_last || self.step > 0 && schedule.evaluates_at(self.step);
         Todo { checkpoint: is_last && !from_checkpoint, evaluate, halt: false }
     }
 

@@ -61,6 +61,16 @@ impl Alone {
     }
 
     /// As in `Session`.
+    fn stop(&self) {
+        self.lock().stop();
+    }
+
+    /// As in `Session`.
+    fn ends_with_this_step(&self) -> bool {
+        self.lock().ends_with_this_step()
+    }
+
+    /// As in `Session`.
     fn evaluate_every(&self, steps: NonZeroU64) {
         self.lock().evaluate_every(steps);
     }

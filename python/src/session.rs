@@ -115,6 +115,19 @@ impl Session {
         })
     }
 
+    /// Ends the run with the next step that is not reduced, on all workers.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |session, _| {
+            session.stop();
+            Ok(())
+        })
+    }
+
+    /// Whether the run ends with the step that was reduced last, because a program stopped it.
+    fn ends_with_this_step(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, |session, _| Ok(session.ends_with_this_step()))
+    }
+
     /// Evaluates after each so many steps, whatever the run spec says; before the first work is asked for.
     fn evaluate_every(&self, py: Python<'_>, steps: NonZeroU64) -> PyResult<()> {
         self.with(py, |session, _| {

@@ -98,6 +98,7 @@ class Step:
                 run._gradients.end_shard(self.number, index, run.shards)
                 run._native.push(self._shard_loss, *run._gradients.region())
             update = run._native.reduce(*run._gradients.region())
+            run._state.is_last = run._native.ends_with_this_step()
             if update is not None:
                 self.number, self.loss = update
                 run._ending_is_at(self.number)
@@ -229,6 +230,15 @@ class Run(Generic[Sample_co]):
         if every is not None:
             self._native.evaluate_every(every)
 
+    def stop(self) -> None:
+        """Ends the run early, at one step for all workers; one of them is enough to call it.
+
+        Called in the loop over a step's batches, it ends the run with that step; called after that loop, with the next
+        one. The step is applied, the model evaluated and a checkpoint saved. Then the run is finished: the loop over
+        the run ends, and the code after it runs.
+        """
+        self._native.stop()
+
     def digest(self) -> str:
         """The BLAKE3 of the state, in hexadecimal digits: what ``whimbrel run`` reports for the same steps.
 
@@ -254,7 +264,7 @@ class Run(Generic[Sample_co]):
         self._native.finish_evaluation()
 
     def _advance(self, after: int | None) -> bool:
-        """Waits for the next step. False when the run is over and `after` steps, all of them, are applied.
+        """Waits for the next step. False when the run is over and `after` steps, all that it has, are applied.
 
         Raises:
             Leave: The worker is to end before that.
@@ -268,7 +278,7 @@ class Run(Generic[Sample_co]):
                 self._state.restore_initial()
         if self._ending is not None:
             self._ending.is_over = True
-        if after == self.steps:
+        if after is not None and (after == self.steps or self._state.is_last):
             return False
         raise Leave
 

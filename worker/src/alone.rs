@@ -40,6 +40,10 @@ pub struct Alone {
     samples: Vec<u64>,
     /// The sum of this step was handed out.
     reduced: bool,
+    /// The program wants the run to end with the next step that is not reduced.
+    stopped: bool,
+    /// The run ends with the step that was reduced last.
+    ends: bool,
     /// The values of the parts evaluated so far.
     parts: Vec<Option<f64>>,
     /// The state of this step is evaluated.
@@ -89,6 +93,8 @@ impl Alone {
             losses: Vec::new(),
             samples: Vec::new(),
             reduced: false,
+            stopped: false,
+            ends: false,
             parts: Vec::new(),
             evaluated: false,
         })
@@ -104,6 +110,16 @@ impl Alone {
         self.schedule.evaluate_every = Some(every.get());
     }
 
+    /// As [`Session::stop`](crate::Session::stop).
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// As [`Session::ends_with_this_step`](crate::Session::ends_with_this_step).
+    pub fn ends_with_this_step(&self) -> bool {
+        self.reduced && self.ends
+    }
+
     /// Begins the next step or evaluation, and says that the last step is applied. `None` when every step of the run is.
     #[expect(
         clippy::should_implement_trait,
@@ -113,6 +129,9 @@ impl Alone {
         if std::mem::take(&mut self.reduced) {
             self.step += 1;
             self.evaluated = false;
+            if self.ends {
+                self.schedule.steps = self.step;
+            }
         }
         self.losses.clear();
         self.samples.clear();
@@ -176,7 +195,7 @@ impl Alone {
             )));
         };
         self.sum.copy_from_slice(sum);
-        self.reduced = true;
+        (self.reduced, self.ends) = (true, self.stopped);
         match self.gradients.first_nonfinite(&self.sum) {
             Some(_) if self.skips_nonfinite => return Ok(None),
             Some(found) => {

@@ -1,6 +1,6 @@
 """What a program may have besides float32 weights: two modules and optimizers, BatchNorm, bfloat16, complex, frozen and
 unused weights, gradients that are sparse by layout, generators in the data set and in the model, an evaluation that
-changes the learning rate."""
+changes the learning rate, an early end."""
 
 import random
 
@@ -53,5 +53,8 @@ for step in run:
             group["lr"] = 1e-4 * min(abs(step.val_loss), 10.0)
     optimizer.step()
     second.step()
+    if step.number == 28 and run.is_first:
+        run.stop()
+assert step.number == 29, "one more step than that in which the run is stopped"
 assert run.val_loss is not None
 assert torch.equal(model.unused.weight, unused), "what no sample uses is not decayed"

@@ -9,7 +9,7 @@ use std::{error::Error, num::NonZeroU64, sync::Arc};
 
 use whimbrel_client::Address;
 use whimbrel_collective::{Accumulator, Endpoint, Group};
-use whimbrel_member::{Contradiction, Event, Worker};
+use whimbrel_member::{Contradiction, Event, Phase, Worker};
 use whimbrel_plan::Sampler;
 use whimbrel_proto::{
     v1::{self, worker_message::Message},
@@ -48,6 +48,12 @@ pub trait State {
     /// ends the session.
     fn written(&mut self) -> Result<(), TrainerError> {
         Ok(())
+    }
+
+    /// Whether the run ends with this state, though its spec has more steps. It is for programs that call
+    /// [`Session::stop`], and has to be a part of the state: workers learn it from the state that they receive or restore.
+    fn is_last(&self) -> bool {
+        false
     }
 }
 
@@ -165,6 +171,21 @@ impl Session {
     /// before it asks for its first work.
     pub fn evaluate_every(&mut self, every: NonZeroU64) {
         self.worker.evaluate_every(every);
+    }
+
+    /// Ends the run with the next step that the workers have not reduced yet, on all workers alike: its checkpoint is the
+    /// run's last one, and the run is finished. One worker's program is enough to want it.
+    ///
+    /// After each [`Step::reduce`](crate::Step::reduce) the program asks whether that step [was the
+    /// last](Self::ends_with_this_step), and keeps it in its state, see [`State::is_last`].
+    pub fn stop(&mut self) {
+        self.worker.end_run();
+    }
+
+    /// Whether the run ends with the step that was reduced last, though its spec has more: a program has
+    /// [stopped](Self::stop) it.
+    pub fn ends_with_this_step(&self) -> bool {
+        matches!(self.worker.phase(), Some(Phase::Applying(reduced)) if reduced.is_last())
     }
 
     /// Ends the session's waits from another thread.
