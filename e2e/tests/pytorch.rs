@@ -199,6 +199,23 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
 }
 
 #[test]
+fn steps_whose_gradients_overflow_are_skipped_alike_by_all_workers() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut example = Example::new(pytorch, 40);
+    example.spec.more += "\n[reduction]\non_nonfinite = \"pass\"";
+    let script = example.path().join("mixed.py");
+    fs::copy(programs::workspace().join("e2e/tests/pytorch/mixed.py"), &script).unwrap();
+    example.spec.command[1] = script.display().to_string();
+    example.spec.write(example.path());
+    let expected = example.alone(pytorch);
+    let mut run = example.start("3");
+    run.until_step(5);
+    run.kill_worker(1);
+    let outcome = run.finish();
+    assert_eq!(outcome.state(), expected);
+}
+
+#[test]
 fn an_exception_before_the_first_step_fails_the_run_at_once_with_its_line() {
     let Some(pytorch) = pytorch() else { return };
     let mut example = Example::new(pytorch, STEPS);

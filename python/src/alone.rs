@@ -49,7 +49,8 @@ impl Alone {
 
     /// As in `Session`.
     fn context(&self) -> String {
-        json(self.lock().context())
+        let alone = self.lock();
+        json(alone.context(), alone.on_nonfinite())
     }
 
     /// `"step"`, `"evaluate"`, or `None` when every step is applied.

@@ -9,8 +9,8 @@ use std::{
 
 use pyo3::prelude::*;
 use whimbrel_worker::{
-    Canceller, Context, Environment, Evaluation, Joiner, Program, SessionError, TensorSpec, Work, fatal,
-    start_logging,
+    Canceller, Context, Environment, Evaluation, Joiner, OnNonfinite, Program, SessionError, TensorSpec,
+    Work, fatal, start_logging,
 };
 
 use crate::{
@@ -64,11 +64,11 @@ impl Session {
         Ok(Self { canceller: joiner.canceller(), stage: Mutex::new(Stage::Joining(Box::new(joiner))) })
     }
 
-    /// The run's seed, global batch, shards, steps and settings, as JSON.
+    /// The run's seed, global batch, shards, steps, settings and `reduction.on_nonfinite`, as JSON.
     fn context(&self) -> PyResult<String> {
         match &*self.lock() {
-            Stage::Joining(joiner) => Ok(json(joiner.context())),
-            Stage::Open(session, _) => Ok(json(session.context())),
+            Stage::Joining(joiner) => Ok(json(joiner.context(), joiner.on_nonfinite())),
+            Stage::Open(session, _) => Ok(json(session.context(), session.on_nonfinite())),
             Stage::Over => Err(over()),
         }
     }
@@ -270,10 +270,11 @@ pub(crate) fn specs(tensors: Vec<(String, Vec<usize>)>) -> Vec<TensorSpec> {
 }
 
 /// What Python learns of the run.
-pub(crate) fn json(context: &Context) -> String {
+pub(crate) fn json(context: &Context, on_nonfinite: OnNonfinite) -> String {
     let Context { seed, global_batch, shards, steps, settings } = context;
     serde_json::json!({
         "seed": seed, "global_batch": global_batch, "shards": shards, "steps": steps, "settings": settings,
+        "on_nonfinite": on_nonfinite.as_str(),
     })
     .to_string()
 }

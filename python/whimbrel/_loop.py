@@ -10,6 +10,7 @@ from typing import Any, Generic
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
@@ -51,6 +52,8 @@ class Step:
     def backward(self, loss: torch.Tensor) -> None:
         """Adds the gradient of a shard's mean loss. Call it once for each batch, or more often to add up losses.
 
+        A ``GradScaler`` that is a part of the run scales the gradient, not :attr:`loss`.
+
         Args:
             loss: A scalar: the mean over the samples of the batch.
 
@@ -64,7 +67,7 @@ class Step:
             )
         shards = self._run.shards
         self._shard_loss = (self._shard_loss or 0.0) + float(loss.detach()) / shards
-        (loss * (1.0 / shards)).backward()
+        self._run._scaled(loss * (1.0 / shards)).backward()
 
     @property
     def val_loss(self) -> float | None:
@@ -138,6 +141,7 @@ class Run(Generic[Sample_co]):
         self._dataset, self._collate = dataset, collate or default_collate
         self._gradients, self._state = Gradients(parts), State(parts)
         self._modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+        self._scaler = next((part for part in parts.values() if isinstance(part, GradScaler)), None)
         self._evaluation: Evaluation | None = None
         self._evaluated_at, self.val_loss = -1, None
         self._step: Step | None = None
@@ -151,8 +155,14 @@ class Run(Generic[Sample_co]):
         else:
             self._native = session
             self._ending = Ending(session)
-            session.ready(samples, layout, self._state, _numerics(), tokens_per_sample)
         context = json.loads(self._native.context())
+        if self._scaler is not None and self._scaler.is_enabled() and context["on_nonfinite"] != "pass":
+            raise WhimbrelError(
+                'a GradScaler skips steps by itself: write on_nonfinite = "pass" under [reduction] of the run spec, '
+                f'where it is "{context["on_nonfinite"]}"'
+            )
+        if isinstance(self._native, _native.Session):
+            self._native.ready(samples, layout, self._state, _numerics(), tokens_per_sample)
         self.seed: int = context["seed"]
         self.steps: int = context["steps"]
         self.shards: int = context["shards"]
@@ -290,6 +300,9 @@ class Run(Generic[Sample_co]):
             if sys.version_info >= (3, 11):
                 error.add_note(f"raised while samples {samples} were read, shard {index} of step {step}")
             raise
+
+    def _scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss if self._scaler is None else self._scaler.scale(loss)
 
     def _before_update(self, optimizer: Optimizer, args: object, kwargs: object) -> None:
         if self._step is None or not self._step.is_summed:

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use whimbrel_collective::{Accumulator, Reduction};
 use whimbrel_member::{Schedule, add_parts};
 use whimbrel_plan::Sampler;
-use whimbrel_spec::{self as spec, RunSpec};
+use whimbrel_spec::{self as spec, OnNonfinite, RunSpec};
 use whimbrel_state::{Hash, LayoutError, StateBytes, digest};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 pub struct Alone {
     context: Context,
     schedule: Schedule,
-    skips_nonfinite: bool,
+    on_nonfinite: OnNonfinite,
     gradients: Gradients,
     sampler: Sampler,
     accumulator: Accumulator,
@@ -84,7 +84,7 @@ impl Alone {
                 evaluate_every: spec.evaluate.every,
                 checkpoint_every: None,
             },
-            skips_nonfinite: spec.reduction.on_nonfinite == spec::OnNonfinite::Skip,
+            on_nonfinite: spec.reduction.on_nonfinite,
             sampler: Sampler::new(program.samples, train.seed, train.global_batch, train.shards),
             accumulator: Accumulator::new(reduction, gradients.elements(), train.shards),
             sum: vec![0.0; gradients.elements()],
@@ -103,6 +103,11 @@ impl Alone {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// As [`Session::on_nonfinite`](crate::Session::on_nonfinite).
+    pub fn on_nonfinite(&self) -> OnNonfinite {
+        self.on_nonfinite
     }
 
     /// As [`Session::evaluate_every`](crate::Session::evaluate_every).
@@ -196,8 +201,9 @@ impl Alone {
         };
         self.sum.copy_from_slice(sum);
         (self.reduced, self.ends) = (true, self.stopped);
-        match self.gradients.first_nonfinite(&self.sum) {
-            Some(_) if self.skips_nonfinite => return Ok(None),
+        let passes = self.on_nonfinite == OnNonfinite::Pass;
+        match self.gradients.first_nonfinite(&self.sum).filter(|_| !passes) {
+            Some(_) if self.on_nonfinite == OnNonfinite::Skip => return Ok(None),
             Some(found) => {
                 return Err(SessionError::Nonfinite {
                     step: self.step,

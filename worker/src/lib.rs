@@ -55,4 +55,5 @@ pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
 pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};
+pub use whimbrel_spec::OnNonfinite;
 pub use whimbrel_state::{Dtype, Memory, TensorMut, TensorSpec};

@@ -15,6 +15,7 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
+use whimbrel_spec::OnNonfinite;
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::Sources;
 
@@ -79,7 +80,8 @@ pub enum SessionError {
     /// The gradient is infinite or not a number, and the run stops for that. It would be so on every worker.
     #[error(
         "the gradient of {tensor:?} is {value} at element {element} in step {step}; lower the learning rate, \
-         look at the samples of that step, or set on_nonfinite = \"skip\" in [reduction]"
+         look at the samples of that step, or set on_nonfinite in [reduction]: \"skip\", or \"pass\" for a program that \
+         decides itself, such as one with a GradScaler"
     )]
     Nonfinite {
         /// The step, counted from 0.
@@ -186,6 +188,11 @@ impl Session {
     /// [stopped](Self::stop) it.
     pub fn ends_with_this_step(&self) -> bool {
         matches!(self.worker.phase(), Some(Phase::Applying(reduced)) if reduced.is_last())
+    }
+
+    /// What happens to a step whose gradient is infinite or NaN.
+    pub fn on_nonfinite(&self) -> OnNonfinite {
+        self.settings.on_nonfinite
     }
 
     /// Ends the session's waits from another thread.

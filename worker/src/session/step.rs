@@ -7,9 +7,9 @@ use std::{
 
 use whimbrel_collective::Error;
 use whimbrel_member::{Event, Phase};
+use whimbrel_spec::OnNonfinite;
 
 use crate::{
-    control::settings::OnNonfinite,
     session::{Session, SessionError, misuse, no_group, open::Open},
     trainer::Shard,
 };
@@ -68,7 +68,8 @@ impl<'a> Step<'a> {
     /// The program applies it before it asks for more work.
     ///
     /// `None` when there is nothing to apply: the generation broke, and the step is done again in the next one; or the
-    /// gradient is not finite and the run skips such updates.
+    /// gradient is not finite and the run skips such updates. Where the run passes them on
+    /// ([`Session::on_nonfinite`]), the program decides, on every worker alike.
     pub fn reduce(self) -> Result<Option<Update<'a>>, SessionError> {
         self.session.reduce()
     }
@@ -92,9 +93,12 @@ impl Session {
             Ok(reduced) => reduced,
             Err(error) => return self.broken(&error).map(|()| None),
         };
-        let skipped = match self.gradients.first_nonfinite(&self.sum) {
+        let policy = self.settings.on_nonfinite;
+        let found =
+            (policy != OnNonfinite::Pass).then(|| self.gradients.first_nonfinite(&self.sum)).flatten();
+        let skipped = match found {
             None => None,
-            Some(found) if self.settings.on_nonfinite == OnNonfinite::Skip => Some(found.tensor),
+            Some(found) if policy == OnNonfinite::Skip => Some(found.tensor),
             Some(found) => {
                 let (tensor, element, value) = (found.tensor, found.element, found.value);
                 return Err(self.closed(SessionError::Nonfinite { step, tensor, element, value }));

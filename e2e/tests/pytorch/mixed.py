@@ -1,0 +1,33 @@
+"""Mixed precision with a GradScaler whose scale is too large at first."""
+
+import torch
+from torch import nn
+from whimbrel.torch import join
+
+torch.set_num_threads(1)
+
+
+class Samples:
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return torch.sin(torch.arange(4.0) + index)
+
+
+model = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, 4))
+optimizer = torch.optim.AdamW(model.parameters())
+scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=6)
+scales = []
+run = join(Samples(), model=model, optimizer=optimizer, scaler=scaler)
+for step in run:
+    for x in step:
+        with torch.autocast("cpu", torch.float16):
+            loss = (model(x) - x).square().mean()
+        step.backward(loss)
+    scaler.step(optimizer)
+    scales.append(scaler.get_scale())
+    scaler.update()
+pairs = list(zip(scales, scales[1:]))
+assert any(after < before for before, after in pairs), scales
+assert any(after > before for before, after in pairs), scales
