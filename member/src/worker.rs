@@ -286,14 +286,15 @@ impl Worker {
     }
 
     /// This worker's note for the all-reduce of its step. `busy`: its slice of the previous checkpoint is still being
-    /// uploaded. `losses`: those of its shards, in order.
+    /// uploaded. `losses`: those of its shards, in order. The driver adds their weights if there are any.
     pub fn step_note(&self, requests: &Requests, busy: bool, losses: Vec<f64>) -> StepNote {
         let (asked, met) = match &self.membership {
             Some(member) => (requests.asked_of(member.generation.number), member.asks_met),
             None => Default::default(),
         };
         let (halt, checkpoint) = (asked.halt, asked.checkpoints > met);
-        StepNote { halt, checkpoint, busy, last: self.end_wanted.is_some(), losses }
+        let weights = Vec::new();
+        StepNote { halt, checkpoint, busy, last: self.end_wanted.is_some(), losses, weights }
     }
 
     /// Begins a generation: the first thing is to connect with its members.
@@ -400,14 +401,15 @@ impl Worker {
         member.save_postponed = due && !checkpoint;
         let evaluate = is_last || self.schedule.evaluates_at(step);
         let todo = Todo { checkpoint, evaluate, halt: agreed.halt };
-        let (last, loss) = (agreed.last, agreed.loss);
-        member.phase = Phase::Applying(Reduced { todo, last, loss, skipped, computed_in, reduced_in });
+        let (last, loss, weight) = (agreed.last, agreed.loss, agreed.weight);
+        member.phase =
+            Phase::Applying(Reduced { todo, last, loss, weight, skipped, computed_in, reduced_in });
     }
 
     /// The program has applied the sum, or there was none to apply.
     fn applied(&mut self, reduced: Reduced) {
         let Some(member) = &mut self.membership else { return };
-        let Reduced { todo, last, loss, skipped, computed_in, reduced_in } = reduced;
+        let Reduced { todo, last, loss, skipped, computed_in, reduced_in, .. } = reduced;
         member.step += 1;
         member.phase = Phase::Boundary(todo);
         let (generation, step) = (member.generation.number, member.step);
@@ -439,7 +441,9 @@ impl Worker {
         let suspect = self.generation().and_then(|generation| generation.members.get(rank));
         let suspect = suspect.map(|member| member.worker);
         let name = suspect.map_or_else(|| format!("rank {rank}"), |worker| worker.to_string());
-        let reason = format!("the note of {name} cannot be read; are all workers of one version?");
+        let reason = format!(
+            "the note of {name} cannot be read, or has weights where others have none; are all workers of one version?"
+        );
         self.leave(Cause::Broken { reason, suspect });
     }
 

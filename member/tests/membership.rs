@@ -258,7 +258,8 @@ fn a_note_that_cannot_be_read_is_the_fault_of_its_worker() {
     assert!(matches!(first.next(), Action::Step { .. }));
     first.worker.handle(reduced(&[first.note(false), vec![77]]));
     let reports = first.worker.take_reports();
-    let expected = broken("the note of w2 cannot be read; are all workers of one version?", Some(2));
+    let why = "the note of w2 cannot be read, or has weights where others have none; are all workers of one version?";
+    let expected = broken(why, Some(2));
     assert!(matches!(&reports[..], [Report::Halted { step: Some(0), cause, .. }] if *cause == expected));
 }
 

@@ -15,7 +15,7 @@ use whimbrel_worker::{Next, Program};
 use crate::{
     errors::{self, WhimbrelError},
     memory::Region,
-    session::{PyPart, PyShard, json, other_size, specs},
+    session::{PyPart, PyShard, PyUpdate, json, other_size, specs},
     state::PyState,
 };
 
@@ -98,7 +98,15 @@ impl Alone {
     }
 
     /// As in `Session`.
-    fn push(&self, py: Python<'_>, loss: f64, address: usize, bytes: usize) -> PyResult<()> {
+    #[pyo3(signature = (loss, address, bytes, weight=None))]
+    fn push(
+        &self,
+        py: Python<'_>,
+        loss: f64,
+        address: usize,
+        bytes: usize,
+        weight: Option<f64>,
+    ) -> PyResult<()> {
         let gradient = Region::new(address, bytes)?.floats()?;
         let fits = py.detach(|| {
             let mut alone = self.lock();
@@ -107,14 +115,17 @@ impl Alone {
                 return false;
             }
             buffer.copy_from_slice(gradient);
-            alone.push(loss);
+            match weight {
+                Some(weight) => alone.push_weighted(loss, weight),
+                None => alone.push(loss),
+            }
             true
         });
         if fits { Ok(()) } else { Err(other_size()) }
     }
 
     /// As in `Session`.
-    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<(u64, f64)>> {
+    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<PyUpdate>> {
         let sum = Region::new(address, bytes)?.floats()?;
         py.detach(|| {
             let mut alone = self.lock();
@@ -125,7 +136,7 @@ impl Alone {
                 return Err(other_size());
             }
             sum.copy_from_slice(update.gradient);
-            Ok(Some((update.step, update.loss)))
+            Ok(Some((update.step, update.loss, update.weight)))
         })
     }
 

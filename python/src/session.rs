@@ -22,6 +22,9 @@ use crate::{
 /// A shard for Python: step, number within the step, samples.
 pub(crate) type PyShard = (u64, u32, Vec<u64>);
 
+/// An update for Python: step, mean loss, sum of the weights.
+pub(crate) type PyUpdate = (u64, f64, Option<f64>);
+
 /// A part of an evaluation for Python: step, number, number of parts.
 pub(crate) type PyPart = (u64, u32, u32);
 
@@ -168,8 +171,16 @@ impl Session {
     }
 
     /// The loss of the shard given out last, its part of the step's mean, and its gradient: the address and size in
-    /// bytes of a contiguous tensor of `f32` in host memory, which is copied.
-    fn push(&self, py: Python<'_>, loss: f64, address: usize, bytes: usize) -> PyResult<()> {
+    /// bytes of a contiguous tensor of `f32` in host memory, which is copied. With a weight, both are times the weight.
+    #[pyo3(signature = (loss, address, bytes, weight=None))]
+    fn push(
+        &self,
+        py: Python<'_>,
+        loss: f64,
+        address: usize,
+        bytes: usize,
+        weight: Option<f64>,
+    ) -> PyResult<()> {
         let gradient = Region::new(address, bytes)?.floats()?;
         let fits = self.with(py, |session, _| {
             let Some(mut step) = session.step() else { return Ok(true) };
@@ -178,15 +189,18 @@ impl Session {
                 return Ok(false);
             }
             buffer.copy_from_slice(gradient);
-            step.push(loss);
+            match weight {
+                Some(weight) => step.push_weighted(loss, weight),
+                None => step.push(loss),
+            }
             Ok(true)
         })?;
         if fits { Ok(()) } else { Err(other_size()) }
     }
 
-    /// Sums the gradients of all workers into a tensor, given as for [`push`](Self::push). Returns the step and its
-    /// mean loss; `None` where there is nothing to apply.
-    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<(u64, f64)>> {
+    /// Sums the gradients of all workers into a tensor, given as for [`push`](Self::push). Returns the step, its
+    /// mean loss, and the sum of the weights; `None` where there is nothing to apply.
+    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<PyUpdate>> {
         let sum = Region::new(address, bytes)?.floats()?;
         let update = self.with(py, |session, _| {
             let Some(step) = session.step() else { return Ok(None) };
@@ -195,11 +209,11 @@ impl Session {
             if fits {
                 sum.copy_from_slice(update.gradient);
             }
-            Ok(Some((fits, update.step, update.loss)))
+            Ok(Some((fits, (update.step, update.loss, update.weight))))
         })?;
         match update {
-            Some((false, ..)) => Err(other_size()),
-            update => Ok(update.map(|(_, step, loss)| (step, loss))),
+            Some((false, _)) => Err(other_size()),
+            update => Ok(update.map(|(_, update)| update)),
         }
     }
 

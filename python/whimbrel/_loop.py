@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,7 @@ class Step:
         self.number, self.loss = None, None
         self._run = run
         self._shard_loss: float | None = None
+        self._shard_weight: float | None = None
         self._iterator: Iterator[Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -49,25 +51,42 @@ class Step:
         self._iterator = self._batches()
         return self._iterator
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, *, weight: float | torch.Tensor | None = None) -> None:
         """Adds the gradient of a shard's mean loss. Call it once for each batch, or more often to add up losses.
 
         A ``GradScaler`` that is a part of the run scales the gradient, not :attr:`loss`.
 
         Args:
             loss: A scalar: the mean over the samples of the batch.
+            weight: For a mean over something else, such as tokens: how many of them the batch has. A number of at least
+                0. The step's gradient and loss are then the means over all of them. Give it in every call or in none.
+                BatchNorm's statistics are means over the shards all the same.
 
         Raises:
-            WhimbrelError: The loss is not a scalar, or has no gradient.
+            WhimbrelError: The loss is not a scalar, or has no gradient; or the weight is not a number of at least 0, or
+                missing where others are given.
         """
         if loss.numel() != 1 or not loss.requires_grad:
             raise WhimbrelError(
                 f"step.backward(loss) takes a scalar that was computed from the model, not one of shape "
                 f"{list(loss.shape)} with requires_grad={loss.requires_grad}"
             )
-        shards = self._run.shards
-        self._shard_loss = (self._shard_loss or 0.0) + float(loss.detach()) / shards
-        self._run._scaled(loss * (1.0 / shards)).backward()
+        if self._shard_loss is not None and (self._shard_weight is None) != (weight is None):
+            raise WhimbrelError("step.backward() gets a weight in some calls and none in others")
+        if weight is None:
+            shards = self._run.shards
+            self._shard_loss = (self._shard_loss or 0.0) + float(loss.detach()) / shards
+            self._run._scaled(loss * (1.0 / shards)).backward()
+            return
+        weight = float(weight)
+        if not 0 <= weight < math.inf:
+            raise WhimbrelError(f"step.backward() got weight={weight}; it is a number of at least 0")
+        self._shard_weight = (self._shard_weight or 0.0) + weight
+        # A mean over nothing is not a number.
+        part = float(loss.detach()) * weight if weight > 0 else 0.0
+        self._shard_loss = (self._shard_loss or 0.0) + part
+        if weight > 0:
+            self._run._scaled(loss * weight).backward()
 
     @property
     def val_loss(self) -> float | None:
@@ -91,21 +110,23 @@ class Step:
                 batch = run._read(self.number, index, samples)
                 run._gradients.begin_shard()
                 _seeding.before_computing(run.seed, self.number, index)
-                self._shard_loss = None
+                self._shard_loss, self._shard_weight = None, None
                 yield batch
                 run._check_process()
                 if self._shard_loss is None:
                     raise WhimbrelError(
                         f"shard {index} of step {self.number} has no loss: call step.backward(loss) for each batch"
                     )
-                run._gradients.end_shard(self.number, index, run.shards)
-                run._native.push(self._shard_loss, *run._gradients.region())
+                run._gradients.end_shard(self.number, index, run.shards, may_be_zero=self._shard_weight == 0)
+                run._native.push(self._shard_loss, *run._gradients.region(), self._shard_weight)
             update = run._native.reduce(*run._gradients.region())
             run._state.is_last = run._native.ends_with_this_step()
             if update is not None:
-                self.number, self.loss = update
+                self.number, self.loss, weight = update
+                if weight == 0:
+                    raise WhimbrelError(f"the weights of step {self.number} add up to 0: there is nothing to train on")
                 run._ending_is_at(self.number)
-                run._gradients.install()
+                run._gradients.install(weight)
                 _seeding.before_update(run.seed, self.number)
                 return
             # The generation broke, or the step is skipped. This step, or a later one, is next.

@@ -36,6 +36,8 @@ pub struct Alone {
     step: u64,
     /// The losses of the finished shards of this step, in order.
     losses: Vec<f64>,
+    /// Their weights, where the program gives them.
+    weights: Vec<f64>,
     /// The samples of the shard that is given out and not finished; empty if there is none.
     samples: Vec<u64>,
     /// The sum of this step was handed out.
@@ -91,6 +93,7 @@ impl Alone {
             gradients,
             step: 0,
             losses: Vec::new(),
+            weights: Vec::new(),
             samples: Vec::new(),
             reduced: false,
             stopped: false,
@@ -139,6 +142,7 @@ impl Alone {
             }
         }
         self.losses.clear();
+        self.weights.clear();
         self.samples.clear();
         self.parts.clear();
         if self.step > 0 && !self.evaluated && self.schedule.evaluates_at(self.step) {
@@ -177,9 +181,19 @@ impl Alone {
 
     /// Says that the shard's gradient is written, as [`Step::push`](crate::Step::push) does.
     pub fn push(&mut self, loss: f64) {
+        self.push_with(loss, None);
+    }
+
+    /// As [`Step::push_weighted`](crate::Step::push_weighted).
+    pub fn push_weighted(&mut self, loss: f64, weight: f64) {
+        self.push_with(loss, Some(weight));
+    }
+
+    fn push_with(&mut self, loss: f64, weight: Option<f64>) {
         if !self.samples.is_empty() {
             self.accumulator.push();
             self.losses.push(loss);
+            self.weights.extend(weight);
             self.samples.clear();
         }
     }
@@ -199,6 +213,13 @@ impl Alone {
                 self.context.shards
             )));
         };
+        if !self.weights.is_empty() && self.weights.len() != self.losses.len() {
+            return Err(misuse(format!(
+                "{} of {} losses with a weight",
+                self.weights.len(),
+                self.losses.len()
+            )));
+        }
         self.sum.copy_from_slice(sum);
         (self.reduced, self.ends) = (true, self.stopped);
         let passes = self.on_nonfinite == OnNonfinite::Pass;
@@ -214,8 +235,10 @@ impl Alone {
             }
             None => {}
         }
-        let loss = self.losses.iter().fold(0.0, |sum, loss| sum + loss);
-        Ok(Some(Update { step: self.step, gradient: &self.sum, loss }))
+        let total = |values: &[f64]| values.iter().fold(0.0, |sum, value| sum + value);
+        let weight = (!self.weights.is_empty()).then(|| total(&self.weights));
+        let loss = total(&self.losses) / weight.unwrap_or(1.0);
+        Ok(Some(Update { step: self.step, gradient: &self.sum, weight, loss }))
     }
 
     /// The BLAKE3 of the state after the steps that are applied, as a run reports it for its last step.

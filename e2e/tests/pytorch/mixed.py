@@ -1,4 +1,4 @@
-"""Mixed precision with a GradScaler whose scale is too large at first."""
+"""Mixed precision with a GradScaler whose scale is too large at first, and shards of unlike weights, one of them zero."""
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ for step in run:
     for x in step:
         with torch.autocast("cpu", torch.float16):
             loss = (model(x) - x).square().mean()
-        step.backward(loss)
+        step.backward(loss, weight=(x[:, 0] > -0.9).sum())
     scaler.step(optimizer)
     scales.append(scaler.get_scale())
     scaler.update()
