@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
 from . import Leave, WhimbrelError, _native, _seeding
-from ._dataset import Dataset, Sample_co, read
+from ._dataset import Dataset, Reader, Sample_co, Source
 from ._ending import Ending
 from ._evaluation import Evaluation
 from ._gradients import Gradients
@@ -153,13 +153,14 @@ class Run(Generic[Sample_co]):
 
     def __init__(
         self,
-        dataset: Dataset[Sample_co],
+        data: Dataset[Sample_co] | Reader,
         parts: Mapping[str, Any],
         collate: Callable[[list[Any]], Any] | None,
         tokens_per_sample: int | None,
         spec: str | os.PathLike[str] | None,
     ) -> None:
-        self._dataset, self._collate = dataset, collate or default_collate
+        self._collate = collate or default_collate
+        self._source = Source(data, self._collate)
         self._gradients, self._state = Gradients(parts), State(parts)
         self._modules = [part for part in parts.values() if isinstance(part, nn.Module)]
         self._scaler = next((part for part in parts.values() if isinstance(part, GradScaler)), None)
@@ -167,7 +168,7 @@ class Run(Generic[Sample_co]):
         self._evaluated_at, self.val_loss = -1, None
         self._step: Step | None = None
         self._ending: Ending | None = None
-        samples, layout = len(dataset), self._gradients.layout()
+        samples, layout = self._source.samples, self._gradients.layout()
         self._native: _native.Session | _native.Alone
         try:
             session = _native.Session.connect()
@@ -316,10 +317,10 @@ class Run(Generic[Sample_co]):
     def _read(self, step: int, index: int, samples: list[int]) -> Any:
         _seeding.before_reading(self.seed, step, index)
         try:
-            return read(self._dataset, samples, self._collate)
+            return self._source.read(step, index, samples)
         except Exception as error:
             if sys.version_info >= (3, 11):
-                error.add_note(f"raised while samples {samples} were read, shard {index} of step {step}")
+                error.add_note(f"raised while {self._source.describe(samples)}, shard {index} of step {step}")
             raise
 
     def _scaled(self, loss: torch.Tensor) -> torch.Tensor:

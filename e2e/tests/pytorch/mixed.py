@@ -1,4 +1,5 @@
-"""Mixed precision with a GradScaler whose scale is too large at first, and shards of unlike weights, one of them zero."""
+"""Mixed precision with a GradScaler whose scale is too large at first, and shards of unlike weights, some of them zero;
+the program reads its shards by itself."""
 
 import torch
 from torch import nn
@@ -7,19 +8,15 @@ from whimbrel.torch import join
 torch.set_num_threads(1)
 
 
-class Samples:
-    def __len__(self):
-        return 100
-
-    def __getitem__(self, index):
-        return torch.sin(torch.arange(4.0) + index)
+def read(step, shard):
+    return torch.sin(torch.arange(8.0).view(2, 4) + step * 16 + shard) + 0.1 * torch.rand(2, 4)
 
 
 model = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Dropout(0.1), nn.Linear(16, 4))
 optimizer = torch.optim.AdamW(model.parameters())
 scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30, growth_interval=6)
 scales = []
-run = join(Samples(), model=model, optimizer=optimizer, scaler=scaler)
+run = join(read, model=model, optimizer=optimizer, scaler=scaler)
 for step in run:
     for x in step:
         with torch.autocast("cpu", torch.float16):
