@@ -54,6 +54,8 @@ pub(crate) struct Checkpoints {
     retry: Option<(u64, Duration)>,
     /// How often in a row the store refused the checkpoint that the run's end waits for.
     refusals: u32,
+    /// The run's last step, once a member has applied it.
+    last_step: Option<u64>,
     /// Why the last checkpoint failed, unless one was committed since.
     failure: Option<SaveFailure>,
     estimator: IntervalEstimator,
@@ -85,6 +87,7 @@ impl Checkpoints {
             begun: now,
             retry: None,
             refusals: 0,
+            last_step: None,
             failure: None,
             estimator: IntervalEstimator::new(earlier),
             announced: None,
@@ -158,7 +161,7 @@ impl Checkpoints {
 
     /// A refusal during training is made up for later; the checkpoint that the end waits for has a limit.
     fn count_refusal(&mut self, cx: &Context, step: u64, stopping: bool) {
-        if step == cx.facts.steps || stopping {
+        if step == self.last_step.unwrap_or(cx.facts.steps) || stopping {
             self.refusals += 1;
         }
     }
@@ -258,13 +261,14 @@ impl Checkpoints {
     }
 
     /// A member has applied the run's last step, and staged a slice of the last checkpoint. `all`: so has every other.
-    pub(crate) fn member_completed(&mut self, cx: &Context, generation: u64, all: bool) -> Effects {
+    pub(crate) fn member_completed(&mut self, cx: &Context, last: Key, all: bool) -> Effects {
+        self.last_step = Some(last.1);
         if all {
             // While members evaluate the last step, a request only reaches them when that is over, and then they take it
             // as answered by the checkpoint that they have staged.
             self.asked = None;
         }
-        self.expect(cx, (generation, cx.facts.steps))
+        self.expect(cx, last)
     }
 
     /// Members stage, or have staged, slices of this checkpoint, though none may be in the store yet.
@@ -331,8 +335,9 @@ impl Checkpoints {
         };
         let due = due || self.retry.is_some_and(|(_, at)| at <= cx.now);
         let Some(live) = live.filter(|_| due && !self.is_under_way()) else { return effects };
-        let (generation, steps) = (live.generation, cx.facts.steps);
-        if self.asked == Some(generation) || live.complete && self.newest_step() == Some(steps) {
+        let generation = live.generation;
+        let is_committed = live.last_step.is_some() && self.newest_step() == live.last_step;
+        if self.asked == Some(generation) || is_committed {
             return effects;
         }
         self.asked = Some(generation);
@@ -340,10 +345,10 @@ impl Checkpoints {
             let run = cx.run.clone();
             effects.command(Command::Ask { run, worker, generation, checkpoint: true, halt: false });
         }
-        if live.complete {
+        if let Some(last) = live.last_step {
             // Members that have applied the last step stage the same checkpoint once more.
-            self.dropped.remove(&(generation, steps));
-            effects.append(self.expect(cx, (generation, steps)));
+            self.dropped.remove(&(generation, last));
+            effects.append(self.expect(cx, (generation, last)));
         }
         effects
     }

@@ -140,7 +140,7 @@ pub struct End {
     pub val_loss: Option<f64>,
     /// BLAKE3 of the final state, when finished.
     pub state: Option<[u8; 32]>,
-    /// Why, unless finished.
+    /// Why, unless it finished with its last step.
     pub reason: String,
     /// The last lines of the worker at fault.
     pub tail: Vec<String>,

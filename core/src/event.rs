@@ -193,18 +193,14 @@ pub enum RunEvent {
         /// How it failed.
         reason: String,
     },
-    /// A worker has applied every step.
+    /// A worker has applied the run's last step.
     Completed {
         /// The worker.
         worker: WorkerId,
         /// The generation.
         generation: u64,
-        /// BLAKE3 of its state.
-        state: [u8; 32],
-        /// Mean loss of the last step, if it took part in it.
-        loss: Option<f64>,
-        /// The validation loss.
-        val_loss: Option<f64>,
+        /// What it holds.
+        completion: Completion,
     },
     /// A worker could not read the checkpoint that its generation starts from; it has left the generation.
     RestoreFailed {
@@ -238,6 +234,19 @@ pub enum RunEvent {
     },
     /// A person wants the run cancelled.
     CancelRequested,
+}
+
+/// What a worker holds that has applied the run's last step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Completion {
+    /// Steps applied: those of the run, or fewer if its program has ended it.
+    pub step: u64,
+    /// BLAKE3 of its state.
+    pub state: [u8; 32],
+    /// Mean loss of the last step, if it took part in it.
+    pub loss: Option<f64>,
+    /// The validation loss.
+    pub val_loss: Option<f64>,
 }
 
 /// How a process ended.

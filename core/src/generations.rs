@@ -14,7 +14,7 @@ use self::no_progress::NoProgress;
 pub(crate) use self::no_progress::Remedy;
 use crate::{
     command::{Command, Formation, Notice},
-    event::Cause,
+    event::{Cause, Completion},
     facts::Start,
     machine::{Askable, Candidate, Context, Effect, Effects, FinalState, RestoreFailure, Results},
     phase::Phase,
@@ -73,6 +73,8 @@ struct Live {
     halt: Option<Halt>,
     /// Members that have applied the run's last step, with the BLAKE3 of their state.
     completed: BTreeMap<WorkerId, [u8; 32]>,
+    /// Which step that is: that of the run spec, unless the program ends the run before.
+    last_step: u64,
 }
 
 /// A halt at the next step boundary.
@@ -218,11 +220,11 @@ impl Generations {
                 effects.warn(cx, text, Vec::new());
             }
         }
-        // A generation that starts after the last step begins with a checkpoint, and a member may have left before it staged
-        // its slice. The next generation takes that checkpoint again.
-        let starts_at_the_end = live.first_step == cx.facts.steps && !agreed && !completed;
+        // A checkpoint of the state that a generation starts from is the last one of the run, and a member may have left
+        // before it staged its slice. The next generation takes that checkpoint again.
         let held = step.unwrap_or(0);
-        let saves_through = if starts_at_the_end { held.saturating_sub(1) } else { held };
+        let has_applied_none = live.first_step == held && !agreed && !completed;
+        let saves_through = if has_applied_none { held.saturating_sub(1) } else { held };
         effects.push(Effect::MemberLeft { worker, generation, step, staged, saves_through });
         effects
     }
@@ -233,22 +235,22 @@ impl Generations {
         cx: &Context,
         worker: WorkerId,
         generation: u64,
-        state: [u8; 32],
-        loss: Option<f64>,
-        val_loss: Option<f64>,
+        completion: Completion,
     ) -> Effects {
         let mut effects = Effects::new();
+        let Completion { step, state, loss, val_loss } = completion;
         let Some(live) = self.live.as_mut().filter(|live| live.number == generation) else { return effects };
         if !live.present.contains(&worker) {
             return effects;
         }
         live.progressed = true;
         live.completed.insert(worker, state);
+        live.last_step = step;
         live.progress_at = cx.now;
-        effects.push(Effect::MemberCompleted { generation, all: live.is_complete() });
+        effects.push(Effect::MemberCompleted { generation, step, all: live.is_complete() });
         self.progress.loss = loss.or(self.progress.loss);
         self.progress.val_loss = val_loss.or(self.progress.val_loss);
-        self.progress.step = cx.facts.steps;
+        self.progress.step = step;
         effects
     }
 
@@ -374,6 +376,7 @@ impl Generations {
             interrupted: false,
             halt: None,
             completed: BTreeMap::new(),
+            last_step: cx.facts.steps,
         });
         let notice = Notice::Formed {
             generation: number,
@@ -451,7 +454,7 @@ impl Generations {
         (complete || at_boundary).then(|| Askable {
             generation: live.number,
             members: live.present.iter().copied().collect(),
-            complete,
+            last_step: complete.then_some(live.last_step),
         })
     }
 

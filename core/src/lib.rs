@@ -59,7 +59,7 @@ use whimbrel_plan::{NodeId, RunId, WorkerId};
 
 pub use crate::{
     command::{Command, End, Formation, Notice, Outcome},
-    event::{Cause, Event, Exit, RunEvent},
+    event::{Cause, Completion, Event, Exit, RunEvent},
     facts::{CheckpointEvery, EarlierTerms, RunFacts, Start},
     interval::{Bound, Interval, SaveCost},
     phase::Phase,

@@ -183,8 +183,11 @@ fn completion(cx: &Context, status: &Status) -> Option<(Outcome, String)> {
              the trainer is not deterministic, or their machines are of different numerics classes"
         );
         Some((Outcome::Failed, reason))
-    } else if status.committed_step == Some(cx.facts.steps) {
-        Some((Outcome::Finished, String::new()))
+    } else if status.committed_step == Some(status.results.step) {
+        let Results { step, .. } = status.results;
+        let early = step < cx.facts.steps;
+        let reason = early.then(|| format!("its program ended it after step {step} of {}", cx.facts.steps));
+        Some((Outcome::Finished, reason.unwrap_or_default()))
     } else if status.is_save_refused {
         let reason = status.save_failure.as_deref().unwrap_or_default();
         Some((Outcome::Failed, format!("the last checkpoint could not be saved: {reason}")))

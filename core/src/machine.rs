@@ -46,8 +46,8 @@ pub(crate) struct Candidate {
 pub(crate) struct Askable {
     pub(crate) generation: u64,
     pub(crate) members: Vec<WorkerId>,
-    /// Every member has applied the run's last step.
-    pub(crate) complete: bool,
+    /// The run's last step, if every member has applied it.
+    pub(crate) last_step: Option<u64>,
 }
 
 /// The states that the members of a complete generation hold after the run's last step.
@@ -106,8 +106,8 @@ pub(crate) enum Effect {
     },
     /// The generation could not read the checkpoint that it starts from.
     RestoreFailed(RestoreFailure),
-    /// A member has applied the last step of the run, and so have `all` or only some of the others.
-    MemberCompleted { generation: u64, all: bool },
+    /// A member has applied the last step of the run, `step`, and so have `all` or only some of the others.
+    MemberCompleted { generation: u64, step: u64, all: bool },
     /// The run cannot go on.
     Fail { reason: String, tail: Vec<String> },
 }

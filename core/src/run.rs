@@ -136,8 +136,8 @@ impl Run {
             RunEvent::Halted { worker, generation, step, cause } => {
                 return self.generations.halted(cx, worker, generation, step, cause);
             }
-            RunEvent::Completed { worker, generation, state, loss, val_loss } => {
-                return self.generations.completed(cx, worker, generation, state, loss, val_loss);
+            RunEvent::Completed { worker, generation, completion } => {
+                return self.generations.completed(cx, worker, generation, completion);
             }
             RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason } => {
                 let failure = RestoreFailure { manifest, damaged, reason };
@@ -238,8 +238,8 @@ impl Run {
                     further
                 }
                 Effect::RestoreFailed(failure) => self.checkpoints.restore_failed(&self.cx, failure),
-                Effect::MemberCompleted { generation, all } => {
-                    self.checkpoints.member_completed(&self.cx, generation, all)
+                Effect::MemberCompleted { generation, step, all } => {
+                    self.checkpoints.member_completed(&self.cx, (generation, step), all)
                 }
                 Effect::Fail { reason, tail } => {
                     let status = self.status();

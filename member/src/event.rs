@@ -10,7 +10,10 @@ pub enum Event {
     /// Every member of the generation is connected.
     Joined,
     /// The state that the generation starts from is received, sent or restored.
-    StateReady,
+    StateReady {
+        /// The run ends with that state, though the schedule goes on: see [`Worker::end_run`](crate::Worker::end_run).
+        is_last: bool,
+    },
     /// The checkpoint that the generation starts from could not be read.
     RestoreFailed {
         /// Whether it is damaged, rather than out of reach.

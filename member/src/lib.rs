@@ -43,7 +43,7 @@ mod worker;
 
 pub use action::Action;
 pub use event::Event;
-pub use note::{StepNote, encode_parts};
+pub use note::{StepNote, add_parts, encode_parts};
 pub use phase::{Phase, Reduced, Todo};
 pub use report::{Cause, Report};
 pub use requests::{Asked, End, Request, Requests};

@@ -60,7 +60,9 @@ pub struct Todo {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reduced {
     pub(crate) todo: Todo,
+    pub(crate) last: bool,
     pub(crate) loss: f64,
+    pub(crate) weight: Option<f64>,
     pub(crate) skipped: Option<String>,
     pub(crate) computed_in: Duration,
     pub(crate) reduced_in: Duration,
@@ -70,5 +72,15 @@ impl Reduced {
     /// The step's mean loss, the same bits on every member.
     pub fn loss(&self) -> f64 {
         self.loss
+    }
+
+    /// The sum of the shards' weights, the same bits on every member; `None` where the program gives none.
+    pub fn weight(&self) -> Option<f64> {
+        self.weight
+    }
+
+    /// Whether the run ends with this step because the program of a member wanted it to.
+    pub fn is_last(&self) -> bool {
+        self.last
     }
 }

@@ -1,6 +1,6 @@
 //! The worker's decisions: what comes next, and what a result changes.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use whimbrel_plan::{Generation, Origin, WorkerId};
 
@@ -20,6 +20,10 @@ pub struct Worker {
     id: WorkerId,
     schedule: Schedule,
     held: Held,
+    /// The run ends with the state held, though the schedule goes on.
+    is_last: bool,
+    /// The program wants the run to end, and how many steps were applied when it said so.
+    end_wanted: Option<u64>,
     membership: Option<Membership>,
     /// The last generation begun.
     last_generation: u64,
@@ -89,12 +93,33 @@ impl Worker {
             id,
             schedule,
             held: Held::Pristine,
+            is_last: false,
+            end_wanted: None,
             membership: None,
             last_generation: 0,
             loss: None,
             val_loss: None,
             reports: Vec::new(),
         }
+    }
+
+    /// Evaluates after each `every` steps, whatever the schedule says. The same on every worker; before the first
+    /// generation.
+    pub fn evaluate_every(&mut self, every: NonZeroU64) {
+        self.schedule.evaluate_every = Some(every.get());
+    }
+
+    /// The program wants the run to end before the last step of the schedule. It ends with the next step whose
+    /// [note](Self::step_note) is not written yet, on all members alike.
+    ///
+    /// The driver makes that known in the state itself, between the sum and the next action: members that join, and
+    /// workers that restore the state, learn it from [`Event::StateReady`].
+    pub fn end_run(&mut self) {
+        let applied = match &self.membership {
+            Some(member) => member.step + u64::from(matches!(member.phase, Phase::Applying(_))),
+            None => self.held.step().unwrap_or(0),
+        };
+        self.end_wanted.get_or_insert(applied);
     }
 
     /// The generation it is a member of.
@@ -110,6 +135,11 @@ impl Worker {
     /// Steps applied in its generation, which is also the number of the next step; `None` while it waits for one.
     pub fn step(&self) -> Option<u64> {
         self.membership.as_ref().map(|member| member.step)
+    }
+
+    /// The last validation loss that this worker took part in.
+    pub fn val_loss(&self) -> Option<f64> {
+        self.val_loss
     }
 
     /// The state that its program holds.
@@ -163,8 +193,8 @@ impl Worker {
             // What the program did last is done, even where the generation is called off by now.
             match &member.phase {
                 Phase::Initialising => {
-                    member.phase = Phase::Boundary(member.first_tasks(self.schedule));
                     self.hold(Some(0));
+                    self.starts();
                     continue;
                 }
                 Phase::Applying(reduced) => {
@@ -223,10 +253,11 @@ impl Worker {
         match (&member.phase, event) {
             (_, Event::Broken { reason, suspect }) => self.leave(Cause::Broken { reason, suspect }),
             (Phase::Joining, Event::Joined) => self.joined(),
-            (Phase::Entering, Event::StateReady) => {
+            (Phase::Entering, Event::StateReady { is_last }) => {
                 let step = member.step;
-                member.phase = Phase::Boundary(member.first_tasks(self.schedule));
                 self.hold(Some(step));
+                self.is_last = is_last;
+                self.starts();
             }
             (Phase::Entering, Event::RestoreFailed { damaged, reason }) => {
                 let generation = member.generation.number;
@@ -255,13 +286,15 @@ impl Worker {
     }
 
     /// This worker's note for the all-reduce of its step. `busy`: its slice of the previous checkpoint is still being
-    /// uploaded. `losses`: those of its shards, in order.
+    /// uploaded. `losses`: those of its shards, in order. The driver adds their weights if there are any.
     pub fn step_note(&self, requests: &Requests, busy: bool, losses: Vec<f64>) -> StepNote {
         let (asked, met) = match &self.membership {
             Some(member) => (requests.asked_of(member.generation.number), member.asks_met),
             None => Default::default(),
         };
-        StepNote { halt: asked.halt, checkpoint: asked.checkpoints > met, busy, losses }
+        let (halt, checkpoint) = (asked.halt, asked.checkpoints > met);
+        let weights = Vec::new();
+        StepNote { halt, checkpoint, busy, last: self.end_wanted.is_some(), losses, weights }
     }
 
     /// Begins a generation: the first thing is to connect with its members.
@@ -280,6 +313,8 @@ impl Worker {
             }
         }
         let (step, phase) = (generation.first_step(), Phase::Joining);
+        // The program computes again what it had seen when it wanted the run to end.
+        self.end_wanted.take_if(|applied| step < *applied);
         let member = Membership { generation, rank, step, phase, asks_met: 0, save_postponed: false };
         Ok(self.membership.insert(member).join())
     }
@@ -289,8 +324,8 @@ impl Worker {
         let Some(member) = &mut self.membership else { return };
         match member.generation.origin {
             Origin::Initial if self.held.is_initial() => {
-                member.phase = Phase::Boundary(member.first_tasks(self.schedule));
                 self.hold(Some(0));
+                self.starts();
             }
             Origin::Initial => {
                 member.phase = Phase::Uninitialised;
@@ -299,12 +334,12 @@ impl Worker {
             Origin::Checkpoint { .. } => member.phase = Phase::Entering,
             Origin::Members { step } => {
                 let has_transfers = member.get_state() != (Action::SendState { to: Vec::new() });
-                member.phase = if has_transfers {
-                    Phase::Entering
-                } else {
-                    Phase::Boundary(member.first_tasks(self.schedule))
-                };
                 let generation = member.generation.number;
+                if has_transfers {
+                    member.phase = Phase::Entering;
+                } else {
+                    self.starts();
+                }
                 if let (true, Some(loss)) = (self.held.step() == Some(step), self.loss) {
                     // The member that was to report the step that led here may have died before it could. The
                     // coordinator ignores a report that it has already.
@@ -326,7 +361,7 @@ impl Worker {
         let member = self.membership.as_mut()?;
         if todo.checkpoint {
             member.phase = Phase::Boundary(Todo { checkpoint: false, ..todo });
-            let is_last = todo.halt || member.step == self.schedule.steps;
+            let is_last = todo.halt || self.is_last || member.step == self.schedule.steps;
             return Some(member.stage(requests, is_last));
         }
         if todo.evaluate {
@@ -334,7 +369,7 @@ impl Worker {
         } else if todo.halt {
             self.leave(Cause::Agreed);
             return Some(Action::Leave);
-        } else if member.step == self.schedule.steps {
+        } else if self.is_last || member.step == self.schedule.steps {
             // A checkpoint that was asked for in the meantime is that of the last step, which was staged.
             member.asks_met = requests.asked_of(member.generation.number).checkpoints;
             member.phase = Phase::Hashing;
@@ -358,20 +393,23 @@ impl Worker {
             Err(bad) => return self.leave_for_bad_note(bad),
         };
         let step = member.step + 1;
-        let due = agreed.checkpoint || self.schedule.saves_at(step) || member.save_postponed;
+        let is_last = agreed.last || step == self.schedule.steps;
+        let due = agreed.checkpoint || is_last || self.schedule.saves_at(step) || member.save_postponed;
         // Training does not wait for a store: while a member still uploads, all go on, and save once no member does.
         // The last state of a run, or of a generation, is worth the wait.
-        let checkpoint = due && (!agreed.busy || agreed.halt || step == self.schedule.steps);
+        let checkpoint = due && (!agreed.busy || agreed.halt || is_last);
         member.save_postponed = due && !checkpoint;
-        let todo = Todo { checkpoint, evaluate: self.schedule.evaluates_at(step), halt: agreed.halt };
-        let loss = agreed.loss;
-        member.phase = Phase::Applying(Reduced { todo, loss, skipped, computed_in, reduced_in });
+        let evaluate = is_last || self.schedule.evaluates_at(step);
+        let todo = Todo { checkpoint, evaluate, halt: agreed.halt };
+        let (last, loss, weight) = (agreed.last, agreed.loss, agreed.weight);
+        member.phase =
+            Phase::Applying(Reduced { todo, last, loss, weight, skipped, computed_in, reduced_in });
     }
 
     /// The program has applied the sum, or there was none to apply.
     fn applied(&mut self, reduced: Reduced) {
         let Some(member) = &mut self.membership else { return };
-        let Reduced { todo, loss, skipped, computed_in, reduced_in } = reduced;
+        let Reduced { todo, last, loss, skipped, computed_in, reduced_in, .. } = reduced;
         member.step += 1;
         member.phase = Phase::Boundary(todo);
         let (generation, step) = (member.generation.number, member.step);
@@ -380,6 +418,7 @@ impl Worker {
             self.reports.push(report);
         }
         self.hold(Some(step));
+        self.is_last = last;
         self.loss = Some(loss);
     }
 
@@ -402,7 +441,9 @@ impl Worker {
         let suspect = self.generation().and_then(|generation| generation.members.get(rank));
         let suspect = suspect.map(|member| member.worker);
         let name = suspect.map_or_else(|| format!("rank {rank}"), |worker| worker.to_string());
-        let reason = format!("the note of {name} cannot be read; are all workers of one version?");
+        let reason = format!(
+            "the note of {name} cannot be read, or has weights where others have none; are all workers of one version?"
+        );
         self.leave(Cause::Broken { reason, suspect });
     }
 
@@ -418,12 +459,20 @@ impl Worker {
         self.reports.push(Report::Halted { generation, step: self.held.step(), cause });
     }
 
+    /// This member holds the state that its generation starts from.
+    fn starts(&mut self) {
+        let Some(member) = &mut self.membership else { return };
+        let is_last = self.is_last || member.step == self.schedule.steps;
+        member.phase = Phase::Boundary(member.first_tasks(self.schedule, is_last));
+    }
+
     /// Records which state the program holds from now on.
     fn hold(&mut self, step: Option<u64>) {
         let held = step.map_or(Held::Nothing, Held::Step);
         if held != self.held {
-            // It belongs to the step that led to the state held before.
+            // They belong to the state held before.
             self.loss = None;
+            self.is_last = false;
         }
         self.held = held;
     }
@@ -454,12 +503,13 @@ impl Membership {
         }
     }
 
-    /// The tasks of the boundary at which the generation starts. A run that restarts after its last step is evaluated,
-    /// and saved unless it comes from a checkpoint.
-    fn first_tasks(&self, schedule: Schedule) -> Todo {
-        let is_last = self.step == schedule.steps;
+    /// The tasks of the boundary at which the generation starts. A model that is due for it is evaluated, though an earlier
+    /// generation may have done so: the members that join do not know the result. A run that restarts after its last step,
+    /// `is_last`, is saved unless it comes from a checkpoint.
+    fn first_tasks(&self, schedule: Schedule, is_last: bool) -> Todo {
         let from_checkpoint = matches!(self.generation.origin, Origin::Checkpoint { .. });
-        Todo { checkpoint: is_last && !from_checkpoint, evaluate: is_last, halt: false }
+        let evaluate = is_last || self.step > 0 && schedule.evaluates_at(self.step);
+        Todo { checkpoint: is_last && !from_checkpoint, evaluate, halt: false }
     }
 
     /// Stages a slice, which meets the checkpoints asked for so far. `is_last`: no step is taken after it.

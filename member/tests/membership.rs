@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use whimbrel_member::{
-    Action, Cause, End, Event, Held, Report, Request, Requests, Schedule, StepNote, Worker, encode_parts,
+    Action, Cause, End, Event, Held, Phase, Report, Request, Requests, Schedule, StepNote, Worker,
+    encode_parts,
 };
 use whimbrel_plan::{Generation, Member, Origin, WorkerId, equal_shares};
 
@@ -185,8 +186,8 @@ fn the_member_that_applied_a_broken_step_gives_its_state_to_the_one_that_did_not
     assert_eq!(second.next(), Action::SendState { to: vec![0] });
     assert_eq!(first.next(), Action::ReceiveState { from: 1 });
     assert_eq!(first.worker.held(), Held::Nothing, "half of a state is none");
-    first.worker.handle(Event::StateReady);
-    second.worker.handle(Event::StateReady);
+    first.worker.handle(Event::StateReady { is_last: false });
+    second.worker.handle(Event::StateReady { is_last: false });
     let reports = second.worker.take_reports();
     assert!(
         matches!(reports[..], [Report::StepApplied { generation: 2, step: 1, .. }]),
@@ -216,7 +217,7 @@ fn an_interrupt_of_an_earlier_generation_is_ignored_and_one_before_the_stage_is_
 fn an_event_that_comes_after_its_generation_changes_nothing() {
     let mut one = One::new(1);
     one.worker.handle(Event::Joined);
-    one.worker.handle(Event::StateReady);
+    one.worker.handle(Event::StateReady { is_last: false });
     one.worker.handle(Event::Broken { reason: "late".into(), suspect: None });
     assert_eq!((one.worker.take_reports(), one.worker.held()), (vec![], Held::Pristine));
     one.joins(alone(1));
@@ -237,7 +238,7 @@ fn a_checkpoint_that_cannot_be_read_leaves_no_state_and_no_membership() {
     assert_eq!((one.next(), one.worker.held()), (Action::Wait, Held::Nothing));
     one.joins(generation(2, origin, &[None]));
     assert!(matches!(one.next(), Action::Restore { .. }));
-    one.worker.handle(Event::StateReady);
+    one.worker.handle(Event::StateReady { is_last: false });
     assert!(matches!(one.next(), Action::Step { step: 2, .. }));
     one.requests.take(Request::Interrupt { generation: 2 });
     assert_eq!(one.next(), Action::Leave);
@@ -257,7 +258,8 @@ fn a_note_that_cannot_be_read_is_the_fault_of_its_worker() {
     assert!(matches!(first.next(), Action::Step { .. }));
     first.worker.handle(reduced(&[first.note(false), vec![77]]));
     let reports = first.worker.take_reports();
-    let expected = broken("the note of w2 cannot be read; are all workers of one version?", Some(2));
+    let why = "the note of w2 cannot be read, or has weights where others have none; are all workers of one version?";
+    let expected = broken(why, Some(2));
     assert!(matches!(&reports[..], [Report::Halted { step: Some(0), cause, .. }] if *cause == expected));
 }
 
@@ -293,4 +295,76 @@ fn a_generation_that_was_replaced_before_the_worker_looked_is_never_begun() {
     one.requests.take(Request::Generation(alone(2)));
     let Action::Join { generation, rank: 0 } = one.next() else { panic!("it waits") };
     assert_eq!((generation.number, Arc::strong_count(&generation) > 1), (2, true));
+}
+
+#[test]
+fn a_generation_that_starts_where_the_model_is_evaluated_evaluates_it_since_a_joiner_lacks_the_result() {
+    for (step, is_due) in [(0, false), (1, false), (2, true), (3, false)] {
+        let mut joiner = One::new(1);
+        joiner.worker.evaluate_every(NonZeroU64::new(2).unwrap());
+        if step == 0 {
+            joiner.joins(alone(1));
+        } else {
+            joiner.joins(generation(1, Origin::Members { step }, &[None, Some(step)]));
+            assert_eq!(joiner.next(), Action::ReceiveState { from: 1 });
+            joiner.worker.handle(Event::StateReady { is_last: false });
+        }
+        let next = joiner.next();
+        assert_eq!(matches!(next, Action::Evaluate { step: at, .. } if at == step), is_due, "{next:?}");
+    }
+}
+
+#[test]
+fn a_run_that_one_program_wants_to_end_ends_for_all_with_the_next_step_and_for_who_joins_then() {
+    let (mut first, mut second) = (One::new(1), One::new(2));
+    let both = generation(1, Origin::Initial, &[None, None]);
+    first.joins(both.clone());
+    second.joins(both);
+    step(&mut [&mut first, &mut second], 0, false);
+    second.worker.end_run();
+    step(&mut [&mut first, &mut second], 1, true);
+    assert!(matches!(first.worker.phase(), Some(Phase::Applying(reduced)) if reduced.is_last()));
+    for (rank, one) in [&mut first, &mut second].into_iter().enumerate() {
+        assert_eq!(
+            one.next(),
+            Action::Stage { generation: 1, step: 2, rank, slices: 2 },
+            "though one is busy"
+        );
+        assert!(matches!(one.next(), Action::Evaluate { step: 2, .. }));
+    }
+    // The second one dies, and another takes its place.
+    let next = generation(2, Origin::Members { step: 2 }, &[Some(2), None]);
+    first.worker.handle(Event::Broken { reason: "reset".into(), suspect: None });
+    let mut joiner = One::new(2);
+    first.joins(next.clone());
+    joiner.joins(next);
+    for (rank, one) in [&mut first, &mut joiner].into_iter().enumerate() {
+        assert!(matches!(one.next(), Action::SendState { .. } | Action::ReceiveState { .. }));
+        one.worker.handle(Event::StateReady { is_last: true });
+        assert_eq!(one.next(), Action::Stage { generation: 2, step: 2, rank, slices: 2 });
+        assert!(matches!(one.next(), Action::Evaluate { step: 2, .. }));
+        let notes = [(); 2].map(|()| encode_parts(&[None; 2]));
+        one.worker.handle(Event::Evaluated { notes: notes.to_vec() });
+        assert_eq!(one.next(), Action::Hash { step: 2 });
+    }
+}
+
+#[test]
+fn who_goes_back_before_the_step_at_which_it_wanted_the_end_has_not_wanted_it() {
+    let mut one = One::new(1);
+    one.joins(alone(1));
+    step(&mut [&mut one], 0, false);
+    one.worker.end_run();
+    assert_eq!(one.next(), Action::Step { step: 1, shards: 0..2 });
+    let ends = |one: &One| one.worker.step_note(&one.requests, false, Vec::new()).last;
+    assert!(ends(&one));
+    let again = Origin::Checkpoint { step: 1, manifest: "1-a".into() };
+    one.requests.take(Request::Generation(generation(2, again, &[None])));
+    assert_eq!(one.next(), Action::Leave);
+    assert!(matches!(one.next(), Action::Join { .. }));
+    assert!(ends(&one), "the step after which it wanted the end is in the checkpoint");
+    one.requests.take(Request::Generation(alone(3)));
+    assert_eq!(one.next(), Action::Leave);
+    assert!(matches!(one.next(), Action::Join { .. }));
+    assert!(!ends(&one));
 }

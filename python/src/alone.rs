@@ -2,6 +2,7 @@
 //! that the training loop makes.
 
 use std::{
+    num::NonZeroU64,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -9,12 +10,12 @@ use std::{
 use pyo3::{exceptions::PyOSError, prelude::*};
 use whimbrel_proto::with_causes;
 use whimbrel_spec::RunSpec;
-use whimbrel_worker::Program;
+use whimbrel_worker::{Next, Program};
 
 use crate::{
     errors::{self, WhimbrelError},
     memory::Region,
-    session::{PyShard, json, other_size, specs},
+    session::{PyPart, PyShard, PyUpdate, json, other_size, specs},
     state::PyState,
 };
 
@@ -48,12 +49,46 @@ impl Alone {
 
     /// As in `Session`.
     fn context(&self) -> String {
-        json(self.lock().context())
+        let alone = self.lock();
+        json(alone.context(), alone.on_nonfinite())
     }
 
-    /// `"step"`, or `None` when every step is applied.
+    /// `"step"`, `"evaluate"`, or `None` when every step is applied.
     fn next(&self) -> Option<&'static str> {
-        self.lock().next_step().then_some("step")
+        self.lock().next().map(|next| match next {
+            Next::Step => "step",
+            Next::Evaluate => "evaluate",
+        })
+    }
+
+    /// As in `Session`.
+    fn stop(&self) {
+        self.lock().stop();
+    }
+
+    /// As in `Session`.
+    fn ends_with_this_step(&self) -> bool {
+        self.lock().ends_with_this_step()
+    }
+
+    /// As in `Session`.
+    fn evaluate_every(&self, steps: NonZeroU64) {
+        self.lock().evaluate_every(steps);
+    }
+
+    /// As in `Session`.
+    fn part(&self) -> Option<PyPart> {
+        self.lock().part().map(|part| (part.step, part.index, part.parts))
+    }
+
+    /// As in `Session`.
+    fn push_part(&self, value: Option<f64>) {
+        self.lock().push_part(value);
+    }
+
+    /// As in `Session`.
+    fn finish_evaluation(&self) -> Option<f64> {
+        self.lock().finish_evaluation()
     }
 
     /// As in `Session`.
@@ -63,7 +98,15 @@ impl Alone {
     }
 
     /// As in `Session`.
-    fn push(&self, py: Python<'_>, loss: f64, address: usize, bytes: usize) -> PyResult<()> {
+    #[pyo3(signature = (loss, address, bytes, weight=None))]
+    fn push(
+        &self,
+        py: Python<'_>,
+        loss: f64,
+        address: usize,
+        bytes: usize,
+        weight: Option<f64>,
+    ) -> PyResult<()> {
         let gradient = Region::new(address, bytes)?.floats()?;
         let fits = py.detach(|| {
             let mut alone = self.lock();
@@ -72,14 +115,17 @@ impl Alone {
                 return false;
             }
             buffer.copy_from_slice(gradient);
-            alone.push(loss);
+            match weight {
+                Some(weight) => alone.push_weighted(loss, weight),
+                None => alone.push(loss),
+            }
             true
         });
         if fits { Ok(()) } else { Err(other_size()) }
     }
 
     /// As in `Session`.
-    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<(u64, f64)>> {
+    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<PyUpdate>> {
         let sum = Region::new(address, bytes)?.floats()?;
         py.detach(|| {
             let mut alone = self.lock();
@@ -90,7 +136,7 @@ impl Alone {
                 return Err(other_size());
             }
             sum.copy_from_slice(update.gradient);
-            Ok(Some((update.step, update.loss)))
+            Ok(Some((update.step, update.loss, update.weight)))
         })
     }
 

@@ -3,12 +3,14 @@
 use std::{
     error::Error,
     fmt,
+    num::NonZeroU64,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use pyo3::prelude::*;
 use whimbrel_worker::{
-    Canceller, Context, Environment, Joiner, Program, SessionError, TensorSpec, Work, fatal, start_logging,
+    Canceller, Context, Environment, Evaluation, Joiner, OnNonfinite, Program, SessionError, TensorSpec,
+    Work, fatal, start_logging,
 };
 
 use crate::{
@@ -19,6 +21,12 @@ use crate::{
 
 /// A shard for Python: step, number within the step, samples.
 pub(crate) type PyShard = (u64, u32, Vec<u64>);
+
+/// An update for Python: step, mean loss, sum of the weights.
+pub(crate) type PyUpdate = (u64, f64, Option<f64>);
+
+/// A part of an evaluation for Python: step, number, number of parts.
+pub(crate) type PyPart = (u64, u32, u32);
 
 /// A session, from the connection to its end.
 #[pyclass(frozen, module = "whimbrel._native")]
@@ -59,11 +67,11 @@ impl Session {
         Ok(Self { canceller: joiner.canceller(), stage: Mutex::new(Stage::Joining(Box::new(joiner))) })
     }
 
-    /// The run's seed, global batch, shards, steps and settings, as JSON.
+    /// The run's seed, global batch, shards, steps, settings and `reduction.on_nonfinite`, as JSON.
     fn context(&self) -> PyResult<String> {
         match &*self.lock() {
-            Stage::Joining(joiner) => Ok(json(joiner.context())),
-            Stage::Open(session, _) => Ok(json(session.context())),
+            Stage::Joining(joiner) => Ok(json(joiner.context(), joiner.on_nonfinite())),
+            Stage::Open(session, _) => Ok(json(session.context(), session.on_nonfinite())),
             Stage::Over => Err(over()),
         }
     }
@@ -97,25 +105,61 @@ impl Session {
         })
     }
 
-    /// Waits for work: `"step"`, `"initialise"`, or `None` when the worker is to end. Asking for work says that the
+    /// Waits for work: `"step"`, `"evaluate"`, `"initialise"`, or `None` when the worker is to end. Asking for work says that the
     /// last work is done.
     fn next(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         self.with(py, |session, state| {
-            loop {
-                match session.next(state)? {
-                    None => return Ok(None),
-                    Some(Work::Initialise) => return Ok(Some("initialise")),
-                    Some(Work::Step(_)) => return Ok(Some("step")),
-                    // Python has no way yet to say how it evaluates.
-                    Some(Work::Evaluate(mut evaluation)) => {
-                        while evaluation.part().is_some() {
-                            evaluation.push(None);
-                        }
-                        evaluation.finish()?;
-                    }
-                }
-            }
+            Ok(match session.next(state)? {
+                None => None,
+                Some(Work::Initialise) => Some("initialise"),
+                Some(Work::Step(_)) => Some("step"),
+                Some(Work::Evaluate(_)) => Some("evaluate"),
+            })
         })
+    }
+
+    /// Ends the run with the next step that is not reduced, on all workers.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |session, _| {
+            session.stop();
+            Ok(())
+        })
+    }
+
+    /// Whether the run ends with the step that was reduced last, because a program stopped it.
+    fn ends_with_this_step(&self, py: Python<'_>) -> PyResult<bool> {
+        self.with(py, |session, _| Ok(session.ends_with_this_step()))
+    }
+
+    /// Evaluates after each so many steps, whatever the run spec says; before the first work is asked for.
+    fn evaluate_every(&self, py: Python<'_>, steps: NonZeroU64) -> PyResult<()> {
+        self.with(py, |session, _| {
+            session.evaluate_every(steps);
+            Ok(())
+        })
+    }
+
+    /// The next part of the evaluation; `None` when this worker's are finished, or the generation is called off.
+    fn part(&self, py: Python<'_>) -> PyResult<Option<PyPart>> {
+        self.with(py, |session, _| {
+            let part = session.evaluation().and_then(|mut evaluation| evaluation.part());
+            Ok(part.map(|part| (part.step, part.index, part.parts)))
+        })
+    }
+
+    /// The contribution of the part given out last to the mean validation loss; `None` where there is none.
+    fn push_part(&self, py: Python<'_>, value: Option<f64>) -> PyResult<()> {
+        self.with(py, |session, _| {
+            if let Some(mut evaluation) = session.evaluation() {
+                evaluation.push(value);
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds up the parts of all workers: the mean validation loss. `None` where there is none.
+    fn finish_evaluation(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        self.with(py, |session, _| session.evaluation().map_or(Ok(None), Evaluation::finish))
     }
 
     /// The next shard of the step; `None` when this worker's are finished, or the generation is called off.
@@ -127,8 +171,16 @@ impl Session {
     }
 
     /// The loss of the shard given out last, its part of the step's mean, and its gradient: the address and size in
-    /// bytes of a contiguous tensor of `f32` in host memory, which is copied.
-    fn push(&self, py: Python<'_>, loss: f64, address: usize, bytes: usize) -> PyResult<()> {
+    /// bytes of a contiguous tensor of `f32` in host memory, which is copied. With a weight, both are times the weight.
+    #[pyo3(signature = (loss, address, bytes, weight=None))]
+    fn push(
+        &self,
+        py: Python<'_>,
+        loss: f64,
+        address: usize,
+        bytes: usize,
+        weight: Option<f64>,
+    ) -> PyResult<()> {
         let gradient = Region::new(address, bytes)?.floats()?;
         let fits = self.with(py, |session, _| {
             let Some(mut step) = session.step() else { return Ok(true) };
@@ -137,15 +189,18 @@ impl Session {
                 return Ok(false);
             }
             buffer.copy_from_slice(gradient);
-            step.push(loss);
+            match weight {
+                Some(weight) => step.push_weighted(loss, weight),
+                None => step.push(loss),
+            }
             Ok(true)
         })?;
         if fits { Ok(()) } else { Err(other_size()) }
     }
 
-    /// Sums the gradients of all workers into a tensor, given as for [`push`](Self::push). Returns the step and its
-    /// mean loss; `None` where there is nothing to apply.
-    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<(u64, f64)>> {
+    /// Sums the gradients of all workers into a tensor, given as for [`push`](Self::push). Returns the step, its
+    /// mean loss, and the sum of the weights; `None` where there is nothing to apply.
+    fn reduce(&self, py: Python<'_>, address: usize, bytes: usize) -> PyResult<Option<PyUpdate>> {
         let sum = Region::new(address, bytes)?.floats()?;
         let update = self.with(py, |session, _| {
             let Some(step) = session.step() else { return Ok(None) };
@@ -154,11 +209,11 @@ impl Session {
             if fits {
                 sum.copy_from_slice(update.gradient);
             }
-            Ok(Some((fits, update.step, update.loss)))
+            Ok(Some((fits, (update.step, update.loss, update.weight))))
         })?;
         match update {
-            Some((false, ..)) => Err(other_size()),
-            update => Ok(update.map(|(_, step, loss)| (step, loss))),
+            Some((false, _)) => Err(other_size()),
+            update => Ok(update.map(|(_, update)| update)),
         }
     }
 
@@ -229,10 +284,11 @@ pub(crate) fn specs(tensors: Vec<(String, Vec<usize>)>) -> Vec<TensorSpec> {
 }
 
 /// What Python learns of the run.
-pub(crate) fn json(context: &Context) -> String {
+pub(crate) fn json(context: &Context, on_nonfinite: OnNonfinite) -> String {
     let Context { seed, global_batch, shards, steps, settings } = context;
     serde_json::json!({
         "seed": seed, "global_batch": global_batch, "shards": shards, "steps": steps, "settings": settings,
+        "on_nonfinite": on_nonfinite.as_str(),
     })
     .to_string()
 }

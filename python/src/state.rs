@@ -12,7 +12,7 @@ use crate::memory::{Region, overlapping};
 /// A tensor as Python lists it: name, dtype, shape, address, bytes.
 type Listed = (String, String, Vec<usize>, usize, usize);
 
-/// A Python object with the methods `listed`, which lists the state's tensors, and `written`.
+/// A Python object with the methods `listed`, which lists the state's tensors, and `written`, and the attribute `is_last`.
 pub(crate) struct PyState {
     object: Py<PyAny>,
     /// What the object raised: [`State::tensors`] cannot return it.
@@ -31,6 +31,11 @@ impl PyState {
 }
 
 impl State for PyState {
+    fn is_last(&self) -> bool {
+        // The attribute is a bool of the package's own.
+        Python::attach(|py| self.object.getattr(py, "is_last")?.extract(py)).unwrap_or(false)
+    }
+
     fn tensors(&mut self) -> Vec<TensorMut<'_>> {
         list(&self.object).unwrap_or_else(|error| {
             self.raised.get_or_insert(error);

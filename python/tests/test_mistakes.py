@@ -48,7 +48,7 @@ class Mistakes(unittest.TestCase):
         self.model: nn.Module = nn.Linear(3, 1)
         self.optimizer: optim.Optimizer = optim.SGD(self.model.parameters(), lr=0.1)
 
-    def join(self, samples: Samples | None = None, **parts) -> Run:
+    def join(self, samples=None, **parts) -> Run:
         parts = {"model": self.model, "optimizer": self.optimizer, "spec": self.spec, **parts}
         return join(samples or Samples(), **parts)
 
@@ -122,6 +122,29 @@ class Mistakes(unittest.TestCase):
                 self.optimizer.step()
         if sys.version_info >= (3, 11):
             self.assertRegex(caught.exception.__notes__[0], r"while samples \[.*5.*\] were read, shard \d of step \d")
+
+    def test_a_data_set_without_numbers(self) -> None:
+        with self.assertRaisesRegex(TypeError, "got a generator, which has no samples with numbers: .*step, shard"):
+            self.join(torch.ones(3) for _ in range(8))
+
+    def test_a_reader_of_shards(self) -> None:
+        read = []
+
+        def reader(step: int, shard: int) -> torch.Tensor:
+            read.append((step, shard))
+            if step == 2:
+                raise OSError("end of the stream")
+            return torch.full((2, 3), float(4 * step + shard)) + torch.rand(1)
+
+        with self.assertRaisesRegex(OSError, "end of the stream") as caught:
+            for step in self.join(reader):
+                for batch in step:
+                    self.assertEqual(batch.shape, (2, 3))
+                    step.backward(self.loss(batch))
+                self.optimizer.step()
+        self.assertEqual(read, [(step, shard) for step in range(2) for shard in range(4)] + [(2, 0)])
+        if sys.version_info >= (3, 11):
+            self.assertEqual(caught.exception.__notes__, ["raised while its reader was called, shard 0 of step 2"])
 
     def test_a_forward_pass_changes_a_buffer(self) -> None:
         class Counts(nn.Module):

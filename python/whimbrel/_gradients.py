@@ -42,6 +42,7 @@ class Gradients:
         self._statistics, self._constant = _buffers(modules)
         tensors = [*self._parameters, *self._statistics.values()]
         sizes = [_as_floats(tensor).numel() for tensor in tensors]
+        self._elements = sum(sizes[: len(self._parameters)])  # of the gradients
         self._flat = torch.zeros(sum(sizes) + len(self._parameters), dtype=torch.float32)
         pieces = self._flat.split([*sizes, len(self._parameters)])
         # `.data`: each view counts by itself how often it is written.
@@ -71,8 +72,14 @@ class Gradients:
         self._before = [buffer.clone() for buffer in self._statistics.values()]
         self._versions = [buffer._version for buffer in self._constant.values()]
 
-    def end_shard(self, step: int, shard: int, shards: int) -> None:
+    def end_shard(self, step: int, shard: int, shards: int, *, may_be_zero: bool) -> None:
         """After a shard's backward pass: everything is in the flat gradient.
+
+        Args:
+            step: The step.
+            shard: The shard's number.
+            shards: The number of shards of the step.
+            may_be_zero: The shard's weight is zero, so it had no backward pass.
 
         Raises:
             WhimbrelError: There is no gradient, or the forward pass has changed a buffer.
@@ -88,7 +95,7 @@ class Gradients:
                 view.zero_()
             else:
                 view.copy_(_as_floats(grad.to_dense() if grad.is_sparse else grad))
-        if not any(flags):
+        if not any(flags) and not may_be_zero:
             raise WhimbrelError(
                 f"shard {shard} of step {step} has left no gradient: remove zero_grad() between step.backward(loss) "
                 "and the end of the loop over the step's batches; Whimbrel clears the gradients"
@@ -104,8 +111,14 @@ class Gradients:
             view.copy_((buffer - before).to(torch.float32)).mul_(1.0 / shards)
             buffer.copy_(before)
 
-    def install(self) -> None:
-        """After the flat gradient holds the step's sum: ``.grad`` of each parameter, and the statistics."""
+    def install(self, weight: float | None) -> None:
+        """After the flat gradient holds the step's sum: ``.grad`` of each parameter, and the statistics.
+
+        Args:
+            weight: The sum of the shards' weights, if they have some.
+        """
+        if weight is not None:
+            self._flat[: self._elements].div_(weight)
         used = self._used.tolist()
         for view, parameter, shards in zip(self._views, self._parameters, used, strict=True):
             if shards == 0:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 
@@ -18,6 +19,8 @@ def check(parts: Mapping[str, Any]) -> None:
     """
     if not any(isinstance(part, Optimizer) for part in parts.values()):
         raise TypeError("join() needs an optimizer: join(dataset, model=model, optimizer=optimizer)")
+    if len(scalers := [name for name, part in parts.items() if isinstance(part, GradScaler)]) > 1:
+        raise TypeError(f"{' and '.join(scalers)} are GradScalers: a step's loss is scaled by one")
     for name, part in parts.items():
         if isinstance(part, nn.Module):
             _check_module(name, part)

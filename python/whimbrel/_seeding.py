@@ -34,6 +34,11 @@ def before_computing(seed: int, step: int, shard: int) -> None:
     seed_all(seed, step, shard, "compute")
 
 
+def before_evaluating(seed: int, step: int, part: int) -> None:
+    """Before a part of the validation data is read and evaluated."""
+    seed_all(seed, step, part, "evaluate")
+
+
 def before_update(seed: int, step: int) -> None:
     """Before the update of a step: every worker draws the same."""
     seed_all(seed, step, "update")

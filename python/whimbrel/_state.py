@@ -13,6 +13,8 @@ from . import _canonical, _memory, _optimizer
 
 # The tensor with the plain values: learning rates, counters of schedulers.
 VALUES = "whimbrel.values"
+# The plain value that says that the run ends with the state; no part can have the name.
+IS_LAST = "whimbrel.is_last"
 # A copy of the initial state is kept up to this size, in bytes: a run that loses all workers before its first
 # checkpoint begins again from it.
 MAX_INITIAL = 1 << 28
@@ -24,9 +26,13 @@ class State:
     Args:
         parts: Modules, optimizers, tensors, and anything else with ``state_dict`` and ``load_state_dict``, by the name
             that prefixes their tensors in a checkpoint.
+
+    Attributes:
+        is_last: The run ends with this state, though its spec has more steps. A part of the state.
     """
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
+        self.is_last = False
         self._parts = dict(parts)
         self._to_come = {
             name: _optimizer.state_to_come(part) for name, part in parts.items() if isinstance(part, Optimizer)
@@ -54,7 +60,9 @@ class State:
         """Takes over a state that was received or restored into the listed memory."""
         for name, copy in self._copies.items():
             _as_real(self._listed[name]).copy_(copy)
-        for name, values in _canonical.loads(bytes(self._blob.tolist()).rstrip(b"\0")).items():
+        plain = _canonical.loads(bytes(self._blob.tolist()).rstrip(b"\0"))
+        self.is_last = plain.pop(IS_LAST, False)
+        for name, values in plain.items():
             part = self._parts[name]
             if isinstance(part, Optimizer):
                 self._restore_optimizer(name, part, values)
@@ -148,7 +156,7 @@ class State:
     # Plain values
 
     def _values(self) -> bytes:
-        values: dict[str, object] = {}
+        values: dict[str, object] = {IS_LAST: True} if self.is_last else {}
         for name, part in self._parts.items():
             if isinstance(part, Optimizer):
                 states = [_optimizer.state_of(part, parameter) for parameter in _optimizer.parameters(part)]

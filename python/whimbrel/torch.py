@@ -27,15 +27,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from . import _refusals, _seeding
-from ._loop import Dataset, Run, Sample_co, Step
+from ._dataset import Dataset, Reader, Sample_co
+from ._loop import Run, Step
 
-__all__ = ["Dataset", "Run", "Step", "join"]
+__all__ = ["Dataset", "Reader", "Run", "Step", "join"]
 
 _seeding.seed_all(_seeding.INITIAL)
 
 
 def join(
-    dataset: Dataset[Sample_co],
+    dataset: Dataset[Sample_co] | Reader,
     *,
     model: nn.Module,
     optimizer: Optimizer,
@@ -48,7 +49,9 @@ def join(
     """Joins the run that has started this process. Call it once, after the model and the optimizer are built.
 
     Args:
-        dataset: The samples. Every worker has the same ones, under the same numbers.
+        dataset: The samples. Every worker has the same ones, under the same numbers. Or, for data that streams, a
+            function: called with the step, counted from 0, and the number of a shard in it, it reads that shard and
+            returns its batch, the same on every worker.
         model: What is trained. Every worker builds it with the same values.
         optimizer: Its parameters' gradients are summed.
         scheduler: A learning rate scheduler, or anything else with ``state_dict`` and ``load_state_dict``.

@@ -318,7 +318,8 @@ fn keep(table: &mut Reader<'_>, taken: CheckpointEvery) -> Option<Keep> {
 
 fn reduction(table: &mut Reader<'_>) -> Option<ReductionSpec> {
     let modes = [Mode::Exact, Mode::F32].map(|mode| (mode.as_str(), mode));
-    let policies = [OnNonfinite::Stop, OnNonfinite::Skip].map(|policy| (policy.as_str(), policy));
+    let policies =
+        [OnNonfinite::Stop, OnNonfinite::Skip, OnNonfinite::Pass].map(|policy| (policy.as_str(), policy));
     Some(ReductionSpec {
         mode: table.choice(&keys::MODE, &modes).unwrap_or_default(),
         on_nonfinite: table.choice(&keys::ON_NONFINITE, &policies).unwrap_or_default(),

@@ -129,6 +129,8 @@ pub enum OnNonfinite {
     Stop,
     /// `"skip"`: every worker skips the step's update.
     Skip,
+    /// `"pass"`: the program gets the sum as it is, and decides, on every worker alike.
+    Pass,
 }
 
 impl Mode {
@@ -147,6 +149,7 @@ impl OnNonfinite {
         match self {
             Self::Stop => "stop",
             Self::Skip => "skip",
+            Self::Pass => "pass",
         }
     }
 }

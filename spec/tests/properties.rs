@@ -116,7 +116,7 @@ fn checkpoint() -> impl Strategy<Value = Checkpoint> {
 
 fn reduction() -> impl Strategy<Value = ReductionSpec> {
     let mode = select(vec![Mode::Exact, Mode::F32]);
-    let on_nonfinite = select(vec![OnNonfinite::Stop, OnNonfinite::Skip]);
+    let on_nonfinite = select(vec![OnNonfinite::Stop, OnNonfinite::Skip, OnNonfinite::Pass]);
     (mode, on_nonfinite).prop_map(|(mode, on_nonfinite)| ReductionSpec { mode, on_nonfinite })
 }
 

@@ -1,14 +1,18 @@
 //! A run in this process alone, without a coordinator: the same samples, sums and bits as a run with workers.
 
+use std::num::NonZeroU64;
+
 use whimbrel_collective::{Accumulator, Reduction};
+use whimbrel_member::{Schedule, add_parts};
 use whimbrel_plan::Sampler;
-use whimbrel_spec::{self as spec, RunSpec};
+use whimbrel_spec::{self as spec, OnNonfinite, RunSpec};
 use whimbrel_state::{Hash, LayoutError, StateBytes, digest};
 
 use crate::{
     gradients::Gradients,
     session::{
         SessionError, State,
+        evaluation::Part,
         join::{Program, ReadyError},
         misuse,
         step::Update,
@@ -22,7 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Alone {
     context: Context,
-    skips_nonfinite: bool,
+    schedule: Schedule,
+    on_nonfinite: OnNonfinite,
     gradients: Gradients,
     sampler: Sampler,
     accumulator: Accumulator,
@@ -31,10 +36,29 @@ pub struct Alone {
     step: u64,
     /// The losses of the finished shards of this step, in order.
     losses: Vec<f64>,
+    /// Their weights, where the program gives them.
+    weights: Vec<f64>,
     /// The samples of the shard that is given out and not finished; empty if there is none.
     samples: Vec<u64>,
     /// The sum of this step was handed out.
     reduced: bool,
+    /// The program wants the run to end with the next step that is not reduced.
+    stopped: bool,
+    /// The run ends with the step that was reduced last.
+    ends: bool,
+    /// The values of the parts evaluated so far.
+    parts: Vec<Option<f64>>,
+    /// The state of this step is evaluated.
+    evaluated: bool,
+}
+
+/// What comes next in a run without a coordinator, as [`Work`](crate::Work) does in a run with one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A step: all its shards.
+    Step,
+    /// An evaluation: all its parts.
+    Evaluate,
 }
 
 impl Alone {
@@ -57,15 +81,25 @@ impl Alone {
                 steps: train.steps,
                 settings: serde_json::Value::Object(train.settings.clone()),
             },
-            skips_nonfinite: spec.reduction.on_nonfinite == spec::OnNonfinite::Skip,
+            schedule: Schedule {
+                steps: train.steps,
+                evaluate_every: spec.evaluate.every,
+                checkpoint_every: None,
+            },
+            on_nonfinite: spec.reduction.on_nonfinite,
             sampler: Sampler::new(program.samples, train.seed, train.global_batch, train.shards),
             accumulator: Accumulator::new(reduction, gradients.elements(), train.shards),
             sum: vec![0.0; gradients.elements()],
             gradients,
             step: 0,
             losses: Vec::new(),
+            weights: Vec::new(),
             samples: Vec::new(),
             reduced: false,
+            stopped: false,
+            ends: false,
+            parts: Vec::new(),
+            evaluated: false,
         })
     }
 
@@ -74,13 +108,66 @@ impl Alone {
         &self.context
     }
 
-    /// Begins the next step, and says that the last one is applied. False when every step of the run is.
-    pub fn next_step(&mut self) -> bool {
-        self.step += u64::from(std::mem::take(&mut self.reduced));
+    /// As [`Session::on_nonfinite`](crate::Session::on_nonfinite).
+    pub fn on_nonfinite(&self) -> OnNonfinite {
+        self.on_nonfinite
+    }
+
+    /// As [`Session::evaluate_every`](crate::Session::evaluate_every).
+    pub fn evaluate_every(&mut self, every: NonZeroU64) {
+        self.schedule.evaluate_every = Some(every.get());
+    }
+
+    /// As [`Session::stop`](crate::Session::stop).
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// As [`Session::ends_with_this_step`](crate::Session::ends_with_this_step).
+    pub fn ends_with_this_step(&self) -> bool {
+        self.reduced && self.ends
+    }
+
+    /// Begins the next step or evaluation, and says that the last step is applied. `None` when every step of the run is.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "as `Session::next`; what it gives out is not the whole work"
+    )]
+    pub fn next(&mut self) -> Option<Next> {
+        if std::mem::take(&mut self.reduced) {
+            self.step += 1;
+            self.evaluated = false;
+            if self.ends {
+                self.schedule.steps = self.step;
+            }
+        }
         self.losses.clear();
+        self.weights.clear();
         self.samples.clear();
+        self.parts.clear();
+        if self.step > 0 && !self.evaluated && self.schedule.evaluates_at(self.step) {
+            return Some(Next::Evaluate);
+        }
         self.accumulator.begin(0..self.context.shards);
-        self.step < self.context.steps
+        (self.step < self.schedule.steps).then_some(Next::Step)
+    }
+
+    /// The next part of the evaluation, as in [`Evaluation::part`](crate::Evaluation::part).
+    pub fn part(&self) -> Option<Part> {
+        let parts = self.context.shards;
+        let index = u32::try_from(self.parts.len()).ok().filter(|&index| index < parts)?;
+        Some(Part { step: self.step, index, parts })
+    }
+
+    /// The part's contribution, as in [`Evaluation::push`](crate::Evaluation::push).
+    pub fn push_part(&mut self, value: Option<f64>) {
+        self.parts.push(value);
+    }
+
+    /// The mean validation loss; `None` where there is nothing to evaluate.
+    pub fn finish_evaluation(&mut self) -> Option<f64> {
+        self.evaluated = true;
+        add_parts(&self.parts)
     }
 
     /// The next shard of the step, and the buffer for its gradient, as in [`Step::shard`](crate::Step::shard).
@@ -94,9 +181,19 @@ impl Alone {
 
     /// Says that the shard's gradient is written, as [`Step::push`](crate::Step::push) does.
     pub fn push(&mut self, loss: f64) {
+        self.push_with(loss, None);
+    }
+
+    /// As [`Step::push_weighted`](crate::Step::push_weighted).
+    pub fn push_weighted(&mut self, loss: f64, weight: f64) {
+        self.push_with(loss, Some(weight));
+    }
+
+    fn push_with(&mut self, loss: f64, weight: Option<f64>) {
         if !self.samples.is_empty() {
             self.accumulator.push();
             self.losses.push(loss);
+            self.weights.extend(weight);
             self.samples.clear();
         }
     }
@@ -116,10 +213,18 @@ impl Alone {
                 self.context.shards
             )));
         };
+        if !self.weights.is_empty() && self.weights.len() != self.losses.len() {
+            return Err(misuse(format!(
+                "{} of {} losses with a weight",
+                self.weights.len(),
+                self.losses.len()
+            )));
+        }
         self.sum.copy_from_slice(sum);
-        self.reduced = true;
-        match self.gradients.first_nonfinite(&self.sum) {
-            Some(_) if self.skips_nonfinite => return Ok(None),
+        (self.reduced, self.ends) = (true, self.stopped);
+        let passes = self.on_nonfinite == OnNonfinite::Pass;
+        match self.gradients.first_nonfinite(&self.sum).filter(|_| !passes) {
+            Some(_) if self.on_nonfinite == OnNonfinite::Skip => return Ok(None),
             Some(found) => {
                 return Err(SessionError::Nonfinite {
                     step: self.step,
@@ -130,8 +235,10 @@ impl Alone {
             }
             None => {}
         }
-        let loss = self.losses.iter().fold(0.0, |sum, loss| sum + loss);
-        Ok(Some(Update { step: self.step, gradient: &self.sum, loss }))
+        let total = |values: &[f64]| values.iter().fold(0.0, |sum, value| sum + value);
+        let weight = (!self.weights.is_empty()).then(|| total(&self.weights));
+        let loss = total(&self.losses) / weight.unwrap_or(1.0);
+        Ok(Some(Update { step: self.step, gradient: &self.sum, weight, loss }))
     }
 
     /// The BLAKE3 of the state after the steps that are applied, as a run reports it for its last step.

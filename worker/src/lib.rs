@@ -36,7 +36,7 @@ mod session;
 mod train;
 mod trainer;
 
-pub use alone::Alone;
+pub use alone::{Alone, Next};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use control::{canceller::Canceller, listener::StreamError, stream::OpenError};
 pub use environment::{ADVERTISE, COORDINATOR, Environment, EnvironmentError, RUN, TOKEN, WORKER};
@@ -55,4 +55,5 @@ pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
 pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};
+pub use whimbrel_spec::OnNonfinite;
 pub use whimbrel_state::{Dtype, Memory, TensorMut, TensorSpec};

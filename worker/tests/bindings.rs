@@ -5,7 +5,7 @@
 
 mod coordinator;
 
-use std::{sync::mpsc::channel, thread};
+use std::{collections::BTreeSet, num::NonZeroU64, sync::mpsc::channel, thread};
 
 use coordinator::{
     Coordinator, SHARDS,
@@ -15,7 +15,7 @@ use whimbrel_plan::Origin;
 use whimbrel_proto::v1::worker_message::Message;
 use whimbrel_spec::RunSpec;
 use whimbrel_worker::{
-    Alone, Environment, Membership, Memory, Program, Session, SessionError, State, TensorMut, Trainer,
+    Alone, Environment, Membership, Memory, Next, Program, Session, SessionError, State, TensorMut, Trainer,
     TrainerError, Work,
 };
 
@@ -246,7 +246,17 @@ fn a_run_without_a_coordinator_ends_with_the_same_bits() {
     let mut trainer = Linear::new(&context, quiet()).unwrap();
     let mut alone = Alone::new(&spec, &program(&trainer, "")).unwrap();
     assert_eq!(alone.context().steps, spec.train.steps);
-    while alone.next_step() {
+    alone.evaluate_every(NonZeroU64::new(10).unwrap());
+    let (mut steps, mut evaluated) = (BTreeSet::new(), Vec::new());
+    while let Some(next) = alone.next() {
+        if next == Next::Evaluate {
+            while let Some(part) = alone.part() {
+                steps.insert(part.step);
+                alone.push_part(trainer.evaluate(part.index, part.parts).unwrap());
+            }
+            evaluated.push(alone.finish_evaluation().unwrap());
+            continue;
+        }
         assert!(alone.reduce().is_err(), "the shards are missing");
         while let Some((shard, gradient)) = alone.shard() {
             assert!(shard.samples.iter().all(|&sample| sample < SAMPLES));
@@ -257,4 +267,15 @@ fn a_run_without_a_coordinator_ends_with_the_same_bits() {
         trainer.apply(update.step, update.gradient).unwrap();
     }
     assert_eq!(alone.digest(&mut trainer).unwrap(), Linear::alone(spec.train.steps));
+    assert!(
+        steps
+            .into_iter()
+            .eq((1..=spec.train.steps).filter(|step| step % 10 == 0 || *step == spec.train.steps))
+    );
+    let parts = (0..spec.train.shards).map(|part| trainer.evaluate(part, spec.train.shards).unwrap());
+    assert_eq!(
+        evaluated.last(),
+        parts.sum::<Option<f64>>().as_ref(),
+        "the parts are added up in their order"
+    );
 }

@@ -329,11 +329,10 @@ fn a_gradient_that_is_not_a_number_is_named_and_stops_the_run() {
 }
 
 #[test]
-fn with_on_nonfinite_skip_all_members_skip_the_same_step() {
-    let mut digests = BTreeSet::new();
-    for workers in [1, 3] {
-        let mut coordinator =
-            Coordinator::new(STEPS, |welcome| welcome.on_nonfinite = OnNonfinite::Skip.into());
+fn with_on_nonfinite_all_members_skip_the_same_step_or_pass_it_to_the_program() {
+    let (mut skipping, mut passing) = (BTreeSet::new(), BTreeSet::new());
+    for (workers, policy) in [(1, OnNonfinite::Skip), (3, OnNonfinite::Skip), (2, OnNonfinite::Pass)] {
+        let mut coordinator = Coordinator::new(STEPS, |welcome| welcome.on_nonfinite = policy.into());
         let spoils = || {
             Box::new(|step, shard, gradient: &mut [f32]| {
                 if (step, shard) == (3, 5) {
@@ -349,12 +348,16 @@ fn with_on_nonfinite_skip_all_members_skip_the_same_step() {
         for step in 1..=STEPS {
             let applied = coordinator.applied(1);
             assert_eq!(applied.step, step);
-            assert_eq!(applied.skipped.as_deref(), (step == 4).then_some("bias"));
+            let skips = policy == OnNonfinite::Skip && step == 4;
+            assert_eq!(applied.skipped.as_deref(), skips.then_some("bias"));
         }
-        ids.iter().for_each(|&id| assert!(digests.insert(coordinator.completed(id).state) == (workers == 1)));
+        let digests = if policy == OnNonfinite::Skip { &mut skipping } else { &mut passing };
+        digests.extend(ids.iter().map(|&id| coordinator.completed(id).state));
         ids.iter().for_each(|&id| coordinator.leave(id));
     }
-    assert!(!digests.contains(Linear::alone(STEPS).as_bytes().as_slice()));
+    assert_eq!((skipping.len(), passing.len()), (1, 1));
+    assert!(skipping.is_disjoint(&passing), "the program gets the infinite sum");
+    assert!(!skipping.contains(Linear::alone(STEPS).as_bytes().as_slice()));
 }
 
 #[test]

@@ -155,7 +155,10 @@ impl<W: Write + Send> Screen for Json<W> {
             [] => json!({}),
             replicas => json!({"replicas": replicas.iter().map(replica).collect::<Vec<_>>()}),
         };
-        self.out.json(&joined(line, replicas));
+        // A run that its program ended early is finished, and says so.
+        let early = known(&ended.reason).filter(|_| ended.phase() == Phase::Finished);
+        let early = early.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
+        self.out.json(&joined(joined(line, early), replicas));
     }
 }
 

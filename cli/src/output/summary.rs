@@ -22,7 +22,11 @@ pub(crate) fn end(progress: &Progress, ended: &EndedEvent, next: &[String]) -> S
         _ => String::new(),
     };
     let mut text = match ended.phase() {
-        Phase::Finished => format!("finished {run}: {} steps{time}\n", ended.step),
+        Phase::Finished => {
+            // Its program has ended it early.
+            let reason = if ended.reason.is_empty() { String::new() } else { format!("; {}", ended.reason) };
+            format!("finished {run}: {} steps{time}{reason}\n", ended.step)
+        }
         Phase::Failed => String::new(),
         phase => {
             let reason = if ended.reason.is_empty() { String::new() } else { format!(": {}", ended.reason) };

@@ -1,7 +1,7 @@
 //! Messages of agents and workers, turned into events for the core.
 
 use tonic::Status;
-use whimbrel_core::{Cause, Event, Exit, RunEvent};
+use whimbrel_core::{Cause, Completion, Event, Exit, RunEvent};
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 use whimbrel_proto::{border, v1};
 
@@ -169,9 +169,10 @@ fn worker_event(
             RunEvent::SliceFailed { worker, generation, step, reason }
         }
         Message::Evaluated(v1::Evaluated { step, val_loss, .. }) => RunEvent::Evaluated { step, val_loss },
-        Message::Completed(v1::Completed { generation, state, loss, val_loss, .. }) => {
+        Message::Completed(v1::Completed { generation, step, state, loss, val_loss }) => {
             let state = border::hash("state", &state).map_err(|error| error.to_string())?;
-            RunEvent::Completed { worker, generation, state: *state.as_bytes(), loss, val_loss }
+            let completion = Completion { step, state: *state.as_bytes(), loss, val_loss };
+            RunEvent::Completed { worker, generation, completion }
         }
         Message::RestoreFailed(v1::RestoreFailed { generation, manifest, damaged, reason }) => {
             RunEvent::RestoreFailed { worker, generation, manifest, damaged, reason }

@@ -179,9 +179,9 @@ fn a_last_checkpoint_that_fails_during_the_evaluation_is_asked_for_after_it() {
     story.take_commands();
     story.seconds_pass(30);
     assert_eq!(asked(&story.take_commands()), [], "no member would receive it");
-    story.completes(1, 1, 7);
+    story.completes(1, 1, 5, 7);
     assert_eq!(asked(&story.take_commands()), []);
-    story.completes(2, 1, 7);
+    story.completes(2, 1, 5, 7);
     assert_eq!(asked(&story.take_commands()), [(1, true, false), (2, true, false)]);
     story.saves(1, 1, 5);
     story.saves(2, 1, 5);

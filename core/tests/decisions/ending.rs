@@ -72,18 +72,31 @@ fn a_resumed_run_waits_for_its_old_workers_to_leave() {
 #[test]
 fn different_bits_after_the_same_steps_fail_the_run() {
     let mut story = Story::with_two_workers(facts());
-    story.completes(1, 1, 0xaa);
-    story.completes(2, 1, 0xbb);
+    story.completes(1, 1, 100, 0xaa);
+    story.completes(2, 1, 100, 0xbb);
     let end = story.end_to_record();
     assert_eq!(end.outcome, Outcome::Failed);
     assert!(end.reason.contains("workers w1 and w2"), "{}", end.reason);
 }
 
 #[test]
+fn a_run_that_its_program_ended_early_is_finished_once_that_step_is_in_a_checkpoint() {
+    let mut story = Story::with_two_workers(facts());
+    story.completes(1, 1, 7, 0xaa);
+    story.completes(2, 1, 7, 0xaa);
+    story.saves(1, 1, 7);
+    story.saves(2, 1, 7);
+    story.is_committed(7, 0);
+    let end = story.end_to_record();
+    assert_eq!((end.outcome, end.step, end.state), (Outcome::Finished, 7, Some([0xaa; 32])));
+    assert_eq!(end.reason, "its program ended it after step 7 of 100");
+}
+
+#[test]
 fn the_last_checkpoint_is_retried_up_to_max_failures() {
     let mut story = Story::with_two_workers(facts());
-    story.completes(1, 1, 0xaa);
-    story.completes(2, 1, 0xaa);
+    story.completes(1, 1, 100, 0xaa);
+    story.completes(2, 1, 100, 0xaa);
     for attempt in 1..=3 {
         story.saves(1, 1, 100);
         let (worker, reason) = (WorkerId(2), "access denied".to_owned());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use whimbrel_core::{
-    Cause, CheckpointEvery, Command, Core, EarlierTerms, End, Event, Exit, Formation, Notice, Phase,
-    RunEvent, RunFacts, SaveCost, Start, Timing,
+    Cause, CheckpointEvery, Command, Completion, Core, EarlierTerms, End, Event, Exit, Formation, Notice,
+    Phase, RunEvent, RunFacts, SaveCost, Start, Timing,
 };
 use whimbrel_plan::{NodeId, RunId, WorkerId};
 
@@ -114,9 +114,10 @@ impl Story {
         self.of_run(RunEvent::Committed { step, manifest: format!("{step}-a"), cost });
     }
 
-    pub(crate) fn completes(&mut self, worker: u64, generation: u64, bits: u8) {
+    pub(crate) fn completes(&mut self, worker: u64, generation: u64, step: u64, bits: u8) {
         let (worker, state) = (WorkerId(worker), [bits; 32]);
-        self.of_run(RunEvent::Completed { worker, generation, state, loss: None, val_loss: None });
+        let completion = Completion { step, state, loss: None, val_loss: None };
+        self.of_run(RunEvent::Completed { worker, generation, completion });
     }
 
     /// Time passes, second by second; nodes and workers send heartbeats.

@@ -15,6 +15,7 @@ use crate::{
     invariants,
     mesh::Mesh,
     queue::{AgentCommand, Occurrence},
+    worker::manifest_name,
     world::{Checkpoint, World},
 };
 
@@ -277,7 +278,7 @@ impl World {
                 RunEvent::CommitFailed { step, reason: "the store refused".into() }
             }
             Job::Commit { generation, step } => {
-                let manifest = format!("{step}-{term}-{generation}");
+                let manifest = manifest_name(step, term, generation);
                 let (damaged, quarantined) = (false, false);
                 let again = record.checkpoints.iter().any(|checkpoint| checkpoint.manifest == manifest);
                 if !again {

@@ -66,6 +66,7 @@ impl World {
             }
             Fault::CheckpointDamaged => run.and_then(|run| self.damage_checkpoint(&run)),
             Fault::CoordinatorCrashes => self.core.is_some().then(|| self.coordinator_crashes()),
+            Fault::EndWanted => pid.and_then(|pid| self.want_end(pid)),
             Fault::Stop => run.map(|run| self.request(run, RunEvent::StopRequested { record: true })),
             Fault::Cancel => run.map(|run| self.request(run, RunEvent::CancelRequested)),
             Fault::TermLost => {
@@ -130,6 +131,14 @@ impl World {
         }
         self.report(pid, RunEvent::TrainerFailed { worker, reason: "loss of signal".into(), fatal });
         self.end_process(pid, Exit::Code(1));
+    }
+
+    /// The program of one worker wants its run to end early.
+    fn want_end(&mut self, pid: Pid) -> Option<()> {
+        let process = self.processes.get_mut(&pid)?;
+        process.member.end_run();
+        self.records.get_mut(&process.run)?.end_wanted = true;
+        Some(())
     }
 
     fn freeze(&mut self, machine: Machine) {

@@ -30,10 +30,11 @@ use crate::{
 const SEEDS: u64 = 3000;
 
 /// What must happen in some seed; otherwise the invariants are checked where nothing endangers them.
-const SEEN: [&str; 20] = [
+const SEEN: [&str; 21] = [
     "applied in a broken step",
     "checkpoint postponed",
     "commit failed",
+    "ended by its program",
     "fatal failure of a trainer",
     "fault: CoordinatorCrashes",
     "fault: PeerLinkBreaks",

@@ -199,12 +199,18 @@ impl World {
                 if self.restore_fails(pid, key, &manifest) {
                     return self.drive(pid);
                 }
-                let state = self.records.get(&key.1).and_then(|record| State::after(step, &record.bits));
+                let record = self.records.get(&key.1);
+                let state = record.and_then(|record| {
+                    let is_last = record.last.contains(&manifest);
+                    Some(State::after(step, &record.bits)?.with_end(is_last))
+                });
                 self.set_state(pid, state);
             }
             _ => return,
         }
-        self.handle_in_worker(pid, Event::StateReady);
+        let state = self.processes.get(&pid).and_then(|process| process.state);
+        let is_last = state.is_some_and(|state| state.is_last);
+        self.handle_in_worker(pid, Event::StateReady { is_last });
         self.drive(pid);
     }
 

@@ -75,6 +75,8 @@ pub(crate) enum Fault {
     CoordinatorCrashes,
     /// Another coordinator starts a term of a run.
     TermLost,
+    /// A program wants its run to end before the last step.
+    EndWanted,
     /// A person stops a run.
     Stop,
     /// A person cancels a run.
@@ -107,8 +109,10 @@ impl Scenario {
                 faults.extend(vec![fault; rng.usize(1..4)]);
             }
         }
-        // Requests of persons are rare, so that most runs train to their end.
-        for (fault, chance) in [(Fault::Stop, 5), (Fault::Cancel, 40), (Fault::TermLost, 40)] {
+        // Requests of persons and programs are rare, so that most runs train to their end.
+        for (fault, chance) in
+            [(Fault::EndWanted, 8), (Fault::Stop, 5), (Fault::Cancel, 40), (Fault::TermLost, 40)]
+        {
             if one_in(rng, chance) {
                 faults.push(fault);
             }

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use whimbrel_core::{Cause, CheckpointEvery, Event, Exit, RunEvent};
-use whimbrel_member::{Action, End, Report, Request, Requests, Schedule, Worker, encode_parts};
+use whimbrel_core::{Cause, CheckpointEvery, Completion, Event, Exit, RunEvent};
+use whimbrel_member::{Action, End, Phase, Report, Request, Requests, Schedule, Worker, encode_parts};
 use whimbrel_plan::{RunId, WorkerId};
 
 use crate::{
@@ -307,8 +307,9 @@ impl World {
                 self.tally.count(if agreed { "halted as agreed" } else { "halted, broken" });
                 RunEvent::Halted { worker, generation, step, cause }
             }
-            Report::Completed { generation, state, loss, val_loss, .. } => {
-                RunEvent::Completed { worker, generation, state, loss, val_loss }
+            Report::Completed { generation, step, state, loss, val_loss } => {
+                let completion = Completion { step, state, loss, val_loss };
+                RunEvent::Completed { worker, generation, completion }
             }
         };
         self.report(pid, event);
@@ -355,8 +356,10 @@ impl World {
 
     /// The program applies the sum of a step.
     pub(crate) fn apply(&mut self, pid: Pid) {
-        let state = self.processes.get(&pid).and_then(|process| process.state);
-        self.set_state(pid, state.map(State::next));
+        let Some(process) = self.processes.get(&pid) else { return };
+        let is_last = matches!(process.member.phase(), Some(Phase::Applying(reduced)) if reduced.is_last());
+        let state = process.state.map(|state| state.next().with_end(is_last));
+        self.set_state(pid, state);
     }
 
     pub(crate) fn schedule(&self, run: &RunId) -> Schedule {
@@ -378,6 +381,12 @@ impl World {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         process.uploads += 1;
         process.saves.note_staged(generation, step);
+        let (run, term) = (process.run.clone(), process.term);
+        if process.state.is_some_and(|state| state.is_last)
+            && let Some(record) = self.records.get_mut(&run)
+        {
+            record.last.insert(manifest_name(step, term, generation));
+        }
         saves::begins_once(self, pid, generation, step);
         self.plan_in(upload, Occurrence::Uploaded { pid, generation, step });
     }
@@ -401,4 +410,9 @@ impl World {
             self.report(pid, RunEvent::SliceSaved { worker, generation, step });
         }
     }
+}
+
+/// The name of a checkpoint's manifest.
+pub(crate) fn manifest_name(step: u64, term: u64, generation: u64) -> String {
+    format!("{step}-{term}-{generation}")
 }

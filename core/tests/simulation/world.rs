@@ -1,6 +1,9 @@
 //! The simulated world: everything around the core.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use whimbrel_core::{Core, End, RunFacts, Start};
@@ -55,6 +58,10 @@ pub(crate) struct Record {
     /// `bits[t]` are the bits of the state after `t` steps, each applied once and in order.
     pub(crate) bits: Vec<u64>,
     pub(crate) checkpoints: Vec<Checkpoint>,
+    /// Manifests of checkpoints whose state says that the run ends with it.
+    pub(crate) last: BTreeSet<String>,
+    /// A program wanted the run to end early.
+    pub(crate) end_wanted: bool,
     pub(crate) end: Option<End>,
     /// What happened to it that may explain a failure or an incomplete stop.
     pub(crate) incidents: Incidents,
@@ -87,7 +94,8 @@ pub(crate) struct Incidents {
 impl Record {
     pub(crate) fn new(facts: RunFacts) -> Self {
         let bits = same_bits::all(facts.steps);
-        Self { facts, bits, checkpoints: Vec::new(), end: None, incidents: Incidents::default() }
+        let (checkpoints, last, incidents) = Default::default();
+        Self { facts, bits, checkpoints, last, end_wanted: false, end: None, incidents }
     }
 
     /// Where the run goes on from.

@@ -176,12 +176,41 @@ fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
 #[test]
 fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     let Some(pytorch) = pytorch() else { return };
-    let mut example = Example::new(pytorch, 30);
+    let mut example = Example::new(pytorch, 40);
     let script = example.path().join("features.py");
     fs::copy(programs::workspace().join("e2e/tests/integration/pytorch/features.py"), &script).unwrap();
     example.spec.command[1] = script.display().to_string();
     let expected = example.alone(pytorch);
-    assert_eq!(example.start("3").finish().state(), expected);
+    let mut run = example.start("3");
+    // While a worker is away, the others evaluate with fewer, or again.
+    run.until("an evaluation", |event| event["event"] == "evaluation" && event["step"] == 12);
+    run.kill_worker(1);
+    let outcome = run.finish();
+    assert_eq!(outcome.state(), expected);
+    let evaluations = outcome.events.iter().filter(|event| event["event"] == "evaluation");
+    let values: BTreeSet<(u64, String)> =
+        evaluations.map(|event| (event["step"].as_u64().unwrap(), event["val_loss"].to_string())).collect();
+    assert!(values.iter().map(|(step, _)| *step).eq([4, 8, 12, 16, 20, 24, 28, 30]), "{values:?}");
+    assert_eq!(outcome.last()["val_loss"].to_string(), values.last().unwrap().1);
+    assert_eq!(outcome.last()["step"], 30, "the program stops the run");
+    assert_eq!(outcome.last()["reason"], "its program ended it after step 30 of 40");
+}
+
+#[test]
+fn steps_whose_gradients_overflow_are_skipped_alike_by_all_workers() {
+    let Some(pytorch) = pytorch() else { return };
+    let mut example = Example::new(pytorch, 40);
+    example.spec.more += "\n[reduction]\non_nonfinite = \"pass\"";
+    let script = example.path().join("mixed.py");
+    fs::copy(programs::workspace().join("e2e/tests/integration/pytorch/mixed.py"), &script).unwrap();
+    example.spec.command[1] = script.display().to_string();
+    example.spec.write(example.path());
+    let expected = example.alone(pytorch);
+    let mut run = example.start("3");
+    run.until_step(5);
+    run.kill_worker(1);
+    let outcome = run.finish();
+    assert_eq!(outcome.state(), expected);
 }
 
 #[test]

@@ -2078,11 +2078,12 @@ pub struct Evaluated {
     #[prost(double, tag = "3")]
     pub val_loss: f64,
 }
-/// Every step of the run is applied, and the last checkpoint's slice is staged.
+/// The last step of the run is applied, and the last checkpoint's slice is staged.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Completed {
     #[prost(uint64, tag = "1")]
     pub generation: u64,
+    /// The steps of the run spec, or fewer if the program has ended the run.
     #[prost(uint64, tag = "2")]
     pub step: u64,
     /// BLAKE3 of the state, 32 bytes. All members must have the same.
@@ -2263,6 +2264,8 @@ pub enum OnNonfinite {
     Stop = 1,
     /// Every worker skips the update.
     Skip = 2,
+    /// The program gets the sum as it is.
+    Pass = 3,
 }
 impl OnNonfinite {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2274,6 +2277,7 @@ impl OnNonfinite {
             Self::Unspecified => "ON_NONFINITE_UNSPECIFIED",
             Self::Stop => "ON_NONFINITE_STOP",
             Self::Skip => "ON_NONFINITE_SKIP",
+            Self::Pass => "ON_NONFINITE_PASS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2282,6 +2286,7 @@ impl OnNonfinite {
             "ON_NONFINITE_UNSPECIFIED" => Some(Self::Unspecified),
             "ON_NONFINITE_STOP" => Some(Self::Stop),
             "ON_NONFINITE_SKIP" => Some(Self::Skip),
+            "ON_NONFINITE_PASS" => Some(Self::Pass),
             _ => None,
         }
     }

@@ -5,6 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use whimbrel_collective::Reduction;
 use whimbrel_member::Schedule;
 use whimbrel_proto::{border::WireError, v1};
+use whimbrel_spec::OnNonfinite;
 
 use crate::trainer::Context;
 
@@ -29,15 +30,6 @@ pub(crate) struct RunSettings {
     pub(crate) step_timeout: Duration,
 }
 
-/// What to do if the gradient is infinite or not a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnNonfinite {
-    /// End the run with an error that names the tensor.
-    Stop,
-    /// Skip the step's update, on every worker alike.
-    Skip,
-}
-
 impl TryFrom<v1::Welcome> for RunSettings {
     type Error = WireError;
 
@@ -50,6 +42,7 @@ impl TryFrom<v1::Welcome> for RunSettings {
         let on_nonfinite = match wire.on_nonfinite() {
             v1::OnNonfinite::Stop => OnNonfinite::Stop,
             v1::OnNonfinite::Skip => OnNonfinite::Skip,
+            v1::OnNonfinite::Pass => OnNonfinite::Pass,
             v1::OnNonfinite::Unspecified => return Err(unknown("welcome.on_nonfinite", wire.on_nonfinite)),
         };
         if wire.shards == 0 || wire.global_batch == 0 || !wire.global_batch.is_multiple_of(wire.shards) {

@@ -50,7 +50,7 @@ impl Session {
         let bytes = self.bytes_of(state)?;
         let parts: Vec<&[u8]> = bytes.read(0..self.layout.bytes()).collect();
         let sent = self.group.as_mut().ok_or_else(no_group).and_then(|group| group.send_state(to, &parts));
-        self.transferred(sent)
+        self.transferred(sent, state.is_last())
     }
 
     /// Receives the state from a member that holds it.
@@ -62,13 +62,13 @@ impl Session {
         if received.is_ok() {
             self.written(state)?;
         }
-        self.transferred(received)
+        self.transferred(received, state.is_last())
     }
 
-    fn transferred(&mut self, result: Result<(), Error>) -> Result<(), SessionError> {
+    fn transferred(&mut self, result: Result<(), Error>, is_last: bool) -> Result<(), SessionError> {
         match result {
             Ok(()) => {
-                self.handle(Event::StateReady);
+                self.handle(Event::StateReady { is_last });
                 Ok(())
             }
             Err(error) => self.broken(&error),
@@ -98,7 +98,7 @@ impl Session {
                     let manifest = manifest.to_owned();
                     self.control.outbox().send(Message::Healed(v1::Healed { generation, manifest, packs }));
                 }
-                self.handle(Event::StateReady);
+                self.handle(Event::StateReady { is_last: state.is_last() });
             }
             Some(Err(Unreadable { damaged, reason })) => {
                 self.handle(Event::RestoreFailed { damaged, reason });

@@ -18,6 +18,8 @@ pub struct Evaluation<'a> {
 /// A part of the validation data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
+    /// Steps applied to the state that is evaluated.
+    pub step: u64,
     /// The part's number.
     pub index: u32,
     /// The number of parts.
@@ -33,7 +35,8 @@ impl Evaluation<'_> {
         }
         let Open::Evaluation(evaluating) = &self.session.open else { return None };
         let index = evaluating.parts.clone().nth(evaluating.values.len())?;
-        Some(Part { index, parts: self.session.settings.context.shards })
+        let step = evaluating.step;
+        Some(Part { step, index, parts: self.session.settings.context.shards })
     }
 
     /// The part's contribution to the mean validation loss; `None` where there is nothing to evaluate.
@@ -43,16 +46,17 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Adds up the values of all workers' parts.
-    pub fn finish(self) -> Result<(), SessionError> {
+    /// Adds up the values of all workers' parts: the mean validation loss, the same bits on every worker. `None` where
+    /// there is nothing to evaluate, or when the generation broke: then the next one evaluates again.
+    pub fn finish(self) -> Result<Option<f64>, SessionError> {
         self.session.finish_evaluation()
     }
 }
 
 impl Session {
-    fn finish_evaluation(&mut self) -> Result<(), SessionError> {
+    fn finish_evaluation(&mut self) -> Result<Option<f64>, SessionError> {
         if self.is_called_off() {
-            return Ok(());
+            return Ok(None);
         }
         let Open::Evaluation(Evaluating { step, parts, values }) = mem::take(&mut self.open) else {
             return Err(self.closed(misuse("the end of an evaluation that was not begun")));
@@ -65,9 +69,10 @@ impl Session {
         match group.and_then(|group| group.exchange(step, &encode_parts(&values))) {
             Ok(notes) => {
                 self.handle(Event::Evaluated { notes });
-                Ok(())
+                // A note that cannot be read has ended the membership.
+                Ok(self.worker.generation().and(self.worker.val_loss()))
             }
-            Err(error) => self.broken(&error),
+            Err(error) => self.broken(&error).map(|()| None),
         }
     }
 }

@@ -9,6 +9,7 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
+use whimbrel_spec::OnNonfinite;
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
 use whimbrel_store::{Limits, OpenError as OpenRunError, Sources, open_run};
 
@@ -107,6 +108,11 @@ impl Joiner {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
         &self.settings.context
+    }
+
+    /// What happens to a step whose gradient is infinite or NaN.
+    pub fn on_nonfinite(&self) -> OnNonfinite {
+        self.settings.on_nonfinite
     }
 
     /// Ends the session's waits from another thread.

@@ -5,16 +5,17 @@
 //! compute, [`boundary`] saves and completes, [`leave`] ends a membership, [`membership`] tells the
 //! program about it. [`join`] sets a session up.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, num::NonZeroU64, sync::Arc};
 
 use whimbrel_client::Address;
 use whimbrel_collective::{Accumulator, Endpoint, Group};
-use whimbrel_member::{Contradiction, Event, Worker};
+use whimbrel_member::{Contradiction, Event, Phase, Worker};
 use whimbrel_plan::Sampler;
 use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
+use whimbrel_spec::OnNonfinite;
 use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::Sources;
 
@@ -49,6 +50,12 @@ pub trait State {
     fn written(&mut self) -> Result<(), TrainerError> {
         Ok(())
     }
+
+    /// Whether the run ends with this state, though its spec has more steps. It is for programs that call
+    /// [`Session::stop`], and has to be a part of the state: workers learn it from the state that they receive or restore.
+    fn is_last(&self) -> bool {
+        false
+    }
 }
 
 impl<T: Trainer> State for T {
@@ -73,7 +80,8 @@ pub enum SessionError {
     /// The gradient is infinite or not a number, and the run stops for that. It would be so on every worker.
     #[error(
         "the gradient of {tensor:?} is {value} at element {element} in step {step}; lower the learning rate, \
-         look at the samples of that step, or set on_nonfinite = \"skip\" in [reduction]"
+         look at the samples of that step, or set on_nonfinite in [reduction]: \"skip\", or \"pass\" for a program that \
+         decides itself, such as one with a GradScaler"
     )]
     Nonfinite {
         /// The step, counted from 0.
@@ -159,6 +167,32 @@ impl Session {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
         &self.settings.context
+    }
+
+    /// Evaluates the model after each `every` steps, whatever the run spec says. Every worker of the run says the same,
+    /// before it asks for its first work.
+    pub fn evaluate_every(&mut self, every: NonZeroU64) {
+        self.worker.evaluate_every(every);
+    }
+
+    /// Ends the run with the next step that the workers have not reduced yet, on all workers alike: its checkpoint is the
+    /// run's last one, and the run is finished. One worker's program is enough to want it.
+    ///
+    /// After each [`Step::reduce`](crate::Step::reduce) the program asks whether that step [was the
+    /// last](Self::ends_with_this_step), and keeps it in its state, see [`State::is_last`].
+    pub fn stop(&mut self) {
+        self.worker.end_run();
+    }
+
+    /// Whether the run ends with the step that was reduced last, though its spec has more: a program has
+    /// [stopped](Self::stop) it.
+    pub fn ends_with_this_step(&self) -> bool {
+        matches!(self.worker.phase(), Some(Phase::Applying(reduced)) if reduced.is_last())
+    }
+
+    /// What happens to a step whose gradient is infinite or NaN.
+    pub fn on_nonfinite(&self) -> OnNonfinite {
+        self.settings.on_nonfinite
     }
 
     /// Ends the session's waits from another thread.

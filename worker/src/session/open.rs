@@ -19,9 +19,11 @@ pub(super) struct Computing {
     pub(super) shards: Range<u32>,
     /// The losses of the finished shards, in order.
     pub(super) losses: Vec<f64>,
+    /// Their weights, where the program gives them.
+    pub(super) weights: Vec<f64>,
     /// The samples of the shard that is given out and not finished; empty if there is none.
     pub(super) samples: Vec<u64>,
-    /// The program pushed a loss without a shard.
+    /// The program pushed a loss without a shard, or only some with a weight.
     pub(super) misused: bool,
 }
 
@@ -36,8 +38,8 @@ pub(super) struct Evaluating {
 
 impl Computing {
     pub(super) fn new(step: u64, shards: Range<u32>) -> Self {
-        let (losses, samples) = (Vec::new(), Vec::new());
-        Self { began: Instant::now(), step, shards, losses, samples, misused: false }
+        let (losses, weights, samples) = (Vec::new(), Vec::new(), Vec::new());
+        Self { began: Instant::now(), step, shards, losses, weights, samples, misused: false }
     }
 
     /// The first shard that is not finished.

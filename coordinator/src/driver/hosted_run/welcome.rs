@@ -33,6 +33,7 @@ impl HostedRun {
             on_nonfinite: match self.spec.reduction.on_nonfinite {
                 OnNonfinite::Stop => v1::OnNonfinite::Stop,
                 OnNonfinite::Skip => v1::OnNonfinite::Skip,
+                OnNonfinite::Pass => v1::OnNonfinite::Pass,
             }
             .into(),
             step_timeout_ms: u64::try_from(self.spec.workers.step_timeout.as_millis()).unwrap_or(u64::MAX),

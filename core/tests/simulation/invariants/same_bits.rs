@@ -14,22 +14,29 @@ use crate::{
 pub(crate) struct State {
     pub(crate) step: u64,
     bits: u64,
+    /// The run ends with it, because a program wanted that.
+    pub(crate) is_last: bool,
 }
 
 impl State {
     /// The state before the first step.
-    pub(crate) const INITIAL: Self = Self { step: 0, bits: 1 };
+    pub(crate) const INITIAL: Self = Self { step: 0, bits: 1, is_last: false };
 
     /// The state after `step` steps, given the bits after each.
     pub(crate) fn after(step: u64, all: &[u64]) -> Option<Self> {
         let bits = *all.get(usize::try_from(step).ok()?)?;
-        Some(Self { step, bits })
+        Some(Self { step, bits, is_last: false })
     }
 
     /// One step on.
     pub(crate) fn next(self) -> Self {
         let bits = (self.bits.rotate_left(7) ^ self.step).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self { step: self.step + 1, bits }
+        Self { step: self.step + 1, bits, is_last: false }
+    }
+
+    /// The same bits, and whether the run ends with them.
+    pub(crate) fn with_end(self, is_last: bool) -> Self {
+        Self { is_last, ..self }
     }
 
     pub(crate) fn digest(self) -> [u8; 32] {
@@ -49,7 +56,7 @@ pub(crate) fn all(steps: u64) -> Vec<u64> {
 pub(crate) fn holds(world: &mut World, pid: Pid) {
     let Some(process) = world.processes.get(&pid) else { return };
     let Some(state) = process.state else { return };
-    let right = |record: &Record| State::after(state.step, &record.bits) == Some(state);
+    let right = |record: &Record| State::after(state.step, &record.bits) == Some(state.with_end(false));
     let kept = world.records.get(&process.run).is_some_and(right);
     let worker = process.worker;
     world.require(kept, || format!("{worker} holds other bits than those after step {}", state.step));

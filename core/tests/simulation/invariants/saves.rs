@@ -53,8 +53,9 @@ fn check(world: &World, pid: Pid, generation: u64, step: u64) -> Result<(), Stri
     let Some(mesh) = process.mesh().and_then(|key| world.meshes.get(&key)) else { return Ok(()) };
     let taken = saves.staged.range((generation, 0)..=(generation, u64::MAX)).count() as u64;
     let schedule = world.schedule(&process.run);
-    let scheduled =
-        (mesh.generation.first_step()..=step).filter(|&step| schedule.saves_at(step)).count() as u64;
+    let is_last = |at: u64| at == step && process.state.is_some_and(|state| state.is_last);
+    let is_due = |&at: &u64| schedule.saves_at(at) || is_last(at);
+    let scheduled = (mesh.generation.first_step()..=step).filter(is_due).count() as u64;
     let requested = u64::from(mesh.asked);
     if taken > scheduled + requested {
         return Err(format!(

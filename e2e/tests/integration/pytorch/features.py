@@ -1,5 +1,6 @@
 """What a program may have besides float32 weights: two modules and optimizers, BatchNorm, bfloat16, complex, frozen and
-unused weights, gradients that are sparse by layout, generators in the data set and in the model."""
+unused weights, gradients that are sparse by layout, generators in the data set and in the model, an evaluation that
+changes the learning rate, an early end."""
 
 import random
 
@@ -27,8 +28,11 @@ class Model(nn.Module):
 
 
 class Samples:
+    def __init__(self, length):
+        self.length = length
+
     def __len__(self):
-        return 100
+        return self.length
 
     def __getitem__(self, index):
         return torch.arange(4.0) + index + random.random() + torch.rand(4)
@@ -38,10 +42,19 @@ model, bias = Model(), nn.Linear(1, 1)
 optimizer = torch.optim.AdamW(model.parameters())
 second = torch.optim.SGD(bias.parameters(), lr=0.1, momentum=0.9)
 unused = model.unused.weight.clone()
-run = join(Samples(), model=model, optimizer=optimizer, bias=bias, second=second)
+run = join(Samples(100), model=model, optimizer=optimizer, bias=bias, second=second)
+run.evaluate(Samples(75), lambda x: model(x), every=4)
 for step in run:
     for x in step:
         step.backward(model(x) + bias(torch.ones(1)).sum())
+    assert (step.val_loss is None) == (step.number % 4 != 0 or step.number == 0)
+    if step.val_loss is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-4 * min(abs(step.val_loss), 10.0)
     optimizer.step()
     second.step()
+    if step.number == 28 and run.is_first:
+        run.stop()
+assert step.number == 29, "one more step than that in which the run is stopped"
+assert run.val_loss is not None
 assert torch.equal(model.unused.weight, unused), "what no sample uses is not decayed"
