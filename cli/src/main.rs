@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`args`] | the commands, their flags and their help texts |
 //! | [`config`], [`paths`], [`token`] | settings files, the user's folders, the token of a coordinator |
+//! | [`spec_file`], [`interpreter`] | a run spec from a file or a script; the script's Python |
 //! | [`client`] | calls to a coordinator |
 //! | [`commands`] | what each command does, one file a command |
 //! | [`output`] | what is printed: text, progress bars, JSON lines |
@@ -16,6 +17,7 @@ mod client;
 mod commands;
 mod config;
 mod exit;
+mod interpreter;
 mod output;
 mod paths;
 mod signals;

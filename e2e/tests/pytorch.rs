@@ -83,6 +83,15 @@ impl Example {
         Run::start(&self.spec, self.path(), &["--workers", workers])
     }
 
+    /// Starts `whimbrel run` of a script, from the virtual environment.
+    fn launch(&self, pytorch: &PyTorch, arguments: &[&str]) -> Run {
+        let mut command = Command::new(programs::whimbrel());
+        command.arg("run").args(arguments).arg("--json").current_dir(self.path());
+        command.env("VIRTUAL_ENV", pytorch.folder()).env("OMP_NUM_THREADS", "1");
+        command.envs(pytorch.environment());
+        Run::start_by(command)
+    }
+
     /// Trains without a coordinator, and returns the BLAKE3 of the final state.
     fn alone(&self, pytorch: &PyTorch) -> String {
         let script = self.path().join("alone.py");
@@ -182,21 +191,27 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     let script = example.path().join("features.py");
     fs::copy(programs::workspace().join("e2e/tests/pytorch/features.py"), &script).unwrap();
     example.spec.command[1] = script.display().to_string();
+    // Neither has another run spec than the script's header.
+    fs::remove_file(example.path().join("run.toml")).unwrap();
     let expected = example.alone(pytorch);
-    assert_eq!(example.start("3").finish().state(), expected);
+    assert_eq!(example.launch(pytorch, &["features.py", "--workers", "3"]).finish().state(), expected);
 }
 
 #[test]
 fn an_exception_before_the_first_step_fails_the_run_at_once_with_its_line() {
     let Some(pytorch) = pytorch() else { return };
-    let mut example = Example::new(pytorch, STEPS);
+    let example = Example::new(pytorch, STEPS);
     let program = fs::read_to_string(example.path().join("train.py")).unwrap();
-    let raises = program.replace("loss = loss_of(model(x), y)", "raise ValueError('no such luck')");
+    // What is printed does not wait in a buffer for the program's end, which a signal may bring.
+    let raises = program.replace(
+        "loss = loss_of(model(x), y)",
+        "import sys; assert sys.stdout.write_through and sys.argv[1:] == ['--rate', 'high']\n        \
+         raise ValueError('no such luck')",
+    );
     let line = 1 + raises.lines().position(|line| line.contains("raise")).unwrap();
-    let script = example.path().join("raises.py");
-    fs::write(&script, raises).unwrap();
-    example.spec.command[1] = script.display().to_string();
-    let outcome = example.start("1").finish();
+    fs::write(example.path().join("raises.py"), raises).unwrap();
+    let flags = ["--steps", "9", "--batch", "32", "--seed", "7", "--workers", "1", "--", "--rate", "high"];
+    let outcome = example.launch(pytorch, &[&["raises.py"], &flags[..]].concat()).finish();
     outcome.assert_failed();
     let expected = format!("ValueError: no such luck (raises.py, line {line}, in <module>)");
     assert!(outcome.last().to_string().contains(&expected), "{:#}", outcome.last());

@@ -137,7 +137,7 @@ class Run(Generic[Sample_co]):
         try:
             session = _native.Session.connect()
         except _native.NotAWorker:
-            self._native = _native.Alone(spec or _spec_of_program(), samples, layout)
+            self._native = _native.Alone(spec, _program(), samples, layout)
         else:
             self._native = session
             self._ending = Ending(session)
@@ -244,10 +244,9 @@ class Run(Generic[Sample_co]):
             self._ending.is_first_step = step == 0
 
 
-def _spec_of_program() -> str:
-    """``run.toml`` in the folder of the program."""
-    program = sys.argv[0] if sys.argv else ""
-    return os.path.join(os.path.dirname(os.path.abspath(program)), "run.toml")
+def _program() -> str:
+    """The path of the script that this process runs."""
+    return os.path.abspath(sys.argv[0] if sys.argv and sys.argv[0] else "python")
 
 
 def _numerics() -> str:

@@ -10,8 +10,8 @@
         optimizer.step()
         scheduler.step()
 
-Started by an agent, the program is a worker of its run. Started by hand, it trains the run spec ``run.toml`` beside it
-alone, and ends with the same bits.
+Started by an agent, the program is a worker of its run. Started by hand, it trains alone by the run spec in its header
+(``[tool.whimbrel]``) or in ``run.toml`` beside it, and ends with the same bits.
 
 Importing this module seeds PyTorch, ``random`` and NumPy, so that all workers build the same model. A program may seed
 them again.
@@ -54,7 +54,8 @@ def join(
         scheduler: A learning rate scheduler, or anything else with ``state_dict`` and ``load_state_dict``.
         collate: Makes a batch of a list of samples; PyTorch's ``default_collate`` if not given.
         tokens_per_sample: For the run's speed in tokens per second.
-        spec: The run spec for a process that no coordinator has started; ``run.toml`` beside the program if not given.
+        spec: The run spec for a process that no coordinator has started. If not given, it is the table
+            ``[tool.whimbrel]`` of the program's header, or else ``run.toml`` beside the program.
         parts: Further state under the names given: modules, optimizers, tensors, and what has a ``state_dict``. The
             names prefix those of the tensors in a checkpoint.
 

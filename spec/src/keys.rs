@@ -45,7 +45,7 @@ pub(crate) const REDUCTION: Key = Key::optional("", "reduction", "[reduction]");
 
 pub(crate) const STEPS: Key = Key::required("train", "steps", "steps = 2000");
 pub(crate) const GLOBAL_BATCH: Key = Key::required("train", "global_batch", "global_batch = 48");
-pub(crate) const SHARDS: Key = Key::required("train", "shards", "shards = 16");
+pub(crate) const SHARDS: Key = Key::optional("train", "shards", "shards = 16");
 pub(crate) const SEED: Key = Key::optional("train", "seed", "seed = 1");
 pub(crate) const SETTINGS: Key = Key::optional("train", "settings", "[train.settings]");
 

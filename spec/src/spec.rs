@@ -41,7 +41,7 @@ pub struct Train {
     /// Samples per step; at least 1.
     pub global_batch: u32,
     /// Shards per step, each of `global_batch / shards` samples; divides `global_batch`. The run can use at most this
-    /// many workers.
+    /// many workers. Default: the greatest divisor of `global_batch` that is at most 8.
     pub shards: u32,
     /// The seed of the initial state and of the order of samples. Default 0.
     pub seed: u64,

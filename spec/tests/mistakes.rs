@@ -333,8 +333,7 @@ fn a_missing_key_names_its_table() {
         "run.toml: name: missing; add name = \"char-lm\" at the top, before the first [table]\n\
          run.toml: command: missing; add command = [\"target/debug/char-lm\"] at the top, before the first [table]\n\
          run.toml: train.steps: missing; add steps = 2000 under [train]\n\
-         run.toml: train.global_batch: missing; add global_batch = 48 under [train]\n\
-         run.toml: train.shards: missing; add shards = 16 under [train]"
+         run.toml: train.global_batch: missing; add global_batch = 48 under [train]"
     );
     assert_eq!(
         mistakes_of("train = 5", &["name=x", "command=['x']"]),

@@ -1,3 +1,12 @@
+# /// script
+# dependencies = ["torch", "whimbrel"]
+#
+# [tool.whimbrel.train]
+# steps = 30
+# global_batch = 32
+# shards = 16
+# seed = 7
+# ///
 """What a program may have besides float32 weights: two modules and optimizers, BatchNorm, bfloat16, complex, frozen and
 unused weights, gradients that are sparse by layout, generators in the data set and in the model."""
 
