@@ -188,6 +188,11 @@ impl Supervisor {
         });
     }
 
+    /// Whether there is no process.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.processes.is_empty()
+    }
+
     /// Forgets the next process that ends; pending while there is none.
     pub(crate) async fn reap(&mut self) {
         match self.tasks.join_next().await {

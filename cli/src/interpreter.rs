@@ -85,7 +85,8 @@ mod tests {
         let error = format!("{:?}", check("no-such-python", &script, &BTreeMap::new()).await.unwrap_err());
         assert!(error.contains("no-such-python") && error.contains("NotFound"), "{error}");
         // The package is found beside the script, where the worker would find it.
-        std::fs::write(folder.path().join("whimbrel.py"), "import os; assert os.environ['A'] == 'b'\n").unwrap();
+        std::fs::write(folder.path().join("whimbrel.py"), "import os; assert os.environ['A'] == 'b'\n")
+            .unwrap();
         check("python3", &script, &BTreeMap::from([("A".into(), "b".into())])).await.unwrap();
     }
 }

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use whimbrel_e2e::{
-    programs,
+    process, programs,
     run::{Outcome, Run},
     spec::Spec,
 };
@@ -59,10 +60,8 @@ impl Example {
         }
         let text: String = char_lm::text::licences().chars().take(200_000).collect();
         fs::write(folder.path().join("text.txt"), &text).unwrap();
-        let mut variables = vec![r#"OMP_NUM_THREADS = "1""#.to_owned()];
-        for (name, value) in pytorch.environment() {
-            variables.push(format!("{name} = {:?}", value.to_string_lossy()));
-        }
+        let variables =
+            pytorch.environment().map(|(name, value)| format!("{name} = {:?}", value.to_string_lossy()));
         let command = [pytorch.python(), folder.path().join("train.py")];
         let spec = Spec {
             name: "nanogpt".into(),
@@ -87,8 +86,7 @@ impl Example {
     fn launch(&self, pytorch: &PyTorch, arguments: &[&str]) -> Run {
         let mut command = Command::new(programs::whimbrel());
         command.arg("run").args(arguments).arg("--json").current_dir(self.path());
-        command.env("VIRTUAL_ENV", pytorch.folder()).env("OMP_NUM_THREADS", "1");
-        command.envs(pytorch.environment());
+        command.env("VIRTUAL_ENV", pytorch.folder()).envs(pytorch.environment());
         Run::start_by(command)
     }
 
@@ -97,11 +95,7 @@ impl Example {
         let script = self.path().join("alone.py");
         let program = "import runpy, sys\nprint(runpy.run_path(sys.argv[1])['run'].digest())\n";
         fs::write(&script, program).unwrap();
-        let printed = finished(
-            self.python(pytorch, &script).arg(&self.spec.command[1]).env("OMP_NUM_THREADS", "1"),
-            ALONE,
-        )
-        .unwrap();
+        let printed = finished(self.python(pytorch, &script).arg(&self.spec.command[1]), ALONE).unwrap();
         // Warnings of PyTorch come first.
         printed.lines().last().unwrap().to_owned()
     }
@@ -172,13 +166,17 @@ fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
             let step = begins + random.u64(2..12);
             run.until_step(step);
             let victim = random.u64(0..workers);
-            run.kill_worker(victim);
+            let signal = if kills.is_empty() { Signal::INT } else { Signal::KILL };
+            process::signal(run.worker(victim), signal);
             kills.push((step, victim));
         }
         let outcome = run.finish();
         let what = format!("{workers} workers, killed at (step, rank) {kills:?}, seed {seed}");
         eprintln!("{what}");
         assert_eq!(outcome.state(), expected, "{what}");
+        let exits = outcome.events.iter().filter(|event| event["event"] == "exit");
+        let reasons: Vec<&str> = exits.map(|event| event["reason"].as_str().unwrap()).collect();
+        assert_eq!(reasons, ["SIGINT", "SIGKILL"], "{what}");
         assert!(outcome.steps().into_iter().eq(1..=STEPS), "{what}: {:?}", outcome.steps());
         example.assert_equal_to_oracle(&outcome, &oracle);
     }
@@ -194,7 +192,12 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     // Neither has another run spec than the script's header.
     fs::remove_file(example.path().join("run.toml")).unwrap();
     let expected = example.alone(pytorch);
-    assert_eq!(example.launch(pytorch, &["features.py", "--workers", "3"]).finish().state(), expected);
+    let outcome = example.launch(pytorch, &["features.py", "--workers", "3"]).finish();
+    assert_eq!(outcome.state(), expected);
+    let after = fs::read_dir(example.path()).unwrap().filter_map(Result::ok);
+    let after = after.filter(|file| file.file_name().to_string_lossy().starts_with("after-")).count();
+    // Alone, and in each worker: none is killed while it runs the code after the loop.
+    assert_eq!(after, 1 + 3);
 }
 
 #[test]
@@ -214,8 +217,47 @@ fn an_exception_before_the_first_step_fails_the_run_at_once_with_its_line() {
     let outcome = example.launch(pytorch, &[&["raises.py"], &flags[..]].concat()).finish();
     outcome.assert_failed();
     let expected = format!("ValueError: no such luck (raises.py, line {line}, in <module>)");
-    assert!(outcome.last().to_string().contains(&expected), "{:#}", outcome.last());
+    let last = outcome.last();
+    assert!(last["reason"].as_str().unwrap().contains(&format!("{expected} (exit code 1)")), "{last:#}");
+    assert!(last["tail"].to_string().contains(&format!("raises.py\\\", line {line}")), "{last:#}");
     assert_eq!(outcome.count("worker"), 1, "no other worker is started for it");
+}
+
+/// Fails in another way each time that it is started. The last way is the one that no other try mends.
+const FAILS: &str = "
+import pathlib, torch
+from whimbrel import RetryableError
+from whimbrel.torch import join
+tries = pathlib.Path('tries')
+tries.write_text(tries.read_text() + '.' if tries.exists() else '.')
+if len(tries.read_text()) == 1:
+    raise OSError('the file server is away')
+if len(tries.read_text()) == 2:
+    raise RetryableError('the quota is used up')
+if len(tries.read_text()) == 3:
+    raise ValueError('a model that cannot be built')
+";
+
+#[test]
+fn an_exception_before_the_program_joins_is_tried_again_where_that_may_mend_it() {
+    let Some(pytorch) = pytorch() else { return };
+    let example = Example::new(pytorch, 9);
+    fs::write(example.path().join("fails.py"), FAILS).unwrap();
+    let flags =
+        ["fails.py", "--steps", "9", "--batch", "8", "--workers", "1", "--set", "workers.max_failures=9"];
+    let outcome = example.launch(pytorch, &flags).finish();
+    outcome.assert_failed();
+    let exits = outcome.events.iter().filter(|event| event["event"] == "exit");
+    let reasons: Vec<String> = exits.map(|event| event["reason"].to_string()).collect();
+    let expected = [
+        "OSError: the file server is away (fails.py, line 8, in <module>)",
+        "RetryableError: the quota is used up (fails.py, line 10, in <module>)",
+        "ValueError: a model that cannot be built (fails.py, line 12, in <module>)",
+    ];
+    assert_eq!(reasons.len(), expected.len(), "{reasons:#?}");
+    for (reason, expected) in reasons.iter().zip(expected) {
+        assert!(reason.contains(expected) && reason.contains("exit code 1"), "{reason}");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
 from . import Leave, WhimbrelError, _native, _seeding
-from ._ending import Ending
+from ._ending import ending
 from ._gradients import Gradients
 from ._state import State
 
@@ -117,6 +117,7 @@ class Run(Generic[Sample_co]):
         steps: The number of steps of the whole run.
         shards: The number of shards of a step.
         global_batch: The number of samples of a step.
+        threads: The number of threads with which PyTorch computes, on every worker.
         settings: ``[train.settings]`` of the run spec.
     """
 
@@ -131,18 +132,19 @@ class Run(Generic[Sample_co]):
         self._dataset, self._collate = dataset, collate or default_collate
         self._gradients, self._state = Gradients(parts), State(parts)
         self._step: Step | None = None
-        self._ending: Ending | None = None
+        self._ending = ending()
         samples, layout = len(dataset), self._gradients.layout()
         self._native: _native.Session | _native.Alone
-        try:
-            session = _native.Session.connect()
-        except _native.NotAWorker:
+        if self._ending is None:
             self._native = _native.Alone(spec, _program(), samples, layout)
         else:
-            self._native = session
-            self._ending = Ending(session)
-            session.ready(samples, layout, self._state, _numerics(), tokens_per_sample)
+            self._native = self._ending.connect()
         context = json.loads(self._native.context())
+        # Of the run, whatever the number of workers: one and two threads give other bits.
+        self.threads: int = context["threads"]
+        torch.set_num_threads(self.threads)
+        if isinstance(self._native, _native.Session):
+            self._native.ready(samples, layout, self._state, _numerics(), tokens_per_sample)
         self.seed: int = context["seed"]
         self.steps: int = context["steps"]
         self.shards: int = context["shards"]
@@ -241,7 +243,7 @@ class Run(Generic[Sample_co]):
 
     def _ending_is_at(self, step: int) -> None:
         if self._ending is not None:
-            self._ending.is_first_step = step == 0
+            self._ending.is_at(step)
 
 
 def _program() -> str:

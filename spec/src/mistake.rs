@@ -271,7 +271,11 @@ impl Mistakes {
 
     /// The same mistakes with other problems.
     pub(crate) fn map(mut self, problem: impl Fn(Problem) -> Problem) -> Self {
-        self.0 = self.0.into_iter().map(|mistake| Mistake { problem: problem(mistake.problem), ..mistake }).collect();
+        self.0 = self
+            .0
+            .into_iter()
+            .map(|mistake| Mistake { problem: problem(mistake.problem), ..mistake })
+            .collect();
         self
     }
 

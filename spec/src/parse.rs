@@ -28,8 +28,11 @@ const DEFAULT_SHARDS: u32 = 8;
 const DEFAULT_SEED: u64 = 0;
 const DEFAULT_LOCAL: u32 = 2;
 const DEFAULT_MIN: u32 = 1;
+/// One thread computes the same bits on every machine, and alone as beside other workers.
+const DEFAULT_THREADS: u32 = 1;
 const DEFAULT_MAX_FAILURES: u32 = 3;
 const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_CHECKPOINT_EVERY: CheckpointEvery =
     CheckpointEvery::Fixed(Every::Time(Duration::from_secs(5 * 60)));
 const DEFAULT_KEEP: Keep = Keep { last: 3, every: None };
@@ -192,14 +195,18 @@ fn workers(table: &mut Reader<'_>, shards: u32) -> Option<Workers> {
             table.report(position.clone(), key.dotted(), problem);
         }
     }
+    let threads = table.number(&keys::THREADS, counts.clone());
     let max_failures = table.number(&keys::MAX_FAILURES, counts);
-    let step_timeout = table.parsed(&keys::STEP_TIMEOUT, |text| time::parse(text).map_err(Problem::Time));
+    let [step_timeout, leave_timeout] = [&keys::STEP_TIMEOUT, &keys::LEAVE_TIMEOUT]
+        .map(|key| table.parsed(key, |text| time::parse(text).map_err(Problem::Time)));
     Some(Workers {
         local: local.map_or(DEFAULT_LOCAL.min(max), |local| *local),
         min: min.map_or(DEFAULT_MIN, |min| *min),
         max,
+        threads: threads.map_or(DEFAULT_THREADS, |threads| *threads),
         max_failures: max_failures.map_or(DEFAULT_MAX_FAILURES, |max_failures| *max_failures),
         step_timeout: step_timeout.map_or(DEFAULT_STEP_TIMEOUT, |timeout| *timeout),
+        leave_timeout: leave_timeout.map_or(DEFAULT_LEAVE_TIMEOUT, |timeout| *timeout),
         environment: environment(table).unwrap_or_default(),
     })
 }

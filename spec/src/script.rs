@@ -163,7 +163,8 @@ import torch
         assert_eq!((read.train.steps, read.train.global_batch, read.train.shards), (20, 48, 8));
         assert_eq!(read.setup.as_deref(), Some("uv sync"));
 
-        let own = SCRIPT.replace("# setup", "# name = \"gpt\"\n# command = [\"uv\", \"run\", \"train.py\"]\n# setup");
+        let own = SCRIPT
+            .replace("# setup", "# name = \"gpt\"\n# command = [\"uv\", \"run\", \"train.py\"]\n# setup");
         let read = spec(&own, &[], &["x"]).unwrap();
         assert_eq!((read.name.as_str(), read.command.join(" ").as_str()), ("gpt", "uv run train.py x"));
     }
@@ -181,16 +182,31 @@ import torch
         );
         let uneven = [flags[0], flags[1], ("--shards", "train.shards", 7)];
         let error = spec("", &uneven, &[]).unwrap_err();
-        assert!(error.starts_with("--shards 7: train.shards: 7 does not divide global_batch (30)"), "{error}");
+        assert!(
+            error.starts_with("--shards 7: train.shards: 7 does not divide global_batch (30)"),
+            "{error}"
+        );
     }
 
     #[test]
     fn mistakes_in_a_header_have_the_lines_and_columns_of_the_script() {
         for (found, wrong, expected) in [
             ("# steps = 500", "# steps = 5x", "py:9:11: not TOML"),
-            ("# steps = 500", "# stpes = 500", "py:9: train.stpes: there is no such key; did you mean train.steps?"),
-            ("# ///\n", "", "py:2: the header that begins here does not end: add the line `# ///` after line 10"),
-            ("import", "\n# /// script\n# ///\nimport", "py:13: a second header; the first one begins on line 2"),
+            (
+                "# steps = 500",
+                "# stpes = 500",
+                "py:9: train.stpes: there is no such key; did you mean train.steps?",
+            ),
+            (
+                "# ///\n",
+                "",
+                "py:2: the header that begins here does not end: add the line `# ///` after line 10",
+            ),
+            (
+                "import",
+                "\n# /// script\n# ///\nimport",
+                "py:13: a second header; the first one begins on line 2",
+            ),
         ] {
             let error = spec(&SCRIPT.replacen(found, wrong, 1), &[], &[]).unwrap_err();
             assert!(error.contains(expected), "{wrong}: {error}");

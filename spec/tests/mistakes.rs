@@ -319,7 +319,7 @@ fn an_unknown_key_is_distinguished_from_a_missing_one() {
             "[workers]\nenv = {}\n\"\\u001b[2J\" = 1\n[train]",
             "run.toml:5: workers.env: there is no such key; did you mean workers.environment?\n\
              run.toml:6: workers.\"\\u001B[2J\": there is no such key; [workers] has the keys \
-             local, min, max, max_failures, step_timeout, environment",
+             local, min, max, threads, max_failures, step_timeout, leave_timeout, environment",
         ),
     ] {
         assert_eq!(mistakes_of(&GOOD.replace(line, wrong), &[]), expected, "{wrong}");

@@ -55,6 +55,7 @@ impl Alone {
                 global_batch: train.global_batch,
                 shards: train.shards,
                 steps: train.steps,
+                threads: spec.workers.threads,
                 settings: serde_json::Value::Object(train.settings.clone()),
             },
             skips_nonfinite: spec.reduction.on_nonfinite == spec::OnNonfinite::Skip,

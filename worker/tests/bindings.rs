@@ -241,6 +241,7 @@ fn a_run_without_a_coordinator_ends_with_the_same_bits() {
         global_batch: spec.train.global_batch,
         shards: spec.train.shards,
         steps: spec.train.steps,
+        threads: spec.workers.threads,
         settings: serde_json::Value::Object(spec.train.settings.clone()),
     };
     let mut trainer = Linear::new(&context, quiet()).unwrap();

@@ -6,17 +6,23 @@
 # global_batch = 32
 # shards = 16
 # seed = 7
+#
+# [tool.whimbrel.workers]
+# threads = 2
 # ///
 """What a program may have besides float32 weights: two modules and optimizers, BatchNorm, bfloat16, complex, frozen and
 unused weights, gradients that are sparse by layout, generators in the data set and in the model."""
 
+import os
 import random
+import time
+from pathlib import Path
 
 import torch
 from torch import nn
 from whimbrel.torch import join
 
-torch.set_num_threads(1)
+torch.set_num_threads(3)  # before join(), so that it does not count
 
 
 class Model(nn.Module):
@@ -48,9 +54,12 @@ optimizer = torch.optim.AdamW(model.parameters())
 second = torch.optim.SGD(bias.parameters(), lr=0.1, momentum=0.9)
 unused = model.unused.weight.clone()
 run = join(Samples(), model=model, optimizer=optimizer, bias=bias, second=second)
+assert torch.get_num_threads() == run.threads == 2
 for step in run:
     for x in step:
         step.backward(model(x) + bias(torch.ones(1)).sum())
     optimizer.step()
     second.step()
 assert torch.equal(model.unused.weight, unused), "what no sample uses is not decayed"
+time.sleep(1)  # as long as it takes to close a logger, say
+Path(f"after-{os.getpid()}").touch()

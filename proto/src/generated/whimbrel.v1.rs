@@ -2192,6 +2192,12 @@ pub struct Welcome {
     /// The most bytes per second that the worker may upload when it saves; absent: no limit.
     #[prost(uint64, optional, tag = "14")]
     pub bandwidth: ::core::option::Option<u64>,
+    /// Threads with which the worker computes; at least 1. The bits can depend on it.
+    #[prost(uint32, tag = "15")]
+    pub threads: u32,
+    /// Steps that the run has applied so far. A program that fails before the first one would most likely fail again.
+    #[prost(uint64, tag = "16")]
+    pub step: u64,
 }
 /// Asks a member for a checkpoint or a halt at a step boundary. The coordinator asks every member; the members agree on the
 /// boundary within a step's all-reduce, so one that the request reaches in time is enough.

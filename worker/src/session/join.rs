@@ -82,8 +82,16 @@ impl Session {
     /// Connects to the coordinator. The result is not a session yet: the program builds what it trains first, and then
     /// says that it is [ready](Joiner::ready). Takes at most 30 s; not to be called from async code.
     pub fn connect(environment: Environment) -> Result<Joiner, ConnectError> {
+        Self::connect_unless(environment, std::future::pending())
+    }
+
+    /// Like [`connect`](Self::connect); fails with [`OpenError::Cancelled`] as soon as `cancelled` is done.
+    pub fn connect_unless(
+        environment: Environment,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Joiner, ConnectError> {
         let endpoint = Endpoint::bind((environment.advertise, 0).into())?;
-        let (control, settings) = ControlStream::open(&environment, endpoint.interrupter())?;
+        let (control, settings) = ControlStream::open(&environment, endpoint.interrupter(), cancelled)?;
         let (run, _) = open_run(&settings.uri)?;
         let mut sources = Sources::new(run);
         for uri in &settings.replicas {
@@ -107,6 +115,12 @@ impl Joiner {
     /// What the program must know of its run.
     pub fn context(&self) -> &Context {
         &self.settings.context
+    }
+
+    /// Whether the run had applied a step when this worker connected. A program that fails before would most likely fail
+    /// again on any worker.
+    pub fn has_begun(&self) -> bool {
+        self.settings.has_begun
     }
 
     /// Ends the session's waits from another thread.

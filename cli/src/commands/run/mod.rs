@@ -88,7 +88,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     let mut watch = Watch::new(client.clone(), run.clone());
     let ended = match follow(&mut host, &client, &run, &mut watch, &mut signals, screen.as_mut()).await {
         Ok(Some(ended)) => {
-            host.stop().await;
+            host.stop(spec.workers.leave_timeout, signals.next()).await;
             ended
         }
         Ok(None) => {
