@@ -1,4 +1,5 @@
-//! The Python that runs a script: that of the caller's virtual environment, or else `python3`.
+//! The Python that runs a script: that of the caller's virtual environment, or else the one in which this command is
+//! installed, or else `python3`.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,9 @@ use tokio::{process::Command, time::timeout};
 
 use crate::exit::Failure;
 
-/// The interpreter without a virtual environment, looked for in `PATH`.
+/// The Python in which this command is installed. The Python package sets it.
+const OWN: &str = "WHIMBREL_PYTHON";
+/// The interpreter if there is no other, looked for in `PATH`.
 const DEFAULT: &str = "python3";
 /// Deadline of an interpreter for importing the package: it may lie on a slow file server.
 const IMPORT: Duration = Duration::from_secs(60);
@@ -33,7 +36,7 @@ enum InterpreterError {
 /// The interpreter to name in the command of a script's run.
 pub(crate) fn find() -> Result<String, Failure> {
     let Some(folder) = env::var_os("VIRTUAL_ENV").filter(|folder| !folder.is_empty()) else {
-        return Ok(DEFAULT.to_owned());
+        return Ok(env::var(OWN).unwrap_or_else(|_| DEFAULT.to_owned()));
     };
     let folder = PathBuf::from(folder);
     let python = folder.join("bin/python");

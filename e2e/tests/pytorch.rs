@@ -82,11 +82,12 @@ impl Example {
         Run::start(&self.spec, self.path(), &["--workers", workers])
     }
 
-    /// Starts `whimbrel run` of a script, from the virtual environment.
+    /// Starts `whimbrel run` of a script, by the command of the virtual environment.
     fn launch(&self, pytorch: &PyTorch, arguments: &[&str]) -> Run {
-        let mut command = Command::new(programs::whimbrel());
+        // The wheel's command: it runs scripts by its own Python.
+        let mut command = Command::new(pytorch.folder().join("bin/whimbrel"));
         command.arg("run").args(arguments).arg("--json").current_dir(self.path());
-        command.env("VIRTUAL_ENV", pytorch.folder()).envs(pytorch.environment());
+        command.env_remove("VIRTUAL_ENV").envs(pytorch.environment());
         Run::start_by(command)
     }
 
@@ -267,6 +268,23 @@ fn the_python_packages_own_tests_pass() {
     tests.args(["-B", "-m", "unittest"]).current_dir(programs::workspace().join("python/tests"));
     let printed = finished(tests.envs(pytorch.environment()), ALONE).unwrap();
     assert!(printed.contains("\nOK"), "{printed}");
+}
+
+#[test]
+fn the_wheels_command_works_without_pytorch_and_passes_its_exit_code_on() {
+    let Some(pytorch) = pytorch() else { return };
+    let without =
+        "import sys; sys.modules['torch'] = None; import whimbrel.__main__ as command; command.main()";
+    let run = |arguments: &[&str]| {
+        Command::new(pytorch.python()).args(["-B", "-c", without]).args(arguments).output().unwrap()
+    };
+    let help = run(&["--help"]);
+    let printed = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.status.success() && printed.contains("Usage: whimbrel"), "{printed}");
+    let refused = run(&["run", "no-such-script.py"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("cannot read the script no-such-script.py"), "{errors}");
 }
 
 #[test]

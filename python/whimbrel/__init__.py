@@ -9,11 +9,11 @@ __all__ = ["CoordinatorLost", "Leave", "NonfiniteGradient", "RetryableError", "W
 
 
 class RetryableError(Exception):
-    """A failure of the program that another try may mend. Raise it, or a class derived from it, or raise an error from it.
+    """A failure of the program that another try may mend.
 
-    An exception before the run's first step fails the run, since it would come back on any worker. This one, ``OSError``
-    and errors for a lack of memory do not: the coordinator starts another worker, up to ``workers.max_failures`` in a
-    row.
+    Raise it, or a class derived from it, or raise another error from it. An exception before the run's first step fails
+    the run, since it would come back on any worker. This one, ``OSError`` and errors for a lack of memory do not: the
+    coordinator starts another worker, up to ``workers.max_failures`` in a row.
     """
 
 
