@@ -39,6 +39,8 @@ fn pytorch() -> Option<&'static PyTorch> {
         let pytorch = available(PyTorch::install())?;
         let wheel = available(pytorch.install_wheel(&programs::workspace().join("python")))?;
         assert!(wheel.to_string_lossy().contains("-cp310-abi3-"), "{}", wheel.display());
+        let bytes = fs::metadata(pytorch.folder().join("wheels").join(&wheel)).unwrap().len();
+        assert!(bytes < 15_000_000, "the wheel has {bytes} bytes");
         Some(pytorch)
     };
     PYTORCH.get_or_init(install).as_ref()
@@ -86,7 +88,7 @@ impl Example {
     fn launch(&self, pytorch: &PyTorch, arguments: &[&str]) -> Run {
         // The wheel's command: it runs scripts by its own Python.
         let mut command = Command::new(pytorch.folder().join("bin/whimbrel"));
-        command.arg("run").args(arguments).arg("--json").current_dir(self.path());
+        command.args(["run", "--json"]).args(arguments).current_dir(self.path());
         command.env_remove("VIRTUAL_ENV").envs(pytorch.environment());
         Run::start_by(command)
     }
@@ -259,6 +261,31 @@ fn an_exception_before_the_program_joins_is_tried_again_where_that_may_mend_it()
     for (reason, expected) in reasons.iter().zip(expected) {
         assert!(reason.contains(expected) && reason.contains("exit code 1"), "{reason}");
     }
+}
+
+#[test]
+fn a_worker_with_other_data_is_refused_and_so_is_a_run_that_is_resumed_with_it() {
+    let Some(pytorch) = pytorch() else { return };
+    let example = Example::new(pytorch, STEPS);
+    let mut run = example.start("2");
+    run.until_checkpoint(10);
+    // Another first sample, of the same length and with the same characters.
+    let text = fs::read_to_string(example.path().join("text.txt")).unwrap();
+    let (start, rest) = text.split_at(text.find(' ').unwrap() + 1);
+    fs::write(example.path().join("text.txt"), format!("{}{rest}", start.chars().rev().collect::<String>()))
+        .unwrap();
+    run.kill_worker(1);
+    let exits = |event: &serde_json::Value| event["event"] == "exit" && event["reason"] != "SIGKILL";
+    let refused = run.until("the end of the worker with other data", exits);
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("its data set differs from that of the other workers in sample 0 ("), "{reason}");
+    run.kill_all();
+
+    let outcome = Run::start(&example.spec, example.path(), &["--workers", "1", "--resume"]).finish();
+    outcome.assert_failed();
+    let reason = outcome.last()["reason"].as_str().unwrap();
+    let expected = "the data set differs from that with which it was saved in sample 0 (";
+    assert!(reason.contains(expected) && reason.contains("could not be read"), "{reason}");
 }
 
 #[test]

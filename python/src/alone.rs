@@ -10,7 +10,7 @@ use std::{
 use pyo3::{exceptions::PyOSError, prelude::*};
 use whimbrel_proto::with_causes;
 use whimbrel_spec::{RunSpec, Script};
-use whimbrel_worker::Program;
+use whimbrel_worker::{Fingerprint, Program};
 
 use crate::{
     errors::{self, WhimbrelError},
@@ -43,6 +43,7 @@ impl Alone {
         };
         let program = Program {
             samples,
+            fingerprint: Fingerprint::new(),
             gradients: specs(gradients),
             tokens_per_sample: None,
             numerics: String::new(),

@@ -9,7 +9,8 @@ use std::{
 use futures::channel::oneshot;
 use pyo3::prelude::*;
 use whimbrel_worker::{
-    Canceller, Context, Environment, Joiner, Program, SessionError, TensorSpec, Work, fatal, start_logging,
+    Canceller, Context, Environment, Fingerprint, Joiner, Program, SessionError, TensorSpec, Work, fatal,
+    start_logging,
 };
 
 use crate::{
@@ -108,17 +109,20 @@ impl Session {
 
     /// Says that the program is built. `gradients` are names and shapes in the order of the flat gradient; `state` is
     /// what [`PyState`] documents.
-    #[pyo3(signature = (samples, gradients, state, numerics, tokens_per_sample=None))]
+    #[pyo3(signature = (samples, fingerprint, gradients, state, numerics, tokens_per_sample=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python calls it with names")]
     fn ready(
         &self,
         py: Python<'_>,
         samples: u64,
+        fingerprint: Fingerprint,
         gradients: Vec<(String, Vec<usize>)>,
         state: Py<PyAny>,
         numerics: String,
         tokens_per_sample: Option<u64>,
     ) -> PyResult<()> {
-        let program = Program { samples, gradients: specs(gradients), tokens_per_sample, numerics };
+        let program =
+            Program { samples, fingerprint, gradients: specs(gradients), tokens_per_sample, numerics };
         let mut state = PyState::new(state);
         py.detach(|| {
             let mut stage = self.lock();

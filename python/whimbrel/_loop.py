@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
-from . import Leave, WhimbrelError, _native, _seeding
+from . import Leave, WhimbrelError, _fingerprint, _native, _seeding
 from ._ending import ending
 from ._gradients import Gradients
 from ._state import State
@@ -125,9 +125,11 @@ class Run(Generic[Sample_co]):
         self,
         dataset: Dataset[Sample_co],
         parts: Mapping[str, Any],
+        *,
         collate: Callable[[list[Any]], Any] | None,
         tokens_per_sample: int | None,
         spec: str | os.PathLike[str] | None,
+        fingerprint: str | None,
     ) -> None:
         self._dataset, self._collate = dataset, collate or default_collate
         self._gradients, self._state = Gradients(parts), State(parts)
@@ -144,7 +146,8 @@ class Run(Generic[Sample_co]):
         self.threads: int = context["threads"]
         torch.set_num_threads(self.threads)
         if isinstance(self._native, _native.Session):
-            self._native.ready(samples, layout, self._state, _numerics(), tokens_per_sample)
+            found = _fingerprint.of_samples(dataset) if fingerprint is None else {"fingerprint": fingerprint}
+            self._native.ready(samples, found, layout, self._state, _numerics(), tokens_per_sample)
         self.seed: int = context["seed"]
         self.steps: int = context["steps"]
         self.shards: int = context["shards"]

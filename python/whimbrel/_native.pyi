@@ -25,6 +25,7 @@ class Session:
     def ready(
         self,
         samples: int,
+        fingerprint: dict[str, str],
         gradients: list[tuple[str, list[int]]],
         state: _State,
         numerics: str,

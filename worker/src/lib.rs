@@ -55,4 +55,4 @@ pub use trainer::{Context, Shard, Trainer, TrainerError, fatal};
 pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};
-pub use whimbrel_state::{Dtype, Memory, TensorMut, TensorSpec};
+pub use whimbrel_state::{Dtype, Fingerprint, Memory, TensorMut, TensorSpec};

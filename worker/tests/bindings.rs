@@ -71,7 +71,8 @@ impl State for Elsewhere {
 
 fn program(trainer: &Linear, numerics: &str) -> Program {
     let (samples, gradients) = (trainer.samples(), trainer.gradients());
-    Program { samples, gradients, tokens_per_sample: None, numerics: numerics.to_owned() }
+    let numerics = numerics.to_owned();
+    Program { samples, fingerprint: Default::default(), gradients, tokens_per_sample: None, numerics }
 }
 
 /// Joins and trains to the end.

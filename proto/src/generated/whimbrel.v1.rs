@@ -1974,6 +1974,13 @@ pub struct Ready {
     /// Samples in its data set. All workers must have the same number: the order of samples is a function of it.
     #[prost(uint64, tag = "5")]
     pub samples: u64,
+    /// What tells its data set apart from another one of that size: what was looked at, such as `sample 17`, and a short text that
+    /// stands for it. All workers must agree on what they both have. May be empty.
+    #[prost(map = "string, string", tag = "6")]
+    pub fingerprint: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Sent every second.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -9,7 +9,7 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
-use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
+use whimbrel_state::{Fingerprint, Layout, LayoutError, StateBytes, TensorSpec};
 use whimbrel_store::{Limits, OpenError as OpenRunError, Sources, open_run};
 
 use crate::{
@@ -59,6 +59,8 @@ pub enum ReadyError {
 pub struct Program {
     /// Samples in the data set; not zero.
     pub samples: u64,
+    /// What tells the data set apart from another one of that size; may be empty.
+    pub fingerprint: Fingerprint,
     /// The tensors that the flat gradient holds one after another, all of them `f32`.
     pub gradients: Vec<TensorSpec>,
     /// Tokens in a sample, where the program counts in tokens.
@@ -147,6 +149,7 @@ impl Joiner {
             tokens_per_sample: program.tokens_per_sample,
             layout: layout.tensors().iter().map(v1::Tensor::from).collect(),
             samples: program.samples,
+            fingerprint: program.fingerprint.clone().into_iter().collect(),
         }));
         let limits = Limits { bandwidth: settings.bandwidth, ..Limits::default() };
         // Half of the time for which the peers wait for this worker, so that a slow store does not make it look dead.
@@ -157,6 +160,7 @@ impl Joiner {
             group: None,
             open: Open::Nothing,
             saver: Saver::new(sources.primary().clone(), layout.clone(), save_timeout, limits),
+            fingerprint: program.fingerprint,
             sampler: Sampler::new(program.samples, seed, global_batch, shards),
             accumulator: Accumulator::new(settings.reduction, gradients.elements(), shards),
             sum: vec![0.0; gradients.elements()],

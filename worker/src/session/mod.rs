@@ -15,7 +15,7 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
-use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
+use whimbrel_state::{Fingerprint, Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::Sources;
 
 use crate::{
@@ -149,6 +149,7 @@ pub struct Session {
     gradients: Gradients,
     layout: Layout,
     sampler: Sampler,
+    fingerprint: Fingerprint,
     accumulator: Accumulator,
     sum: Vec<f32>,
     saver: Saver,
