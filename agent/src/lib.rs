@@ -9,5 +9,5 @@ mod session;
 mod settings;
 mod supervisor;
 
-pub use session::{AgentError, run};
+pub use session::{AgentError, Stop, run};
 pub use settings::Settings;

@@ -54,17 +54,36 @@ pub enum AgentError {
     },
 }
 
+/// Ends an agent.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Ends its processes, and then the agent.
+    pub now: CancellationToken,
+    /// Ends the agent as soon as it has no process: the coordinator ends them.
+    pub when_idle: CancellationToken,
+}
+
+impl Stop {
+    /// Waits until the agent is to end, given whether it has no process.
+    async fn due(&self, is_idle: bool) {
+        tokio::select! {
+            () = self.now.cancelled() => {}
+            () = self.when_idle.cancelled(), if is_idle => {}
+        }
+    }
+}
+
 /// Joins a node to a coordinator, and starts and ends workers on its commands, until `stop`.
 ///
 /// A lost connection ends the node's workers, since the coordinator has given them up; then the node joins again. An error
 /// is returned only if the first connection fails.
 ///
 /// The future is boxed so that it is compiled with this crate and not with each caller.
-pub fn run(settings: Settings, stop: CancellationToken) -> BoxFuture<'static, Result<(), AgentError>> {
+pub fn run(settings: Settings, stop: Stop) -> BoxFuture<'static, Result<(), AgentError>> {
     Box::pin(run_sessions(settings, stop))
 }
 
-async fn run_sessions(settings: Settings, stop: CancellationToken) -> Result<(), AgentError> {
+async fn run_sessions(settings: Settings, stop: Stop) -> Result<(), AgentError> {
     let mut stream = open(&settings).await?;
     loop {
         let Err(error) = serve(&settings, stream, &stop).await else { return Ok(()) };
@@ -72,7 +91,8 @@ async fn run_sessions(settings: Settings, stop: CancellationToken) -> Result<(),
         let mut wait = REJOIN.0;
         stream = loop {
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.now.cancelled() => return Ok(()),
+                () = stop.when_idle.cancelled() => return Ok(()),
                 () = sleep_until(Instant::now() + wait) => {}
             }
             match open(&settings).await {
@@ -108,7 +128,7 @@ async fn open(settings: &Settings) -> Result<Stream, AgentError> {
 
 /// Executes the coordinator's commands until `stop` or until the connection is lost. In both cases the node's processes
 /// have ended when this returns.
-async fn serve(settings: &Settings, stream: Stream, stop: &CancellationToken) -> Result<(), AgentError> {
+async fn serve(settings: &Settings, stream: Stream, stop: &Stop) -> Result<(), AgentError> {
     let Stream { messages, mut commands } = stream;
     let (reports, mut to_send) = mpsc::unbounded_channel();
     let mut supervisor = Supervisor::new(reports);
@@ -116,6 +136,7 @@ async fn serve(settings: &Settings, stream: Stream, stop: &CancellationToken) ->
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = Instant::now();
     let lost = loop {
+        let is_idle = supervisor.is_idle();
         let message = tokio::select! {
             command = commands.message() => match command {
                 Ok(Some(command)) => {
@@ -131,7 +152,7 @@ async fn serve(settings: &Settings, stream: Stream, stop: &CancellationToken) ->
             () = supervisor.reap() => continue,
             _ = heartbeat.tick() => Message::Heartbeat(v1::AgentHeartbeat {}),
             () = sleep_until(heard + SILENCE) => break format!("no message for {} s", SILENCE.as_secs()),
-            () = stop.cancelled() => {
+            () = stop.due(is_idle) => {
                 // Reports how each process ended, if the coordinator still reads.
                 supervisor.end_all(GRACE).await;
                 while let Ok(message) = to_send.try_recv() {

@@ -95,6 +95,8 @@ impl Supervisor {
         // A path is relative to the working directory; a bare name is searched for in PATH.
         let path = if program.contains('/') { workdir.join(program) } else { program.into() };
         let mut command = Command::new(path);
+        // The output of a Python program must not wait in a buffer that a SIGKILL takes with it.
+        command.env("PYTHONUNBUFFERED", "1");
         command.args(arguments).envs(spec_environment).envs(environment).current_dir(workdir);
         let (program, id) = (program.clone(), run.clone());
         self.spawn(run, worker, command, move |ended, tail| {
@@ -184,6 +186,11 @@ impl Supervisor {
             }
             id
         });
+    }
+
+    /// Whether there is no process.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.processes.is_empty()
     }
 
     /// Forgets the next process that ends; pending while there is none.

@@ -91,3 +91,68 @@ fn nothing_to_resume() {
     let error = refused(folder.path(), &["run.toml", "--resume", "runs/r-nobody@7"]);
     assert!(error.contains("names a step"), "{error}");
 }
+
+#[test]
+fn a_script_that_cannot_be_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = |text: &str| fs::write(folder.path().join("train.py"), text).unwrap();
+    let error = refused(folder.path(), &["train.py"]);
+    assert!(error.contains("cannot read the script train.py") && error.contains("No such file"), "{error}");
+    script("import torch\n");
+    let error = refused(folder.path(), &["train.py", "--batch", "48"]);
+    assert!(error.contains("train.py: train.steps: missing") && error.contains("--steps 2000"), "{error}");
+    assert!(error.contains("[tool.whimbrel.train]"), "{error}");
+    script("# /// script\n# [tool.whimbrel.train]\n# steps = ten\n# ///\n");
+    let error = refused(folder.path(), &["train.py"]);
+    assert!(error.contains("train.py:3:11: not TOML"), "{error}");
+    // Nothing is set, not even PATH.
+    script("");
+    let error = refused(folder.path(), &["train.py", "--steps", "5", "--batch", "8"]);
+    assert!(error.contains("whimbrel") && error.contains("pip install"), "{error}");
+    let error = refused(folder.path(), &["run.toml", "x"]);
+    assert!(error.contains("run.toml takes no arguments"), "{error}");
+}
+
+#[test]
+fn a_virtual_environment_without_an_interpreter() {
+    let folder = folder_with("");
+    fs::write(folder.path().join("train.py"), "").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_whimbrel"));
+    command.args(["run", "train.py", "--steps", "5", "--batch", "8"]).current_dir(folder.path());
+    let output = command.env("VIRTUAL_ENV", folder.path()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("(VIRTUAL_ENV) has no bin/python"), "{error}");
+}
+
+#[test]
+fn a_saved_spec_is_that_of_the_script_and_its_flags() {
+    let folder = folder_with("");
+    let header = "# /// script\n# [tool.whimbrel]\n# command = [\"uv\", \"run\", \"train.py\"]\n\
+                  # train = { steps = 9, global_batch = 4 }\n# ///\n";
+    fs::write(folder.path().join("train.py"), header).unwrap();
+    let save = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whimbrel"));
+        command.current_dir(folder.path()).env_clear().env("HOME", folder.path());
+        command.args(["run", "train.py", "a", "--steps", "20", "--save-spec", "saved.toml"]).args(flags);
+        command.output().unwrap()
+    };
+    let output = save(&["--workers", "3", "--", "--lr", "0.1"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let saved = fs::read_to_string(folder.path().join("saved.toml")).unwrap();
+    for line in [
+        "name = \"train\"",
+        "command = [\"uv\", \"run\", \"train.py\", \"a\", \"--lr\", \"0.1\"]",
+        "steps = 20",
+        "global_batch = 4",
+        "shards = 4",
+        "local = 3",
+        "store = \"runs\"",
+    ] {
+        assert!(saved.lines().any(|written| written == line), "{line:?} is not in\n{saved}");
+    }
+    assert!(!folder.path().join("runs").exists(), "nothing is started");
+    let again = save(&[]);
+    let error = String::from_utf8(again.stderr).unwrap();
+    assert!(again.status.code() == Some(2) && error.contains("File exists"), "{error}");
+}

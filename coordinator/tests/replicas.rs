@@ -296,8 +296,16 @@ async fn a_run_whose_newest_checkpoint_cannot_be_copied(folder: &Path) -> (Strin
     let mut term = here.start_term("a test").await.unwrap();
     let layout = Layout::new(vec![TensorSpec::f32("w", [16])]).unwrap();
     let packs = save_slice(&here, &layout, 0..64, vec![7; 64].into(), &Limits::default()).await.unwrap();
-    let manifest =
-        Manifest { format: FORMAT, run: name.clone(), step: 2, generation: 1, samples: 8, layout, packs };
+    let manifest = Manifest {
+        format: FORMAT,
+        run: name.clone(),
+        step: 2,
+        generation: 1,
+        samples: 8,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    };
     commit(&mut term, &manifest, None).await.unwrap();
     let plan = plan_copy(&here, &west, CheckpointSelection::All).await.unwrap();
     plan.execute("a test", &Limits::default(), &mut |_| {}).await.unwrap();

@@ -266,6 +266,7 @@ impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(2) => f.write_str("SIGINT"),
             Self::Signal(6) => f.write_str("SIGABRT"),
             Self::Signal(9) => f.write_str("SIGKILL"),
             Self::Signal(11) => f.write_str("SIGSEGV"),

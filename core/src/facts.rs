@@ -17,6 +17,8 @@ pub struct RunFacts {
     pub max_failures: u32,
     /// The longest a worker may take to reach a step boundary.
     pub step_timeout: Duration,
+    /// A worker that was told to leave has this long to end its process.
+    pub leave_timeout: Duration,
     /// When checkpoints are due.
     pub checkpoint: CheckpointEvery,
     /// Whether nodes must run a `setup` before the first worker.

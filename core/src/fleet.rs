@@ -287,7 +287,7 @@ impl Fleet {
     pub(crate) fn kill_overdue_processes(&mut self, cx: &Context) -> Effects {
         let mut effects = Effects::new();
         for (&id, worker) in &mut self.workers {
-            if worker.is_overdue(cx.now, &cx.timing) {
+            if worker.is_overdue(cx.now, cx.facts.leave_timeout) {
                 worker.state = WorkerState::Lost;
                 worker.kill_at = None;
                 effects.command(Command::Kill { run: cx.run.clone(), node: worker.node, worker: id });

@@ -13,7 +13,7 @@ pub struct Timing {
     pub gather_timeout: Duration,
     /// A run that a person stops has this long to save its checkpoint.
     pub stop_timeout: Duration,
-    /// A worker that was told to leave, or whose connection ended, has this long to end its process.
+    /// A worker whose connection ended has this long to end its process.
     pub exit_timeout: Duration,
     /// The second start of a failing worker waits this long, each further one twice as long; the first does not wait.
     pub restart_delay: Duration,

@@ -210,8 +210,16 @@ fn make(uri: &str, mebibytes: usize) {
             let saved = save_slice(&run, &layout, range, Bytes::from(bytes), &Limits::default()).await;
             packs.extend(saved.unwrap());
         }
-        let manifest =
-            Manifest { format: FORMAT, run: RUN.into(), step: 1, generation: 1, samples: 1, layout, packs };
+        let manifest = Manifest {
+            format: FORMAT,
+            run: RUN.into(),
+            step: 1,
+            generation: 1,
+            samples: 1,
+            fingerprint: Default::default(),
+            layout,
+            packs,
+        };
         commit(&mut term, &manifest, None).await.unwrap();
         term.append(Record::Stopped(Stopped { step: 1, reason: "made".into() })).await.unwrap();
     });

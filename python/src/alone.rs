@@ -2,15 +2,16 @@
 //! that the training loop makes.
 
 use std::{
+    io,
     num::NonZeroU64,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use pyo3::{exceptions::PyOSError, prelude::*};
 use whimbrel_proto::with_causes;
-use whimbrel_spec::RunSpec;
-use whimbrel_worker::{Next, Program};
+use whimbrel_spec::{RunSpec, Script};
+use whimbrel_worker::{Fingerprint, Next, Program};
 
 use crate::{
     errors::{self, WhimbrelError},
@@ -25,20 +26,25 @@ pub(crate) struct Alone(Mutex<whimbrel_worker::Alone>);
 
 #[pymethods]
 impl Alone {
-    /// Reads the run spec of a file. `gradients` are as in `Session.ready`.
+    /// Reads the run spec of a file. Without one, that of the program's own header, or of `run.toml` beside the program.
+    /// `gradients` are as in `Session.ready`.
     #[new]
-    fn new(spec: PathBuf, samples: u64, gradients: Vec<(String, Vec<usize>)>) -> PyResult<Self> {
-        let origin = spec.display().to_string();
-        let text = std::fs::read_to_string(&spec).map_err(|error| {
-            PyOSError::new_err(format!(
-                "cannot read the run spec {origin}: {}; a program that no coordinator started trains by a run spec: \
-                 put run.toml beside it, or name another file with join(…, spec=…)",
-                with_causes(&error)
-            ))
-        })?;
-        let spec = RunSpec::parse(&origin, &text, &[]).map_err(|error| errors::failed(&error))?;
+    fn new(
+        spec: Option<PathBuf>,
+        program: PathBuf,
+        samples: u64,
+        gradients: Vec<(String, Vec<usize>)>,
+    ) -> PyResult<Self> {
+        let spec = match spec {
+            Some(spec) => of_file(&spec)?,
+            None => match of_header(&program)? {
+                Some(spec) => spec,
+                None => of_file(&program.with_file_name("run.toml"))?,
+            },
+        };
         let program = Program {
             samples,
+            fingerprint: Fingerprint::new(),
             gradients: specs(gradients),
             tokens_per_sample: None,
             numerics: String::new(),
@@ -155,6 +161,38 @@ impl Alone {
         }
         digest.map(|hash| hash.to_string()).map_err(|error| WhimbrelError::new_err(with_causes(&error)))
     }
+}
+
+/// The run spec in a file.
+fn of_file(path: &Path) -> PyResult<RunSpec> {
+    let origin = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        PyOSError::new_err(format!(
+            "cannot read the run spec {origin}: {}; a program that no coordinator started trains by a run spec: put \
+             [tool.whimbrel] in the script's header, or run.toml beside it, or name another file with join(…, spec=…)",
+            with_causes(&error)
+        ))
+    })?;
+    RunSpec::parse(&origin, &text, &[]).map_err(|error| errors::failed(&error))
+}
+
+/// The run spec in a program's header, if the program is a script with one.
+fn of_header(program: &Path) -> PyResult<Option<RunSpec>> {
+    let origin = program.display().to_string();
+    let text = match std::fs::read_to_string(program) {
+        Ok(text) => text,
+        // An interactive session, or a folder with `__main__.py`.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(PyOSError::new_err(format!("cannot read {origin}: {error}"))),
+    };
+    let script = Script::read(&origin, &text).map_err(|error| errors::failed(&error))?;
+    if !script.has_table() {
+        return Ok(None);
+    }
+    let spec = script.spec("python3", &[], &[]).map_err(|error| errors::failed(&error))?;
+    Ok(Some(spec))
 }
 
 impl Alone {

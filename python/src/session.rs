@@ -7,10 +7,11 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use futures::channel::oneshot;
 use pyo3::prelude::*;
 use whimbrel_worker::{
-    Canceller, Context, Environment, Evaluation, Joiner, OnNonfinite, Program, SessionError, TensorSpec,
-    Work, fatal, start_logging,
+    Canceller, Context, Environment, Evaluation, Fingerprint, Joiner, OnNonfinite, Program, SessionError,
+    TensorSpec, Work, fatal, start_logging,
 };
 
 use crate::{
@@ -28,19 +29,30 @@ pub(crate) type PyUpdate = (u64, f64, Option<f64>);
 /// A part of an evaluation for Python: step, number, number of parts.
 pub(crate) type PyPart = (u64, u32, u32);
 
-/// A session, from the connection to its end.
+/// A session, from before the connection to its end.
 #[pyclass(frozen, module = "whimbrel._native")]
 pub(crate) struct Session {
     stage: Mutex<Stage>,
     /// Apart from the stage, which is locked while the training thread waits.
-    canceller: Canceller,
+    cancel: Mutex<Cancel>,
 }
 
 enum Stage {
+    /// Not connected. The receiver ends the attempt to connect.
+    New(Box<Environment>, oneshot::Receiver<()>),
     /// Connected, and its program is not ready.
     Joining(Box<Joiner>),
     Open(Box<whimbrel_worker::Session>, PyState),
     Over,
+}
+
+/// How another thread ends what the training thread waits in.
+enum Cancel {
+    /// Not connected: ends the attempt.
+    Connecting(oneshot::Sender<()>),
+    Connected(Canceller),
+    /// It was ended before there was a canceller, for this reason.
+    Cancelled(String),
 }
 
 /// The program's own words for its failure.
@@ -57,38 +69,67 @@ impl Error for Reason {}
 
 #[pymethods]
 impl Session {
-    /// Connects to the coordinator that the environment names. Takes at most 30 s.
-    #[staticmethod]
-    fn connect(py: Python<'_>) -> PyResult<Self> {
-        start_logging();
+    /// Reads what the environment says of this worker. It is not connected yet.
+    #[new]
+    fn new() -> PyResult<Self> {
         let environment = Environment::read().map_err(|error| errors::environment(&error))?;
-        let joiner = py.detach(|| whimbrel_worker::Session::connect(environment));
-        let joiner = joiner.map_err(|error| errors::failed(&error))?;
-        Ok(Self { canceller: joiner.canceller(), stage: Mutex::new(Stage::Joining(Box::new(joiner))) })
+        start_logging();
+        let (sender, receiver) = oneshot::channel();
+        let stage = Stage::New(Box::new(environment), receiver);
+        Ok(Self { stage: Mutex::new(stage), cancel: Mutex::new(Cancel::Connecting(sender)) })
     }
 
-    /// The run's seed, global batch, shards, steps, settings and `reduction.on_nonfinite`, as JSON.
+    /// Connects to the coordinator. Takes at most 30 s; `cancel` ends it.
+    fn connect(&self, py: Python<'_>) -> PyResult<()> {
+        let connected = py.detach(|| {
+            let mut stage = self.lock();
+            let Stage::New(environment, cancelled) = std::mem::replace(&mut *stage, Stage::Over) else {
+                return Err(over());
+            };
+            let cancelled = async {
+                // The sender is kept until there is a canceller.
+                cancelled.await.ok();
+            };
+            let joiner = whimbrel_worker::Session::connect_unless(*environment, cancelled);
+            let joiner = joiner.map_err(|error| errors::failed(&error))?;
+            self.can_cancel(joiner.canceller());
+            *stage = Stage::Joining(Box::new(joiner));
+            Ok(())
+        });
+        py.check_signals()?;
+        connected
+    }
+
+    /// Whether the run had applied a step when this worker connected.
+    fn has_begun(&self) -> bool {
+        matches!(&*self.lock(), Stage::Joining(joiner) if joiner.has_begun())
+    }
+
+    /// The run's seed, global batch, shards, steps, threads, settings and `reduction.on_nonfinite`, as JSON.
     fn context(&self) -> PyResult<String> {
         match &*self.lock() {
             Stage::Joining(joiner) => Ok(json(joiner.context(), joiner.on_nonfinite())),
             Stage::Open(session, _) => Ok(json(session.context(), session.on_nonfinite())),
-            Stage::Over => Err(over()),
+            Stage::New(..) | Stage::Over => Err(over()),
         }
     }
 
     /// Says that the program is built. `gradients` are names and shapes in the order of the flat gradient; `state` is
     /// what [`PyState`] documents.
-    #[pyo3(signature = (samples, gradients, state, numerics, tokens_per_sample=None))]
+    #[pyo3(signature = (samples, fingerprint, gradients, state, numerics, tokens_per_sample=None))]
+    #[expect(clippy::too_many_arguments, reason = "Python calls it with names")]
     fn ready(
         &self,
         py: Python<'_>,
         samples: u64,
+        fingerprint: Fingerprint,
         gradients: Vec<(String, Vec<usize>)>,
         state: Py<PyAny>,
         numerics: String,
         tokens_per_sample: Option<u64>,
     ) -> PyResult<()> {
-        let program = Program { samples, gradients: specs(gradients), tokens_per_sample, numerics };
+        let program =
+            Program { samples, fingerprint, gradients: specs(gradients), tokens_per_sample, numerics };
         let mut state = PyState::new(state);
         py.detach(|| {
             let mut stage = self.lock();
@@ -232,7 +273,18 @@ impl Session {
 
     /// Ends whatever the training thread waits in, from another thread: the worker is to end.
     fn cancel(&self, reason: &str) {
-        self.canceller.cancel(reason);
+        let mut cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cancel {
+            Cancel::Connected(canceller) => canceller.cancel(reason),
+            Cancel::Cancelled(_) => {}
+            Cancel::Connecting(_) => {
+                let before = std::mem::replace(&mut *cancel, Cancel::Cancelled(reason.to_owned()));
+                if let Cancel::Connecting(sender) = before {
+                    // Fails if the attempt is over: `can_cancel` is next.
+                    sender.send(()).ok();
+                }
+            }
+        }
     }
 
     /// Tells the coordinator that the program failed, and why, and ends the session; `is_fatal` if it would fail again
@@ -243,7 +295,7 @@ impl Session {
         py.detach(|| match std::mem::replace(&mut *self.lock(), Stage::Over) {
             Stage::Joining(joiner) => joiner.fail(&*error),
             Stage::Open(session, _) => session.fail(&*error),
-            Stage::Over => {}
+            Stage::New(..) | Stage::Over => {}
         });
     }
 
@@ -254,6 +306,15 @@ impl Session {
 }
 
 impl Session {
+    /// The worker is connected, so its canceller ends its waits from now on.
+    fn can_cancel(&self, canceller: Canceller) {
+        let mut cancel = self.cancel.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Cancel::Cancelled(reason) = &*cancel {
+            canceller.cancel(reason);
+        }
+        *cancel = Cancel::Connected(canceller);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Stage> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -285,10 +346,10 @@ pub(crate) fn specs(tensors: Vec<(String, Vec<usize>)>) -> Vec<TensorSpec> {
 
 /// What Python learns of the run.
 pub(crate) fn json(context: &Context, on_nonfinite: OnNonfinite) -> String {
-    let Context { seed, global_batch, shards, steps, settings } = context;
+    let Context { seed, global_batch, shards, steps, threads, settings } = context;
     serde_json::json!({
-        "seed": seed, "global_batch": global_batch, "shards": shards, "steps": steps, "settings": settings,
-        "on_nonfinite": on_nonfinite.as_str(),
+        "seed": seed, "global_batch": global_batch, "shards": shards, "steps": steps, "threads": threads,
+        "settings": settings, "on_nonfinite": on_nonfinite.as_str(),
     })
     .to_string()
 }

@@ -187,8 +187,20 @@ class Mistakes(unittest.TestCase):
             run.digest()
 
     def test_there_is_no_run_spec(self) -> None:
-        with self.assertRaisesRegex(OSError, r"cannot read the run spec .*put run.toml beside it"):
+        with self.assertRaisesRegex(OSError, r"cannot read the run spec .*run.toml beside it"):
             self.join(spec=self.spec.with_name("none.toml"))
+
+    def test_the_spec_is_in_the_programs_header(self) -> None:
+        program = self.spec.with_name("train.py")
+        before = sys.argv[0]
+        self.addCleanup(sys.argv.__setitem__, 0, before)
+        sys.argv[0] = str(program)
+        for header, steps in [("", 3), ("[tool.whimbrel.train]\n# steps = 2\n# global_batch = 8\n# ", 2)]:
+            program.write_text(f"# /// script\n# {header}\n# ///\n" if header else "import torch\n")
+            self.assertEqual(self.join(spec=None).steps, steps, header)
+        program.write_text("# /// script\n# [tool.whimbrel]\n# ///\n")
+        with self.assertRaisesRegex(WhimbrelError, r"train\.py: train\.steps: missing; add steps = 2000 under \[tool"):
+            self.join(spec=None)
 
     @unittest.skipUnless(hasattr(os, "fork"), "no fork")
     def test_a_signal_handler_is_left_alone_when_alone(self) -> None:

@@ -5,7 +5,16 @@ For PyTorch: ``from whimbrel.torch import join``. This module needs no PyTorch.
 
 from ._native import CoordinatorLost, NonfiniteGradient, WhimbrelError
 
-__all__ = ["CoordinatorLost", "Leave", "NonfiniteGradient", "WhimbrelError"]
+__all__ = ["CoordinatorLost", "Leave", "NonfiniteGradient", "RetryableError", "WhimbrelError"]
+
+
+class RetryableError(Exception):
+    """A failure of the program that another try may mend.
+
+    Raise it, or a class derived from it, or raise another error from it. An exception before the run's first step fails
+    the run, since it would come back on any worker. This one, ``OSError`` and errors for a lack of memory do not: the
+    coordinator starts another worker, up to ``workers.max_failures`` in a row.
+    """
 
 
 class Leave(SystemExit):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
+from . import _fingerprint
+
 Sample_co = TypeVar("Sample_co", covariant=True)
 
 
@@ -54,6 +56,10 @@ class Source:
     def samples(self) -> int:
         """The number of samples that a run chooses from. It chooses none for a reader: one stands for all."""
         return 1 if self._dataset is None else len(self._dataset)
+
+    def fingerprint(self) -> dict[str, str]:
+        """The hashes of a few samples, by what they are of. Empty for a reader, whose batches have no numbers."""
+        return {} if self._dataset is None else _fingerprint.of_samples(self._dataset)
 
     def read(self, step: int, shard: int, samples: list[int]) -> Any:
         """The batch of a shard."""

@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 
 from . import Leave, WhimbrelError, _native, _seeding
 from ._dataset import Dataset, Reader, Sample_co, Source
-from ._ending import Ending
+from ._ending import ending
 from ._evaluation import Evaluation
 from ._gradients import Gradients
 from ._state import State
@@ -144,6 +144,7 @@ class Run(Generic[Sample_co]):
         steps: The number of steps of the whole run.
         shards: The number of shards of a step.
         global_batch: The number of samples of a step.
+        threads: The number of threads with which PyTorch computes, on every worker.
         settings: ``[train.settings]`` of the run spec.
         val_loss: The last validation loss that this worker took part in. After the loop it is that of the final state,
             the same on every worker. Before that a worker that has joined lacks it: see :attr:`Step.val_loss`.
@@ -155,9 +156,11 @@ class Run(Generic[Sample_co]):
         self,
         data: Dataset[Sample_co] | Reader,
         parts: Mapping[str, Any],
+        *,
         collate: Callable[[list[Any]], Any] | None,
         tokens_per_sample: int | None,
         spec: str | os.PathLike[str] | None,
+        fingerprint: str | None,
     ) -> None:
         self._collate = collate or default_collate
         self._source = Source(data, self._collate)
@@ -167,24 +170,25 @@ class Run(Generic[Sample_co]):
         self._evaluation: Evaluation | None = None
         self._evaluated_at, self.val_loss = -1, None
         self._step: Step | None = None
-        self._ending: Ending | None = None
+        self._ending = ending()
         samples, layout = self._source.samples, self._gradients.layout()
         self._native: _native.Session | _native.Alone
-        try:
-            session = _native.Session.connect()
-        except _native.NotAWorker:
-            self._native = _native.Alone(spec or _spec_of_program(), samples, layout)
+        if self._ending is None:
+            self._native = _native.Alone(spec, _program(), samples, layout)
         else:
-            self._native = session
-            self._ending = Ending(session)
+            self._native = self._ending.connect()
         context = json.loads(self._native.context())
         if self._scaler is not None and self._scaler.is_enabled() and context["on_nonfinite"] != "pass":
             raise WhimbrelError(
                 'a GradScaler skips steps by itself: write on_nonfinite = "pass" under [reduction] of the run spec, '
                 f'where it is "{context["on_nonfinite"]}"'
             )
+        # Of the run, whatever the number of workers: one and two threads give other bits.
+        self.threads: int = context["threads"]
+        torch.set_num_threads(self.threads)
         if isinstance(self._native, _native.Session):
-            self._native.ready(samples, layout, self._state, _numerics(), tokens_per_sample)
+            found = self._source.fingerprint() if fingerprint is None else {"fingerprint": fingerprint}
+            self._native.ready(samples, found, layout, self._state, _numerics(), tokens_per_sample)
         self.seed: int = context["seed"]
         self.steps: int = context["steps"]
         self.shards: int = context["shards"]
@@ -344,13 +348,12 @@ class Run(Generic[Sample_co]):
 
     def _ending_is_at(self, step: int) -> None:
         if self._ending is not None:
-            self._ending.is_first_step = step == 0
+            self._ending.is_at(step)
 
 
-def _spec_of_program() -> str:
-    """``run.toml`` in the folder of the program."""
-    program = sys.argv[0] if sys.argv else ""
-    return os.path.join(os.path.dirname(os.path.abspath(program)), "run.toml")
+def _program() -> str:
+    """The path of the script that this process runs."""
+    return os.path.abspath(sys.argv[0] if sys.argv and sys.argv[0] else "python")
 
 
 def _numerics() -> str:

@@ -10,8 +10,8 @@
         optimizer.step()
         scheduler.step()
 
-Started by an agent, the program is a worker of its run. Started by hand, it trains the run spec ``run.toml`` beside it
-alone, and ends with the same bits.
+Started by an agent, the program is a worker of its run. Started by hand, it trains alone by the run spec in its header
+(``[tool.whimbrel]``) or in ``run.toml`` beside it, and ends with the same bits.
 
 Importing this module seeds PyTorch, ``random`` and NumPy, so that all workers build the same model. A program may seed
 them again.
@@ -44,6 +44,7 @@ def join(
     collate: Callable[[list[Any]], Any] | None = None,
     tokens_per_sample: int | None = None,
     spec: str | os.PathLike[str] | None = None,
+    fingerprint: str | None = None,
     **parts: Any,
 ) -> Run[Sample_co]:
     """Joins the run that has started this process. Call it once, after the model and the optimizer are built.
@@ -57,7 +58,11 @@ def join(
         scheduler: A learning rate scheduler, or anything else with ``state_dict`` and ``load_state_dict``.
         collate: Makes a batch of a list of samples; PyTorch's ``default_collate`` if not given.
         tokens_per_sample: For the run's speed in tokens per second.
-        spec: The run spec for a process that no coordinator has started; ``run.toml`` beside the program if not given.
+        spec: The run spec for a process that no coordinator has started. If not given, it is the table
+            ``[tool.whimbrel]`` of the program's header, or else ``run.toml`` beside the program.
+        fingerprint: What tells the data set apart from another one of its size, such as its version. If not given, the
+            hashes of four samples. Every worker must have the same, also when the run is resumed. Give it for samples
+            that take long to read, or that are not the same each time.
         parts: Further state under the names given: modules, optimizers, tensors, and what has a ``state_dict``. The
             names prefix those of the tensors in a checkpoint.
 
@@ -72,4 +77,4 @@ def join(
     if scheduler is not None:
         state["scheduler"] = scheduler
     _refusals.check(state)
-    return Run(dataset, state, collate, tokens_per_sample, spec)
+    return Run(dataset, state, collate=collate, tokens_per_sample=tokens_per_sample, spec=spec, fingerprint=fingerprint)

@@ -45,7 +45,7 @@ pub(crate) const REDUCTION: Key = Key::optional("", "reduction", "[reduction]");
 
 pub(crate) const STEPS: Key = Key::required("train", "steps", "steps = 2000");
 pub(crate) const GLOBAL_BATCH: Key = Key::required("train", "global_batch", "global_batch = 48");
-pub(crate) const SHARDS: Key = Key::required("train", "shards", "shards = 16");
+pub(crate) const SHARDS: Key = Key::optional("train", "shards", "shards = 16");
 pub(crate) const SEED: Key = Key::optional("train", "seed", "seed = 1");
 pub(crate) const SETTINGS: Key = Key::optional("train", "settings", "[train.settings]");
 
@@ -54,8 +54,10 @@ pub(crate) const EVALUATE_EVERY: Key = Key::optional("evaluate", "every", r#"eve
 pub(crate) const LOCAL: Key = Key::optional("workers", "local", "local = 2");
 pub(crate) const MIN: Key = Key::optional("workers", "min", "min = 1");
 pub(crate) const MAX: Key = Key::optional("workers", "max", "max = 64");
+pub(crate) const THREADS: Key = Key::optional("workers", "threads", "threads = 1");
 pub(crate) const MAX_FAILURES: Key = Key::optional("workers", "max_failures", "max_failures = 3");
 pub(crate) const STEP_TIMEOUT: Key = Key::optional("workers", "step_timeout", r#"step_timeout = "5m""#);
+pub(crate) const LEAVE_TIMEOUT: Key = Key::optional("workers", "leave_timeout", r#"leave_timeout = "30s""#);
 pub(crate) const ENVIRONMENT: Key =
     Key::optional("workers", "environment", r#"environment = { RUST_LOG = "info" }"#);
 
@@ -77,7 +79,7 @@ pub(crate) const MODE: Key = Key::optional("reduction", "mode", r#"mode = "exact
 pub(crate) const ON_NONFINITE: Key = Key::optional("reduction", "on_nonfinite", r#"on_nonfinite = "stop""#);
 
 /// All keys: those of the top level, then table by table. Messages list the keys of a table in this order.
-pub(crate) const ALL: [&Key; 30] = [
+pub(crate) const ALL: [&Key; 32] = [
     &NAME,
     &SETUP,
     &COMMAND,
@@ -96,8 +98,10 @@ pub(crate) const ALL: [&Key; 30] = [
     &LOCAL,
     &MIN,
     &MAX,
+    &THREADS,
     &MAX_FAILURES,
     &STEP_TIMEOUT,
+    &LEAVE_TIMEOUT,
     &ENVIRONMENT,
     &STORE,
     &REPLICAS,

@@ -47,7 +47,8 @@
 //!
 //! - [`spec`]: the types, with the default and the bounds of every key;
 //! - [`every`]: intervals, in steps or in time; [`bandwidth`]: bytes per second; `time`: durations;
-//! - [`overrides`]: `KEY=VALUE` and keys to unset, from the command line;
+//! - [`overrides`]: `KEY=VALUE`, keys to unset and flags, from the command line;
+//! - [`script`]: a Python script with a spec in its header;
 //! - [`mistake`]: what can be wrong, and the messages; [`position`]: where a value was written;
 //! - `keys`, `tree`, `reader`, `parse`, `settings`: from text to types; `write`: from types to text; `quote`: TOML strings
 //!   and keys, and excerpts for messages.
@@ -61,6 +62,7 @@ mod parse;
 pub mod position;
 mod quote;
 mod reader;
+pub mod script;
 mod settings;
 pub mod spec;
 mod time;
@@ -72,5 +74,6 @@ pub use every::{CheckpointEvery, Every, InvalidEvery};
 pub use mistake::{Mistake, Mistakes, Problem};
 pub use overrides::{InvalidOverride, Override};
 pub use position::Position;
+pub use script::Script;
 pub use spec::{Checkpoint, Evaluate, Keep, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers};
 pub use time::InvalidTime;

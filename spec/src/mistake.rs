@@ -6,6 +6,7 @@ use std::{error::Error, fmt};
 use crate::{
     bandwidth::InvalidBandwidth,
     every::{Every, InvalidEvery},
+    keys,
     position::Position,
     quote,
     time::InvalidTime,
@@ -54,6 +55,30 @@ pub enum Problem {
         table: &'static str,
         /// A line that sets it.
         example: &'static str,
+    },
+    /// A required key is missing in a script.
+    #[error(
+        "missing; add {example} under [tool.whimbrel{}{table}] in the script's header{}",
+        if table.is_empty() { "" } else { "." },
+        flag(example)
+    )]
+    MissingInScript {
+        /// The table it belongs to; empty for the top level.
+        table: &'static str,
+        /// A line that sets it.
+        example: &'static str,
+    },
+    /// A script's header that is not closed.
+    #[error("the header that begins here does not end: add the line `# ///` after line {end}")]
+    OpenHeader {
+        /// The last line of the header, from 1.
+        end: usize,
+    },
+    /// A script with two headers.
+    #[error("a second header; the first one begins on line {first}: join the two")]
+    SecondHeader {
+        /// The line on which the first one begins, from 1.
+        first: usize,
     },
     /// A value of the wrong type.
     #[error("found {found}, wanted {wanted}, as in {example}")]
@@ -244,6 +269,16 @@ impl Mistakes {
         Self(mistakes)
     }
 
+    /// The same mistakes with other problems.
+    pub(crate) fn map(mut self, problem: impl Fn(Problem) -> Problem) -> Self {
+        self.0 = self
+            .0
+            .into_iter()
+            .map(|mistake| Mistake { problem: problem(mistake.problem), ..mistake })
+            .collect();
+        self
+    }
+
     /// The mistakes, in the order of the text; those in overrides last.
     pub fn as_slice(&self) -> &[Mistake] {
         &self.0
@@ -287,6 +322,13 @@ fn at(found: &str) -> String {
 
 fn or_unset(key: &Option<String>) -> String {
     key.as_ref().map(|key| format!("; or remove the key, or give --unset {key}")).unwrap_or_default()
+}
+
+/// The flag that sets a key as `example` does.
+fn flag(example: &str) -> String {
+    let flags = [(keys::STEPS.example, "--steps 2000"), (keys::GLOBAL_BATCH.example, "--batch 48")];
+    let flag = flags.iter().find(|(key, _)| *key == example);
+    flag.map(|(_, flag)| format!(", or give `whimbrel run` {flag}")).unwrap_or_default()
 }
 
 fn under(table: &str) -> String {

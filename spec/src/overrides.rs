@@ -1,5 +1,5 @@
-//! Overrides from the command line, `--set KEY=VALUE` and `--unset KEY`, applied to the tree of a spec before it is
-//! read.
+//! Overrides from the command line, `--set KEY=VALUE`, `--unset KEY` and flags that stand for a key, applied to the tree
+//! of a spec before it is read.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -24,6 +24,7 @@ pub struct Override {
     path: Vec<String>,
     /// `None` unsets the key.
     value: Option<Value>,
+    position: Position,
 }
 
 /// The text is not an override.
@@ -42,15 +43,21 @@ impl Override {
     /// mistake; a key that does not exist is one, and so is a required key.
     pub fn unset(key: &str) -> Result<Self, InvalidOverride> {
         let path = path(key).ok_or_else(|| InvalidOverride::Unset(key.chars().take(80).collect()))?;
-        Ok(Self { text: key.into(), path, value: None })
+        let text: Arc<str> = key.into();
+        Ok(Self { position: Position::Unset { key: text.clone() }, text, path, value: None })
     }
 
-    fn position(&self) -> Position {
-        let text = self.text.clone();
-        match self.value {
-            Some(_) => Position::Override { text },
-            None => Position::Unset { key: text },
-        }
+    /// Sets a dotted key by a flag of its own, such as `--steps 40` for `train.steps`. Messages name the flag.
+    pub fn flag(flag: &str, key: &str, value: u64) -> Result<Self, InvalidOverride> {
+        let path = path(key).ok_or_else(|| InvalidOverride::Unset(key.chars().take(80).collect()))?;
+        let text: Arc<str> = format!("{flag} {value}").into();
+        let value = Some(Value::Integer(value.to_string(), Some(value.into())));
+        Ok(Self { position: Position::Flag { text: text.clone() }, text, path, value })
+    }
+
+    /// Whether the override concerns this key, or one in the table of this name.
+    pub fn concerns(&self, key: &str) -> bool {
+        path(key).is_some_and(|key| self.path.starts_with(&key))
     }
 
     /// Sets or unsets the key in `root`. A table that this creates has the position `file`: it is not in the text.
@@ -79,19 +86,19 @@ impl Override {
                 (key, Problem::UnknownKey { meant: keys::meant_by(table, name), table, known })
             }
         };
-        Err(Mistake { position: self.position(), key, problem })
+        Err(Mistake { position: self.position.clone(), key, problem })
     }
 
     fn set(&self, table: &mut Table, path: &[String], value: &Value, file: &Position) {
         match path {
             [] => {}
             [name] => {
-                table.insert(name.clone(), Item { position: self.position(), value: value.clone() });
+                table.insert(name.clone(), Item { position: self.position.clone(), value: value.clone() });
             }
             [name, rest @ ..] => {
                 let (position, mut inner) = match table.remove(name) {
                     Some(Item { position, value: Value::Table(inner) }) => (position, inner),
-                    Some(_) => (self.position(), Table::new()),
+                    Some(_) => (self.position.clone(), Table::new()),
                     None => (file.clone(), Table::new()),
                 };
                 self.set(&mut inner, rest, value, file);
@@ -129,12 +136,12 @@ impl FromStr for Override {
             Ok(parsed) => Item::new(parsed.get_ref(), position.clone(), &|_| position.clone()).value,
             Err(_) => Value::String(value.to_owned()),
         };
-        Ok(Self { text, path, value: Some(value) })
+        Ok(Self { text, path, value: Some(value), position })
     }
 }
 
 impl fmt::Display for Override {
-    /// `KEY=VALUE`, or the key to unset.
+    /// `KEY=VALUE`, the flag with its value, or the key to unset.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }

@@ -11,23 +11,28 @@ use crate::{
     keys,
     mistake::{Mistakes, Problem},
     overrides::Override,
-    position::Lines,
+    position::{Lines, Position},
     quote,
     reader::{Positioned, Reader},
     settings,
     spec::{Checkpoint, Evaluate, Keep, Mode, OnNonfinite, ReductionSpec, RunSpec, Train, Workers},
     time,
-    tree::{self, Item, Value},
+    tree::{self, Item, Table, Value},
 };
 
 /// The longest name, in characters. It leaves 20 characters of a run's id to distinguish runs of the same name.
 const LONGEST_NAME: usize = 60;
 
+/// If the batch can be divided into so many.
+const DEFAULT_SHARDS: u32 = 8;
 const DEFAULT_SEED: u64 = 0;
 const DEFAULT_LOCAL: u32 = 2;
 const DEFAULT_MIN: u32 = 1;
+/// One thread computes the same bits on every machine, and alone as beside other workers.
+const DEFAULT_THREADS: u32 = 1;
 const DEFAULT_MAX_FAILURES: u32 = 3;
 const DEFAULT_STEP_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_CHECKPOINT_EVERY: CheckpointEvery =
     CheckpointEvery::Fixed(Every::Time(Duration::from_secs(5 * 60)));
 const DEFAULT_KEEP: Keep = Keep { last: 3, every: None };
@@ -39,15 +44,20 @@ impl RunSpec {
     /// The error holds every mistake; if the text is not TOML, only the syntax errors.
     pub fn parse(origin: &str, text: &str, overrides: &[Override]) -> Result<Self, Mistakes> {
         let lines = Lines::new(origin, text);
-        let mut tree = tree::parse(&lines, text).map_err(Mistakes::new)?;
-        let mut mistakes = Vec::new();
-        for change in overrides {
-            mistakes.extend(change.apply(&mut tree, &lines.file()).err());
-        }
-        match Reader::root(tree, lines.file(), &mut mistakes, run) {
-            Some(spec) if mistakes.is_empty() => Ok(spec),
-            _ => Err(Mistakes::new(mistakes)),
-        }
+        let tree = tree::parse(&lines, text).map_err(Mistakes::new)?;
+        spec(tree, lines.file(), overrides)
+    }
+}
+
+/// Reads a tree after applying `overrides` to it in order. `file` is the position of keys that are missing.
+pub(crate) fn spec(mut tree: Table, file: Position, overrides: &[Override]) -> Result<RunSpec, Mistakes> {
+    let mut mistakes = Vec::new();
+    for change in overrides {
+        mistakes.extend(change.apply(&mut tree, &file).err());
+    }
+    match Reader::root(tree, file, &mut mistakes, run) {
+        Some(spec) if mistakes.is_empty() => Ok(spec),
+        _ => Err(Mistakes::new(mistakes)),
     }
 }
 
@@ -77,13 +87,15 @@ fn run(top: &mut Reader<'_>) -> Option<RunSpec> {
 
 fn name(top: &mut Reader<'_>) -> Option<String> {
     let name = top.parsed(&keys::NAME, |name| {
-        if name.len() <= LONGEST_NAME && name.parse::<RunId>().is_ok() {
-            Ok(name.to_owned())
-        } else {
-            Err(Problem::UnfitName { found: name.to_owned(), most: LONGEST_NAME })
-        }
+        let unfit = || Problem::UnfitName { found: name.to_owned(), most: LONGEST_NAME };
+        fit_name(name).map(str::to_owned).ok_or_else(unfit)
     });
     name.map(|name| name.value)
+}
+
+/// The name, if a run's id can begin with it.
+pub(crate) fn fit_name(name: &str) -> Option<&str> {
+    (name.len() <= LONGEST_NAME && name.parse::<RunId>().is_ok()).then_some(name)
 }
 
 fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
@@ -121,6 +133,7 @@ fn command(top: &mut Reader<'_>) -> Option<Vec<String>> {
 fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
     let steps = table.number(&keys::STEPS, 1..=u64::MAX);
     let global_batch = table.number(&keys::GLOBAL_BATCH, 1..=u32::MAX);
+    let has_shards = table.has(&keys::SHARDS);
     let shards = table.number(&keys::SHARDS, 1..=u32::MAX);
     let seed = table.number(&keys::SEED, 0..=u64::MAX);
     let settings = match table.take(&keys::SETTINGS) {
@@ -140,7 +153,10 @@ fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
             table.report(position.clone(), keys::SHARDS.dotted(), problem);
         }
     }
-    let shards = shards.map(|shards| *shards);
+    let shards = match (&shards, &global_batch) {
+        (None, Some(global_batch)) if !has_shards => Some(default_shards(**global_batch)),
+        (shards, _) => shards.as_ref().map(|shards| **shards),
+    };
     let train = || {
         Some(Train {
             steps: *steps?,
@@ -151,6 +167,11 @@ fn train(table: &mut Reader<'_>) -> (Option<u32>, Option<Train>) {
         })
     };
     (shards, train())
+}
+
+/// The greatest divisor of the batch that is at most [`DEFAULT_SHARDS`].
+fn default_shards(global_batch: u32) -> u32 {
+    (1..=DEFAULT_SHARDS).rev().find(|shards| global_batch.is_multiple_of(*shards)).unwrap_or(1)
 }
 
 fn evaluate(table: &mut Reader<'_>) -> Option<Evaluate> {
@@ -174,14 +195,18 @@ fn workers(table: &mut Reader<'_>, shards: u32) -> Option<Workers> {
             table.report(position.clone(), key.dotted(), problem);
         }
     }
+    let threads = table.number(&keys::THREADS, counts.clone());
     let max_failures = table.number(&keys::MAX_FAILURES, counts);
-    let step_timeout = table.parsed(&keys::STEP_TIMEOUT, |text| time::parse(text).map_err(Problem::Time));
+    let [step_timeout, leave_timeout] = [&keys::STEP_TIMEOUT, &keys::LEAVE_TIMEOUT]
+        .map(|key| table.parsed(key, |text| time::parse(text).map_err(Problem::Time)));
     Some(Workers {
         local: local.map_or(DEFAULT_LOCAL.min(max), |local| *local),
         min: min.map_or(DEFAULT_MIN, |min| *min),
         max,
+        threads: threads.map_or(DEFAULT_THREADS, |threads| *threads),
         max_failures: max_failures.map_or(DEFAULT_MAX_FAILURES, |max_failures| *max_failures),
         step_timeout: step_timeout.map_or(DEFAULT_STEP_TIMEOUT, |timeout| *timeout),
+        leave_timeout: leave_timeout.map_or(DEFAULT_LEAVE_TIMEOUT, |timeout| *timeout),
         environment: environment(table).unwrap_or_default(),
     })
 }

@@ -33,6 +33,11 @@ pub enum Position {
         /// The override, `KEY=VALUE`.
         text: Arc<str>,
     },
+    /// In a flag that stands for a key.
+    Flag {
+        /// The flag and its value, `--steps 40`.
+        text: Arc<str>,
+    },
     /// In a key to unset.
     Unset {
         /// The key.
@@ -47,7 +52,7 @@ impl Position {
             Self::Line { line, .. } => (0, *line, 0),
             Self::Column { line, column, .. } => (0, *line, *column),
             Self::File { .. } => (1, 0, 0),
-            Self::Override { .. } | Self::Unset { .. } => (2, 0, 0),
+            Self::Override { .. } | Self::Flag { .. } | Self::Unset { .. } => (2, 0, 0),
         }
     }
 }
@@ -59,6 +64,7 @@ impl fmt::Display for Position {
             Self::Column { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::File { file } => f.write_str(file),
             Self::Override { text } => write!(f, "--set {}", quote::line(text)),
+            Self::Flag { text } => f.write_str(&quote::line(text)),
             Self::Unset { key } => write!(f, "--unset {}", quote::line(key)),
         }
     }
@@ -70,12 +76,20 @@ pub(crate) struct Lines<'a> {
     text: &'a str,
     /// `starts[i]` is the byte offset at which line `i + 1` starts.
     starts: Vec<usize>,
+    /// Characters at the start of each line of the file that the text has not.
+    margin: usize,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(file: &str, text: &'a str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self { file: file.into(), text, starts: std::iter::once(0).chain(after_newlines).collect() }
+        let starts = std::iter::once(0).chain(after_newlines).collect();
+        Self { file: file.into(), text, starts, margin: 0 }
+    }
+
+    /// The same for a file in which each line begins with `margin` more characters.
+    pub(crate) fn behind_margin(self, margin: usize) -> Self {
+        Self { margin, ..self }
     }
 
     /// The position of the text as a whole.
@@ -95,7 +109,7 @@ impl<'a> Lines<'a> {
         Position::Column {
             file: self.file.clone(),
             line,
-            column: before.map_or(0, |text| text.chars().count()) + 1,
+            column: self.margin + before.map_or(0, |text| text.chars().count()) + 1,
         }
     }
 

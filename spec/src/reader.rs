@@ -115,6 +115,11 @@ impl<'a> Reader<'a> {
         result
     }
 
+    /// Whether there is a value of `key` to take.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.entries.contains_key(key.name)
+    }
+
     /// Takes the value of `key`, of any type. Reports a required key that is absent.
     pub(crate) fn take(&mut self, key: &Key) -> Option<Item> {
         debug_assert!(

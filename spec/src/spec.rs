@@ -41,7 +41,7 @@ pub struct Train {
     /// Samples per step; at least 1.
     pub global_batch: u32,
     /// Shards per step, each of `global_batch / shards` samples; divides `global_batch`. The run can use at most this
-    /// many workers.
+    /// many workers. Default: the greatest divisor of `global_batch` that is at most 8.
     pub shards: u32,
     /// The seed of the initial state and of the order of samples. Default 0.
     pub seed: u64,
@@ -67,10 +67,16 @@ pub struct Workers {
     /// The run uses at most this many workers, even if there are nodes for more; at least 1. Here it is already limited
     /// to the number of shards, which is also the default.
     pub max: u32,
+    /// Threads with which each worker computes, whatever the number of workers; at least 1. Default 1. Other numbers can
+    /// give other bits.
+    pub threads: u32,
     /// A slot stays empty after this many failures of its worker in a row without progress; at least 1. Default 3.
     pub max_failures: u32,
     /// The longest that a worker waits for its peers in one step: 1 ms to 30 days. Default 5 minutes.
     pub step_timeout: Duration,
+    /// A worker that is told to leave has this long to end its process, and is then killed: 1 ms to 30 days. Default 30
+    /// seconds.
+    pub leave_timeout: Duration,
     /// Environment variables of the workers, added to those of the node. No name begins with `WHIMBREL_`. Default:
     /// none.
     pub environment: BTreeMap<String, String>,

@@ -48,8 +48,10 @@ impl RunSpec {
         text.entry("local", workers.local);
         text.entry("min", workers.min);
         text.entry("max", workers.max);
+        text.entry("threads", workers.threads);
         text.entry("max_failures", workers.max_failures);
         text.entry("step_timeout", quote::string(&time::write(workers.step_timeout).to_string()));
+        text.entry("leave_timeout", quote::string(&time::write(workers.leave_timeout).to_string()));
         if !workers.environment.is_empty() {
             text.table("workers.environment");
             for (key, value) in &workers.environment {

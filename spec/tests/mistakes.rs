@@ -319,7 +319,7 @@ fn an_unknown_key_is_distinguished_from_a_missing_one() {
             "[workers]\nenv = {}\n\"\\u001b[2J\" = 1\n[train]",
             "run.toml:5: workers.env: there is no such key; did you mean workers.environment?\n\
              run.toml:6: workers.\"\\u001B[2J\": there is no such key; [workers] has the keys \
-             local, min, max, max_failures, step_timeout, environment",
+             local, min, max, threads, max_failures, step_timeout, leave_timeout, environment",
         ),
     ] {
         assert_eq!(mistakes_of(&GOOD.replace(line, wrong), &[]), expected, "{wrong}");
@@ -333,8 +333,7 @@ fn a_missing_key_names_its_table() {
         "run.toml: name: missing; add name = \"char-lm\" at the top, before the first [table]\n\
          run.toml: command: missing; add command = [\"target/debug/char-lm\"] at the top, before the first [table]\n\
          run.toml: train.steps: missing; add steps = 2000 under [train]\n\
-         run.toml: train.global_batch: missing; add global_batch = 48 under [train]\n\
-         run.toml: train.shards: missing; add shards = 16 under [train]"
+         run.toml: train.global_batch: missing; add global_batch = 48 under [train]"
     );
     assert_eq!(
         mistakes_of("train = 5", &["name=x", "command=['x']"]),

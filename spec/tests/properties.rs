@@ -82,11 +82,13 @@ fn train() -> impl Strategy<Value = Train> {
 }
 
 fn workers(shards: u32) -> impl Strategy<Value = Workers> {
-    let counts = (1..=shards).prop_flat_map(|max| (1..=max, 1..=max, Just(max), 1..=u32::MAX));
+    let counts = (1..=shards).prop_flat_map(|max| (1..=max, 1..=max, Just(max), 1..=u32::MAX, 1..=u32::MAX));
     let name = "[^=\0]+".prop_filter("a reserved name", |name: &String| !name.starts_with("WHIMBREL_"));
     let environment = vec((name, argument()), 0..4).prop_map(BTreeMap::from_iter);
-    (counts, time(), environment).prop_map(|((local, min, max, max_failures), step_timeout, environment)| {
-        Workers { local, min, max, max_failures, step_timeout, environment }
+    let timeouts = (time(), time());
+    (counts, timeouts, environment).prop_map(|(counts, (step_timeout, leave_timeout), environment)| {
+        let (local, min, max, threads, max_failures) = counts;
+        Workers { local, min, max, threads, max_failures, step_timeout, leave_timeout, environment }
     })
 }
 

@@ -33,8 +33,10 @@ every = "100 steps"
 local = 3
 min   = 2
 max   = 64
+threads = 4
 max_failures = 5
 step_timeout = "1m 30s"
+leave_timeout = "2m"
 environment = { RUST_LOG = "info", EMPTY = "" }
 
 [checkpoint]
@@ -76,6 +78,7 @@ fn every_key_is_read() {
     // There are 16 shards, so at most 16 workers are used.
     assert_eq!((workers.local, workers.min, workers.max, workers.max_failures), (3, 2, 16, 5));
     assert_eq!(workers.step_timeout, Duration::from_secs(90));
+    assert_eq!((workers.threads, workers.leave_timeout), (4, Duration::from_secs(120)));
     let environment = [("RUST_LOG", "info"), ("EMPTY", "")].map(|(key, value)| (key.into(), value.into()));
     assert_eq!(workers.environment, BTreeMap::from(environment));
     let replicas = ["az://container/runs", "https://lab.blob.core.windows.net/west/runs"];
@@ -100,6 +103,7 @@ fn an_absent_key_has_its_default() {
     let workers = spec.workers;
     assert_eq!((workers.local, workers.min, workers.max, workers.max_failures), (2, 1, 8, 3));
     assert_eq!((workers.step_timeout, workers.environment.len()), (Duration::from_secs(300), 0));
+    assert_eq!((workers.threads, workers.leave_timeout), (1, Duration::from_secs(30)));
     let every = CheckpointEvery::Fixed(Every::Time(Duration::from_secs(300)));
     let keep = Keep { last: 3, every: None };
     let replicas = Vec::new();
@@ -180,8 +184,10 @@ every = "100 steps"
 local = 3
 min = 2
 max = 16
+threads = 4
 max_failures = 5
 step_timeout = "1m 30s"
+leave_timeout = "2m"
 
 [workers.environment]
 EMPTY = ""

@@ -13,12 +13,14 @@
 
 pub mod blocks;
 pub mod digest;
+pub mod fingerprint;
 pub mod hash;
 pub mod layout;
 pub mod manifest;
 pub mod tensor;
 
 pub use digest::digest;
+pub use fingerprint::Fingerprint;
 pub use hash::Hash;
 pub use layout::{Layout, LayoutError, StateBytes};
 pub use manifest::{Manifest, ManifestError, Pack, Piece};

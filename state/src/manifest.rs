@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{blocks, hash::Hash, layout::Layout};
+use crate::{blocks, fingerprint::Fingerprint, hash::Hash, layout::Layout};
 
 /// The version of the manifest's format: the one that this program writes, and the highest that it reads.
 pub const FORMAT: u32 = 1;
@@ -23,6 +23,9 @@ pub struct Manifest {
     pub generation: u64,
     /// Samples in the data set that it was trained on; their order depends on this number.
     pub samples: u64,
+    /// What tells that data set apart from another one.
+    #[serde(default, skip_serializing_if = "Fingerprint::is_empty")]
+    pub fingerprint: Fingerprint,
     /// The tensors.
     pub layout: Layout,
     /// The packs, in the order of the state's bytes.
@@ -155,7 +158,16 @@ mod tests {
         let (hash, blocks) = blocks::hash([content.as_slice()], length);
         let layout = Layout::new(vec![TensorSpec::f32("w", [content.len() / 4])]).unwrap();
         let packs = vec![Pack { hash, length, pieces: vec![Piece { offset: 0, start: 0, length }], blocks }];
-        Manifest { format: FORMAT, run: "r".into(), step: 1, generation: 1, samples: 1, layout, packs }
+        Manifest {
+            format: FORMAT,
+            run: "r".into(),
+            step: 1,
+            generation: 1,
+            samples: 1,
+            fingerprint: Default::default(),
+            layout,
+            packs,
+        }
     }
 
     #[test]

@@ -110,7 +110,16 @@ async fn save(term: &Term, step: u64) -> std::result::Result<Manifest, Box<dyn E
     let bytes = Bytes::from(step.to_le_bytes().repeat(8));
     let packs = save_slice(term.run(), &layout, 0..bytes.len(), bytes, &Limits::default()).await?;
     let run = term.run().id().to_string();
-    Ok(Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs })
+    Ok(Manifest {
+        format: FORMAT,
+        run,
+        step,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

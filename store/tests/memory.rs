@@ -67,6 +67,7 @@ async fn a_few_packs() {
         step: 1,
         generation: 1,
         samples: 1,
+        fingerprint: Default::default(),
         layout,
         packs: packs.unwrap(),
     };

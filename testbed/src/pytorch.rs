@@ -63,6 +63,11 @@ impl PyTorch {
         command
     }
 
+    /// The virtual environment.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The interpreter.
     pub fn python(&self) -> PathBuf {
         self.folder.join("bin/python")

@@ -79,6 +79,7 @@ impl Alone {
                 global_batch: train.global_batch,
                 shards: train.shards,
                 steps: train.steps,
+                threads: spec.workers.threads,
                 settings: serde_json::Value::Object(train.settings.clone()),
             },
             schedule: Schedule {

@@ -56,4 +56,4 @@ pub use whimbrel_client::Address;
 pub use whimbrel_member::Contradiction;
 pub use whimbrel_plan::{RunId, WorkerId};
 pub use whimbrel_spec::OnNonfinite;
-pub use whimbrel_state::{Dtype, Memory, TensorMut, TensorSpec};
+pub use whimbrel_state::{Dtype, Fingerprint, Memory, TensorMut, TensorSpec};

@@ -19,6 +19,7 @@ use crate::{
     trainer::{Context, Trainer, TrainerError},
 };
 use whimbrel_proto::with_causes;
+use whimbrel_state::Fingerprint;
 
 /// The exit code of a program that was not started as a worker, or not correctly.
 const NOT_A_WORKER: u8 = 2;
@@ -119,6 +120,7 @@ fn work<T: Trainer>(
         let trainer = build(joiner.context()).map_err(Doing::Build.failed())?;
         let program = Program {
             samples: trainer.samples(),
+            fingerprint: Fingerprint::new(),
             gradients: trainer.gradients(),
             tokens_per_sample: trainer.tokens_per_sample(),
             numerics: String::new(),

@@ -59,6 +59,8 @@ pub struct Context {
     pub shards: u32,
     /// Steps of the whole run.
     pub steps: u64,
+    /// Threads with which each worker computes. The bits can depend on it.
+    pub threads: u32,
     /// The run spec's `[train.settings]`, as JSON.
     pub settings: serde_json::Value,
 }

@@ -71,7 +71,8 @@ impl State for Elsewhere {
 
 fn program(trainer: &Linear, numerics: &str) -> Program {
     let (samples, gradients) = (trainer.samples(), trainer.gradients());
-    Program { samples, gradients, tokens_per_sample: None, numerics: numerics.to_owned() }
+    let numerics = numerics.to_owned();
+    Program { samples, fingerprint: Default::default(), gradients, tokens_per_sample: None, numerics }
 }
 
 /// Joins and trains to the end.
@@ -241,6 +242,7 @@ fn a_run_without_a_coordinator_ends_with_the_same_bits() {
         global_batch: spec.train.global_batch,
         shards: spec.train.shards,
         steps: spec.train.steps,
+        threads: spec.workers.threads,
         settings: serde_json::Value::Object(spec.train.settings.clone()),
     };
     let mut trainer = Linear::new(&context, quiet()).unwrap();

@@ -42,6 +42,7 @@ fn trained(coordinator: &mut Coordinator, workers: u64) -> String {
         step: 20,
         generation,
         samples: coordinator::linear::SAMPLES,
+        fingerprint: Default::default(),
         layout: layout(),
         packs,
     };

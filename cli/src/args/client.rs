@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use whimbrel_client::Address;
 use whimbrel_store::shell;
 
-use super::overrides::OverrideArgs;
+use super::program::ProgramArgs;
 
 /// How to reach the coordinator.
 #[derive(Debug, clap::Args)]
@@ -44,17 +44,22 @@ impl AccessArgs {
 #[command(after_help = "\
 Examples:
   whimbrel submit run.toml --set train.steps=400 --watch
+  whimbrel submit train.py --steps 500 --batch 48
   whimbrel submit --resume char-lm-k3x9qa")]
 pub(crate) struct SubmitArgs {
-    /// The run spec, a TOML file.
+    /// The run spec, a TOML file; or a Python script (.py), with the keys of a spec in the table [tool.whimbrel] of its
+    /// header, or in flags. Agents use the paths of the script and of its
+    /// interpreter on their own machines.
     #[arg(value_name = "SPEC", required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) spec: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) overrides: OverrideArgs,
+    pub(crate) program: ProgramArgs,
 
     /// Resume the run with this id instead of starting a new one.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["set", "unset"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = [
+        "set", "unset", "steps", "batch", "shards", "seed", "save_spec",
+    ])]
     pub(crate) resume: Option<String>,
 
     /// Show what happens to the run until it ends.

@@ -8,6 +8,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod client;
 pub(crate) mod coordinator;
 mod overrides;
+pub(crate) mod program;
 pub(crate) mod run;
 
 use std::{path::PathBuf, str::FromStr};
@@ -117,10 +118,19 @@ mod tests {
         };
         assert_eq!((args.spec.to_str(), args.workers.map(u32::from)), (Some("run.toml"), Some(4)));
         assert_eq!(
-            args.overrides.all().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            args.program.overrides().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["train.steps=40", "seed=1", "setup"]
         );
         assert_eq!((args.resume, args.json), (Some(None), true));
+
+        let line = "whimbrel run train.py small --steps 500 --batch 48 --seed 0 --set setup=make -- --lr 0.1";
+        let args = match parse(line) {
+            Ok(Command::Run(args)) => args,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(args.program.arguments, ["small", "--lr", "0.1"]);
+        let repeated = " --steps 500 --batch 48 --seed 0 --set 'setup=make' -- small --lr 0.1";
+        assert_eq!(args.program.repeated(), repeated);
 
         let Ok(Command::Run(args)) = parse("whimbrel run run.toml --resume char-lm-k3x9qa") else {
             panic!("not parsed")
@@ -133,6 +143,8 @@ mod tests {
         for (line, part) in [
             ("whimbrel run run.toml --workers 0", "1 or more"),
             ("whimbrel run run.toml --set steps", "KEY=VALUE"),
+            ("whimbrel run train.py --steps 0", "1 or more"),
+            ("whimbrel run train.py --lr 0.1", "'-- --lr'"),
             ("whimbrel run run.toml --unset steps=40", "not a dotted key"),
             ("whimbrel run run.toml --new --resume", "--resume"),
             ("whimbrel run", "SPEC"),
@@ -144,6 +156,7 @@ mod tests {
             ("whimbrel submit run.toml --resume r", "--resume"),
             ("whimbrel submit --resume r --set train.steps=40", "--set"),
             ("whimbrel submit --resume r --unset setup", "--unset"),
+            ("whimbrel submit --resume r --steps 40", "--steps"),
             ("whimbrel checkpoint show", "RUN"),
             ("whimbrel checkpoint collect r --keep 0", "1 or more"),
             ("whimbrel stop", "RUN"),

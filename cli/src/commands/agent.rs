@@ -2,8 +2,7 @@
 
 use std::{env, path::Path};
 
-use tokio_util::sync::CancellationToken;
-use whimbrel_agent::Settings;
+use whimbrel_agent::{Settings, Stop};
 use whimbrel_client::Access;
 
 use crate::{
@@ -42,14 +41,14 @@ pub(super) async fn run(args: AgentArgs, config: NodeSettings) -> Result<Code, F
         workdir,
     };
     let mut signals = Signals::new().map_err(Failure::unexpected)?;
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let session = whimbrel_agent::run(settings, stop.clone());
     tokio::pin!(session);
     let ended = tokio::select! {
         ended = &mut session => ended,
         () = signals.next() => {
             tracing::info!("ending the workers; press Ctrl-C again to leave at once");
-            stop.cancel();
+            stop.now.cancel();
             tokio::select! {
                 ended = &mut session => ended,
                 () = signals.next() => Ok(()),

@@ -11,7 +11,7 @@ use crate::{
     config::ClientConfig,
     exit::{Code, Failure},
     output::{self, print::Printer},
-    spec_file,
+    spec_file::{self, Program},
 };
 
 /// Submits a run to a coordinator, or resumes one there; watches it if asked to.
@@ -22,7 +22,15 @@ pub(super) async fn submit(
 ) -> Result<Code, Failure> {
     let what = match (&args.spec, args.resume) {
         // Mistakes in the spec are reported before the coordinator is called.
-        (Some(path), _) => What::Spec(spec_file::read(path, &args.overrides.all())?.to_toml()),
+        (Some(path), _) => {
+            let overrides = args.program.overrides().map_err(Failure::unexpected)?;
+            let spec = Program::read(path, &args.program.arguments, &overrides)?.spec;
+            if let Some(file) = &args.program.save_spec {
+                spec_file::save(file, &spec)?;
+                return Ok(Code::Done);
+            }
+            What::Spec(spec.to_toml())
+        }
         (None, Some(run)) => What::Resume(run),
         (None, None) => return Err(Failure::bad_input("name a run spec, or a run with --resume")),
     };

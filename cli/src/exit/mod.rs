@@ -2,7 +2,7 @@
 
 mod store;
 
-use std::{error::Error, fmt::Write as _, process::ExitCode};
+use std::{error::Error, fmt::Write as _};
 
 use crate::output::print::Printer;
 
@@ -33,12 +33,6 @@ pub(crate) enum Code {
     /// The run stopped before its end and can be resumed, or the command was interrupted and can be given again.
     /// `EX_TEMPFAIL` of `sysexits.h`: try again.
     Stopped = 75,
-}
-
-impl From<Code> for ExitCode {
-    fn from(code: Code) -> Self {
-        Self::from(code as u8)
-    }
 }
 
 /// Why a command failed, and its exit code: the border between errors and the shell.
@@ -89,9 +83,9 @@ impl Failure {
     }
 
     /// Writes the failure to stderr; returns the code with which to end the program.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> Code {
         Printer::stderr().text(&self.text());
-        self.code.into()
+        self.code
     }
 
     fn text(&self) -> String {

@@ -43,7 +43,7 @@ pub(crate) fn start(is_server: bool, verbose: u8, bars: MultiProgress) {
 
 /// The crates whose level is set.
 const OURS: [&str; 5] =
-    ["whimbrel", "whimbrel_agent", "whimbrel_coordinator", "whimbrel_core", "whimbrel_store"];
+    ["whimbrel_agent", "whimbrel_cli", "whimbrel_coordinator", "whimbrel_core", "whimbrel_store"];
 
 /// Hides the bars while a line is written.
 struct AboveBars(MultiProgress);

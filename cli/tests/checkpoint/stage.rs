@@ -66,7 +66,16 @@ pub(crate) async fn checkpoint(term: &mut Term, step: u64, state: &State, pack_b
     let packs = save_slice(&run, &state.layout, range, bytes, &limits).await.unwrap();
     let (id, layout) = (run.id().to_string(), state.layout.clone());
     let format = manifest::FORMAT;
-    let manifest = Manifest { format, run: id, step, generation: 1, samples: 1, layout, packs };
+    let manifest = Manifest {
+        format,
+        run: id,
+        step,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    };
     commit(term, &manifest, None).await.unwrap();
 }
 

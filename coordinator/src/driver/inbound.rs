@@ -93,7 +93,7 @@ impl Driver {
             || Status::not_found(format!("this coordinator started no worker {worker} of run {run}"));
         let hosted =
             self.hosted.get_mut(run).filter(|_| self.core.expects(run, worker)).ok_or_else(unknown)?;
-        let welcome = hosted.welcome()?;
+        let welcome = hosted.welcome(self.core.view(run).map_or(0, |view| view.step))?;
         if !hosted.connections.add(worker, sender) {
             return Err(Status::already_exists(format!("worker {worker} of run {run} is connected already")));
         }

@@ -13,6 +13,10 @@ use crate::{
     },
 };
 
+/// By these variables libraries learn how many threads to compute with.
+const THREAD_VARIABLES: [&str; 4] =
+    ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"];
+
 impl Driver {
     /// Carries out a command. Does nothing for a run that is not hosted here.
     pub(super) fn execute(&mut self, command: Command) {
@@ -60,7 +64,9 @@ impl Driver {
 
     fn start_worker(&mut self, run: &RunId, node: NodeId, worker: WorkerId) {
         let Some(hosted) = self.hosted.get(run) else { return };
-        let environment = hosted.spec.workers.environment.clone().into_iter().collect();
+        let threads = hosted.spec.workers.threads.to_string();
+        let threads = THREAD_VARIABLES.map(|name| (name.to_owned(), threads.clone()));
+        let environment = threads.into_iter().chain(hosted.spec.workers.environment.clone()).collect();
         let command = hosted.spec.command.clone();
         let start = v1::StartWorker { run: run.to_string(), worker: worker.0, command, environment };
         self.send_to_agent(node, ToAgent::Start(start));

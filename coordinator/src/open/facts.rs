@@ -15,6 +15,7 @@ pub(crate) fn run_facts(spec: &RunSpec) -> RunFacts {
         workers_max: spec.workers.max.min(spec.train.shards),
         max_failures: spec.workers.max_failures,
         step_timeout: spec.workers.step_timeout,
+        leave_timeout: spec.workers.leave_timeout,
         checkpoint: match spec.checkpoint.every {
             spec::CheckpointEvery::Fixed(Every::Steps(steps)) => CheckpointEvery::Steps(steps),
             spec::CheckpointEvery::Fixed(Every::Time(time)) => CheckpointEvery::Time(time),

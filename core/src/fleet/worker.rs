@@ -88,9 +88,9 @@ impl Worker {
     }
 
     /// Whether its process should have ended by now.
-    pub(super) fn is_overdue(&self, now: Duration, timing: &Timing) -> bool {
+    pub(super) fn is_overdue(&self, now: Duration, leave_timeout: Duration) -> bool {
         let ignores_leave = match self.state {
-            WorkerState::Leaving { since } => now.saturating_sub(since) > timing.exit_timeout,
+            WorkerState::Leaving { since } => now.saturating_sub(since) > leave_timeout,
             _ => false,
         };
         ignores_leave || self.kill_at.is_some_and(|at| at <= now)

@@ -33,6 +33,25 @@ fn a_stop_saves_and_then_ends() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_leave_is_killed_once_its_time_is_over() {
+    let mut story = Story::with_two_workers(facts());
+    story.of_run(RunEvent::CancelRequested);
+    story.exits(1, Exit::Code(0));
+    let killed = |commands: Vec<Command>| -> Vec<WorkerId> {
+        let killed = commands.into_iter().filter_map(|command| match command {
+            Command::Kill { worker, .. } => Some(worker),
+            _ => None,
+        });
+        killed.collect()
+    };
+    let seconds = facts().leave_timeout.as_secs();
+    story.seconds_pass(seconds - 1);
+    assert_eq!(killed(story.take_commands()), []);
+    story.seconds_pass(2);
+    assert_eq!(killed(story.take_commands()), [WorkerId(2)]);
+}
+
+#[test]
 fn a_stop_during_a_halt_for_joiners_still_saves() {
     let mut story = Story::of(facts());
     story.node_joins(1, 1);

@@ -27,6 +27,7 @@ pub(crate) fn facts() -> RunFacts {
         workers_max: 2,
         max_failures: 3,
         step_timeout: Duration::from_secs(60),
+        leave_timeout: Duration::from_secs(20),
         checkpoint: CheckpointEvery::Steps(10),
         has_setup: false,
     }

@@ -159,6 +159,7 @@ fn facts(rng: &mut Rng) -> RunFacts {
         workers_max,
         max_failures: rng.u32(3..7),
         step_timeout: millis(rng, 3000..8000),
+        leave_timeout: millis(rng, 500..5000),
         checkpoint: match rng.u32(0..3) {
             0 => CheckpointEvery::Steps(rng.u64(1..12)),
             1 => CheckpointEvery::Time(millis(rng, 500..5000)),

@@ -26,6 +26,7 @@ fn bare(context: &str) -> Result<(), TrainerError> {
         global_batch: number("global_batch")?.try_into()?,
         shards: number("shards")?.try_into()?,
         steps: number("steps")?,
+        threads: 1,
         settings: json["settings"].clone(),
     };
     let mut training = Bare::new(&context, paced(&context)?);

@@ -84,6 +84,15 @@ pub(super) async fn checkpoint_of(
         packs.extend(save_slice(term.run(), &state.layout, slice, staged, limits).await?);
     }
     let (run, layout) = (term.run().id().to_string(), state.layout.clone());
-    let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
+    let manifest = Manifest {
+        format: FORMAT,
+        run,
+        step,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    };
     Ok(commit(term, &manifest, Some(state.digest(step))).await?)
 }

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use whimbrel_e2e::{
-    programs,
+    process, programs,
     run::{Outcome, Run},
     spec::Spec,
 };
@@ -36,6 +37,8 @@ fn pytorch() -> Option<&'static PyTorch> {
         let pytorch = available(PyTorch::install())?;
         let wheel = available(pytorch.install_wheel(&programs::workspace().join("python")))?;
         assert!(wheel.to_string_lossy().contains("-cp310-abi3-"), "{}", wheel.display());
+        let bytes = fs::metadata(pytorch.folder().join("wheels").join(&wheel)).unwrap().len();
+        assert!(bytes < 15_000_000, "the wheel has {bytes} bytes");
         Some(pytorch)
     };
     PYTORCH.get_or_init(install).as_ref()
@@ -57,10 +60,8 @@ impl Example {
         }
         let text: String = char_lm::text::licences().chars().take(200_000).collect();
         fs::write(folder.path().join("text.txt"), &text).unwrap();
-        let mut variables = vec![r#"OMP_NUM_THREADS = "1""#.to_owned()];
-        for (name, value) in pytorch.environment() {
-            variables.push(format!("{name} = {:?}", value.to_string_lossy()));
-        }
+        let variables =
+            pytorch.environment().map(|(name, value)| format!("{name} = {:?}", value.to_string_lossy()));
         let command = [pytorch.python(), folder.path().join("train.py")];
         let spec = Spec {
             name: "nanogpt".into(),
@@ -81,16 +82,21 @@ impl Example {
         Run::start(&self.spec, self.path(), &["--workers", workers])
     }
 
+    /// Starts `whimbrel run` of a script, by the command of the virtual environment.
+    fn launch(&self, pytorch: &PyTorch, arguments: &[&str]) -> Run {
+        // The wheel's command: it runs scripts by its own Python.
+        let mut command = Command::new(pytorch.folder().join("bin/whimbrel"));
+        command.args(["run", "--json"]).args(arguments).current_dir(self.path());
+        command.env_remove("VIRTUAL_ENV").envs(pytorch.environment());
+        Run::start_by(command)
+    }
+
     /// Trains without a coordinator, and returns the BLAKE3 of the final state.
     fn alone(&self, pytorch: &PyTorch) -> String {
         let script = self.path().join("alone.py");
         let program = "import runpy, sys\nprint(runpy.run_path(sys.argv[1])['run'].digest())\n";
         fs::write(&script, program).unwrap();
-        let printed = finished(
-            self.python(pytorch, &script).arg(&self.spec.command[1]).env("OMP_NUM_THREADS", "1"),
-            ALONE,
-        )
-        .unwrap();
+        let printed = finished(self.python(pytorch, &script).arg(&self.spec.command[1]), ALONE).unwrap();
         // Warnings of PyTorch come first.
         printed.lines().last().unwrap().to_owned()
     }
@@ -161,13 +167,17 @@ fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
             let step = begins + random.u64(2..12);
             run.until_step(step);
             let victim = random.u64(0..workers);
-            run.kill_worker(victim);
+            let signal = if kills.is_empty() { Signal::INT } else { Signal::KILL };
+            process::signal(run.worker(victim), signal);
             kills.push((step, victim));
         }
         let outcome = run.finish();
         let what = format!("{workers} workers, killed at (step, rank) {kills:?}, seed {seed}");
         eprintln!("{what}");
         assert_eq!(outcome.state(), expected, "{what}");
+        let exits = outcome.events.iter().filter(|event| event["event"] == "exit");
+        let reasons: Vec<&str> = exits.map(|event| event["reason"].as_str().unwrap()).collect();
+        assert_eq!(reasons, ["SIGINT", "SIGKILL"], "{what}");
         assert!(outcome.steps().into_iter().eq(1..=STEPS), "{what}: {:?}", outcome.steps());
         example.assert_equal_to_oracle(&outcome, &oracle);
     }
@@ -180,8 +190,10 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     let script = example.path().join("features.py");
     fs::copy(programs::workspace().join("e2e/tests/integration/pytorch/features.py"), &script).unwrap();
     example.spec.command[1] = script.display().to_string();
+    // Neither has another run spec than the script's header.
+    fs::remove_file(example.path().join("run.toml")).unwrap();
     let expected = example.alone(pytorch);
-    let mut run = example.start("3");
+    let mut run = example.launch(pytorch, &["features.py", "--workers", "3"]);
     // While a worker is away, the others evaluate with fewer, or again.
     run.until("an evaluation", |event| event["event"] == "evaluation" && event["step"] == 12);
     run.kill_worker(1);
@@ -194,6 +206,10 @@ fn every_kind_of_weight_and_generator_ends_with_the_same_bits() {
     assert_eq!(outcome.last()["val_loss"].to_string(), values.last().unwrap().1);
     assert_eq!(outcome.last()["step"], 30, "the program stops the run");
     assert_eq!(outcome.last()["reason"], "its program ended it after step 30 of 40");
+    let files = fs::read_dir(example.path()).unwrap().filter_map(Result::ok);
+    let after = files.filter(|file| file.file_name().to_string_lossy().starts_with("after-")).count();
+    // Alone, and in each worker that was there at the end: none is killed while it runs the code after the loop.
+    assert!(after > 2, "{after}");
 }
 
 #[test]
@@ -216,18 +232,86 @@ fn steps_whose_gradients_overflow_are_skipped_alike_by_all_workers() {
 #[test]
 fn an_exception_before_the_first_step_fails_the_run_at_once_with_its_line() {
     let Some(pytorch) = pytorch() else { return };
-    let mut example = Example::new(pytorch, STEPS);
+    let example = Example::new(pytorch, STEPS);
     let program = fs::read_to_string(example.path().join("train.py")).unwrap();
-    let raises = program.replace("loss = loss_of(model(x), y)", "raise ValueError('no such luck')");
+    // What is printed does not wait in a buffer for the program's end, which a signal may bring.
+    let raises = program.replace(
+        "loss = loss_of(model(x), y)",
+        "import sys; assert sys.stdout.write_through and sys.argv[1:] == ['--rate', 'high']\n        \
+         raise ValueError('no such luck')",
+    );
     let line = 1 + raises.lines().position(|line| line.contains("raise")).unwrap();
-    let script = example.path().join("raises.py");
-    fs::write(&script, raises).unwrap();
-    example.spec.command[1] = script.display().to_string();
-    let outcome = example.start("1").finish();
+    fs::write(example.path().join("raises.py"), raises).unwrap();
+    let flags = ["--steps", "9", "--batch", "32", "--seed", "7", "--workers", "1", "--", "--rate", "high"];
+    let outcome = example.launch(pytorch, &[&["raises.py"], &flags[..]].concat()).finish();
     outcome.assert_failed();
     let expected = format!("ValueError: no such luck (raises.py, line {line}, in <module>)");
-    assert!(outcome.last().to_string().contains(&expected), "{:#}", outcome.last());
+    let last = outcome.last();
+    assert!(last["reason"].as_str().unwrap().contains(&format!("{expected} (exit code 1)")), "{last:#}");
+    assert!(last["tail"].to_string().contains(&format!("raises.py\\\", line {line}")), "{last:#}");
     assert_eq!(outcome.count("worker"), 1, "no other worker is started for it");
+}
+
+/// Fails in another way each time that it is started. The last way is the one that no other try mends.
+const FAILS: &str = "
+import pathlib, torch
+from whimbrel import RetryableError
+from whimbrel.torch import join
+tries = pathlib.Path('tries')
+tries.write_text(tries.read_text() + '.' if tries.exists() else '.')
+if len(tries.read_text()) == 1:
+    raise OSError('the file server is away')
+if len(tries.read_text()) == 2:
+    raise RetryableError('the quota is used up')
+if len(tries.read_text()) == 3:
+    raise ValueError('a model that cannot be built')
+";
+
+#[test]
+fn an_exception_before_the_program_joins_is_tried_again_where_that_may_mend_it() {
+    let Some(pytorch) = pytorch() else { return };
+    let example = Example::new(pytorch, 9);
+    fs::write(example.path().join("fails.py"), FAILS).unwrap();
+    let flags =
+        ["fails.py", "--steps", "9", "--batch", "8", "--workers", "1", "--set", "workers.max_failures=9"];
+    let outcome = example.launch(pytorch, &flags).finish();
+    outcome.assert_failed();
+    let exits = outcome.events.iter().filter(|event| event["event"] == "exit");
+    let reasons: Vec<String> = exits.map(|event| event["reason"].to_string()).collect();
+    let expected = [
+        "OSError: the file server is away (fails.py, line 8, in <module>)",
+        "RetryableError: the quota is used up (fails.py, line 10, in <module>)",
+        "ValueError: a model that cannot be built (fails.py, line 12, in <module>)",
+    ];
+    assert_eq!(reasons.len(), expected.len(), "{reasons:#?}");
+    for (reason, expected) in reasons.iter().zip(expected) {
+        assert!(reason.contains(expected) && reason.contains("exit code 1"), "{reason}");
+    }
+}
+
+#[test]
+fn a_worker_with_other_data_is_refused_and_so_is_a_run_that_is_resumed_with_it() {
+    let Some(pytorch) = pytorch() else { return };
+    let example = Example::new(pytorch, STEPS);
+    let mut run = example.start("2");
+    run.until_checkpoint(10);
+    // Another first sample, of the same length and with the same characters.
+    let text = fs::read_to_string(example.path().join("text.txt")).unwrap();
+    let (start, rest) = text.split_at(text.find(' ').unwrap() + 1);
+    fs::write(example.path().join("text.txt"), format!("{}{rest}", start.chars().rev().collect::<String>()))
+        .unwrap();
+    run.kill_worker(1);
+    let exits = |event: &serde_json::Value| event["event"] == "exit" && event["reason"] != "SIGKILL";
+    let refused = run.until("the end of the worker with other data", exits);
+    let reason = refused["reason"].as_str().unwrap();
+    assert!(reason.contains("its data set differs from that of the other workers in sample 0 ("), "{reason}");
+    run.kill_all();
+
+    let outcome = Run::start(&example.spec, example.path(), &["--workers", "1", "--resume"]).finish();
+    outcome.assert_failed();
+    let reason = outcome.last()["reason"].as_str().unwrap();
+    let expected = "the data set differs from that with which it was saved in sample 0 (";
+    assert!(reason.contains(expected) && reason.contains("could not be read"), "{reason}");
 }
 
 #[test]
@@ -237,6 +321,23 @@ fn the_python_packages_own_tests_pass() {
     tests.args(["-B", "-m", "unittest"]).current_dir(programs::workspace().join("python/tests"));
     let printed = finished(tests.envs(pytorch.environment()), ALONE).unwrap();
     assert!(printed.contains("\nOK"), "{printed}");
+}
+
+#[test]
+fn the_wheels_command_works_without_pytorch_and_passes_its_exit_code_on() {
+    let Some(pytorch) = pytorch() else { return };
+    let without =
+        "import sys; sys.modules['torch'] = None; import whimbrel.__main__ as command; command.main()";
+    let run = |arguments: &[&str]| {
+        Command::new(pytorch.python()).args(["-B", "-c", without]).args(arguments).output().unwrap()
+    };
+    let help = run(&["--help"]);
+    let printed = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.status.success() && printed.contains("Usage: whimbrel"), "{printed}");
+    let refused = run(&["run", "no-such-script.py"]);
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("cannot read the script no-such-script.py"), "{errors}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn oracle(steps: u64) -> String {
 /// The BLAKE3 of the same training without Whimbrel, in a loop in this process.
 fn bare() -> String {
     let settings = serde_json::json!({"layers": 1, "heads": 2, "width": 32, "context": 32});
-    let context = Context { seed: 7, global_batch: 32, shards: 16, steps: STEPS, settings };
+    let context = Context { seed: 7, global_batch: 32, shards: 16, steps: STEPS, threads: 1, settings };
     let mut training = Bare::new(&context, CharLm::new(&context).unwrap());
     for _ in 0..STEPS {
         training.step().unwrap();

@@ -195,7 +195,7 @@ mod tests {
         let settings = json!({
             "layers": 2, "heads": 2, "width": 32, "context": 16, "learning_rate": 0.01, "warmup": 10, "text": path,
         });
-        Context { seed: 7, global_batch: 12, shards: 6, steps: 80, settings }
+        Context { seed: 7, global_batch: 12, shards: 6, steps: 80, threads: 1, settings }
     }
 
     fn bits(trainer: &mut CharLm) -> Vec<u8> {

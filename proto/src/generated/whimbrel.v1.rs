@@ -1974,6 +1974,13 @@ pub struct Ready {
     /// Samples in its data set. All workers must have the same number: the order of samples is a function of it.
     #[prost(uint64, tag = "5")]
     pub samples: u64,
+    /// What tells its data set apart from another one of that size: what was looked at, such as `sample 17`, and a short text that
+    /// stands for it. All workers must agree on what they both have. May be empty.
+    #[prost(map = "string, string", tag = "6")]
+    pub fingerprint: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 /// Sent every second.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2193,6 +2200,12 @@ pub struct Welcome {
     /// The most bytes per second that the worker may upload when it saves; absent: no limit.
     #[prost(uint64, optional, tag = "14")]
     pub bandwidth: ::core::option::Option<u64>,
+    /// Threads with which the worker computes; at least 1. The bits can depend on it.
+    #[prost(uint32, tag = "15")]
+    pub threads: u32,
+    /// Steps that the run has applied so far. A program that fails before the first one would most likely fail again.
+    #[prost(uint64, tag = "16")]
+    pub step: u64,
 }
 /// Asks a member for a checkpoint or a halt at a step boundary. The coordinator asks every member; the members agree on the
 /// boundary within a step's all-reduce, so one that the request reaches in time is enough.

@@ -193,5 +193,14 @@ async fn measure(uri: &str, environment: &[(String, String)], arguments: &Argume
 async fn save(run: &RunDir, layout: &Layout, staged: &Bytes, limits: &Limits) -> Result<Manifest> {
     let packs = save_slice(run, layout, 0..layout.bytes(), staged.clone(), limits).await?;
     let layout = layout.clone();
-    Ok(Manifest { format: FORMAT, run: "bench".into(), step: 1, generation: 1, samples: 1, layout, packs })
+    Ok(Manifest {
+        format: FORMAT,
+        run: "bench".into(),
+        step: 1,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    })
 }

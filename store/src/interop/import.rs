@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use tokio::sync::mpsc;
-use whimbrel_state::{Hash, Manifest, Pack, manifest};
+use whimbrel_state::{Fingerprint, Hash, Manifest, Pack, manifest};
 
 use crate::{
     checkpoint::{CommitError, Committed, DigestInput, SaveError, commit, cut, digest_received, save_slice},
@@ -127,6 +127,7 @@ pub fn import<'a>(
             step: options.step,
             generation: 0,
             samples: options.samples,
+            fingerprint: Fingerprint::new(),
             layout: model.layout().clone(),
             packs,
         };

@@ -20,7 +20,16 @@ async fn saved(run: &RunDir, state: &State, workers: usize, pack_bytes: usize) -
     }
     let (run, layout) = (run.id().to_string(), state.layout.clone());
     let format = whimbrel_state::manifest::FORMAT;
-    Manifest { format, run, step: 1, generation: 1, samples: 1, layout, packs }
+    Manifest {
+        format,
+        run,
+        step: 1,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    }
 }
 
 async fn differ(run: &RunDir, a: &Manifest, b: &Manifest) -> Difference {

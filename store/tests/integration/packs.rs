@@ -55,8 +55,16 @@ async fn round_trip(state: State, workers: usize, pack_bytes: usize, wanted: u8)
         packs.extend(save_slice(&run, &state.layout, slice, staged, &limits).await.unwrap());
     }
     let layout = state.layout.clone();
-    let manifest =
-        Manifest { format: FORMAT, run: "r".into(), step: 4, generation: 2, samples: 1, layout, packs };
+    let manifest = Manifest {
+        format: FORMAT,
+        run: "r".into(),
+        step: 4,
+        generation: 2,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    };
     manifest.check().unwrap();
 
     let mut read = State::blank(&state.layout);

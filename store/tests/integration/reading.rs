@@ -190,7 +190,16 @@ async fn saved_in(scene: &Scene, state: &State) -> Manifest {
     let staged = state.staged(all.clone());
     let packs = save_slice(&scene.run(), &state.layout, all, staged, &LIMITS).await.unwrap();
     let layout = state.layout.clone();
-    Manifest { format: FORMAT, run: "r".into(), step: 5, generation: 1, samples: 1, layout, packs }
+    Manifest {
+        format: FORMAT,
+        run: "r".into(),
+        step: 5,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    }
 }
 
 async fn restored(

@@ -22,6 +22,8 @@ pub(crate) struct RunSettings {
     pub(crate) bandwidth: Option<NonZeroU64>,
     /// What the program learns of its run.
     pub(crate) context: Context,
+    /// Whether the run had applied a step when this worker connected.
+    pub(crate) has_begun: bool,
     /// When the run is evaluated, saved and complete.
     pub(crate) schedule: Schedule,
     pub(crate) reduction: Reduction,
@@ -50,6 +52,9 @@ impl TryFrom<v1::Welcome> for RunSettings {
                 format!("{}, which does not divide the global batch of {}", wire.shards, wire.global_batch);
             return Err(WireError::Invalid("welcome.shards", why));
         }
+        if wire.threads == 0 {
+            return Err(WireError::Invalid("welcome.threads", "0".into()));
+        }
         let settings = serde_json::from_str(&wire.settings)
             .map_err(|error| WireError::Invalid("welcome.settings", format!("not JSON: {error}")))?;
         let every = |field, steps: Option<u64>| match steps {
@@ -71,8 +76,10 @@ impl TryFrom<v1::Welcome> for RunSettings {
                 global_batch: wire.global_batch,
                 shards: wire.shards,
                 steps: wire.steps,
+                threads: wire.threads,
                 settings,
             },
+            has_begun: wire.step > 0,
             uri: wire.uri,
             replicas: wire.replicas,
             bandwidth: match wire.bandwidth.map(NonZeroU64::new) {
@@ -97,6 +104,7 @@ mod tests {
             steps: 30,
             global_batch: 12,
             shards: 4,
+            threads: 1,
             settings: r#"{"width":8}"#.into(),
             evaluate_every: Some(20),
             reduction: v1::Reduction::Exact.into(),
@@ -117,6 +125,7 @@ mod tests {
         let refused = |wire: v1::Welcome| RunSettings::try_from(wire).unwrap_err().to_string();
         assert!(refused(v1::Welcome { shards: 5, ..welcome() }).contains("welcome.shards"));
         assert!(refused(v1::Welcome { shards: 0, ..welcome() }).contains("welcome.shards"));
+        assert!(refused(v1::Welcome { threads: 0, ..welcome() }).contains("welcome.threads"));
         assert!(refused(v1::Welcome { settings: "{".into(), ..welcome() }).contains("welcome.settings"));
         assert!(refused(v1::Welcome { evaluate_every: Some(0), ..welcome() }).contains("evaluate_every"));
         assert!(refused(v1::Welcome { bandwidth: Some(0), ..welcome() }).contains("welcome.bandwidth"));

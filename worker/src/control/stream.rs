@@ -56,6 +56,12 @@ pub enum OpenError {
         /// How long this worker waited.
         waited: Duration,
     },
+    /// The program ended the attempt.
+    #[error("the attempt to connect to the coordinator at {coordinator} was ended")]
+    Cancelled {
+        /// Where it listens.
+        coordinator: Address,
+    },
     /// The coordinator refused this worker.
     #[error("the coordinator at {coordinator} refused worker {worker} of run {run}")]
     Refused {
@@ -94,10 +100,12 @@ pub(crate) struct ControlStream {
 }
 
 impl ControlStream {
-    /// Connects to the coordinator, introduces this worker and returns the settings of its run.
+    /// Connects to the coordinator, introduces this worker and returns the settings of its run. Fails as soon as
+    /// `cancelled` is done.
     pub(crate) fn open(
         environment: &Environment,
         interrupter: Interrupter,
+        cancelled: impl Future<Output = ()>,
     ) -> Result<(Self, RunSettings), OpenError> {
         // A restore hashes on these threads, so one per processor. At least two, so that heartbeats have one.
         let threads = available_parallelism().map_or(2, |processors| processors.get().max(2));
@@ -105,9 +113,22 @@ impl ControlStream {
         let runtime = builder.worker_threads(threads).thread_name("whimbrel-control").enable_all().build();
         let runtime = runtime.map_err(OpenError::Runtime)?;
         let (outgoing, messages) = mpsc::unbounded_channel();
-        let call = async { timeout(WELCOME, call(environment, &outgoing, messages)).await };
-        let slow = |_| OpenError::Slow { coordinator: environment.coordinator.clone(), waited: WELCOME };
-        let (stream, settings) = runtime.block_on(call).map_err(slow)??;
+        let call = async {
+            let slow = |_| OpenError::Slow { coordinator: environment.coordinator.clone(), waited: WELCOME };
+            tokio::select! {
+                biased;
+                () = cancelled => Err(OpenError::Cancelled { coordinator: environment.coordinator.clone() }),
+                opened = timeout(WELCOME, call(environment, &outgoing, messages)) => opened.map_err(slow)?,
+            }
+        };
+        let (stream, settings) = match runtime.block_on(call) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Dropped, it would wait for a lookup of the address that is under way.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         let (sender, inbox) = watch::channel(Inbox::default());
         let sender = Arc::new(sender);
         let canceller = Canceller { inbox: Arc::downgrade(&sender), interrupter: interrupter.clone() };

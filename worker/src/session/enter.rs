@@ -9,7 +9,7 @@ use whimbrel_proto::{
     v1::{self, worker_message::Message},
     with_causes,
 };
-use whimbrel_state::{Hash, StateBytes};
+use whimbrel_state::{Fingerprint, Hash, StateBytes, fingerprint};
 use whimbrel_store::{RestoreError, Sources, restore};
 
 use crate::session::{Session, SessionError, State, no_group};
@@ -89,7 +89,8 @@ impl Session {
     ) -> Result<(), SessionError> {
         let generation = self.worker.last_generation();
         let mut bytes = self.bytes_of(state)?;
-        let read = read(&self.sources, step, manifest, self.sampler.samples(), &mut bytes);
+        let data = (self.sampler.samples(), &self.fingerprint);
+        let read = read(&self.sources, step, manifest, data, &mut bytes);
         match self.control.unless_called_off(generation, read) {
             Some(Ok(healed)) => {
                 self.written(state)?;
@@ -109,12 +110,12 @@ impl Session {
     }
 }
 
-/// Reads a checkpoint. Returns the packs that were written back into the run's directory.
+/// Reads a checkpoint of a run with this data set. Returns the packs that were written back into the run's directory.
 async fn read(
     sources: &Sources,
     step: u64,
     name: &str,
-    samples: u64,
+    (samples, fingerprint): (u64, &Fingerprint),
     state: &mut StateBytes<'_>,
 ) -> Result<Vec<Hash>, Unreadable> {
     let manifest = sources
@@ -129,6 +130,13 @@ async fn read(
         let reason = format!(
             "the data set has {samples} samples here and had {} when it was saved: the steps would have other samples",
             manifest.samples
+        );
+        return Err(Unreadable { damaged: false, reason });
+    }
+    if let Some(difference) = fingerprint::difference(&manifest.fingerprint, fingerprint) {
+        let reason = format!(
+            "the data set differs from that with which it was saved in {difference}: the steps would have other samples; \
+             give this node the data that the run began with"
         );
         return Err(Unreadable { damaged: false, reason });
     }

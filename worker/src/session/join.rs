@@ -10,7 +10,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_spec::OnNonfinite;
-use whimbrel_state::{Layout, LayoutError, StateBytes, TensorSpec};
+use whimbrel_state::{Fingerprint, Layout, LayoutError, StateBytes, TensorSpec};
 use whimbrel_store::{Limits, OpenError as OpenRunError, Sources, open_run};
 
 use crate::{
@@ -60,6 +60,8 @@ pub enum ReadyError {
 pub struct Program {
     /// Samples in the data set; not zero.
     pub samples: u64,
+    /// What tells the data set apart from another one of that size; may be empty.
+    pub fingerprint: Fingerprint,
     /// The tensors that the flat gradient holds one after another, all of them `f32`.
     pub gradients: Vec<TensorSpec>,
     /// Tokens in a sample, where the program counts in tokens.
@@ -83,8 +85,16 @@ impl Session {
     /// Connects to the coordinator. The result is not a session yet: the program builds what it trains first, and then
     /// says that it is [ready](Joiner::ready). Takes at most 30 s; not to be called from async code.
     pub fn connect(environment: Environment) -> Result<Joiner, ConnectError> {
+        Self::connect_unless(environment, std::future::pending())
+    }
+
+    /// Like [`connect`](Self::connect); fails with [`OpenError::Cancelled`] as soon as `cancelled` is done.
+    pub fn connect_unless(
+        environment: Environment,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Joiner, ConnectError> {
         let endpoint = Endpoint::bind((environment.advertise, 0).into())?;
-        let (control, settings) = ControlStream::open(&environment, endpoint.interrupter())?;
+        let (control, settings) = ControlStream::open(&environment, endpoint.interrupter(), cancelled)?;
         let (run, _) = open_run(&settings.uri)?;
         let mut sources = Sources::new(run);
         for uri in &settings.replicas {
@@ -115,6 +125,12 @@ impl Joiner {
         self.settings.on_nonfinite
     }
 
+    /// Whether the run had applied a step when this worker connected. A program that fails before would most likely fail
+    /// again on any worker.
+    pub fn has_begun(&self) -> bool {
+        self.settings.has_begun
+    }
+
     /// Ends the session's waits from another thread.
     pub fn canceller(&self) -> Canceller {
         self.control.canceller()
@@ -139,6 +155,7 @@ impl Joiner {
             tokens_per_sample: program.tokens_per_sample,
             layout: layout.tensors().iter().map(v1::Tensor::from).collect(),
             samples: program.samples,
+            fingerprint: program.fingerprint.clone().into_iter().collect(),
         }));
         let limits = Limits { bandwidth: settings.bandwidth, ..Limits::default() };
         // Half of the time for which the peers wait for this worker, so that a slow store does not make it look dead.
@@ -149,6 +166,7 @@ impl Joiner {
             group: None,
             open: Open::Nothing,
             saver: Saver::new(sources.primary().clone(), layout.clone(), save_timeout, limits),
+            fingerprint: program.fingerprint,
             sampler: Sampler::new(program.samples, seed, global_batch, shards),
             accumulator: Accumulator::new(settings.reduction, gradients.elements(), shards),
             sum: vec![0.0; gradients.elements()],

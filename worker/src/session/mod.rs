@@ -16,7 +16,7 @@ use whimbrel_proto::{
     with_causes,
 };
 use whimbrel_spec::OnNonfinite;
-use whimbrel_state::{Layout, LayoutError, StateBytes, TensorMut};
+use whimbrel_state::{Fingerprint, Layout, LayoutError, StateBytes, TensorMut};
 use whimbrel_store::Sources;
 
 use crate::{
@@ -157,6 +157,7 @@ pub struct Session {
     gradients: Gradients,
     layout: Layout,
     sampler: Sampler,
+    fingerprint: Fingerprint,
     accumulator: Accumulator,
     sum: Vec<f32>,
     saver: Saver,

@@ -180,7 +180,13 @@ pub fn hire_who(
         let mut trainer = Linear::new(joiner.context(), quiet()).unwrap();
         change(&mut trainer);
         let (samples, gradients) = (trainer.samples(), trainer.gradients());
-        let program = Program { samples, gradients, tokens_per_sample: None, numerics: String::new() };
+        let program = Program {
+            samples,
+            fingerprint: Default::default(),
+            gradients,
+            tokens_per_sample: None,
+            numerics: String::new(),
+        };
         let mut session = joiner.ready(program, &mut trainer).unwrap();
         let how = match drive(&mut session, &mut trainer) {
             Ok(how) => how,

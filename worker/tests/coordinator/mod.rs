@@ -98,6 +98,8 @@ impl Coordinator {
             step_timeout_ms: DEADLINE.as_millis() as u64,
             replicas: Vec::new(),
             bandwidth: None,
+            threads: 1,
+            step: 0,
         };
         change(&mut welcome);
         let (sender, messages) = channel();

@@ -7,8 +7,7 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
-use whimbrel_agent::AgentError;
+use whimbrel_agent::{AgentError, Stop};
 use whimbrel_client::Access;
 use whimbrel_coordinator::{Coordinator, Settings, Timing, Token};
 use whimbrel_proto::with_causes;
@@ -19,13 +18,16 @@ use crate::{commands::agent, exit::Failure};
 /// Deadline of the agent for ending its workers and itself.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
+/// Deadline of the coordinator for killing a worker that has not ended in time.
+const KILL: Duration = Duration::from_secs(5);
+
 /// A coordinator on a free port of loopback, and an agent that has joined it.
 pub(super) struct Host {
     coordinator: Coordinator,
     /// With a token, since other users of this machine can connect to loopback too.
     access: Access,
     agent: JoinSet<Result<(), AgentError>>,
-    agent_stop: CancellationToken,
+    agent_stop: Stop,
 }
 
 /// The agent ended although it was not stopped.
@@ -49,7 +51,7 @@ impl Host {
         let settings =
             Settings { store, listen, token: Some(token), adopt: false, timing: Timing::default() };
         let coordinator = Coordinator::start(settings).await.map_err(Failure::unexpected)?;
-        let agent_stop = CancellationToken::new();
+        let agent_stop = Stop::default();
         let access = Access { address: coordinator.address().into(), token: secret };
         let settings = agent::embedded(access.clone(), slots, &workdir);
         let mut agent = JoinSet::new();
@@ -74,9 +76,18 @@ impl Host {
         }
     }
 
-    /// Ends the agent and then the coordinator, after the run has ended: the coordinator finishes its replicas.
-    pub(super) async fn stop(mut self) {
-        self.stop_agent().await;
+    /// Ends the agent and then the coordinator, after the run has ended: the coordinator finishes its replicas. The
+    /// workers have `leave_timeout` to end by themselves, then the coordinator kills them; `hurried` ends them at once.
+    pub(super) async fn stop(mut self, leave_timeout: Duration, hurried: impl Future<Output = ()>) {
+        self.agent_stop.when_idle.cancel();
+        let ended = tokio::select! {
+            ended = timeout(leave_timeout + KILL, self.agent.join_next()) => ended.ok().flatten(),
+            () = hurried => None,
+        };
+        match ended {
+            Some(ended) => report(ended),
+            None => self.stop_agent().await,
+        }
         self.coordinator.stop().await;
     }
 
@@ -87,14 +98,20 @@ impl Host {
 
     /// Ends the agent, which ends its workers first.
     async fn stop_agent(&mut self) {
-        self.agent_stop.cancel();
+        self.agent_stop.now.cancel();
         match timeout(AGENT_STOP, self.agent.join_next()).await {
-            Ok(Some(Ok(Err(error)))) => {
-                tracing::warn!(error = with_causes(&error), "the agent ended with an error")
-            }
-            Ok(Some(Err(error))) => tracing::warn!(%error, "the task of the agent failed"),
-            Ok(Some(Ok(Ok(()))) | None) => {}
+            Ok(Some(ended)) => report(ended),
+            Ok(None) => {}
             Err(_) => tracing::warn!("the agent did not end its workers within {} s", AGENT_STOP.as_secs()),
         }
+    }
+}
+
+/// Logs an agent that did not end well.
+fn report(ended: Result<Result<(), AgentError>, tokio::task::JoinError>) {
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "the agent ended with an error"),
+        Err(error) => tracing::warn!(%error, "the task of the agent failed"),
     }
 }

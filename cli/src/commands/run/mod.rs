@@ -38,12 +38,23 @@ use crate::{
     exit::{Code, Failure},
     output::{self, screen::Screen},
     signals::Signals,
-    spec_file,
+    spec_file::{self, Program},
 };
+
+/// The store of a script's run, if neither the user nor the script names one: a folder in the working directory.
+const SCRIPT_STORE: &str = "runs";
 
 /// Runs a spec until the run ends or the user stops it.
 pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgress) -> Result<Code, Failure> {
-    let spec = spec_file::read(&args.spec, &overrides(&args)?)?;
+    let mut program = Program::read(&args.spec, &args.program.arguments, &overrides(&args)?)?;
+    if let Some(file) = &args.program.save_spec {
+        let store = store_uri(&args, &program.spec, config)?.to_owned();
+        program.spec.checkpoint.store = Some(store);
+        spec_file::save(file, &program.spec)?;
+        return Ok(Code::Done);
+    }
+    program.check_interpreter(&args.spec).await?;
+    let spec = program.spec;
     let (store, request) = destination(&args, &spec, config)?;
     store.probe().await?;
     let start = decide(&store, &spec, request, !args.json).await?;
@@ -77,7 +88,7 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     let mut watch = Watch::new(client.clone(), run.clone());
     let ended = match follow(&mut host, &client, &run, &mut watch, &mut signals, screen.as_mut()).await {
         Ok(Some(ended)) => {
-            host.stop().await;
+            host.stop(spec.workers.leave_timeout, signals.next()).await;
             ended
         }
         Ok(None) => {
@@ -90,7 +101,9 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
         }
     };
     let (spec_path, name) = (args.spec.display().to_string(), name(&args, &store, &run)?);
-    let again = format!("whimbrel run {} --resume {}", shell::word(&spec_path), shell::word(&name));
+    // A spec file is read again as it is; a script may be nothing without its flags.
+    let flags = if spec_file::is_script(&args.spec) { args.program.repeated() } else { String::new() };
+    let again = format!("whimbrel run {} --resume {}{flags}", shell::word(&spec_path), shell::word(&name));
     screen.end(&ended, &watch::next_commands(watch.uri(), &ended, &again, spec.try_next.as_deref()));
     drop(screen);
     watch::outcome(&run, ended)
@@ -99,8 +112,8 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
 /// The name by which the user resumes the run: its id if the spec file names the store, or else its URI.
 fn name(args: &RunArgs, store: &Store, run: &str) -> Result<String, Failure> {
     let by_uri = matches!(&args.resume, Some(Some(run)) if run.contains('/'));
-    let changes_store = |change: &Override| change.to_string().starts_with("checkpoint.store");
-    if !by_uri && args.store.is_none() && !args.overrides.all().iter().any(changes_store) {
+    let changes_store = |change: &Override| change.concerns("checkpoint.store");
+    if !by_uri && args.store.is_none() && !args.program.changes.all().iter().any(changes_store) {
         return Ok(run.to_owned());
     }
     Ok(store.run(&run.parse().map_err(Failure::unexpected)?).uri().to_owned())
@@ -164,11 +177,12 @@ async fn stop(mut client: Client, run: &str) -> Result<(), ClientError> {
     }
 }
 
-/// `--set`, `--unset`, and `--workers` as one more override, so that the spec's own checks apply to it.
+/// The changes to the spec, and `--workers` as one more, so that the spec's own checks apply to it.
 fn overrides(args: &RunArgs) -> Result<Vec<Override>, Failure> {
-    let mut overrides = args.overrides.all();
+    let mut overrides = args.program.overrides().map_err(Failure::unexpected)?;
     if let Some(workers) = args.workers.map(NonZero::get) {
-        overrides.push(format!("workers.local={workers}").parse().map_err(Failure::unexpected)?);
+        let workers = Override::flag("--workers", "workers.local", workers.into());
+        overrides.push(workers.map_err(Failure::unexpected)?);
     }
     Ok(overrides)
 }
@@ -182,13 +196,17 @@ fn destination(args: &RunArgs, spec: &RunSpec, config: &ClientConfig) -> Result<
         (None, true) => Request::New,
         (None, false) => Request::Either,
     };
+    Ok((Store::open(store_uri(args, spec, config)?)?, request))
+}
+
+fn store_uri<'a>(args: &'a RunArgs, spec: &'a RunSpec, config: &'a ClientConfig) -> Result<&'a str, Failure> {
     let configured = [args.store.as_ref(), spec.checkpoint.store.as_ref(), config.store.as_ref()];
-    let Some(uri) = configured.into_iter().flatten().next() else {
-        let error = "no store is named for the run's directory";
-        return Err(Failure::bad_input(error)
-            .hint("add store = \"runs\" under [checkpoint] of the spec, or give --store URI"));
-    };
-    Ok((Store::open(uri)?, request))
+    match configured.into_iter().flatten().next() {
+        Some(uri) => Ok(uri),
+        None if spec_file::is_script(&args.spec) => Ok(SCRIPT_STORE),
+        None => Err(Failure::bad_input("no store is named for the run's directory")
+            .hint("add store = \"runs\" under [checkpoint] of the spec, or give --store URI")),
+    }
 }
 
 fn named_by_uri(uri: &str) -> Result<(Store, Request), Failure> {

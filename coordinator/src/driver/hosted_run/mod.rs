@@ -190,9 +190,18 @@ impl HostedRun {
         let saved = self.slices.take(generation, step)?;
         let trained = self.trained.as_ref().ok_or("no worker has described what it trains")?;
         let (samples, layout) = (trained.samples, trained.layout.clone());
+        let fingerprint = trained.fingerprint.clone();
         let run = self.id().to_string();
-        let manifest =
-            Manifest { format: FORMAT, run, step, generation, samples, layout, packs: saved.packs };
+        let manifest = Manifest {
+            format: FORMAT,
+            run,
+            step,
+            generation,
+            samples,
+            fingerprint,
+            layout,
+            packs: saved.packs,
+        };
         manifest.check().map_err(|error| error.to_string())?;
         Ok(Request::Commit { manifest: Box::new(manifest), begun: saved.begun, stall: saved.stall })
     }

@@ -2,13 +2,15 @@
 
 use whimbrel_plan::WorkerId;
 use whimbrel_proto::{border::WireError, v1};
-use whimbrel_state::{Layout, LayoutError, TensorSpec};
+use whimbrel_state::{Fingerprint, Layout, LayoutError, TensorSpec, fingerprint};
 
 /// A worker's description of its data set, state and device. That of the first worker holds for the run.
 #[derive(Debug)]
 pub(crate) struct Trained {
     /// Samples in the data set.
     pub(crate) samples: u64,
+    /// What tells the data set apart from another one.
+    pub(crate) fingerprint: Fingerprint,
     /// The state.
     pub(crate) layout: Layout,
     /// Equal bits are promised among workers of one numerics class.
@@ -26,6 +28,11 @@ pub(crate) enum DescribeError {
         "its data set has {here} samples and that of the other workers {there}: their steps would have different samples"
     )]
     Samples { there: u64, here: u64 },
+    #[error(
+        "its data set differs from that of the other workers in {difference}: their steps would have different samples; \
+         give every node the same data"
+    )]
+    Fingerprint { difference: String },
     #[error("its trainer's state is invalid or is not that of the other workers: {0}")]
     Layout(#[from] LayoutError),
 }
@@ -38,6 +45,7 @@ impl TryFrom<&v1::Ready> for Trained {
             ready.layout.iter().cloned().map(TensorSpec::try_from).collect::<Result<_, _>>()?;
         Ok(Self {
             samples: ready.samples,
+            fingerprint: ready.fingerprint.clone().into_iter().collect(),
             layout: Layout::new(tensors)?,
             numerics: ready.numerics.clone(),
             tokens_per_sample: ready.tokens_per_sample,
@@ -51,6 +59,9 @@ impl Trained {
         self.tokens_per_sample = other.tokens_per_sample;
         if self.samples != other.samples {
             return Err(DescribeError::Samples { there: self.samples, here: other.samples });
+        }
+        if let Some(difference) = fingerprint::difference(&self.fingerprint, &other.fingerprint) {
+            return Err(DescribeError::Fingerprint { difference });
         }
         self.layout.same_as(&other.layout)?;
         Ok((self.numerics != other.numerics).then(|| {

@@ -7,8 +7,8 @@ use whimbrel_spec::{CheckpointEvery, Every, Mode, OnNonfinite};
 use super::HostedRun;
 
 impl HostedRun {
-    /// The answer to a worker's `Hello`. Fails if the spec's settings cannot be written as JSON.
-    pub(crate) fn welcome(&self) -> Result<v1::Welcome, Status> {
+    /// The answer to a worker's `Hello`, after `step` steps. Fails if the spec's settings cannot be written as JSON.
+    pub(crate) fn welcome(&self, step: u64) -> Result<v1::Welcome, Status> {
         let train = &self.spec.train;
         let settings = serde_json::to_string(&train.settings)
             .map_err(|error| Status::internal(format!("cannot write [train.settings] as JSON: {error}")))?;
@@ -39,6 +39,8 @@ impl HostedRun {
             step_timeout_ms: u64::try_from(self.spec.workers.step_timeout.as_millis()).unwrap_or(u64::MAX),
             replicas: self.sources.all().skip(1).map(|replica| replica.uri().to_owned()).collect(),
             bandwidth: self.spec.checkpoint.bandwidth.map(|bandwidth| bandwidth.bytes_per_second().get()),
+            threads: self.spec.workers.threads,
+            step,
         })
     }
 }

@@ -24,7 +24,16 @@ async fn checkpoint(term: &mut Term, folder: &Path, step: u64) -> (String, PathB
     let packs = save_slice(term.run(), &layout, 0..64, state.into(), &Limits::default()).await.unwrap();
     let hash = packs[0].hash.to_string();
     let run = term.run().id().to_string();
-    let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
+    let manifest = Manifest {
+        format: FORMAT,
+        run,
+        step,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    };
     let committed = commit(term, &manifest, None).await.unwrap();
     let pack = format!("runs/r-1/packs/{}/{hash}.safetensors", &hash[..2]);
     (committed.manifest, folder.join(pack))

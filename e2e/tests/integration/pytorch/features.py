@@ -1,14 +1,29 @@
+# /// script
+# dependencies = ["torch", "whimbrel"]
+#
+# [tool.whimbrel.train]
+# steps = 40
+# global_batch = 32
+# shards = 16
+# seed = 7
+#
+# [tool.whimbrel.workers]
+# threads = 2
+# ///
 """What a program may have besides float32 weights: two modules and optimizers, BatchNorm, bfloat16, complex, frozen and
 unused weights, gradients that are sparse by layout, generators in the data set and in the model, an evaluation that
 changes the learning rate, an early end."""
 
+import os
 import random
+import time
+from pathlib import Path
 
 import torch
 from torch import nn
 from whimbrel.torch import join
 
-torch.set_num_threads(1)
+torch.set_num_threads(3)  # before join(), so that it does not count
 
 
 class Model(nn.Module):
@@ -43,6 +58,7 @@ optimizer = torch.optim.AdamW(model.parameters())
 second = torch.optim.SGD(bias.parameters(), lr=0.1, momentum=0.9)
 unused = model.unused.weight.clone()
 run = join(Samples(100), model=model, optimizer=optimizer, bias=bias, second=second)
+assert torch.get_num_threads() == run.threads == 2
 run.evaluate(Samples(75), lambda x: model(x), every=4)
 for step in run:
     for x in step:
@@ -58,3 +74,5 @@ for step in run:
 assert step.number == 29, "one more step than that in which the run is stopped"
 assert run.val_loss is not None
 assert torch.equal(model.unused.weight, unused), "what no sample uses is not decayed"
+time.sleep(1)  # as long as it takes to close a logger, say
+Path(f"after-{os.getpid()}").touch()

@@ -126,6 +126,7 @@ impl Run {
             global_batch: self.global_batch,
             shards: self.shards,
             steps: self.steps,
+            threads: 1,
             settings: self.settings.clone(),
         }
     }

@@ -294,7 +294,16 @@ impl World {
         let run = coordinator.term.run().clone();
         let packs = save_slice(&run, &layout, 0..staged.len(), staged.into(), &LIMITS).await.unwrap();
         let run = run.id().to_string();
-        let manifest = Manifest { format: FORMAT, run, step, generation: 1, samples: 1, layout, packs };
+        let manifest = Manifest {
+            format: FORMAT,
+            run,
+            step,
+            generation: 1,
+            samples: 1,
+            fingerprint: Default::default(),
+            layout,
+            packs,
+        };
         coordinator.saved = Some((manifest, digest.unwrap()));
         true
     }

@@ -311,7 +311,16 @@ pub(crate) async fn save(
         packs.extend(save_slice(run, &state.layout, slice, staged, &SMALL_PACKS).await?);
     }
     let layout = state.layout.clone();
-    Ok(Manifest { format: FORMAT, run: run.id().to_string(), step, generation: 1, samples: 1, layout, packs })
+    Ok(Manifest {
+        format: FORMAT,
+        run: run.id().to_string(),
+        step,
+        generation: 1,
+        samples: 1,
+        fingerprint: Default::default(),
+        layout,
+        packs,
+    })
 }
 
 /// Saves and commits.
