@@ -4,11 +4,13 @@
 //! - `session.rs`: a worker's session; `alone.rs`: the same for a process without a coordinator;
 //! - `state.rs`: the state that Python lists; `memory.rs`: access to the memory of Python's tensors, and all of the
 //!   crate's unsafe code;
+//! - `checkpoint.rs`: a checkpoint, to read from;
 //! - `errors.rs`: the exceptions.
 //!
 //! Every call that may wait releases the interpreter first.
 
 mod alone;
+mod checkpoint;
 mod errors;
 mod memory;
 mod session;
@@ -20,5 +22,6 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::Session>()?;
     module.add_class::<alone::Alone>()?;
+    module.add_class::<checkpoint::Checkpoint>()?;
     errors::add(module)
 }
