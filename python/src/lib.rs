@@ -4,12 +4,14 @@
 //! - `session.rs`: a worker's session; `alone.rs`: the same for a process without a coordinator;
 //! - `state.rs`: the state that Python lists; `memory.rs`: access to the memory of Python's tensors, and all of the
 //!   crate's unsafe code;
+//! - `checkpoint.rs`: a checkpoint, to read from;
 //! - `errors.rs`: the exceptions.
 //! - `command`: the `whimbrel` command, which the wheel installs.
 //!
 //! Every call that may wait releases the interpreter first.
 
 mod alone;
+mod checkpoint;
 mod errors;
 mod memory;
 mod session;
@@ -31,5 +33,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::Session>()?;
     module.add_class::<alone::Alone>()?;
     module.add_function(wrap_pyfunction!(command, module)?)?;
+    module.add_class::<checkpoint::Checkpoint>()?;
     errors::add(module)
 }

@@ -10,7 +10,7 @@ use whimbrel_worker::{Memory, State, TensorMut, TensorSpec, TrainerError};
 use crate::memory::{Region, overlapping};
 
 /// A tensor as Python lists it: name, dtype, shape, address, bytes.
-type Listed = (String, String, Vec<usize>, usize, usize);
+pub(crate) type Listed = (String, String, Vec<usize>, usize, usize);
 
 /// A Python object with the methods `listed`, which lists the state's tensors, and `written`, and the attribute `is_last`.
 pub(crate) struct PyState {
@@ -70,7 +70,12 @@ fn list(object: &Py<PyAny>) -> PyResult<Vec<TensorMut<'_>>> {
     tensors.collect()
 }
 
-fn dtype_of(name: &str, dtype: &str) -> PyResult<Dtype> {
+/// The name of a dtype, as Python lists it.
+pub(crate) fn dtype_name(dtype: Dtype) -> String {
+    serde_json::to_value(dtype).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(crate) fn dtype_of(name: &str, dtype: &str) -> PyResult<Dtype> {
     serde_json::from_value(serde_json::Value::String(dtype.to_owned()))
         .map_err(|_| PyTypeError::new_err(format!("{name} is {dtype}, which a checkpoint cannot hold")))
 }

@@ -59,8 +59,9 @@ class Step:
         Args:
             loss: A scalar: the mean over the samples of the batch.
             weight: For a mean over something else, such as tokens: how many of them the batch has. A number of at least
-                0. The step's gradient and loss are then the means over all of them. Give it in every call or in none.
-                BatchNorm's statistics are means over the shards all the same.
+                0. The step's gradient and loss are then the means over all of them. Give it in every call or in none;
+                the weights of several calls for a batch add up. BatchNorm's statistics are means over the shards all
+                the same.
 
         Raises:
             WhimbrelError: The loss is not a scalar, or has no gradient; or the weight is not a number of at least 0, or

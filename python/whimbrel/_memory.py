@@ -24,6 +24,19 @@ _DTYPES = {
     torch.float8_e5m2: "F8_E5M2",
 }
 
+_BY_NAME = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype that a checkpoint calls `name`.
+
+    Raises:
+        TypeError: PyTorch has none.
+    """
+    if name not in _BY_NAME:
+        raise TypeError(f"the checkpoint holds {name}, which PyTorch cannot")
+    return _BY_NAME[name]
+
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether the extension module can use the tensor's memory as it is."""

@@ -116,6 +116,15 @@ impl Example {
         output
     }
 
+    /// Reads the last checkpoint from Python, and compares it with the oracle.
+    fn load(&self, pytorch: &PyTorch, outcome: &Outcome, oracle: &Path) {
+        let script = self.path().join("load.py");
+        fs::copy(programs::workspace().join("e2e/tests/integration/pytorch/load.py"), &script).unwrap();
+        let run = Path::new("runs").join(outcome.events[0]["run"].as_str().unwrap());
+        let printed = finished(self.python(pytorch, &script).arg(run).arg(oracle), ALONE).unwrap();
+        assert!(printed.contains("missing_keys=['head.weight'], unexpected_keys=[]"), "{printed}");
+    }
+
     fn python(&self, pytorch: &PyTorch, script: &Path) -> Command {
         let mut command = pytorch.script(script);
         command.current_dir(self.path());
@@ -152,6 +161,7 @@ fn a_pytorch_program_ends_with_the_bits_of_a_plain_loop_whatever_dies() {
     let one = example.start("1").finish();
     assert_eq!(one.state(), expected, "one worker");
     example.assert_equal_to_oracle(&one, &oracle);
+    example.load(pytorch, &one, &oracle);
 
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);

@@ -1056,7 +1056,7 @@ pub struct EndedEvent {
     /// BLAKE3 of the final state in hexadecimal; set when FINISHED.
     #[prost(string, tag = "5")]
     pub state: ::prost::alloc::string::String,
-    /// Why, unless FINISHED; for people.
+    /// Why, unless it finished with the last step of its spec; for people.
     #[prost(string, tag = "6")]
     pub reason: ::prost::alloc::string::String,
     /// The last lines of the worker that made it fail.

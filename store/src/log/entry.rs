@@ -143,7 +143,7 @@ pub struct Ended {
     /// The digest of the final state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Hash>,
-    /// Why it failed or was cancelled.
+    /// Why it failed, was cancelled, or was ended by its program before the last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
