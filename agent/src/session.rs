@@ -134,13 +134,13 @@ async fn serve(settings: &Settings, stream: Stream, stop: &Stop) -> Result<(), A
     let mut supervisor = Supervisor::new(reports);
     let mut heartbeat = interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
+    let mut last_message = Instant::now();
     let lost = loop {
         let is_idle = supervisor.is_idle();
         let message = tokio::select! {
             command = commands.message() => match command {
                 Ok(Some(command)) => {
-                    heard = Instant::now();
+                    last_message = Instant::now();
                     execute(settings, &mut supervisor, command);
                     continue;
                 }
@@ -151,7 +151,7 @@ async fn serve(settings: &Settings, stream: Stream, stop: &Stop) -> Result<(), A
             Some(message) = to_send.recv() => message,
             () = supervisor.reap() => continue,
             _ = heartbeat.tick() => Message::Heartbeat(v1::AgentHeartbeat {}),
-            () = sleep_until(heard + SILENCE) => break format!("no message for {} s", SILENCE.as_secs()),
+            () = sleep_until(last_message + SILENCE) => break format!("no message for {} s", SILENCE.as_secs()),
             () = stop.due(is_idle) => {
                 // Reports how each process ended, if the coordinator still reads.
                 supervisor.end_all(GRACE).await;

@@ -101,8 +101,8 @@ async fn to_the_end(mut events: Streaming<RunEvent>) -> (v1::EndedEvent, Vec<Str
     (ended, warnings)
 }
 
-fn in_step(replicas: &[ReplicaStatus]) -> bool {
-    !replicas.is_empty() && replicas.iter().all(|replica| replica.in_step)
+fn up_to_date(replicas: &[ReplicaStatus]) -> bool {
+    !replicas.is_empty() && replicas.iter().all(|replica| replica.up_to_date)
 }
 
 /// Makes a folder unreachable; the returned function makes it reachable again.
@@ -141,11 +141,11 @@ async fn replicas_have_a_run_from_its_submission_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west", "south"])).await;
-    until_replicas(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, up_to_date).await;
     let events = watch(&mut runs, &run).await;
     runs.cancel(v1::CancelRequest { run: run.clone() }).await.unwrap();
     let (ended, warnings) = to_the_end(events).await;
-    assert!(in_step(&ended.replicas) && ended.replicas.len() == 2, "{ended:?}");
+    assert!(up_to_date(&ended.replicas) && ended.replicas.len() == 2, "{ended:?}");
     assert!(warnings.is_empty(), "{warnings:?}");
     let id = run.parse().unwrap();
     let here = store(folder.path(), "runs").run(&id).run_log().await.unwrap();
@@ -165,7 +165,7 @@ async fn a_replica_is_not_adopted_but_can_be_resumed_and_then_leads_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let (first, mut at_first) = start(folder.path(), "runs").await;
     let run = submit(&mut at_first, spec(folder.path(), &["west"])).await;
-    until_replicas(&mut at_first, &run, in_step).await;
+    until_replicas(&mut at_first, &run, up_to_date).await;
     let events = watch(&mut at_first, &run).await;
 
     let (second, mut at_second) = start(folder.path(), "west").await;
@@ -176,7 +176,7 @@ async fn a_replica_is_not_adopted_but_can_be_resumed_and_then_leads_the_run() {
 
     // Resumed, the run goes on there; the first store is its replica now, and the first coordinator is fenced.
     submit(&mut at_second, What::Resume(run.clone())).await;
-    until_replicas(&mut at_second, &run, in_step).await;
+    until_replicas(&mut at_second, &run, up_to_date).await;
     assert_eq!(status(&mut at_second, &run).await.replicas[0].uri, uri);
     // The first coordinator notices at the latest when it writes to the log.
     at_first.cancel(v1::CancelRequest { run: run.clone() }).await.ok();
@@ -199,7 +199,7 @@ async fn a_run_that_went_on_in_a_replica_is_not_adopted_in_its_first_store() {
     let folder = tempfile::tempdir().unwrap();
     let (first, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
-    until_replicas(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, up_to_date).await;
     first.stop().await;
     // The store is out of reach while the run goes on in the replica.
     let restore = out_of_reach(folder.path(), "runs");
@@ -226,7 +226,7 @@ async fn a_lost_replica_is_reported_and_caught_up_later() {
     let folder = tempfile::tempdir().unwrap();
     let (coordinator, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
-    until_replicas(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, up_to_date).await;
     coordinator.stop().await;
 
     let restore = out_of_reach(folder.path(), "west");
@@ -241,7 +241,7 @@ async fn a_lost_replica_is_reported_and_caught_up_later() {
     };
     assert!(warning.contains("is not up to date") && warning.contains("west"), "{warning}");
     restore();
-    until_replicas(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, up_to_date).await;
     coordinator.stop().await;
 }
 
@@ -329,7 +329,7 @@ async fn a_stop_that_only_a_lost_store_knows_does_not_stop_a_run_that_was_resume
     let folder = tempfile::tempdir().unwrap();
     let (first, mut runs) = start(folder.path(), "runs").await;
     let run = submit(&mut runs, spec(folder.path(), &["west"])).await;
-    until_replicas(&mut runs, &run, in_step).await;
+    until_replicas(&mut runs, &run, up_to_date).await;
     // The replica does not learn that the run was stopped, and the store is lost for a while.
     let restore_west = out_of_reach(folder.path(), "west");
     runs.stop(v1::StopRequest { run: run.clone() }).await.unwrap();
@@ -345,6 +345,6 @@ async fn a_stop_that_only_a_lost_store_knows_does_not_stop_a_run_that_was_resume
     let (second, mut at_second) = start(folder.path(), "west").await;
     until_status(&mut at_second, &run, |status| status.phase() == v1::Phase::Waiting && status.epoch == 3)
         .await;
-    until_replicas(&mut at_second, &run, in_step).await;
+    until_replicas(&mut at_second, &run, up_to_date).await;
     second.stop().await;
 }

@@ -87,7 +87,16 @@ impl PyTorch {
         }
         let mut maturin = Command::new(self.folder.join("bin/maturin"));
         maturin
-            .args(["build", "--quiet", "--locked", "--profile", "dev", "--interpreter"])
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "--profile",
+                "dev",
+                "--features",
+                "shared-build",
+                "--interpreter",
+            ])
             .arg(self.python());
         finished(maturin.arg("--out").arg(&wheels).current_dir(source), BUILD)?;
         let mut built =

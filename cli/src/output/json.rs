@@ -166,7 +166,7 @@ impl<W: Write + Send> Screen for Json<W> {
 pub(super) fn replica(status: &ReplicaStatus) -> Value {
     json!({
         "replica": status.uri,
-        "in_step": status.in_step,
+        "up_to_date": status.up_to_date,
         // Steps applied in the newest checkpoint there.
         "checkpoint": status.checkpoint,
         "steps_behind": status.steps_behind,
@@ -289,7 +289,7 @@ mod tests {
             steps_behind: 5,
             bytes_behind: 7,
             problem: String::new(),
-            in_step: false,
+            up_to_date: false,
         };
         let replicated = v1::ReplicatedEvent { replica: Some(replica.clone()), bytes: 9, seconds: 0.5 };
         screen.event(&Event::Replicated(replicated));
@@ -299,7 +299,7 @@ mod tests {
         }));
         screen.end(&EndedEvent { replicas: vec![replica], ..recorded::stopped() }, &[]);
         drop(screen);
-        let status = r#""replica":"az://west/runs/r","in_step":false,"checkpoint":10,"steps_behind":5,"bytes_behind":7,"problem":null"#;
+        let status = r#""replica":"az://west/runs/r","up_to_date":false,"checkpoint":10,"steps_behind":5,"bytes_behind":7,"problem":null"#;
         let expected = [
             format!(r#"{{"event":"replicated",{status},"bytes":9,"seconds":0.5}}"#),
             r#"{"event":"interval","seconds":250.5,"explanation":"auto: every 4m 11s"}"#.to_owned(),

@@ -76,7 +76,7 @@ pub(crate) fn replica(status: &ReplicaStatus) -> String {
         Some(step) => format!("checkpoint {step}"),
         None => "no checkpoint yet".to_owned(),
     };
-    if status.in_step {
+    if status.up_to_date {
         return format!("up to date, {checkpoint}");
     }
     let steps = match status.steps_behind {
@@ -205,7 +205,7 @@ mod tests {
             steps_behind: 200,
             bytes_behind: 3 << 20,
             problem: "no answer".into(),
-            in_step: false,
+            up_to_date: false,
         };
         assert_eq!(replica(&behind), "checkpoint 800, 200 steps behind, lacks 3.00 MiB: no answer");
         let nearly =
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(replica(&nearly), "checkpoint 800, 1 step behind");
         let new = ReplicaStatus { uri: "az://west/runs/r".into(), ..ReplicaStatus::default() };
         assert_eq!(replica(&new), "no checkpoint yet");
-        let there = ReplicaStatus { in_step: true, checkpoint: Some(1000), ..new };
+        let there = ReplicaStatus { up_to_date: true, checkpoint: Some(1000), ..new };
         assert_eq!(replica(&there), "up to date, checkpoint 1000");
         let arrived = ReplicatedEvent { replica: Some(there), bytes: 5 << 20, seconds: 1.25 };
         let arrived = Event::Replicated(arrived);

@@ -89,6 +89,6 @@ pub(crate) fn replica_status(replica: &ReplicaStatus, newest_of_run: Option<u64>
         steps_behind: newest_of_run.unwrap_or(0).saturating_sub(replica.newest.unwrap_or(0)),
         bytes_behind: replica.missing_bytes,
         problem: replica.problem.clone().unwrap_or_default(),
-        in_step: replica.is_in_step(),
+        up_to_date: replica.is_up_to_date(),
     }
 }

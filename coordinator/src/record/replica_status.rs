@@ -54,7 +54,7 @@ impl ReplicaStatus {
     }
 
     /// Whether the replica has all that it must have.
-    pub(crate) fn is_in_step(&self) -> bool {
+    pub(crate) fn is_up_to_date(&self) -> bool {
         self.entries >= self.wanted_entries && self.wanted_entries > 0 && self.problem.is_none()
     }
 }
@@ -72,7 +72,7 @@ pub(crate) fn pack_timeout(replica: &RunDir, limits: &Limits) -> Duration {
 /// Waits until a replica has `entries` entries of the run's log. Stops waiting when no pack arrives in time, after
 /// [`LAST_ATTEMPTS`] failures, when the replica task ends, or when `deadline` completes. Returns `None` if the replica is in
 /// step, else its status, with the problem filled in.
-pub(crate) async fn wait_until_in_step(
+pub(crate) async fn wait_until_up_to_date(
     status: &watch::Receiver<ReplicaStatus>,
     entries: u64,
     deadline: impl Future,
@@ -100,7 +100,7 @@ async fn wait_while_it_progresses(
     loop {
         let now = status.borrow_and_update().clone();
         if now.entries >= entries {
-            return (!now.is_in_step()).then_some(now);
+            return (!now.is_up_to_date()).then_some(now);
         }
         if now.failures >= failures + LAST_ATTEMPTS {
             return Some(now);
@@ -149,12 +149,12 @@ mod tests {
             sleep(Duration::from_secs(450)).await;
             sender.send_modify(|status| status.entries = 7);
         };
-        let (left, ()) = tokio::join!(wait_until_in_step(&receiver, 7, pending::<()>()), slowly);
+        let (left, ()) = tokio::join!(wait_until_up_to_date(&receiver, 7, pending::<()>()), slowly);
         assert_eq!(left, None);
 
         let (_sender, receiver) = replica_status();
         let began = Instant::now();
-        let left = wait_until_in_step(&receiver, 7, pending::<()>()).await.unwrap();
+        let left = wait_until_up_to_date(&receiver, 7, pending::<()>()).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 500);
         assert_eq!(left.problem.unwrap(), "nothing arrived for 500 s");
     }
@@ -170,7 +170,7 @@ mod tests {
         };
         let began = Instant::now();
         let left = tokio::select! {
-            left = wait_until_in_step(&receiver, 7, sleep(Duration::from_secs(45))) => left.unwrap(),
+            left = wait_until_up_to_date(&receiver, 7, sleep(Duration::from_secs(45))) => left.unwrap(),
             never = moving => never,
         };
         assert_eq!(

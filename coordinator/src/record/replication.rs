@@ -28,7 +28,7 @@ use whimbrel_store::{
 use crate::{
     open::replicas::Replica,
     record::{
-        replica_status::{ReplicaStatus, pack_timeout, wait_until_in_step},
+        replica_status::{ReplicaStatus, pack_timeout, wait_until_up_to_date},
         report::{Replicated, Report, Reporter},
     },
 };
@@ -151,7 +151,7 @@ impl Replication {
         let entries = run_log.next_number();
         let waits = self.statuses.iter().map(|status| {
             let deadline = async { (self.shutdown.cancelled().await, sleep(SHUTDOWN_TIMEOUT).await) };
-            wait_until_in_step(status, entries, deadline)
+            wait_until_up_to_date(status, entries, deadline)
         });
         let left = join_all(waits).await.into_iter().flatten().collect();
         self.cancel();

@@ -84,7 +84,7 @@ fn a_run_whose_store_is_lost_resumes_from_its_replica_and_ends_with_the_same_bit
     assert_eq!(replicas.len(), 2, "{ended:#}");
     for replica in replicas {
         assert_eq!(
-            (&replica["in_step"], &replica["checkpoint"]),
+            (&replica["up_to_date"], &replica["checkpoint"]),
             (&true.into(), &STEPS.into()),
             "{replica:#}"
         );
@@ -144,7 +144,7 @@ fn a_stopped_coordinator_is_fenced_when_the_run_was_resumed_from_its_replica() {
     assert_eq!(second.state(), oracle(steps));
     assert!(second.steps().into_iter().is_sorted_by(|one, next| one < next), "a step was computed twice");
     assert!(second.steps().contains(&(at + 1)));
-    assert_eq!(second.last()["replicas"][0]["in_step"], true, "{:#}", second.last());
+    assert_eq!(second.last()["replicas"][0]["up_to_date"], true, "{:#}", second.last());
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a_run_is_resumed_only_in_the_store_where_it_continued() {
 
     let finished = resume(&spec, folder.path(), "west", "2").finish();
     assert_eq!(finished.state(), oracle(400));
-    assert_eq!(finished.last()["replicas"][0]["in_step"], true, "{:#}", finished.last());
+    assert_eq!(finished.last()["replicas"][0]["up_to_date"], true, "{:#}", finished.last());
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_store_that_was_reset_to_an_earlier_state_is_brought_up_to_date_from_the_rep
     assert_eq!(resumed.state(), oracle(STEPS));
     assert!(resumed.steps()[0] > 400, "the replica's checkpoint is not used: {}", resumed.steps()[0]);
     assert!(warned(&resumed, "had a newer checkpoint, of step 400"), "{:#?}", resumed.events);
-    assert_eq!(resumed.last()["replicas"][0]["in_step"], true, "{:#}", resumed.last());
+    assert_eq!(resumed.last()["replicas"][0]["up_to_date"], true, "{:#}", resumed.last());
 }
 
 #[test]
@@ -244,8 +244,8 @@ fn an_unreachable_replica_delays_nothing_and_is_named_at_the_end() {
     let status = |name: &str| {
         replicas.iter().find(|replica| replica["replica"].as_str().unwrap().contains(name)).unwrap().clone()
     };
-    assert_eq!(status("/south/")["in_step"], true, "{replicas:#?}");
-    assert_eq!(status("/west/")["in_step"], false, "{replicas:#?}");
+    assert_eq!(status("/south/")["up_to_date"], true, "{replicas:#?}");
+    assert_eq!(status("/west/")["up_to_date"], false, "{replicas:#?}");
     assert!(status("/west/")["problem"].is_string(), "{replicas:#?}");
     let warning = "is not up to date with the run, which has ended";
     assert!(warned(&outcome, warning), "{:#?}", outcome.events.last());

@@ -839,7 +839,7 @@ pub struct ReplicaStatus {
     pub problem: ::prost::alloc::string::String,
     /// It has everything that it must have, as far as the coordinator knows.
     #[prost(bool, tag = "6")]
-    pub in_step: bool,
+    pub up_to_date: bool,
 }
 /// The status of a worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -87,12 +87,12 @@ impl Listener {
         tokio::pin!(stream);
         let mut heartbeats = interval(HEARTBEAT);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
+        let mut last_message = Instant::now();
         loop {
             tokio::select! {
                 _ = heartbeats.tick() => self.outbox.send(Message::Heartbeat(self.progress.heartbeat())),
-                command = timeout_at(heard + SILENCE, stream.next()) => {
-                    heard = Instant::now();
+                command = timeout_at(last_message + SILENCE, stream.next()) => {
+                    last_message = Instant::now();
                     match command {
                         Err(_) => return StreamError::Silent(SILENCE),
                         Ok(None) => return StreamError::Closed,
