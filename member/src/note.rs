@@ -1,8 +1,9 @@
 //! The notes that travel with a step's gradients, and with an evaluation.
 //!
 //! They carry what all members must agree on without an RPC: whether to halt or to take a checkpoint at the next step
-//! boundary, whether a member cannot take one yet, whether the program wants the run to end, and the parts of a loss. Every member combines the notes of all
-//! ranks in rank order, so all members compute the same bits and make the same decision.
+//! boundary, whether a member cannot take one yet, whether the program wants the run to end, and the parts of a loss.
+//! Every member combines the notes of all ranks in rank order, so all members compute the same bits and make the same
+//! decision.
 
 use std::ops::Range;
 

@@ -350,7 +350,7 @@ fn a_run_that_one_program_wants_to_end_ends_for_all_with_the_next_step_and_for_w
 }
 
 #[test]
-fn who_goes_back_before_the_step_at_which_it_wanted_the_end_has_not_wanted_it() {
+fn a_wish_to_end_is_forgotten_when_the_state_goes_back_before_it() {
     let mut one = One::new(1);
     one.joins(alone(1));
     step(&mut [&mut one], 0, false);

@@ -2,7 +2,7 @@
 //! that the training loop makes.
 
 use std::{
-    io,
+    io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound},
     num::NonZeroU64,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -181,8 +181,8 @@ fn of_header(program: &Path) -> PyResult<Option<RunSpec>> {
     let origin = program.display().to_string();
     let text = match std::fs::read_to_string(program) {
         Ok(text) => text,
-        // An interactive session, or a folder with `__main__.py`.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
+        // An interactive session, a folder or archive with `__main__.py`, or a script in another encoding.
+        Err(error) if matches!(error.kind(), NotFound | IsADirectory | NotADirectory | InvalidData) => {
             return Ok(None);
         }
         Err(error) => return Err(PyOSError::new_err(format!("cannot read {origin}: {error}"))),

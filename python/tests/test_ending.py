@@ -15,10 +15,13 @@ import atexit, sys
 import torch
 from whimbrel.torch import join
 atexit.register(print, "a handler ran")
-log = open(sys.argv[1], "w") if sys.argv[1:] else None
-print("not written yet", file=log)
-model = torch.nn.Linear(1, 1)
-join([0.0], model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+def main():
+    log = open(sys.argv[1], "w") if sys.argv[1:] else None
+    print("not written yet", file=log)
+    model = torch.nn.Linear(1, 1)
+    join([0.0], model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+
+main()
 """
 
 

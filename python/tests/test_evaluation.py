@@ -97,7 +97,6 @@ class Evaluations(unittest.TestCase):
             return self.loss(batch)
 
         run.evaluate(Vectors(30), loss, every=2, batch=3)
-        self.model[1].momentum = 0.1
         found = self.train(run)
         self.assertEqual(list(found), [2, 4])
         self.assertEqual(modes, {(False, False, False)})

@@ -24,6 +24,13 @@ class Samples:
         return self.sample(index)
 
 
+class Image:
+    """An image as Pillow has them: with an array interface that PyTorch does not take."""
+
+    def __init__(self, pixels: bytes) -> None:
+        self.__array_interface__ = {"shape": (3,), "typestr": "|u1", "version": 3, "data": pixels}
+
+
 class Fingerprints(unittest.TestCase):
     """Four samples of each data set."""
 
@@ -42,9 +49,28 @@ class Fingerprints(unittest.TestCase):
             (lambda index: torch.rand(2) + random.random(), lambda index: torch.rand(2) + random.random()),
             (lambda index: object(), lambda index: object()),
             (lambda index: numpy.array(["a", "b"]), lambda index: ["a", "b"]),
+            (lambda index: numpy.arange(3)[::-1], lambda index: torch.tensor([2, 1, 0])),
+            (lambda index: numpy.full(2, 1.5, dtype=">f4"), lambda index: torch.tensor([1.5, 1.5])),
+            (numpy.float32, lambda index: torch.tensor(float(index))),
+            (lambda index: Image(b"one"), lambda index: Image(b"two")),
         ]:
             torch.manual_seed(random.randrange(100))
             self.assertEqual(of_samples(Samples(left)), of_samples(Samples(right)))
+
+    def test_the_programs_generators_stay_as_they_are(self) -> None:
+        def draw() -> tuple[float, ...]:
+            return float(torch.rand(1)), random.random(), float(numpy.random.rand())
+
+        def seed() -> None:
+            torch.manual_seed(1)
+            random.seed(1)
+            numpy.random.seed(1)
+
+        seed()
+        expected = draw()
+        seed()
+        of_samples(Samples(lambda index: torch.rand(2) + random.random() + numpy.random.rand()))
+        self.assertEqual(draw(), expected)
 
     def test_other_samples(self) -> None:
         kinds = [

@@ -83,12 +83,15 @@ class Stop(unittest.TestCase):
             return State({"optimizer": optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)})
 
         first, joiner = state(), state()
-        first.is_last = True
+        first.steps, joiner.steps, first.is_last = 9, 9, True
         first.listed()
         joiner.listed()
         for (_, received), (_, tensor) in zip(joiner._memory(), first._memory(), strict=True):
             received.copy_(tensor)
         joiner.written()
         self.assertTrue(joiner.is_last)
+        joiner.steps = 20
+        joiner.written()
+        self.assertFalse(joiner.is_last, "a longer run goes on from it")
         joiner.restore_initial()
         self.assertFalse(joiner.is_last)

@@ -34,7 +34,8 @@ class Tensors(Mapping[str, torch.Tensor]):
         }
         if not self._specs:
             parts = sorted({name.split(".")[0] for name, *_ in self._checkpoint.tensors() if name != VALUES})
-            raise KeyError(f"{uri} has no tensors of a part {part}; it has those of {', '.join(parts)}")
+            of_part = "" if part is None else f" of a part {part}"
+            raise KeyError(f"{uri} has no tensors{of_part}; it has those of {', '.join(parts) or 'no part'}")
         self._names = list(self._specs)
         self._places = {name: place for place, name in enumerate(self._names)}
         self._read: dict[str, torch.Tensor] = {}

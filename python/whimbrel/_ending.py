@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
+import io
 import os
 import signal
 import socket
@@ -14,7 +16,7 @@ from types import TracebackType
 
 import torch
 
-from . import RetryableError, WhimbrelError
+from . import NonfiniteGradient, RetryableError, WhimbrelError
 from ._native import NotAWorker, Session
 
 _PACKAGES = (os.path.dirname(__file__), os.path.dirname(torch.__file__))
@@ -75,17 +77,24 @@ class Ending:
             os.kill(os.getpid(), signal.SIGINT)
         self._before(kind, value, trace)
         sys.stderr.flush()
-        self._fail(_describe(value, trace), _may_mend(value))
+        self._fail_of(value)
         _prepare_end()
         os._exit(1)
 
     def _exits(self) -> None:
         if os.getpid() != self._process or self.is_over:
             return
-        if self._has_connected:
+        error = getattr(sys, "last_value", None)
+        if error is not None:  # another library has replaced the hook
+            self._fail_of(error)
+        elif self._has_connected:
             self._fail("the program ended before its run: the loop over the run was left, or it called sys.exit()")
-        else:
-            self._fail("the program ended without calling join(), or called sys.exit() before")
+        # Else it is perhaps not the program that trains, but one that is started before it.
+
+    def _fail_of(self, error: BaseException) -> None:
+        # The same on every worker, at any step.
+        self._is_early |= isinstance(error, NonfiniteGradient)
+        self._fail(_describe(error), _may_mend(error))
 
     def _fail(self, reason: str, may_mend: bool = False) -> None:
         if not self._has_connected:
@@ -154,17 +163,18 @@ def _prepare_end() -> None:
     starts in the slot.
     """
     atexit._run_exitfuncs()
-    # The program's own objects: files that it has left open are written now.
+    # The program's own objects, and then what they have left open.
     sys.modules["__main__"].__dict__.clear()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed
-            stream.flush()
+    for found in gc.get_objects():
+        if issubclass(type(found), io.IOBase):
+            with contextlib.suppress(Exception):  # nobody reads it, or it is closed
+                found.flush()
 
 
-def _describe(error: BaseException, trace: TracebackType | None) -> str:
+def _describe(error: BaseException) -> str:
     """The error in one line, with the line of the program that it came through last."""
     text = f"{type(error).__name__}: {error}"
-    frames = traceback.extract_tb(trace)
+    frames = traceback.extract_tb(error.__traceback__)
     programs = [frame for frame in frames if not frame.filename.startswith(_PACKAGES)]
     if not frames:
         return text
@@ -177,7 +187,9 @@ def _may_mend(error: BaseException | None) -> bool:
 
     A file server was away, the memory was short, or the program says so.
     """
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, (OSError, MemoryError, torch.OutOfMemoryError, RetryableError)):
             return True
         if "can't allocate memory" in str(error):  # of PyTorch's allocator for the CPU

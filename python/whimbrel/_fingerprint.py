@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,22 +27,25 @@ def of_samples(dataset: Any) -> dict[str, str]:
         return {}
     many = getattr(dataset, "__getitems__", None)
     hashes = {}
-    for index in sorted({0, count // 3, 2 * count // 3, count - 1}):
-        # As for a shard: what the data set draws must be the same in every process.
-        _seeding.before_reading(0, 0, 0)
-        sample = many([index])[0] if many else dataset[index]
-        hashed = hashlib.blake2b(digest_size=8)
-        _update(hashed, sample)
-        hashes[f"sample {index}"] = hashed.hexdigest()
+    with _seeding.preserved():
+        for index in sorted({0, count // 3, 2 * count // 3, count - 1}):
+            # As for a shard: what the data set draws must be the same in every process.
+            _seeding.before_reading(0, 0, 0)
+            sample = many([index]) if many else dataset[index]
+            hashed = hashlib.blake2b(digest_size=8)
+            _update(hashed, sample)
+            hashes[f"sample {index}"] = hashed.hexdigest()
     return hashes
 
 
 def _update(hashed: hashlib.blake2b, value: Any) -> None:
     """Hashes a value. Each begins with its kind and size, so that two values never have the same bytes in a row."""
-    if hasattr(value, "__array_interface__"):
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         try:
-            value = torch.as_tensor(value)
-        except TypeError:  # of strings or objects
+            # PyTorch takes neither negative strides nor another byte order.
+            value = torch.as_tensor(numpy.array(value, dtype=value.dtype.newbyteorder("="), order="C"))
+        except TypeError:  # of strings, times or objects
             value = value.tolist()
     if isinstance(value, torch.Tensor):
         tensor = value.detach().to_dense() if value.layout != torch.strided else value.detach()

@@ -15,7 +15,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.utils.data import default_collate
 
-from . import Leave, WhimbrelError, _native, _seeding
+from . import Leave, NonfiniteGradient, WhimbrelError, _native, _seeding
 from ._dataset import Dataset, Reader, Sample_co, Source
 from ._ending import ending
 from ._evaluation import Evaluation
@@ -125,7 +125,10 @@ class Step:
             if update is not None:
                 self.number, self.loss, weight = update
                 if weight == 0:
-                    raise WhimbrelError(f"the weights of step {self.number} add up to 0: there is nothing to train on")
+                    raise NonfiniteGradient(
+                        f"the weights of step {self.number} add up to 0, so it has no mean: give a weight to some "
+                        "sample of each step, or leave such samples out of the data set"
+                    )
                 run._ending_is_at(self.number)
                 run._gradients.install(weight)
                 _seeding.before_update(run.seed, self.number)
@@ -192,6 +195,7 @@ class Run(Generic[Sample_co]):
             self._native.ready(samples, found, layout, self._state, _numerics(), tokens_per_sample)
         self.seed: int = context["seed"]
         self.steps: int = context["steps"]
+        self._state.steps = self.steps
         self.shards: int = context["shards"]
         self.global_batch: int = context["global_batch"]
         self.settings: dict[str, Any] = context["settings"]
@@ -254,10 +258,10 @@ class Run(Generic[Sample_co]):
             collate: Makes a batch of a list of samples; as for the training data if not given.
 
         Raises:
-            WhimbrelError: The loop over the run has begun, or the data set is empty.
+            WhimbrelError: The loop over the run has begun, the data set is empty, or this is the second call.
             ValueError: ``every`` or ``batch`` is less than 1.
         """
-        if self._step is not None:
+        if self._step is not None or self._evaluation is not None:
             raise WhimbrelError("run.evaluate() says what is evaluated: call it once, before the loop over the run")
         batch = self.global_batch // self.shards if batch is None else batch
         for name, value in [("every", every), ("batch", batch)]:
@@ -272,7 +276,8 @@ class Run(Generic[Sample_co]):
 
         Called in the loop over a step's batches, it ends the run with that step; called after that loop, with the next
         one. The step is applied, the model evaluated and a checkpoint saved. Then the run is finished: the loop over
-        the run ends, and the code after it runs.
+        the run ends, and the code after it runs. If the run skips that step for its gradient (``on_nonfinite =
+        "skip"``), the process ends with 0 instead.
         """
         self._native.stop()
 

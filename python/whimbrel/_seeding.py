@@ -1,8 +1,10 @@
 """The generators of this process, seeded so that they do not show which worker computes."""
 
+import contextlib
 import hashlib
 import random
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -22,6 +24,23 @@ def seed_all(*parts: int | str) -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(number & 0xFFFF_FFFF)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Gives the generators back the states that they have now."""
+    numpy = sys.modules.get("numpy")
+    state, pythons, numpys = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        random.setstate(pythons)
+        if numpy is not None:
+            numpy.random.set_state(numpys)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
 
 
 def before_reading(seed: int, step: int, shard: int) -> None:

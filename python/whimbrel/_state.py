@@ -13,7 +13,8 @@ from . import _canonical, _memory, _optimizer
 
 # The tensor with the plain values: learning rates, counters of schedulers.
 VALUES = "whimbrel.values"
-# The plain value that says that the run ends with the state; no part can have the name.
+# The plain value that says that the program has ended a run of so many steps with the state. A run of another number of
+# steps goes on from it. No part can have the name.
 IS_LAST = "whimbrel.is_last"
 # A copy of the initial state is kept up to this size, in bytes: a run that loses all workers before its first
 # checkpoint begins again from it.
@@ -28,11 +29,12 @@ class State:
             that prefixes their tensors in a checkpoint.
 
     Attributes:
+        steps: The number of steps of the whole run; 0 until it is known.
         is_last: The run ends with this state, though its spec has more steps. A part of the state.
     """
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
-        self.is_last = False
+        self.steps, self.is_last = 0, False
         self._parts = dict(parts)
         self._to_come = {
             name: _optimizer.state_to_come(part) for name, part in parts.items() if isinstance(part, Optimizer)
@@ -61,7 +63,7 @@ class State:
         for name, copy in self._copies.items():
             _as_real(self._listed[name]).copy_(copy)
         plain = _canonical.loads(bytes(self._blob.tolist()).rstrip(b"\0"))
-        self.is_last = plain.pop(IS_LAST, False)
+        self.is_last = plain.pop(IS_LAST, None) == self.steps
         for name, values in plain.items():
             part = self._parts[name]
             if isinstance(part, Optimizer):
@@ -156,7 +158,7 @@ class State:
     # Plain values
 
     def _values(self) -> bytes:
-        values: dict[str, object] = {IS_LAST: True} if self.is_last else {}
+        values: dict[str, object] = {IS_LAST: self.steps} if self.is_last else {}
         for name, part in self._parts.items():
             if isinstance(part, Optimizer):
                 states = [_optimizer.state_of(part, parameter) for parameter in _optimizer.parameters(part)]

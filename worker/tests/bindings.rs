@@ -281,3 +281,25 @@ fn a_run_without_a_coordinator_ends_with_the_same_bits() {
         "the parts are added up in their order"
     );
 }
+
+#[test]
+fn a_worker_whose_shards_have_a_weight_in_part_ends_with_an_error() {
+    let mut coordinator = Coordinator::new(1, |_| {});
+    let environment = coordinator.environment(1);
+    let worker = thread::spawn(move || {
+        let (mut session, mut state) = join(environment, |_| {});
+        assert!(matches!(session.next(&mut state).unwrap(), Some(Work::Step(_))));
+        let mut step = session.step().unwrap();
+        let mut given = 0;
+        while step.shard().is_some() {
+            given += 1;
+            if given == 1 { step.push_weighted(1.0, 2.0) } else { step.push(1.0) }
+        }
+        (given, step.reduce().unwrap_err().to_string())
+    });
+    coordinator.ready(&[1]);
+    coordinator.form(&[(1, None)], Origin::Initial);
+    let (given, error) = worker.join().unwrap();
+    assert_eq!(given, 2, "no more shards are given out");
+    assert!(error.contains("either all of them with a weight or none"), "{error}");
+}

@@ -70,8 +70,8 @@ pub(crate) fn pack_timeout(replica: &RunDir, limits: &Limits) -> Duration {
 }
 
 /// Waits until a replica has `entries` entries of the run's log. Stops waiting when no pack arrives in time, after
-/// [`LAST_ATTEMPTS`] failures, when the replica task ends, or when `deadline` completes. Returns `None` if the replica is in
-/// step, else its status, with the problem filled in.
+/// [`LAST_ATTEMPTS`] failures, when the replica task ends, or when `deadline` completes. Returns `None` if the replica is up
+/// to date, else its status, with the problem filled in.
 pub(crate) async fn wait_until_up_to_date(
     status: &watch::Receiver<ReplicaStatus>,
     entries: u64,

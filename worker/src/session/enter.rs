@@ -136,7 +136,8 @@ async fn read(
     if let Some(difference) = fingerprint::difference(&manifest.fingerprint, fingerprint) {
         let reason = format!(
             "the data set differs from that with which it was saved in {difference}: the steps would have other samples; \
-             give this node the data that the run began with"
+             give this node the data that the run began with, or write join(…, fingerprint=…) where samples are not the \
+             same each time"
         );
         return Err(Unreadable { damaged: false, reason });
     }

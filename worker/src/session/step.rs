@@ -47,6 +47,9 @@ impl<'a> Step<'a> {
         let Session { open: Open::Step(computing), sampler, accumulator, .. } = &mut *self.session else {
             return None;
         };
+        if computing.misused {
+            return None;
+        }
         let index = computing.next()?;
         if computing.samples.is_empty() {
             computing.samples = sampler.shard(computing.step, index);
@@ -102,7 +105,8 @@ impl Session {
         if computing.misused || computing.next().is_some() {
             let (pushed, shards) = (computing.losses.len(), &computing.shards);
             let what = format!(
-                "{pushed} losses pushed one by one, all with a weight or none, for shards {shards:?}"
+                "{pushed} losses pushed for shards {shards:?}: push the loss of each shard that is given out, and \
+                 either all of them with a weight or none"
             );
             return Err(self.closed(misuse(what)));
         }

@@ -20,6 +20,8 @@ const AGENT_STOP: Duration = Duration::from_secs(15);
 
 /// Deadline of the coordinator for killing a worker that has not ended in time.
 const KILL: Duration = Duration::from_secs(5);
+/// Workers that take longer to end are worth a line on the screen.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A coordinator on a free port of loopback, and an agent that has joined it.
 pub(super) struct Host {
@@ -77,12 +79,23 @@ impl Host {
     }
 
     /// Ends the agent and then the coordinator, after the run has ended: the coordinator finishes its replicas. The
-    /// workers have `leave_timeout` to end by themselves, then the coordinator kills them; `hurried` ends them at once.
-    pub(super) async fn stop(mut self, leave_timeout: Duration, hurried: impl Future<Output = ()>) {
+    /// workers have `leave_timeout` to end by themselves, then the coordinator kills them; `hurried` ends them at once. If
+    /// they take more than a moment, `slow` is called.
+    pub(super) async fn stop(
+        mut self,
+        leave_timeout: Duration,
+        hurried: impl Future<Output = ()>,
+        slow: impl FnOnce(),
+    ) {
         self.agent_stop.when_idle.cancel();
-        let ended = tokio::select! {
-            ended = timeout(leave_timeout + KILL, self.agent.join_next()) => ended.ok().flatten(),
-            () = hurried => None,
+        let ended = if let Ok(ended) = timeout(MOMENT, self.agent.join_next()).await {
+            ended
+        } else {
+            slow();
+            tokio::select! {
+                ended = timeout(leave_timeout + KILL, self.agent.join_next()) => ended.ok().flatten(),
+                () = hurried => None,
+            }
         };
         match ended {
             Some(ended) => report(ended),

@@ -88,7 +88,8 @@ pub(crate) async fn run(args: RunArgs, config: &ClientConfig, bars: &MultiProgre
     let mut watch = Watch::new(client.clone(), run.clone());
     let ended = match follow(&mut host, &client, &run, &mut watch, &mut signals, screen.as_mut()).await {
         Ok(Some(ended)) => {
-            host.stop(spec.workers.leave_timeout, signals.next()).await;
+            let slow = || screen.note("waiting for the workers' programs to end; Ctrl-C ends them at once");
+            host.stop(spec.workers.leave_timeout, signals.next(), slow).await;
             ended
         }
         Ok(None) => {

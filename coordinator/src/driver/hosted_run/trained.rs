@@ -30,7 +30,7 @@ pub(crate) enum DescribeError {
     Samples { there: u64, here: u64 },
     #[error(
         "its data set differs from that of the other workers in {difference}: their steps would have different samples; \
-         give every node the same data"
+         give every node the same data, or write join(…, fingerprint=…) where samples are not the same each time"
     )]
     Fingerprint { difference: String },
     #[error("its trainer's state is invalid or is not that of the other workers: {0}")]

@@ -1,6 +1,5 @@
 //! Finished means that every step is applied, or those before the program ended the run, and the last checkpoint is
-//! committed; and the end in the log is the end that
-//! was announced.
+//! committed; and the end in the log is the end that was announced.
 
 use whimbrel_core::{End, Outcome};
 use whimbrel_plan::RunId;
