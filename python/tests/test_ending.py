@@ -11,7 +11,9 @@ import unittest
 from pathlib import Path
 
 PROGRAM = """
-import atexit, sys
+import atexit, signal, sys
+# Python leaves a signal ignored that the shell that started it ignores, as shells do in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import torch
 from whimbrel.torch import join
 atexit.register(print, "a handler ran")
