@@ -11,8 +11,8 @@
 # ///
 """What a step costs a worker beside a plain PyTorch loop: both in one process, step by step in turn, one thread.
 
-`whimbrel run examples/nanogpt/bench.py --workers 1` runs it, and `whimbrel logs` shows what it prints. Words after the script
-are the model's width and layers; if not given 256 and 12, which are 9.5M parameters.
+`whimbrel run examples/nanogpt/bench.py --workers 1` runs it, and `whimbrel logs` shows what it prints. Words after the
+script are the width of the model and its layers; if not given 256 and 12, which are 9.7M parameters.
 """
 
 import sys
