@@ -91,8 +91,8 @@ async fn run_sessions(settings: Settings, stop: Stop) -> Result<(), AgentError> 
         let mut wait = REJOIN.0;
         stream = loop {
             tokio::select! {
-                () = stop.now.cancelled() => return Ok(()),
-                () = stop.when_idle.cancelled() => return Ok(()),
+                // A lost connection has ended the processes.
+                () = stop.due(true) => return Ok(()),
                 () = sleep_until(Instant::now() + wait) => {}
             }
             match open(&settings).await {

@@ -121,10 +121,7 @@ impl Alone {
                 return false;
             }
             buffer.copy_from_slice(gradient);
-            match weight {
-                Some(weight) => alone.push_weighted(loss, weight),
-                None => alone.push(loss),
-            }
+            alone.push_with(loss, weight);
             true
         });
         if fits { Ok(()) } else { Err(other_size()) }

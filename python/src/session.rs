@@ -146,8 +146,8 @@ impl Session {
         })
     }
 
-    /// Waits for work: `"step"`, `"evaluate"`, `"initialise"`, or `None` when the worker is to end. Asking for work says that the
-    /// last work is done.
+    /// Waits for work: `"step"`, `"evaluate"`, `"initialise"`, or `None` when the worker is to end. Asking for work says
+    /// that the last work is done.
     fn next(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         self.with(py, |session, state| {
             Ok(match session.next(state)? {
@@ -230,10 +230,7 @@ impl Session {
                 return Ok(false);
             }
             buffer.copy_from_slice(gradient);
-            match weight {
-                Some(weight) => step.push_weighted(loss, weight),
-                None => step.push(loss),
-            }
+            step.push_with(loss, weight);
             Ok(true)
         })?;
         if fits { Ok(()) } else { Err(other_size()) }

@@ -167,7 +167,7 @@ def _prepare_end() -> None:
     sys.modules["__main__"].__dict__.clear()
     for found in gc.get_objects():
         if issubclass(type(found), io.IOBase):
-            with contextlib.suppress(Exception):  # nobody reads it, or it is closed
+            with contextlib.suppress(Exception):  # its reader is gone, or it is closed
                 found.flush()
 
 

@@ -185,12 +185,8 @@ impl Alone {
         self.push_with(loss, None);
     }
 
-    /// As [`Step::push_weighted`](crate::Step::push_weighted).
-    pub fn push_weighted(&mut self, loss: f64, weight: f64) {
-        self.push_with(loss, Some(weight));
-    }
-
-    fn push_with(&mut self, loss: f64, weight: Option<f64>) {
+    /// As [`Step::push_with`](crate::Step::push_with).
+    pub fn push_with(&mut self, loss: f64, weight: Option<f64>) {
         if !self.samples.is_empty() {
             self.accumulator.push();
             self.losses.push(loss);

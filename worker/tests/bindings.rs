@@ -293,7 +293,7 @@ fn a_worker_whose_shards_have_a_weight_in_part_ends_with_an_error() {
         let mut given = 0;
         while step.shard().is_some() {
             given += 1;
-            if given == 1 { step.push_weighted(1.0, 2.0) } else { step.push(1.0) }
+            step.push_with(1.0, (given == 1).then_some(2.0));
         }
         (given, step.reduce().unwrap_err().to_string())
     });

@@ -48,8 +48,7 @@ Examples:
   whimbrel submit --resume char-lm-k3x9qa")]
 pub(crate) struct SubmitArgs {
     /// The run spec, a TOML file; or a Python script (.py), with the keys of a spec in the table [tool.whimbrel] of its
-    /// header, or in flags. Agents use the paths of the script and of its
-    /// interpreter on their own machines.
+    /// header, or in flags. Agents use the paths of the script and of its interpreter on their own machines.
     #[arg(value_name = "SPEC", required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) spec: Option<PathBuf>,
 

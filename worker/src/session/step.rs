@@ -62,14 +62,11 @@ impl<'a> Step<'a> {
         self.push_with(loss, None);
     }
 
-    /// As [`push`](Self::push), for a mean over something else than samples, such as tokens: `weight` is how much of it
-    /// the shard has; `loss` and the gradient are those of the shard's mean, times that. All shards have a weight or none.
-    /// The step's mean loss is the sum of the losses divided by that of the weights; the program divides the gradient.
-    pub fn push_weighted(&mut self, loss: f64, weight: f64) {
-        self.push_with(loss, Some(weight));
-    }
-
-    fn push_with(&mut self, loss: f64, weight: Option<f64>) {
+    /// As [`push`](Self::push); with a weight, for a mean over something else than samples, such as tokens: `weight` is how
+    /// much of it the shard has; `loss` and the gradient are those of the shard's mean, times that. All shards have a weight
+    /// or none. The step's mean loss is the sum of the losses divided by that of the weights; the program divides the
+    /// gradient.
+    pub fn push_with(&mut self, loss: f64, weight: Option<f64>) {
         let Session { open: Open::Step(computing), accumulator, .. } = &mut *self.session else { return };
         // Without samples no shard was given out, and the buffer holds no gradient.
         let is_mixed = !computing.losses.is_empty() && weight.is_some() == computing.weights.is_empty();
